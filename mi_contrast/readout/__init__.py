@@ -1,1 +1,1 @@
-
+"""What frozen features are worth: neighbours, linear classifiers, accuracy with its interval, geometry."""

@@ -1,0 +1,69 @@
+"""Weighted nearest neighbours by cosine, in blocks of queries."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.readout.accuracy import top1
+
+__all__ = ["knn", "top1", "unit"]
+
+BLOCK_ELEMENTS = 2**23  # similarities held at once: 32 MiB
+
+
+def unit(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+    """Rows of length 1 along the last axis, float32; a zero row stays zero."""
+    x = jnp.asarray(x, jnp.float32)
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def knn(
+    queries: Float[Array, "Q D"],
+    bank: Float[Array, "N D"],
+    labels: Int[Array, " N"],
+    *,
+    k: int = 200,
+    temperature: float = 0.07,
+    classes: int,
+) -> Float[Array, "Q C"]:
+    """Each class's share of the weight of a query's k nearest bank rows, a neighbour weighing e^{cos / temperature}.
+
+    share_c = sum_{j in k nearest, label_j = c} e^{cos_j / T} / sum_{j in k nearest} e^{cos_j / T}
+
+    Args:
+      queries: float [Q, D], any scale: cosines are of the rows made unit length.
+      bank, labels: float [N, D], int [N] in [0, classes).
+      k: neighbours; of rows tied at the k-th place the earlier ones count.
+      classes: number of classes, static.
+    Returns:
+      float32 [Q, classes], rows summing to 1; NaN rows for NaN queries. Memory is a block of Q times N, never Q N C.
+    Raises:
+      UserError where k is not in [1, N] or a (concrete) label is out of range.
+    Source: Wu et al. 2018, "Unsupervised feature learning via non-parametric instance discrimination" (k 200, T .07).
+    """
+    if not 1 <= k <= len(bank):
+        raise UserError(f"k is {k} and the bank has {len(bank)} rows", fix=f"give a k from 1 to {len(bank)}")
+    if not isinstance(labels, jax.core.Tracer):
+        values = np.asarray(labels)
+        if values.min() < 0 or values.max() >= classes:
+            raise UserError(f"labels run from {values.min()} to {values.max()}", fix=f"give labels in [0, {classes})")
+    return _knn(jnp.asarray(queries), jnp.asarray(bank), jnp.asarray(labels), temperature, k, classes)
+
+
+@partial(jax.jit, static_argnames=("k", "classes"))
+def _knn(queries, bank, labels, temperature, k, classes):
+    bank = unit(bank)
+
+    def shares(query):
+        cosines, rows = jax.lax.top_k(jnp.matmul(bank, query, precision="highest"), k)
+        weights = jax.nn.softmax(cosines / temperature)
+        return jnp.full(classes, 0 * jnp.sum(weights)).at[labels[rows]].add(weights)  # one NaN makes a NaN row
+
+    block = max(1, min(len(queries), BLOCK_ELEMENTS // len(bank)))
+    return jax.lax.map(shares, unit(queries), batch_size=block)

@@ -1,0 +1,135 @@
+"""A linear classifier on frozen features, fitted by stochastic gradient descent as the papers' linear probes are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from mi_contrast.core import schedules
+from mi_contrast.core.errors import UserError
+from mi_contrast.core.keys import stream
+
+
+class Linear(NamedTuple):
+    """A classifier on standardised features: scores = ((x - mean) / scale) weights + bias."""
+
+    weights: Float[Array, "F C"]
+    bias: Float[Array, " C"]
+    mean: Float[Array, " F"]
+    scale: Float[Array, " F"]
+
+
+@dataclass(frozen=True)
+class SGD:
+    """How a linear probe is trained.
+
+    lr: a number or a schedule of progress (core.schedules); momentum, weight_decay (on weights and bias, inside the
+    momentum, as in the released codes); epochs; batch_size; standardise: whether features are brought to mean 0 and
+    variance 1 by the training features' own statistics first. A learning rate belongs to a scale of features: MoCo's
+    30 to pooled ResNet-50 features as they come, Ring's .01 to ResNet-18's.
+    """
+
+    lr: schedules.Schedule = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    epochs: int = 100
+    batch_size: int = 256
+    standardise: bool = True
+
+    def __post_init__(self):
+        """Raises UserError on a value that can't be."""
+        schedules.check(self.lr, "lr")
+        for name, least in (("epochs", 1), ("batch_size", 1), ("momentum", 0), ("weight_decay", 0)):
+            if not getattr(self, name) >= least:
+                raise UserError(f"{name} is {getattr(self, name)}", fix=f"give {least} or more")
+
+
+def statistics(features: Float[Array, "N F"], standardise: bool) -> tuple[Float[Array, " F"], Float[Array, " F"]]:
+    """Mean and standard deviation of each feature, float32 [F]; 0 and 1 where not standardised; 1 for constant ones."""
+    if not standardise:
+        return jnp.zeros(features.shape[1], jnp.float32), jnp.ones(features.shape[1], jnp.float32)
+    mean, spread = jnp.mean(features, axis=0), jnp.std(features, axis=0)
+    return mean, jnp.where(spread > 1e-6 * (1.0 + jnp.abs(mean)), spread, 1.0)
+
+
+@jax.jit
+def scores(model: Linear, features: Float[Array, "N F"]) -> Float[Array, "N C"]:
+    """Logits, float32 [N, C]."""
+    standardised = (jnp.asarray(features, jnp.float32) - model.mean) / model.scale
+    return jnp.matmul(standardised, model.weights, precision="highest") + model.bias
+
+
+def fit(
+    features: Float[Array, "N F"],
+    labels: Int[Array, " N"],
+    key: Key[Array, ""],
+    settings: SGD,
+    *,
+    classes: int,
+) -> Linear:
+    """The classifier after the last epoch (not the best one) of SGD on mean cross-entropy.
+
+    v <- momentum v + gradient + weight_decay w;  w <- w - lr v. Weights start as normal(0, .01), the bias as 0.
+    Each epoch is a new permutation of all N examples; a last smaller batch counts with its own mean.
+
+    Args:
+      features: float [N, F], frozen; labels: int [N] in [0, classes).
+      key: decides the first weights and the permutations; equal arguments give equal bits.
+    Returns:
+      Linear, float32; not finite where the learning rate was too large for the features, which the caller checks.
+    Source: He et al. 2020 (MoCo), linear classification protocol; Wu et al. 2021 (Ring), transfer settings. Both train
+      on augmented images, this one on features taken once.
+    """
+    features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels, jnp.int32)
+    steps = -(-len(features) // settings.batch_size)
+    total = settings.epochs * steps
+    rates = jax.vmap(lambda step: schedules.value(settings.lr, step / total))(jnp.arange(total))
+    mean, scale = statistics(features, settings.standardise)
+    weights, bias = _descend(
+        (features - mean) / scale,
+        labels,
+        key,
+        rates.reshape(settings.epochs, steps),
+        settings.momentum,
+        settings.weight_decay,
+        classes=classes,
+        batch_size=settings.batch_size,
+    )
+    return Linear(weights, bias, mean, scale)
+
+
+@partial(jax.jit, static_argnames=("classes", "batch_size"))
+def _descend(features, labels, key, rates, momentum, weight_decay, *, classes, batch_size):
+    count, steps = len(features), rates.shape[1]
+    optimiser = optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(decay=momentum))
+
+    def loss(parameters, rows, real):
+        weights, bias = parameters
+        logits = jnp.matmul(features[rows], weights, precision="highest") + bias
+        each = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows])
+        return jnp.sum(each * real) / jnp.sum(real)
+
+    def step(carry, batch):
+        parameters, momenta = carry
+        rows, real, rate = batch
+        gradient = jax.grad(loss)(parameters, rows, real)
+        updates, momenta = optimiser.update(gradient, momenta, parameters)
+        return (jax.tree.map(lambda p, u: p - rate * u, parameters, updates), momenta), None
+
+    def epoch(carry, now):
+        number, epoch_rates = now
+        order = jax.random.permutation(jax.random.fold_in(stream(key, "permutation"), number), count)
+        rows = jnp.pad(order, (0, steps * batch_size - count)).reshape(steps, batch_size)
+        real = (jnp.arange(steps * batch_size) < count).astype(jnp.float32).reshape(steps, batch_size)
+        return jax.lax.scan(step, carry, (rows, real, epoch_rates))
+
+    weights = 0.01 * jax.random.normal(stream(key, "init"), (features.shape[1], classes), jnp.float32)
+    parameters = (weights, jnp.zeros(classes, jnp.float32))
+    (parameters, _), _ = jax.lax.scan(epoch, (parameters, optimiser.init(parameters)), (jnp.arange(len(rates)), rates))
+    return parameters
