@@ -1,0 +1,85 @@
+"""Trains one config in one run directory:
+
+  python -m mi_contrast.main --config=configs/ring_moco.py[:variant] [--workdir=runs/x] [--config.optim.lr=.03 ...]
+
+The same command goes on where the run was stopped; on a finished run it says so. What it leaves: config.json, run.json,
+metrics.jsonl, checkpoints/, export/ (the backbone, with its manifest), report.html.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from mi_contrast.core.config import Call, load_config, package_configs, parse, plain
+from mi_contrast.core.errors import UserError, run_job
+from mi_contrast.core.layout import RunDirectory
+
+FLAGS = {
+    "config=": "a config file, with :variant if wanted; --config.section.field=value changes a field",
+    "workdir=": "the run directory; runs/<config>-<variant> by default",
+    "stop_at=": "stop after this step, saved; schedules are unchanged",
+    "list": "print the table of methods and stop",
+}
+
+
+def train(config: Any, workdir: str | Path, *, name: str = "", variant: str | None = None, stop_at: int | None = None) -> Path:
+    """Trains `config` in `workdir` as the command does, and returns the run directory.
+
+    Args:
+      config: a ConfigDict as `get_config` of a config file gives it, or the same as plain dicts.
+      workdir: the run directory; where it holds a run of this config, training goes on from its newest checkpoint.
+      name, variant: for the record; a config file's name and variant.
+      stop_at: stop after this step, saved.
+    Raises UserError on a mistake in the config, its data or the directory; BadNumbersError; StoppedError.
+    """
+    from mi_contrast.reporting.page import write_report
+    from mi_contrast.training import loop
+
+    outcome = loop.run(plain(config), workdir, name=name, variant=variant, stop_at=stop_at)
+    write_report(outcome.run.root)
+    return outcome.run.root
+
+
+def methods() -> str:
+    """The table of methods: every config that comes with the package, and its first line."""
+    rows = []
+    for file in sorted(package_configs().glob("*.py")):
+        config, name, _ = load_config(str(file))
+        first = (file.read_text(encoding="utf-8").split('"""')[1]).strip().splitlines()[0]
+        terms = plain(config.method)["terms"]
+        words = "; ".join(f"{t['anchor']} x {t['pool']}, {t['support']['kind']}, {t['form']}" for t in terms)
+        rows.append((f"configs/{name}.py", words, first))
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return "\n".join("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[2]]) for row in rows)
+
+
+def _workdir(call: Call) -> Path:
+    default = Path("runs") / "-".join(word for word in (call.name, call.variant) if word)
+    return Path(call.flags.get("workdir") or default)
+
+
+def main(arguments: list[str]) -> None:
+    """The command line's job. See the module's text."""
+    call = parse(arguments, FLAGS, usage=__doc__ or "")
+    if "list" in call.flags:
+        print(methods())
+        return
+    if call.config is None:
+        raise UserError("no --config given", fix="try --config=configs/ring_moco.py, or --list")
+    stop_at = call.flags.get("stop_at")
+    if stop_at is not None and not stop_at.isdigit():
+        raise UserError(f"--stop_at={stop_at} is not a step", fix="give a whole number")
+    workdir = _workdir(call)
+    before = RunDirectory(workdir).report.is_file() and (RunDirectory(workdir).export / "manifest.json").is_file()
+    name = call.name or ""
+    run = train(call.config, workdir, name=name, variant=call.variant, stop_at=None if stop_at is None else int(stop_at))
+    print(f"{run} {'was' if before else 'is'} trained" if (run / "export").is_dir() else f"stopped at step {stop_at}, saved")
+    print(f"look at {run / 'report.html'}")
+    if (run / "export").is_dir():
+        print(f"judge it: python -m mi_contrast.evaluate --config=configs/evaluate/linear.py --backbone={run}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

@@ -1,0 +1,167 @@
+"""From a config to the parts of a job, every mistake found before anything is made or written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mi_contrast.core.checkpoint import flatten
+from mi_contrast.core.config import plain
+from mi_contrast.core.errors import UserError, nearest, unknown
+from mi_contrast.core.mesh import make_mesh, replicated
+from mi_contrast.data import sets
+from mi_contrast.data.pairing import held_out
+from mi_contrast.data.readers import Reader, make_reader
+from mi_contrast.methods import recipes, rows
+from mi_contrast.models import towers
+from mi_contrast.models.towers import with_statistics_of
+from mi_contrast.training import optimiser, probe
+from mi_contrast.training.held_out import Measure, make_accuracy, make_information
+from mi_contrast.training.state import State
+from mi_contrast.training.step import Parts, Tables, first_state
+from mi_contrast.views import policies
+
+OWN_RULES = ("method", "views", "model", "data.options")  # sections whose rooms check their fields themselves
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run ready to start. spec: what `Representation` needs beside weights; kept, held: the hold-out's two sides."""
+
+    parts: Parts
+    images: sets.ImageSet
+    kept: np.ndarray
+    held: np.ndarray
+    tables: Tables
+    judges: tuple[Measure, ...]
+    spec: Mapping[str, Any]
+    batch_size: int
+    shared: tuple[str, ...]
+    resident: bool | None
+
+    def open(self) -> Reader:
+        """The reader of the kept part of the training split."""
+        return make_reader(
+            self.images,
+            self.kept,
+            batch_size=self.batch_size,
+            seed=self.parts.seed,
+            shared=self.shared,
+            mesh=self.parts.mesh,
+            resident=self.resident,
+        )
+
+    def first_state(self, reader: Reader) -> State:
+        """The state before the first step; batch statistics from the evaluation view of the first examples."""
+        images = self.images.images(self.kept[: self.batch_size])
+        views = self.parts.views
+        plain_images = policies.plain(images, views.size, views.mean, views.std)
+        return jax.jit(lambda x: first_state(self.parts, x, with_statistics_of))(plain_images)
+
+
+def check(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config as plain data, its fields compared with those every recipe has.
+
+    Raises UserError on an unknown or missing field, a wrong kind of value, or a number out of range.
+    """
+    config = plain(config)
+    known = plain(recipes.recipe("digits").config)
+    compare(config, known, "config")
+    for name, low in (("steps", 1), ("data.batch", 2), ("eval.every", 1), ("eval.pairs", 2), ("eval.knn_k", 1),
+                      ("eval.knn_bank", 1), ("checkpoint.every", 1), ("checkpoint.keep", 1), ("log.every", 1),
+                      ("optim.patience", 1)):  # fmt: skip
+        value = flatten(config)[name]
+        if value < low:
+            raise UserError(f"config.{name} is {value}", fix=f"give {low} or more")
+    if config["export"]["weights"] not in ("online", "target"):
+        raise unknown("config.export.weights", config["export"]["weights"], ("online", "target"))
+    return config
+
+
+def compare(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    """UserError on the first field of `given` that `known` lacks, or the reverse, or whose kind is another."""
+    inside = where.removeprefix("config").lstrip(".")
+    if inside in OWN_RULES:
+        return
+    for name in given:
+        if name not in known:
+            raise UserError(
+                f"no field {name!r} in {where}", nearest=nearest(name, known), fix=f"fields: {', '.join(sorted(known))}"
+            )
+    for name, example in known.items():
+        if name not in given:
+            raise UserError(f"{where} has no field {name!r}", fix="begin from mi_contrast.methods.recipes.recipe")
+        value, at = given[name], f"{where}.{name}"
+        schedule = isinstance(example, Mapping) and "kind" in example
+        if schedule or example is None or value is None and name in ("label", "clip", "dir", "size", "resident"):
+            continue
+        if isinstance(example, Mapping):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{at} is {value!r}", fix="it is a section with fields of its own")
+            compare(value, example, at)
+            continue
+        numbers = (int, float) if isinstance(example, float) else (type(example),)
+        if not isinstance(value, numbers) or isinstance(value, bool) is not isinstance(example, bool):
+            raise UserError(f"{at} is {value!r}", fix=f"give a {type(example).__name__} such as {example!r}")
+
+
+def build(config: Mapping[str, Any]) -> Job:
+    """Everything a run needs but its state. UserError on any mistake in the config or its data."""
+    config = check(config)
+    row = rows.build(config["method"])
+    policies.check(config["views"])
+    views = policies.build(config["views"])
+    for name in row.source:
+        if name not in views.names:
+            raise unknown("view of the row", name, views.names)
+    tower = towers.build(config["model"])
+    steps, data = config["steps"], config["data"]
+    update = optimiser.build(config["optim"], steps)
+    mesh = make_mesh()
+    if data["batch"] % mesh.size:
+        raise UserError(f"config.data.batch is {data['batch']}, not a multiple of {mesh.size} devices")
+    norm = config["model"]["norm"]
+    groups = norm.get("groups", 1)
+    if data["batch"] % groups:
+        raise UserError(f"config.data.batch is {data['batch']}, not a multiple of model.norm.groups {groups}")
+    images = sets.load(
+        data["name"], data["split"], data_dir=data["dir"], size=data["size"], options=data["options"]
+    )
+    kept, held = held_out(images)
+    label = data["label"] or next(iter(images.labels), None)
+    if label is not None and label not in images.labels:
+        raise unknown(f"label of {images.name}", label, images.labels)
+    classes = len(images.classes[label]) if label else 0
+    settings = config["eval"]
+    parts = Parts(
+        row=row,
+        views=views,
+        tower=tower,
+        optimiser=update,
+        probe=probe.Probe(classes, settings["probe_lr"]) if label else None,
+        mesh=mesh,
+        seed=config["seed"],
+        total_steps=steps,
+        rate=optimiser.learning_rate(config["optim"], steps),
+        batch_norm_groups=groups,
+    )
+    model = {name: value for name, value in config["model"].items() if name != "head"}
+    spec = {"model": model, "mean": views.mean, "std": views.std, "size": views.size}
+    judges: list[Callable[[State], dict[str, float]]] = [
+        make_information(parts, images, held, data["shared"], min(settings["pairs"], len(held)))
+    ]
+    if label:
+        bank = dict(k=settings["knn_k"], bank_size=settings["knn_bank"])
+        judges.append(make_accuracy(parts, images, kept, held, label, spec, **bank))
+    labels = images.labels[label] if label else np.full(len(images), -1)
+    whose = np.arange(len(images)) if images.groups is None else images.groups
+    tables = Tables(jnp.asarray(labels, jnp.int32), jnp.asarray(whose, jnp.int32))
+    tables = jax.device_put(tables, replicated(mesh))
+    return Job(
+        parts, images, kept, held, tables, tuple(judges), spec, data["batch"], data["shared"], data["resident"]
+    )

@@ -1,0 +1,112 @@
+"""The judge of a run in progress: mutual information, kNN and probe on a twentieth of the training split.
+
+No step sees that twentieth, and no figure here is taken on the test split. Everything is fixed: the pairs, their
+views' keys, the bank and the queries, so that two readings differ by the network alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mi_contrast import estimators as mi
+from mi_contrast.core import keys as random
+from mi_contrast.core import schedules
+from mi_contrast.data.pairing import distinct_pairs
+from mi_contrast.data.sets import ImageSet
+from mi_contrast.models.representation import Representation
+from mi_contrast.readout import geometry
+from mi_contrast.readout.accuracy import top1
+from mi_contrast.readout.knn import knn
+from mi_contrast.training import probe as probes
+from mi_contrast.training.state import State
+from mi_contrast.training.step import Parts, progress
+
+CHUNK = 128  # pairs a forward pass
+Measure = Callable[[State], dict[str, float]]
+
+
+def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: tuple[str, ...], pairs: int) -> Measure:
+    """Measures mi_nats, mi_ceiling, alignment, uniformity and effective_rank of the online network.
+
+    mi_nats is InfoNCE on `pairs` held-out pairs of distinct examples, every pair's negatives the other pairs' second
+    views: the online network in eval mode on both sides, the first term's temperature, at most log(pairs). alignment
+    and uniformity are those pairs' embeddings', effective_rank the backbone's features'.
+    """
+    first = parts.row.terms[0]
+    index = distinct_pairs(images, held, pairs, shared, seed=0)
+    key = random.stream(jax.random.key(0), "held_out")
+
+    @jax.jit
+    def embed(online: Any, sources: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        views = parts.views(sources, jax.vmap(lambda at: jax.random.fold_in(key, at))(positions))
+        anchors = parts.tower.encode(online, views[first.anchor], train=False)
+        positives = parts.tower.encode(online, views[first.positive], train=False)
+        return anchors.embedding, positives.embedding, anchors.features
+
+    @jax.jit
+    def read(anchors: jax.Array, positives: jax.Array, features: jax.Array, t: jax.Array) -> dict[str, jax.Array]:
+        scores = (anchors @ positives.T) / schedules.value(first.temperature, t)
+        values = mi.info_nce(jnp.diagonal(scores), scores, where=~jnp.eye(pairs, dtype=bool))
+        return {
+            "mi_nats": jnp.mean(values),
+            "mi_ceiling": jnp.log(jnp.float32(pairs)),
+            "alignment": geometry.alignment(anchors, positives),
+            "uniformity": geometry.uniformity(anchors),
+            "effective_rank": geometry.effective_rank(features),
+        }
+
+    def measure(state: State) -> dict[str, float]:
+        online = jax.tree.map(np.asarray, state.online)
+        found = []
+        for start in range(0, pairs, CHUNK):
+            at = np.minimum(np.arange(start, start + min(CHUNK, pairs)), pairs - 1)
+            sources = np.stack([images.images(column) for column in index[at].T], axis=1)
+            found.append([np.asarray(x) for x in embed(online, sources, at)])
+        whole = [np.concatenate(x)[:pairs] for x in zip(*found, strict=True)]
+        read_out = read(*whole, progress(jnp.asarray(np.asarray(state.step)), parts.total_steps))
+        return {name: float(value) for name, value in read_out.items()}
+
+    return measure
+
+
+def make_accuracy(
+    parts: Parts,
+    images: ImageSet,
+    kept: np.ndarray,
+    held: np.ndarray,
+    label: str,
+    spec: Mapping[str, Any],
+    *,
+    k: int,
+    bank_size: int,
+) -> Measure:
+    """Measures knn_top1 and probe_top1 through `Representation.encode`.
+
+    kNN: cosine, weights e^{cos / .07} over k neighbours; the bank is the kept part of the training split, a fixed
+    `bank_size` of it at most; the queries are the held-out part. The probe is the state's, scored on the queries.
+    """
+    bank_index = kept
+    if len(kept) > bank_size:
+        bank_index = np.sort(np.random.default_rng(0).choice(kept, bank_size, replace=False))
+    labels, classes = images.labels[label], len(images.classes[label])
+
+    def encode(representation: Representation, index: np.ndarray, chunk: int = 1024) -> jax.Array:
+        parts = [representation.encode(images.images(index[i : i + chunk])) for i in range(0, len(index), chunk)]
+        return jnp.concatenate(parts)
+
+    def measure(state: State) -> dict[str, float]:
+        online = jax.tree.map(np.asarray, state.online)
+        backbone = {kind: online[kind]["backbone"] for kind in ("params", "batch_stats")}
+        representation = Representation(backbone, spec)
+        bank, queries = encode(representation, bank_index), encode(representation, held)
+        truth = jnp.asarray(labels[held])
+        near = knn(queries, bank, jnp.asarray(labels[bank_index]), k=min(k, len(bank_index)), classes=classes)
+        guesses = probes.logits(jax.tree.map(np.asarray, state.probe["params"]), queries)
+        return {"knn_top1": float(top1(near, truth)), "probe_top1": float(top1(guesses, truth))}
+
+    return measure
