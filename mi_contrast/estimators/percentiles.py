@@ -1,0 +1,57 @@
+"""Percentiles of similarity and the exact integer ranks they stand for."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mi_contrast.core.errors import UserError
+
+Percentile = Float[Array, "..."] | float
+
+
+def check_band(lower: Percentile, upper: Percentile) -> None:
+    """Refuses a band that is empty or outside [0, 1]; traced percentiles pass.
+
+    Raises:
+      UserError: a concrete percentile is not in [0, 1], or a concrete lower >= upper.
+    """
+    edges = [None if isinstance(p, jax.core.Tracer) else np.asarray(p, np.float64) for p in (lower, upper)]
+    for name, edge in zip(("lower", "upper"), edges, strict=True):
+        if edge is not None and not np.all((edge >= 0) & (edge <= 1)):
+            raise UserError(f"percentile {name} = {edge} is outside [0, 1]", fix="0 is least similar, 1 most similar")
+    if edges[0] is not None and edges[1] is not None and not np.all(edges[0] < edges[1]):
+        raise UserError(f"band [{edges[0]}, {edges[1]}) holds nothing", fix="give lower < upper, 0 being least similar")
+
+
+def millionths(percentile: Percentile) -> Int[Array, "..."]:
+    """P = round(10^6 p), int32, kept within [0, 10^6]; a traced or device array is read in float32, a host number in float64."""
+    if isinstance(percentile, jax.Array):
+        rounded = jnp.round(percentile.astype(jnp.float32) * 1e6)
+    else:
+        rounded = jnp.asarray(np.round(np.asarray(percentile, np.float64) * 1e6), jnp.float32)
+    return jnp.clip(rounded, 0, 1e6).astype(jnp.int32)
+
+
+def rank(millionths: Int[Array, "..."] | int, count: Int[Array, "..."] | int) -> Int[Array, "..."]:
+    """The rank r = floor((n P + 500,000) / 10^6) that a percentile of P millionths stands for among n.
+
+    In int32 throughout, exact to n = 2^31 - 1, where float32 and float64 both miss by one in places:
+    q, s = divmod(n, 1000); a, b = divmod(P, 1000); u, v = divmod(b q, 1000); r = a q + u + (1000 v + P s + 500,000) // 10^6.
+
+    Args:
+      millionths: P, int32 [...], 0 to 10^6; 0 = least similar.
+      count: n >= 0, int32 [...].
+    Returns:
+      int32 [...], 0 to n: how many of the n lie below the percentile.
+
+    >>> int(rank(millionths(0.99), 65536)) - int(rank(millionths(0.9), 65536))
+    5899
+    """
+    millionths = jnp.asarray(millionths, jnp.int32)
+    q, s = jnp.divmod(jnp.asarray(count, jnp.int32), 1000)
+    a, b = jnp.divmod(millionths, 1000)
+    u, v = jnp.divmod(b * q, 1000)
+    return a * q + u + (1000 * v + millionths * s + 500_000) // 1_000_000
