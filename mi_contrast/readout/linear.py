@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -72,6 +73,7 @@ def fit(
     settings: SGD,
     *,
     classes: int,
+    watch: Callable[[range], Iterable[int]] | None = None,
 ) -> Linear:
     """The classifier after the last epoch (not the best one) of SGD on mean cross-entropy.
 
@@ -81,33 +83,46 @@ def fit(
     Args:
       features: float [N, F], frozen; labels: int [N] in [0, classes).
       key: decides the first weights and the permutations; equal arguments give equal bits.
+      watch: wraps the loop over epochs, to show how it goes.
     Returns:
       Linear, float32; not finite where the learning rate was too large for the features, which the caller checks.
     Source: He et al. 2020 (MoCo), linear classification protocol; Wu et al. 2021 (Ring), transfer settings. Both train
       on augmented images, this one on features taken once.
     """
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels, jnp.int32)
-    steps = -(-len(features) // settings.batch_size)
-    total = settings.epochs * steps
-    rates = jax.vmap(lambda step: schedules.value(settings.lr, step / total))(jnp.arange(total))
     mean, scale = statistics(features, settings.standardise)
-    weights, bias = _descend(
-        (features - mean) / scale,
-        labels,
-        key,
-        rates.reshape(settings.epochs, steps),
-        settings.momentum,
-        settings.weight_decay,
-        classes=classes,
-        batch_size=settings.batch_size,
-    )
-    return Linear(weights, bias, mean, scale)
+    standardised = (features - mean) / scale
+    weights = 0.01 * jax.random.normal(stream(key, "init"), (features.shape[1], classes), jnp.float32)
+    parameters = (weights, jnp.zeros(classes, jnp.float32))
+    state = _optimiser(settings.momentum, settings.weight_decay).init(parameters)
+    steps = -(-len(features) // settings.batch_size)
+    for epoch in range(settings.epochs) if watch is None else watch(range(settings.epochs)):
+        progress = (epoch * steps + jnp.arange(steps)) / (settings.epochs * steps)
+        parameters, state = _epoch(
+            parameters,
+            state,
+            standardised,
+            labels,
+            jax.random.fold_in(stream(key, "permutation"), epoch),
+            jax.vmap(partial(schedules.value, settings.lr))(progress),
+            settings.momentum,
+            settings.weight_decay,
+            batch_size=settings.batch_size,
+        )
+        if watch is not None:
+            jax.block_until_ready(parameters)
+    return Linear(*parameters, mean, scale)
 
 
-@partial(jax.jit, static_argnames=("classes", "batch_size"))
-def _descend(features, labels, key, rates, momentum, weight_decay, *, classes, batch_size):
-    count, steps = len(features), rates.shape[1]
-    optimiser = optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(decay=momentum))
+def _optimiser(momentum, weight_decay):
+    """Everything of the update but the rate, which is torch's SGD: the rate stands outside the momentum."""
+    return optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(decay=momentum))
+
+
+@partial(jax.jit, static_argnames="batch_size")
+def _epoch(parameters, state, features, labels, key, rates, momentum, weight_decay, *, batch_size):
+    count, padded = len(features), len(rates) * batch_size
+    optimiser = _optimiser(momentum, weight_decay)
 
     def loss(parameters, rows, real):
         weights, bias = parameters
@@ -116,20 +131,12 @@ def _descend(features, labels, key, rates, momentum, weight_decay, *, classes, b
         return jnp.sum(each * real) / jnp.sum(real)
 
     def step(carry, batch):
-        parameters, momenta = carry
+        parameters, state = carry
         rows, real, rate = batch
         gradient = jax.grad(loss)(parameters, rows, real)
-        updates, momenta = optimiser.update(gradient, momenta, parameters)
-        return (jax.tree.map(lambda p, u: p - rate * u, parameters, updates), momenta), None
+        updates, state = optimiser.update(gradient, state, parameters)
+        return (jax.tree.map(lambda p, u: p - rate * u, parameters, updates), state), None
 
-    def epoch(carry, now):
-        number, epoch_rates = now
-        order = jax.random.permutation(jax.random.fold_in(stream(key, "permutation"), number), count)
-        rows = jnp.pad(order, (0, steps * batch_size - count)).reshape(steps, batch_size)
-        real = (jnp.arange(steps * batch_size) < count).astype(jnp.float32).reshape(steps, batch_size)
-        return jax.lax.scan(step, carry, (rows, real, epoch_rates))
-
-    weights = 0.01 * jax.random.normal(stream(key, "init"), (features.shape[1], classes), jnp.float32)
-    parameters = (weights, jnp.zeros(classes, jnp.float32))
-    (parameters, _), _ = jax.lax.scan(epoch, (parameters, optimiser.init(parameters)), (jnp.arange(len(rates)), rates))
-    return parameters
+    rows = jnp.pad(jax.random.permutation(key, count), (0, padded - count)).reshape(-1, batch_size)
+    real = (jnp.arange(padded) < count).astype(jnp.float32).reshape(-1, batch_size)
+    return jax.lax.scan(step, (parameters, state), (rows, real, rates))[0]
