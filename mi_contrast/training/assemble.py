@@ -19,6 +19,7 @@ from mi_contrast.data.pairing import held_out
 from mi_contrast.data.readers import Reader, make_reader
 from mi_contrast.methods import recipes, rows
 from mi_contrast.models import towers
+from mi_contrast.models.representation import Representation, of_tower
 from mi_contrast.models.towers import with_statistics_of
 from mi_contrast.training import optimiser, probe
 from mi_contrast.training.held_out import Measure, make_accuracy, make_information
@@ -31,7 +32,7 @@ OWN_RULES = ("method", "views", "model", "data.options")  # sections whose rooms
 
 @dataclass(frozen=True)
 class Job:
-    """A run ready to start. spec: what `Representation` needs beside weights; kept, held: the hold-out's two sides."""
+    """A run ready to start. kept, held: the hold-out's two sides; represent: a network of the state, for scores of it."""
 
     parts: Parts
     images: sets.ImageSet
@@ -39,7 +40,7 @@ class Job:
     held: np.ndarray
     tables: Tables
     judges: tuple[Measure, ...]
-    spec: Mapping[str, Any]
+    represent: Callable[[Mapping[str, Any]], Representation]
     batch_size: int
     shared: tuple[str, ...]
     resident: bool | None
@@ -56,7 +57,7 @@ class Job:
             resident=self.resident,
         )
 
-    def first_state(self, reader: Reader) -> State:
+    def first_state(self) -> State:
         """The state before the first step; batch statistics from the evaluation view of the first examples."""
         images = self.images.images(self.kept[: self.batch_size])
         views = self.parts.views
@@ -150,18 +151,20 @@ def build(config: Mapping[str, Any]) -> Job:
         rate=optimiser.learning_rate(config["optim"], steps),
         batch_norm_groups=groups,
     )
-    model = {name: value for name, value in config["model"].items() if name != "head"}
-    spec = {"model": model, "mean": views.mean, "std": views.std, "size": views.size}
+
+    def represent(network: Mapping[str, Any]) -> Representation:
+        return of_tower(network, config["model"], mean=views.mean, std=views.std, size=views.size)
+
     judges: list[Callable[[State], dict[str, float]]] = [
         make_information(parts, images, held, data["shared"], min(settings["pairs"], len(held)))
     ]
     if label:
         bank = dict(k=settings["knn_k"], bank_size=settings["knn_bank"])
-        judges.append(make_accuracy(parts, images, kept, held, label, spec, **bank))
+        judges.append(make_accuracy(parts, images, kept, held, label, represent, **bank))
     labels = images.labels[label] if label else np.full(len(images), -1)
     whose = np.arange(len(images)) if images.groups is None else images.groups
     tables = Tables(jnp.asarray(labels, jnp.int32), jnp.asarray(whose, jnp.int32))
     tables = jax.device_put(tables, replicated(mesh))
     return Job(
-        parts, images, kept, held, tables, tuple(judges), spec, data["batch"], data["shared"], data["resident"]
+        parts, images, kept, held, tables, tuple(judges), represent, data["batch"], data["shared"], data["resident"]
     )

@@ -61,14 +61,13 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
         }
 
     def measure(state: State) -> dict[str, float]:
-        online = jax.tree.map(np.asarray, state.online)
         found = []
         for start in range(0, pairs, CHUNK):
             at = np.minimum(np.arange(start, start + min(CHUNK, pairs)), pairs - 1)
             sources = np.stack([images.images(column) for column in index[at].T], axis=1)
-            found.append([np.asarray(x) for x in embed(online, sources, at)])
+            found.append([np.asarray(x) for x in embed(state.online, sources, at)])
         whole = [np.concatenate(x)[:pairs] for x in zip(*found, strict=True)]
-        read_out = read(*whole, progress(jnp.asarray(np.asarray(state.step)), parts.total_steps))
+        read_out = read(*whole, progress(state.step, parts.total_steps))
         return {name: float(value) for name, value in read_out.items()}
 
     return measure
@@ -80,7 +79,7 @@ def make_accuracy(
     kept: np.ndarray,
     held: np.ndarray,
     label: str,
-    spec: Mapping[str, Any],
+    represent: Callable[[Mapping[str, Any]], Representation],
     *,
     k: int,
     bank_size: int,
@@ -89,6 +88,7 @@ def make_accuracy(
 
     kNN: cosine, weights e^{cos / .07} over k neighbours; the bank is the kept part of the training split, a fixed
     `bank_size` of it at most; the queries are the held-out part. The probe is the state's, scored on the queries.
+    `represent` makes a Representation of a network of the state.
     """
     bank_index = kept
     if len(kept) > bank_size:
@@ -100,13 +100,11 @@ def make_accuracy(
         return jnp.concatenate(parts)
 
     def measure(state: State) -> dict[str, float]:
-        online = jax.tree.map(np.asarray, state.online)
-        backbone = {kind: online[kind]["backbone"] for kind in ("params", "batch_stats")}
-        representation = Representation(backbone, spec)
+        representation = represent(state.online)
         bank, queries = encode(representation, bank_index), encode(representation, held)
         truth = jnp.asarray(labels[held])
         near = knn(queries, bank, jnp.asarray(labels[bank_index]), k=min(k, len(bank_index)), classes=classes)
-        guesses = probes.logits(jax.tree.map(np.asarray, state.probe["params"]), queries)
+        guesses = probes.logits(state.probe["params"], queries)
         return {"knn_top1": float(top1(near, truth)), "probe_top1": float(top1(guesses, truth))}
 
     return measure

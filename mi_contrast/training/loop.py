@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from mi_contrast.core import checkpoint as checkpoints
 from mi_contrast.core.config import differences
@@ -27,7 +28,6 @@ from mi_contrast.core.mesh import replicated
 from mi_contrast.core.progress import Progress
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
-from mi_contrast.models.representation import Representation
 from mi_contrast.training import assemble
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.diagnostics import make_support_statistics
@@ -96,7 +96,7 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
     parts, total = job.parts, job.parts.total_steps
     last = total if stop_at is None else min(stop_at, total)
     kept = checkpoints.Checkpoints(folder.checkpoints, config["checkpoint"]["keep"])
-    state, start = _restore_or_begin(kept, job, reader, config)
+    state, start = _restore_or_begin(kept, job, config)
     cut_back(folder, start)
     log = Log(folder, config, _record_start(folder, config, start))
     _record_wandb(folder, log.wandb_id)
@@ -171,33 +171,35 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
     return Outcome(folder, last, complete=last == total)
 
 
-def _restore_or_begin(
-    kept: checkpoints.Checkpoints, job: Job, reader: Reader, config: Mapping[str, Any]
-) -> tuple[State, int]:
-    """The newest state in this folder, or the first one, placed over the mesh; never weakly typed nor uncommitted, so
-    that every start compiles the same program.
+def placed(state: State, mesh: Mesh) -> State:
+    """A copy of the state on every device of the mesh: committed and strongly typed, so that a fresh start and a
+    resumed one compile the same program, and no two leaves share memory that a step would donate.
     """
-    placement = replicated(job.parts.mesh)
+    return jax.tree.map(lambda x: jax.device_put(np.array(x), replicated(mesh)), state)
+
+
+def _restore_or_begin(kept: checkpoints.Checkpoints, job: Job, config: Mapping[str, Any]) -> tuple[State, int]:
+    """The newest state in this folder, or the first one, placed over the mesh."""
+    mesh = job.parts.mesh
     if kept.latest() is None:
-        state = jax.tree.map(lambda x: jax.device_put(np.array(x), placement), job.first_state(reader))
+        state = placed(job.first_state(), mesh)
         if config["checkpoint"]["start_from"] is not None:
-            state = _start_from(state, Path(config["checkpoint"]["start_from"]), placement)
+            state = _start_from(state, Path(config["checkpoint"]["start_from"]), mesh)
         return state, 0
-    wanted = abstract(jax.eval_shape(lambda: job.first_state(reader)), placement)
+    wanted = abstract(jax.eval_shape(job.first_state), replicated(mesh))
     step, tree = kept.restore(to_tree(wanted))
     print(f"going on from step {step}, checkpoint {kept.directory / str(step)}")
     return from_tree(wanted, tree), step
 
 
-def _start_from(state: State, path: Path, placement: jax.sharding.Sharding) -> State:
+def _start_from(state: State, path: Path, mesh: Mesh) -> State:
     """The first state with the networks of another run's newest checkpoint; every leaf must match."""
     step, saved = checkpoints.read(RunDirectory(path).checkpoints, subtree=("online", "target"))
     wanted = {"online": dict(state.online), "target": dict(state.target)}
     checkpoints.check_match(saved, wanted, f"checkpoint.start_from {path} (step {step})")
     count = len(checkpoints.flatten(wanted))
     print(f"weights of {path}, step {step}: {count} of {count} leaves loaded")
-    placed = jax.tree.map(lambda x: jax.device_put(np.array(x), placement), saved)
-    return state.replace(online=placed["online"], target=placed["target"])
+    return placed(state.replace(online=saved["online"], target=saved["target"]), mesh)
 
 
 def _record_start(folder: RunDirectory, config: Mapping[str, Any], start: int) -> str | None:
@@ -242,9 +244,7 @@ def commit() -> str | None:
 
 
 def _export(folder: RunDirectory, job: Job, state: State, config: Mapping[str, Any]) -> None:
-    network = getattr(state, config["export"]["weights"])
-    backbone = {kind: jax.tree.map(np.asarray, network[kind]["backbone"]) for kind in ("params", "batch_stats")}
-    representation = Representation(backbone, job.spec)
+    representation = job.represent(getattr(state, config["export"]["weights"]))
     write_export(folder.export, representation, config=dict(config), commit=commit())
 
 

@@ -1,0 +1,1 @@
+"""What `mi_contrast.bench` times: one file a case, each with a `run(repeats, small)`."""

@@ -1,0 +1,50 @@
+"""The main loop beside the bare jitted step on one resident batch: what reading, logging and waiting cost."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from mi_contrast.benchmarks.timing import spread
+from mi_contrast.core.config import load_config, plain
+from mi_contrast.training import assemble, loop
+from mi_contrast.training.metrics import read
+from mi_contrast.training.step import make_step
+
+
+def run(repeats: int, small: bool) -> dict[str, Any]:
+    """images/s of the loop between its first and last logged step, and of the bare step, round by round."""
+    config = plain(load_config("configs/ring_moco.py:digits")[0])
+    steps, every = (40, 20) if small else (400, config["log"]["every"])
+    config["steps"] = steps
+    config["log"] = {**config["log"], "every": every}
+    for section in ("eval", "checkpoint"):
+        config[section] = {**config[section], "every": 10 * steps}
+    job = assemble.build(config)
+    bare, looped = [], []
+    step = make_step(job.parts)
+    for _ in range(repeats):
+        with job.open() as reader:
+            batch, state = reader.batch(0), loop.placed(job.first_state(), job.parts.mesh)
+            state, _ = jax.block_until_ready(step(state, batch, job.tables))
+            began = time.perf_counter()
+            for _ in range(steps - every):
+                state, scalars = step(state, batch, job.tables)
+                float(scalars["bad_steps"])
+            bare.append((steps - every) * job.batch_size / (time.perf_counter() - began))
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = loop.run(config, Path(folder) / "run")
+            rows = [row for row in read(outcome.run) if "objective" in row]
+            span = rows[-1]["seconds"] - rows[0]["seconds"]
+            looped.append((rows[-1]["step"] - rows[0]["step"]) * job.batch_size / span)
+    share = [a / b for a, b in zip(looped, bare, strict=True)]
+    return {
+        "what": "images/s, tiny network, 32 px, batch 256, one resident batch against the whole loop",
+        "bare_step": spread(bare),
+        "loop": spread(looped),
+        "loop_over_bare": spread(share),
+    }
