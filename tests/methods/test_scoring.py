@@ -1,0 +1,96 @@
+"""Terms against a float64 loop from the equation, on one device and on eight."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mi_contrast.core.mesh import make_mesh
+from mi_contrast.methods import rows, scoring
+from tests.methods.test_rows import ROW, changed
+
+B, K, D = 16, 40, 8
+
+
+def inputs():
+    draws = np.random.default_rng(0)
+    unit = lambda *shape: (lambda x: x / np.linalg.norm(x, axis=-1, keepdims=True))(draws.normal(size=shape))  # noqa: E731
+    ids = draws.integers(0, 60, size=K).astype(np.int32)
+    anchor_ids = draws.integers(0, 60, size=(B, 2)).astype(np.int32)
+    valid = np.arange(K) < 33
+    rounded = [x.astype(np.float32) for x in (unit(B, D), unit(B, D), unit(K, D))]
+    return *rounded, valid, np.where(valid, ids, -1), anchor_ids
+
+
+def reference(anchors, positives, pool, valid, ids, anchor_ids, lower, upper, temperature):
+    """f+ - log((e^f+ + sum over the band) / (n + 1)), the band by sorting."""
+    values = []
+    for a, p, own in zip(anchors.astype(float), positives.astype(float), anchor_ids, strict=True):
+        scores = sorted(a @ row / temperature for row, v, i in zip(pool.astype(float), valid, ids, strict=True)
+                        if v and i not in own)  # fmt: skip
+        n = len(scores)
+        low, high = (math.floor(n * f + 0.5 + 1e-9) for f in (lower, upper))
+        band = scores[low:high]
+        positive = a @ p / temperature
+        values.append(positive - math.log((math.exp(positive) + sum(map(math.exp, band))) / (len(band) + 1)))
+    return np.array(values)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.2, 0.5, 1.0])
+def test_a_ring_term_equals_the_loop_and_leaves_own_keys_out(t):
+    anchors, positives, pool, valid, ids, anchor_ids = inputs()
+    term = rows.build(ROW).terms[0]
+    found = scoring.nats(
+        term, anchors, positives, scoring.Candidates(pool, valid, ids), anchor_ids, jnp.float32(t), make_mesh()
+    )
+    u = min(t / 0.5, 1.0)
+    band = (0.9 * u, 0.9 + 0.09 * u)
+    np.testing.assert_allclose(found, reference(anchors, positives, pool, valid, ids, anchor_ids, *band, 0.2), atol=1e-5)
+    control = reference(anchors, positives, pool, valid, ids, anchor_ids - 1000, *band, 0.2)
+    assert np.abs(found - control).max() > 1e-4  # the exclusion matters here
+
+
+def test_settings_are_logged_as_used():
+    term = rows.build(ROW).terms[0]
+    at = {name: float(v) for name, v in scoring.settings_at(term, jnp.float32(0.25)).items()}
+    assert at == pytest.approx({"lower": 0.45, "upper": 0.945, "temperature": 0.2, "weight": 1.0}, rel=1e-5)
+
+
+def test_the_ceiling_counts_valid_candidates():
+    pool = scoring.Candidates(np.zeros((7, 2)), np.arange(7) < 3, np.arange(7))
+    assert float(scoring.ceiling(pool)) == pytest.approx(math.log(4))
+
+
+def values_and_gradients():
+    anchors, positives, pool, valid, ids, anchor_ids = inputs()
+    mesh, found = make_mesh(), {}
+    for kind in (dict(kind="all"), dict(kind="ball", lower=0.5), dict(kind="ring", lower=0.5, upper=0.9)):
+        term = rows.build(changed(("terms", 0, "support"), kind)).terms[0]
+
+        def mean(anchors, positives, term=term):
+            pool_ = scoring.Candidates(pool, valid, ids)
+            return jnp.mean(scoring.nats(term, anchors, positives, pool_, anchor_ids, jnp.float32(1), mesh))
+
+        value, gradients = jax.jit(jax.value_and_grad(mean, argnums=(0, 1)))(anchors, positives)
+        found[kind["kind"]] = [float(value), *(np.asarray(g).ravel().tolist() for g in gradients)]
+    return found
+
+
+def test_eight_devices_equal_one():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    code = (
+        "import json, jax; assert len(jax.devices()) == 8\n"
+        "from tests.methods.test_scoring import values_and_gradients; print(json.dumps(values_and_gradients()))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+    eight, one = json.loads(out.stdout), values_and_gradients()
+    for kind, values in one.items():
+        for a, b in zip(values, eight[kind], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
