@@ -1,0 +1,132 @@
+"""A representation: a trained backbone with its preprocessing, frozen; `encode` is what every score of it uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Float, UInt8
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.core.mesh import DATA, along_batch, replicated
+from mi_contrast.models import towers
+
+# One program serves blocks of this many images; a smaller batch is padded to a power of two, which makes a few more.
+BLOCK = 256
+RANGE_SLACK = 1e-3
+
+Images = UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"] | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """A backbone in evaluation mode, from pixels to features. Immutable; may be used from several threads.
+
+    Attributes:
+      variables: the backbone's alone, {'params', 'batch_stats'}.
+      spec: plain data: model (as config.model, without head), mean and std (3 each, of pixels in [0, 1]), size (pixels
+        a side it was trained at).
+    """
+
+    variables: towers.Variables
+    spec: Mapping[str, Any]
+
+    @cached_property
+    def backbone(self) -> towers.Backbone:
+        """The network."""
+        return towers.build_backbone(towers.resolve(self.spec["model"]))
+
+    @property
+    def dim(self) -> int:
+        """Number of features."""
+        return self.backbone.dim
+
+    def encode(self, images: Images) -> Float[Array, "B F"]:
+        """Pooled features of each image alone, in evaluation mode.
+
+        Args:
+          images: uint8, or floating in [0, 1], [B, H, W, 3], RGB, not normalised, of any H and W, any B.
+
+        Returns:
+          f32 [B, F]; the same array on every device where the variables are replicated over several.
+        Raises UserError on another shape, dtype or range.
+        """
+        check_images(images)
+        mean, std = (np.asarray(self.spec[name], np.float32) for name in ("mean", "std"))
+        batch = images.shape[0]
+        block = BLOCK if batch >= BLOCK else 1 << (batch - 1).bit_length()
+        mesh = data_mesh(self.variables)
+        if mesh is not None and block % mesh.shape[DATA]:
+            mesh = None
+        parts = []
+        for start in range(0, batch, block):
+            part = images[start : start + block]
+            kept = part.shape[0]
+            if kept < block:
+                stack = jnp if isinstance(images, jax.Array) else np
+                part = stack.concatenate([part, stack.zeros((block - kept, *part.shape[1:]), part.dtype)])
+            features = _features(self.backbone, mesh, self.variables, part, mean, std)
+            parts.append(features if kept == block else features[:kept])
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _features(
+    backbone: towers.Backbone, mesh: Mesh | None, variables: towers.Variables, images: Array, mean: Array, std: Array
+) -> Array:
+    if mesh is not None:
+        images = jax.lax.with_sharding_constraint(images, along_batch(mesh))
+    x = images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+    features = cast(Array, backbone.apply(variables, (x - mean) / std, False))
+    return features if mesh is None else jax.lax.with_sharding_constraint(features, replicated(mesh))
+
+
+def data_mesh(variables: towers.Variables) -> Mesh | None:
+    """The mesh that the variables are placed on, where it has an axis `data` of several devices."""
+    sharding = getattr(jax.tree.leaves(variables)[0], "sharding", None)
+    mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
+    return mesh if isinstance(mesh, Mesh) and mesh.shape.get(DATA, 1) > 1 else None
+
+
+def check_images(images: Images) -> None:
+    """UserError where images are not uint8 or floating in [0, 1] of shape [B, H, W, 3], B at least 1."""
+    if images.ndim != 4 or images.shape[-1] != 3 or images.shape[0] == 0:
+        raise UserError(f"images of shape {list(images.shape)}", fix="encode takes [B, H, W, 3] with B at least 1")
+    if images.dtype == np.uint8:
+        return
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(f"images of dtype {images.dtype}", fix="encode takes uint8, or floating in [0, 1]")
+    if isinstance(images, jax.core.Tracer):
+        return
+    low, high = float(images.min()), float(images.max())
+    if not (low >= -RANGE_SLACK and high <= 1 + RANGE_SLACK):
+        raise UserError(
+            f"floating images range from {low:.4g} to {high:.4g}", fix="encode takes [0, 1], before normalisation"
+        )
+
+
+def of_tower(
+    variables: towers.Variables,
+    model: Mapping[str, Any],
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    size: int,
+) -> Representation:
+    """The representation of a tower's backbone: its part of {'params', 'batch_stats'}, the head left out.
+
+    Args:
+      variables: a tower's, {'params': {'backbone', ..}, 'batch_stats': {'backbone', ..}}.
+      model: config.model.
+      mean, std, size: of the pixels it was trained on.
+    """
+    described = {name: field for name, field in towers.resolve(model).items() if name != "head"}
+    spec = {"model": described, "mean": tuple(mean), "std": tuple(std), "size": int(size)}
+    return Representation({name: variables[name]["backbone"] for name in ("params", "batch_stats")}, spec)
