@@ -24,7 +24,9 @@ FLAGS = {
 }
 
 
-def train(config: Any, workdir: str | Path, *, name: str = "", variant: str | None = None, stop_at: int | None = None) -> Path:
+def train(
+    config: Any, workdir: str | Path, *, name: str = "", variant: str | None = None, stop_at: int | None = None
+) -> Path:
     """Trains `config` in `workdir` as the command does, and returns the run directory.
 
     Args:
@@ -52,7 +54,9 @@ def methods() -> str:
         words = "; ".join(f"{t['anchor']} x {t['pool']}, {t['support']['kind']}, {t['form']}" for t in terms)
         rows.append((f"configs/{name}.py", words, first))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    return "\n".join("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[2]]) for row in rows)
+    return "\n".join(
+        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[2]]) for row in rows
+    )
 
 
 def _workdir(call: Call) -> Path:
@@ -74,8 +78,14 @@ def main(arguments: list[str]) -> None:
     workdir = _workdir(call)
     before = RunDirectory(workdir).report.is_file() and (RunDirectory(workdir).export / "manifest.json").is_file()
     name = call.name or ""
-    run = train(call.config, workdir, name=name, variant=call.variant, stop_at=None if stop_at is None else int(stop_at))
-    print(f"{run} {'was' if before else 'is'} trained" if (run / "export").is_dir() else f"stopped at step {stop_at}, saved")
+    run = train(
+        call.config, workdir, name=name, variant=call.variant, stop_at=None if stop_at is None else int(stop_at)
+    )
+    print(
+        f"{run} {'was' if before else 'is'} trained"
+        if (run / "export").is_dir()
+        else f"stopped at step {stop_at}, saved"
+    )
     print(f"look at {run / 'report.html'}")
     if (run / "export").is_dir():
         print(f"judge it: python -m mi_contrast.evaluate --config=configs/evaluate/linear.py --backbone={run}")

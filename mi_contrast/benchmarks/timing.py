@@ -29,5 +29,5 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
-    """theirs / ours of every round (above 1: ours is faster), its least, median and largest."""
+    """Theirs / ours of every round (above 1: ours is faster), its least, median and largest."""
     return spread([b / a for a, b in zip(ours, theirs, strict=True)])

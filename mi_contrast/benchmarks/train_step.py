@@ -61,7 +61,7 @@ def torch_step(batch: int) -> Any:
             super().__init__()
             self.conv1, self.bn1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
             self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-            self.short = nn.Identity()
+            self.short: nn.Module = nn.Identity()
             if stride > 1 or width_in != width:
                 self.short = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 

@@ -67,7 +67,9 @@ def latest(directory: Path) -> int | None:
 def _damaged(directory: Path, step: int, error: Exception) -> UserError:
     others = [s for s in (latest_before(directory, step),) if s is not None]
     way_on = f"remove {directory / str(step)} to go on from " + (f"step {others[0]}" if others else "the start")
-    return UserError(f"checkpoint {directory / str(step)} can't be read ({' '.join(str(error).split())[:120]})", fix=way_on)
+    return UserError(
+        f"checkpoint {directory / str(step)} can't be read ({' '.join(str(error).split())[:120]})", fix=way_on
+    )
 
 
 def latest_before(directory: Path, step: int) -> int | None:
@@ -91,6 +93,7 @@ def read(directory: Path, step: int | None = None, subtree: tuple[str, ...] = ()
       directory: the folder `checkpoints` of a run.
       step: which one; the newest by default.
       subtree: top-level names to read, such as ('online',); all by default.
+
     Returns:
       (step, nested dict of numpy arrays).
     Raises UserError where there is no checkpoint, or it is damaged, or a name is not in it.

@@ -42,7 +42,7 @@ def package_configs() -> Path:
 
 
 def find_config(path: str) -> Path:
-    """The config file that `path` names, in the working folder or among the package's. UserError where there is none."""
+    """The config file that `path` names, in the working folder or among the package's. UserError if none."""
     given = Path(path)
     relative = Path(*given.parts[1:]) if given.parts[:1] == ("configs",) else given
     for candidate in (given, package_configs() / relative):
@@ -156,7 +156,9 @@ def change(config: ConfigDict, path: str, text: str) -> ConfigDict:
             at = name
         elif isinstance(node, dict):
             everywhere = nearest(name, node) or nearest(where, list(_paths(tree)))
-            raise UserError(f"no field {name!r} in {seen}", nearest=everywhere, fix=f"fields: {', '.join(sorted(node))}")
+            raise UserError(
+                f"no field {name!r} in {seen}", nearest=everywhere, fix=f"fields: {', '.join(sorted(node))}"
+            )
         else:
             raise UserError(f"{seen} is {node!r} and has no fields", fix=f"set it with --{seen}=...")
         new = descend(node[at], rest, f"{seen}.{name}") if rest else convert(node[at], text, where)
@@ -192,6 +194,7 @@ def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | N
       flags: name -> help; a name ending in '=' takes a value. `config=` also admits --config.field=value.
       positional: the flag (without '=') that a bare argument stands for, if one may be given.
       usage: shown by --help above the flags.
+
     Returns:
       Call. Raises UserError on unknown flags, missing values, unknown fields; SystemExit(0) after --help.
     """

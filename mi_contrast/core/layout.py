@@ -103,7 +103,9 @@ def locked(run: RunDirectory) -> Iterator[None]:
     except FileExistsError:
         raise UserError(f"{run.root} is a file, not a directory", fix="give another --workdir") from None
     except OSError as error:
-        raise UserError(f"can't write in {run.root} ({error.strerror})", fix="give a --workdir you may write to") from None
+        raise UserError(
+            f"can't write in {run.root} ({error.strerror})", fix="give a --workdir you may write to"
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,12 +27,12 @@ FIELDS = {
 
 
 def constant(v: float) -> dict[str, Any]:
-    """v for every t."""
+    """V for every t."""
     return {"kind": "constant", "v": v}
 
 
 def linear(a: float, b: float, start: float = 0.0, end: float = 1.0) -> dict[str, Any]:
-    """a until `start`, then a straight line to b at `end`, then b."""
+    """A until `start`, then a straight line to b at `end`, then b."""
     return {"kind": "linear", "a": a, "b": b, "start": start, "end": end}
 
 
@@ -42,12 +42,12 @@ def step(values: tuple[float, ...], boundaries: tuple[float, ...]) -> dict[str, 
 
 
 def cosine(a: float, b: float, start: float = 0.0, end: float = 1.0) -> dict[str, Any]:
-    """b + (a - b)(1 + cos(pi u)) / 2, u the progress from `start` to `end`, clipped to [0, 1]."""
+    """B + (a - b)(1 + cos(pi u)) / 2, u the progress from `start` to `end`, clipped to [0, 1]."""
     return {"kind": "cosine", "a": a, "b": b, "start": start, "end": end}
 
 
 def exponential(a: float, b: float, rate: float) -> dict[str, Any]:
-    """b + (a - b)(e^{-rate t} - e^{-rate}) / (1 - e^{-rate}): a at t = 0, b at t = 1."""
+    """B + (a - b)(e^{-rate t} - e^{-rate}) / (1 - e^{-rate}): a at t = 0, b at t = 1."""
     return {"kind": "exponential", "a": a, "b": b, "rate": rate}
 
 
@@ -61,7 +61,9 @@ def check(schedule: Schedule, where: str) -> None:
             raise unknown(f"schedule of {where}", kind, FIELDS)
         fields = set(schedule) - {"kind"}
         if fields != FIELDS[kind]:
-            raise UserError(f"{where}: schedule {kind} has fields {sorted(fields)}", fix=f"it takes {sorted(FIELDS[kind])}")
+            raise UserError(
+                f"{where}: schedule {kind} has fields {sorted(fields)}", fix=f"it takes {sorted(FIELDS[kind])}"
+            )
         if kind == "step" and len(schedule["values"]) != len(schedule["boundaries"]) + 1:
             raise UserError(f"{where}: schedule step needs one value more than boundaries")
         if kind in ("linear", "cosine") and not schedule["start"] < schedule["end"]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
-from mi_contrast.core.schedules import cosine, step
+from mi_contrast.core.schedules import cosine
 from mi_contrast.views import policies
 
 

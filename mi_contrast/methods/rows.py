@@ -79,7 +79,9 @@ def _number(what: str, schedule: Any, low: float, high: float = np.inf, *, above
     schedules.check(schedule, what)
     for point in schedules.points(schedule):
         if not (low < point if above else low <= point) or point > high:
-            bounds = f"{'above' if above else 'at least'} {low:g}" + ("" if np.isinf(high) else f" and at most {high:g}")
+            bounds = f"{'above' if above else 'at least'} {low:g}" + (
+                "" if np.isinf(high) else f" and at most {high:g}"
+            )
             raise UserError(f"{what} is {point:g}", fix=f"give a number {bounds}")
     return schedule
 
@@ -124,7 +126,9 @@ def build(method: Any) -> Row:
     _fields("config.method", method, ROW_FIELDS)
     views = tuple(VIEWS[_word("word in config.method.views", method["views"], VIEWS)])
     if not isinstance(method["pools"], Mapping):
-        raise UserError(f"config.method.pools is {method['pools']!r}", fix="give a dict such as dict(queue=dict(size=65536))")
+        raise UserError(
+            f"config.method.pools is {method['pools']!r}", fix="give a dict such as dict(queue=dict(size=65536))"
+        )
     for name, pool in method["pools"].items():
         _word("pool in config.method.pools", name, POOLS)
         _fields(f"config.method.pools.{name}", pool, POOLS[name])

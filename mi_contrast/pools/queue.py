@@ -39,9 +39,7 @@ def fill(queue: Queue) -> Float[Array, ""]:
     return jnp.mean(valid(queue), dtype=jnp.float32)
 
 
-def push(
-    queue: Queue, keys: Float[Array, "B D"], ids: Int[Array, " B"], keep: Bool[Array, ""] | bool = True
-) -> Queue:
+def push(queue: Queue, keys: Float[Array, "B D"], ids: Int[Array, " B"], keep: Bool[Array, ""] | bool = True) -> Queue:
     """Writes the batch after the newest row, over the oldest, wrapping round; any batch size, dividing K or not.
 
     Args:

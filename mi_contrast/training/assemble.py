@@ -32,7 +32,7 @@ OWN_RULES = ("method", "views", "model", "data.options")  # sections whose rooms
 
 @dataclass(frozen=True)
 class Job:
-    """A run ready to start. kept, held: the hold-out's two sides; represent: a network of the state, for scores of it."""
+    """A run ready to start. kept, held: the hold-out's two sides; represent: makes a representation of a network."""
 
     parts: Parts
     images: sets.ImageSet
@@ -40,7 +40,7 @@ class Job:
     held: np.ndarray
     tables: Tables
     judges: tuple[Measure, ...]
-    represent: Callable[[Mapping[str, Any]], Representation]
+    represent: Callable[[dict[str, Any]], Representation]
     batch_size: int
     shared: tuple[str, ...]
     resident: bool | None
@@ -65,12 +65,12 @@ class Job:
         return jax.jit(lambda x: first_state(self.parts, x, with_statistics_of))(plain_images)
 
 
-def check(config: Mapping[str, Any]) -> dict[str, Any]:
+def check(given: Mapping[str, Any]) -> dict[str, Any]:
     """The config as plain data, its fields compared with those every recipe has.
 
     Raises UserError on an unknown or missing field, a wrong kind of value, or a number out of range.
     """
-    config = plain(config)
+    config: dict[str, Any] = plain(given)
     known = plain(recipes.recipe("digits").config)
     compare(config, known, "config")
     for name, low in (("steps", 1), ("data.batch", 2), ("eval.every", 1), ("eval.pairs", 2), ("eval.knn_k", 1),
@@ -99,7 +99,7 @@ def compare(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> N
             raise UserError(f"{where} has no field {name!r}", fix="begin from mi_contrast.methods.recipes.recipe")
         value, at = given[name], f"{where}.{name}"
         schedule = isinstance(example, Mapping) and "kind" in example
-        if schedule or example is None or value is None and name in ("label", "clip", "dir", "size", "resident"):
+        if schedule or example is None or (value is None and name in ("label", "clip", "dir", "size", "resident")):
             continue
         if isinstance(example, Mapping):
             if not isinstance(value, Mapping):
@@ -130,9 +130,7 @@ def build(config: Mapping[str, Any]) -> Job:
     groups = norm.get("groups", 1)
     if data["batch"] % groups:
         raise UserError(f"config.data.batch is {data['batch']}, not a multiple of model.norm.groups {groups}")
-    images = sets.load(
-        data["name"], data["split"], data_dir=data["dir"], size=data["size"], options=data["options"]
-    )
+    images = sets.load(data["name"], data["split"], data_dir=data["dir"], size=data["size"], options=data["options"])
     kept, held = held_out(images)
     label = data["label"] or next(iter(images.labels), None)
     if label is not None and label not in images.labels:
@@ -152,7 +150,7 @@ def build(config: Mapping[str, Any]) -> Job:
         batch_norm_groups=groups,
     )
 
-    def represent(network: Mapping[str, Any]) -> Representation:
+    def represent(network: dict[str, Any]) -> Representation:
         return of_tower(network, config["model"], mean=views.mean, std=views.std, size=views.size)
 
     judges: list[Callable[[State], dict[str, float]]] = [

@@ -62,6 +62,4 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
         }
 
     everywhere = replicated(parts.mesh)
-    return jax.jit(
-        statistics, in_shardings=(everywhere, along_batch(parts.mesh), everywhere), out_shardings=everywhere
-    )
+    return jax.jit(statistics, in_shardings=(everywhere, along_batch(parts.mesh), everywhere), out_shardings=everywhere)

@@ -6,7 +6,7 @@ views' keys, the bank and the queries, so that two readings differ by the networ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -79,7 +79,7 @@ def make_accuracy(
     kept: np.ndarray,
     held: np.ndarray,
     label: str,
-    represent: Callable[[Mapping[str, Any]], Representation],
+    represent: Callable[[dict[str, Any]], Representation],
     *,
     k: int,
     bank_size: int,

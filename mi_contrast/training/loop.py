@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -48,7 +48,12 @@ class Outcome:
 
 
 def run(
-    config: Mapping[str, Any], workdir: str | Path, *, name: str = "", variant: str | None = None, stop_at: int | None = None
+    config: Mapping[str, Any],
+    workdir: str | Path,
+    *,
+    name: str = "",
+    variant: str | None = None,
+    stop_at: int | None = None,
 ) -> Outcome:
     """Trains `config` (plain data) in `workdir`, from where the newest checkpoint there left off.
 
@@ -88,7 +93,9 @@ def _claim(folder: RunDirectory, config: Mapping[str, Any], name: str, variant: 
                 "equals that of one uninterrupted run bit for bit"
             )
     elif folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir()):
-        raise UserError(f"{folder.root} has checkpoints but no config.json", fix="restore it, or give another --workdir")
+        raise UserError(
+            f"{folder.root} has checkpoints but no config.json", fix="restore it, or give another --workdir"
+        )
     write_json(folder.config, given)
 
 
@@ -199,7 +206,7 @@ def _start_from(state: State, path: Path, mesh: Mesh) -> State:
     checkpoints.check_match(saved, wanted, f"checkpoint.start_from {path} (step {step})")
     count = len(checkpoints.flatten(wanted))
     print(f"weights of {path}, step {step}: {count} of {count} leaves loaded")
-    return placed(state.replace(online=saved["online"], target=saved["target"]), mesh)
+    return placed(replace(state, online=saved["online"], target=saved["target"]), mesh)
 
 
 def _record_start(folder: RunDirectory, config: Mapping[str, Any], start: int) -> str | None:
@@ -283,7 +290,7 @@ def _profile(folder: RunDirectory, between: tuple[int, int] | None) -> Iterator[
         if between is not None and at == between[0] and not tracing:
             jax.profiler.start_trace(str(folder.profile))
             tracing = True
-        elif tracing and at >= between[1]:
+        elif tracing and between is not None and at >= between[1]:
             jax.profiler.stop_trace()
             tracing = False
 

@@ -15,7 +15,7 @@ FIELDS = ("kind", "lr", "warmup", "momentum", "weight_decay", "decay_all", "clip
 
 
 def learning_rate(optim: Mapping[str, Any], total_steps: int) -> optax.Schedule:
-    """step -> lr(step / total_steps), times (step + 1) / warmup during the first `warmup` steps."""
+    """Step -> lr(step / total_steps), times (step + 1) / warmup during the first `warmup` steps."""
     warmup = optim["warmup"]
 
     def at(step: jax.Array) -> jax.Array:

@@ -21,7 +21,10 @@ class Probe:
 
     def init(self, dim: int) -> Mapping[str, Any]:
         """{'params': {'kernel' f32 [F, C], 'bias' f32 [C]}, 'optimiser'}, zero weights."""
-        params = {"kernel": jnp.zeros((dim, self.classes), jnp.float32), "bias": jnp.zeros((self.classes,), jnp.float32)}
+        params = {
+            "kernel": jnp.zeros((dim, self.classes), jnp.float32),
+            "bias": jnp.zeros((self.classes,), jnp.float32),
+        }
         return {"params": params, "optimiser": optax.adam(self.lr).init(params)}
 
     def learn(
@@ -40,5 +43,5 @@ class Probe:
 
 
 def logits(params: Mapping[str, Array], features: Float[Array, "B F"]) -> Float[Array, "B C"]:
-    """features W + b."""
+    """Features W + b."""
     return features @ params["kernel"] + params["bias"]

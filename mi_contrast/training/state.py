@@ -5,7 +5,6 @@ A checkpoint is exactly this. The data position is `step`: the reader is seeked 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import flax.serialization
@@ -25,13 +24,13 @@ class State:
     """
 
     step: Array
-    online: Mapping[str, Any]
-    target: Mapping[str, Any]
+    online: dict[str, Any]
+    target: dict[str, Any]
     optimiser: Any
-    pools: Mapping[str, Queue]
-    carried: Mapping[str, Any]
+    pools: dict[str, Queue]
+    carried: dict[str, Any]
     guard: Array
-    probe: Mapping[str, Any]
+    probe: dict[str, Any]
 
 
 def to_tree(state: State) -> Tree:

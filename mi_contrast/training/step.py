@@ -8,7 +8,7 @@ the online probe learns on features that carry no gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -56,7 +56,7 @@ class Parts:
 
 
 def progress(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
-    """step / total_steps, clipped to [0, 1]."""
+    """Step / total_steps, clipped to [0, 1]."""
     return jnp.clip(step / total_steps, 0.0, 1.0).astype(jnp.float32)
 
 
@@ -65,7 +65,7 @@ def first_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callab
     (so that the untrained network can be judged), the target an exact copy, empty pools.
     """
     key = random.stream(jax.random.key(parts.seed), "init")
-    online = parts.tower.init(key, images.shape[1:])
+    online = parts.tower.init(key, (images.shape[1], images.shape[2], 3))
     online = calibrate(parts.tower, online, images)
     encoded = jax.eval_shape(lambda v, x: parts.tower.encode(v, x, train=False), online, images)
     return State(
@@ -88,7 +88,7 @@ def make_views(parts: Parts, step: Int[Array, ""], batch: Batch) -> Mapping[str,
     return parts.views(batch.sources, example_keys)
 
 
-def encode_keys(parts: Parts, step: Int[Array, ""], target: Mapping[str, Any], images: Array) -> Any:
+def encode_keys(parts: Parts, step: Int[Array, ""], target: dict[str, Any], images: Array) -> Any:
     """Keys by the target network. Where batch statistics are of groups, the keys are permuted over the groups first,
     so that a group's statistics can't tell which key belongs to which anchor: the answer to shuffled batch
     normalisation that needs no second device.
@@ -102,7 +102,7 @@ def encode_keys(parts: Parts, step: Int[Array, ""], target: Mapping[str, Any], i
     return encoded._replace(features=encoded.features[back], embedding=encoded.embedding[back])
 
 
-def averaged(momentum: Float[Array, ""], state: State) -> Mapping[str, Any]:
+def averaged(momentum: Float[Array, ""], state: State) -> dict[str, Any]:
     """The target moved towards the online parameters: m slow + (1 - m) fast; its batch statistics are its own."""
     slow, fast = state.target["params"], state.online["params"]
     params = jax.tree.map(lambda s, f: momentum * s + (1.0 - momentum) * f, slow, fast)
@@ -136,7 +136,7 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
             for name in dict.fromkeys(term.anchor for term in row.terms):
                 online[name] = tower.encode({"params": params, "batch_stats": statistics}, views[name], train=True)
                 statistics = online[name].batch_stats
-            objective, scalars = jnp.zeros(()), {}
+            objective, scalars = jnp.zeros(()), Scalars()
             for i, term in enumerate(row.terms):
                 anchors, keys = online[term.anchor].embedding, targets[term.positive].embedding
                 pool = candidates(state.pools[term.pool])
@@ -154,7 +154,8 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
         ok = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, optimiser = parts.optimiser.update(gradient, state.optimiser, state.online["params"])
         params = optax.apply_updates(state.online["params"], updates)
-        new = state.replace(
+        new = replace(
+            state,
             online={"params": params, "batch_stats": statistics},
             target={"params": target["params"], "batch_stats": targets[row.terms[-1].positive].batch_stats},
             optimiser=optimiser,
@@ -163,13 +164,13 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
             features = online[row.terms[0].anchor].features
             labels = tables.labels[batch.index[:, row.source[row.terms[0].anchor]]]
             learned, probe_loss = parts.probe.learn(state.probe, jax.lax.stop_gradient(features), labels)
-            new, scalars = new.replace(probe=learned), scalars | {"probe_loss": probe_loss}
+            new, scalars = replace(new, probe=learned), scalars | {"probe_loss": probe_loss}
         pools = state.pools
         for name in dict.fromkeys(term.pool for term in row.terms):
             term = next(term for term in row.terms if term.pool == name)
             made_from = batch.index[:, row.source[term.positive]]
             pools = {**pools, name: queues.push(pools[name], targets[term.positive].embedding, made_from, ok)}
-        kept = _select(ok, new.replace(pools={}), state.replace(pools={}))
+        kept = _select(ok, replace(new, pools={}), replace(state, pools={}))
         guard = jnp.where(ok, 0, state.guard + 1)
         scalars |= {
             "lr": parts.rate(state.step),
@@ -178,7 +179,7 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
             "bad_steps": guard,
             "queue_fill": jnp.mean(jnp.stack([queues.fill(pool) for pool in pools.values()])),
         }
-        return kept.replace(step=state.step + 1, guard=guard, pools=pools), scalars
+        return replace(kept, step=state.step + 1, guard=guard, pools=pools), scalars
 
     everywhere = replicated(parts.mesh)
     return jax.jit(

@@ -32,7 +32,7 @@ def test_the_newest_two_are_kept_and_the_newest_restored(saved):
 
 
 def test_read_gives_a_part_as_numpy(saved):
-    kept, state = saved
+    kept, _ = saved
     step, tree = checkpoint.read(kept.directory, subtree=("online",))
     assert step == 7 and list(tree) == ["online"]
     assert isinstance(tree["online"]["params"]["w"], np.ndarray)

@@ -13,7 +13,11 @@ def raising(error):
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (UserError("no ring", nearest="ring", fix="look"), 2, "mi_contrast: error: no ring; did you mean 'ring'? look\n"),
+        (
+            UserError("no ring", nearest="ring", fix="look"),
+            2,
+            "mi_contrast: error: no ring; did you mean 'ring'? look\n",
+        ),
         (BadNumbersError("nan"), 3, "mi_contrast: numbers went bad: nan\n"),
         (StoppedError("stopped"), 75, "mi_contrast: stopped\n"),
     ],

@@ -51,7 +51,9 @@ def test_a_ring_term_equals_the_loop_and_leaves_own_keys_out(t):
     )
     u = min(t / 0.5, 1.0)
     band = (0.9 * u, 0.9 + 0.09 * u)
-    np.testing.assert_allclose(found, reference(anchors, positives, pool, valid, ids, anchor_ids, *band, 0.2), atol=1e-5)
+    np.testing.assert_allclose(
+        found, reference(anchors, positives, pool, valid, ids, anchor_ids, *band, 0.2), atol=1e-5
+    )
     control = reference(anchors, positives, pool, valid, ids, anchor_ids - 1000, *band, 0.2)
     assert np.abs(found - control).max() > 1e-4  # the exclusion matters here
 

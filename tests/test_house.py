@@ -1,0 +1,77 @@
+"""The house: a room imports only from lower floors, files keep their size, and the project speaks of itself alone."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "mi_contrast"
+FLOORS = {
+    "core": 0,
+    **dict.fromkeys(("estimators", "pools", "views", "models", "readout", "data"), 1),
+    **dict.fromkeys(("methods", "interchange"), 2),
+    **dict.fromkeys(("training", "evaluation", "reporting"), 3),
+    **dict.fromkeys(("main", "evaluate", "report", "bench", "benchmarks"), 4),
+}
+BLIND = {"evaluation", "interchange", "reporting"}  # these know nothing of training or methods
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if "configs" not in p.relative_to(PACKAGE).parts)
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(tree: ast.AST) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    parts = [name.split(".") for name in names]
+    return {p[1] for p in parts if p[0] == "mi_contrast" and len(p) > 1}
+
+
+def wrong_imports(room: str, tree: ast.AST) -> list[str]:
+    wrong = []
+    for other in imported_rooms(tree) - {room}:
+        if other not in FLOORS:
+            wrong.append(f"{room} imports unknown {other}")
+        elif FLOORS[other] >= FLOORS[room] and FLOORS[room] < 4:
+            wrong.append(f"{room} (floor {FLOORS[room]}) imports {other} (floor {FLOORS[other]})")
+        elif room in BLIND and other in ("training", "methods"):
+            wrong.append(f"{room} imports {other}")
+    return wrong
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_down(file):
+    if file == PACKAGE / "__init__.py":
+        return
+    assert wrong_imports(room_of(file), ast.parse(file.read_text())) == []
+
+
+def test_the_guard_sees_a_wrong_import():
+    for room, line in (
+        ("models", "from mi_contrast.data import sets"),
+        ("interchange", "from mi_contrast.training import loop"),
+        ("core", "import mi_contrast.models"),
+        ("evaluation", "from mi_contrast.methods.rows import build"),
+    ):
+        assert wrong_imports(room, ast.parse(line))
+
+
+def test_no_tensorflow_and_files_keep_their_size():
+    for file in FILES:
+        text = file.read_text()
+        assert not re.search(r"^\s*(import|from) tensorflow\b", text, re.M), file
+        assert len(text.splitlines()) <= 400, file
+
+
+def test_every_room_has_its_tests():
+    for room in (p.name for p in PACKAGE.iterdir() if p.is_dir() and p.name not in ("__pycache__", "configs")):
+        if room in ("benchmarks",):
+            continue
+        assert list((ROOT / "tests" / room).glob("test_*.py")), room
