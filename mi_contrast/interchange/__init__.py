@@ -1,1 +1,6 @@
+"""In and out: `load` a representation from a run directory or an export, `write_export` one for other tools."""
 
+from mi_contrast.interchange.export import write_export
+from mi_contrast.interchange.load import Loaded, load, open_source
+
+__all__ = ["Loaded", "load", "open_source", "write_export"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, cast
@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import DATA, along_batch, replicated
 from mi_contrast.models import towers
+from mi_contrast.models.description import resolve
 
 # One program serves blocks of this many images; a smaller batch is padded to a power of two, which makes a few more.
 BLOCK = 256
@@ -41,7 +42,7 @@ class Representation:
     @cached_property
     def backbone(self) -> towers.Backbone:
         """The network."""
-        return towers.build_backbone(towers.resolve(self.spec["model"]))
+        return towers.build_backbone(resolve(self.spec["model"]))
 
     @property
     def dim(self) -> int:
@@ -112,21 +113,26 @@ def check_images(images: Images) -> None:
         )
 
 
+def spec_of(model: Mapping[str, Any], *, mean: Sequence[float], std: Sequence[float], size: int) -> dict[str, Any]:
+    """The spec of a representation: `model` resolved and without its head, and the pixels it was trained on.
+
+    Raises UserError on an unknown word in `model`, or where mean and std are not three numbers each, std above 0.
+    """
+    described = {name: field for name, field in resolve(model).items() if name != "head"}
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise UserError(f"mean {mean} and std {std} of pixels", fix="give three numbers each, std above 0")
+    return {"model": described, "mean": tuple(map(float, mean)), "std": tuple(map(float, std)), "size": int(size)}
+
+
 def of_tower(
-    variables: towers.Variables,
-    model: Mapping[str, Any],
-    *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    size: int,
+    variables: towers.Variables, model: Mapping[str, Any], *, mean: Sequence[float], std: Sequence[float], size: int
 ) -> Representation:
-    """The representation of a tower's backbone: its part of {'params', 'batch_stats'}, the head left out.
+    """The representation of a tower's backbone; its head is left out.
 
     Args:
-      variables: a tower's, {'params': {'backbone', ..}, 'batch_stats': {'backbone', ..}}.
+      variables: the tower's, {'params': {'backbone', ..}, 'batch_stats': {'backbone', ..}}.
       model: config.model.
       mean, std, size: of the pixels it was trained on.
     """
-    described = {name: field for name, field in towers.resolve(model).items() if name != "head"}
-    spec = {"model": described, "mean": tuple(mean), "std": tuple(std), "size": int(size)}
-    return Representation({name: variables[name]["backbone"] for name in ("params", "batch_stats")}, spec)
+    backbone = {part: variables[part]["backbone"] for part in ("params", "batch_stats")}
+    return Representation(backbone, spec_of(model, mean=mean, std=std, size=size))

@@ -16,7 +16,6 @@ from jaxtyping import Float
 from mi_contrast.models.convolution import Conv
 from mi_contrast.models.normalisation import BatchNorm, Statistics
 
-STEMS = ("imagenet", "small")
 SMALL_IMAGE = 64
 
 

@@ -13,32 +13,21 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key
 
-from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.models.description import resolve
 from mi_contrast.models.heads import LinearHead, MLPHead
 from mi_contrast.models.normalisation import Statistics
-from mi_contrast.models.resnet import STEMS, BasicBlock, Bottleneck, ResNet
+from mi_contrast.models.resnet import BasicBlock, Block, Bottleneck, ResNet
 from mi_contrast.models.tiny import Tiny
 
 Variables = dict[str, Any]
 Backbone = ResNet | Tiny
 
-RESNETS = {
+RESNETS: Mapping[str, tuple[type[Block], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
     "resnet34": (BasicBlock, (3, 4, 6, 3)),
     "resnet50": (Bottleneck, (3, 4, 6, 3)),
 }
-BACKBONES = (*RESNETS, "tiny")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-NORMS: Mapping[str, Mapping[str, Any]] = {"batch": {"groups": 1}, "frozen": {}}
-HEADS: Mapping[str, Mapping[str, Any]] = {"linear": {"dim": 128}, "mlp": {"hidden": None, "dim": 128}}
-DEFAULTS: Mapping[str, Any] = {
-    "width": 64,
-    "stem": "imagenet",
-    "norm": {"kind": "batch", "groups": 1},
-    "head": {"kind": "linear", "dim": 128},
-    "dtype": "float32",
-    "remat": False,
-}
 
 
 class Encoded(NamedTuple):
@@ -134,9 +123,10 @@ def build(model: Mapping[str, Any]) -> Tower:
     """The tower that `model` describes.
 
     Args:
-      model: backbone ('resnet18', 'resnet34', 'resnet50', 'tiny'), width (64), stem ('imagenet', 'small'; tiny has no
-        choice), norm (kind 'batch' with groups, or 'frozen'), head (kind 'linear', or 'mlp' with hidden; dim), dtype of
-        the computation ('float32', 'bfloat16'), remat (by residual blocks).
+      model: backbone ('resnet18', 'resnet34', 'resnet50', 'tiny'); width (64); stem ('imagenet', 'small'; tiny has the
+        small one only); norm (kind 'batch' with groups, or 'frozen', which wants statistics first: see
+        `with_statistics_of`); head (kind 'linear' or 'mlp', dim, and hidden of mlp: None is the features' width);
+        dtype of the computation ('float32', 'bfloat16'); remat (by residual blocks).
     Raises UserError on an unknown or wrong word, naming the nearest.
     """
     model = resolve(model)
@@ -154,62 +144,3 @@ def build_backbone(model: Mapping[str, Any]) -> Backbone:
         return Tiny(model["width"], statistics, dtype)
     block, blocks = RESNETS[model["backbone"]]
     return ResNet(block, blocks, model["width"], model["stem"], statistics, dtype, model["remat"])
-
-
-def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The description with defaults filled in, as plain data, every word checked. Raises UserError."""
-    model = {name: dict(field) if hasattr(field, "items") else field for name, field in model.items()}
-    for name in model:
-        if name not in ("backbone", *DEFAULTS):
-            raise unknown("field of config.model", name, ("backbone", *DEFAULTS))
-    if "backbone" not in model:
-        raise UserError("config.model names no backbone", fix=f"one of: {', '.join(BACKBONES)}")
-    model = {"backbone": model["backbone"], **DEFAULTS, **model}
-    one_of(model["backbone"], BACKBONES, "backbone")
-    one_of(model["stem"], STEMS, "stem")
-    one_of(model["dtype"], DTYPES, "dtype")
-    whole(model["width"], "width")
-    if not isinstance(model["remat"], bool):
-        raise UserError(f"config.model.remat is {model['remat']!r}", fix="give True or False")
-    model["norm"] = chosen(model["norm"], NORMS, "norm")
-    model["head"] = chosen(model["head"], HEADS, "head")
-    if model["backbone"] == "tiny":
-        if model["width"] % 4:
-            raise UserError(f"config.model.width of tiny is {model['width']}", fix="give a multiple of 4")
-        if model["stem"] != "small" or model["remat"]:
-            field = "stem" if model["stem"] != "small" else "remat"
-            raise UserError(f"tiny has no {field} {model[field]!r}", fix="set stem='small' and remat=False")
-    return model
-
-
-def chosen(field: Any, kinds: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
-    """{'kind': .., its fields with defaults}. A field of another kind is let pass where it is None or a default."""
-    if not isinstance(field, Mapping) or "kind" not in field:
-        raise UserError(f"config.model.{name} is {field!r}", fix=f"give dict(kind=...), one of: {', '.join(kinds)}")
-    kind = one_of(field["kind"], kinds, f"{name}.kind")
-    fields = {n: v for others in kinds.values() for n, v in others.items()}
-    for word, given in field.items():
-        if word != "kind" and word not in fields:
-            raise unknown(f"field of config.model.{name}", word, ("kind", *fields))
-        if word != "kind" and word not in kinds[kind] and given != fields[word]:
-            raise UserError(
-                f"config.model.{name}: kind {kind!r} has no {word}", fix=f"set {name}.{word}={fields[word]}"
-            )
-    resolved = {"kind": kind, **{n: field.get(n, default) for n, default in kinds[kind].items()}}
-    for word, given in resolved.items():
-        if word != "kind" and not (given is None and kinds[kind][word] is None):
-            whole(given, f"{name}.{word}")
-    return resolved
-
-
-def one_of(word: Any, words: Any, name: str) -> str:
-    """The word, or UserError where it isn't one of `words`."""
-    if word not in tuple(words):
-        raise unknown(f"config.model.{name}", word, words)
-    return str(word)
-
-
-def whole(number: Any, name: str) -> None:
-    """UserError unless `number` is a whole number above 0."""
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise UserError(f"config.model.{name} is {number!r}", fix="give a whole number above 0")

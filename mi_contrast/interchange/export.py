@@ -1,0 +1,122 @@
+"""Exports: a backbone alone, in a folder of two files that other tools read: safetensors and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+import mi_contrast
+from mi_contrast.core.config import plain
+from mi_contrast.core.errors import UserError
+from mi_contrast.core.layout import write_json
+from mi_contrast.interchange.names import to_foreign
+from mi_contrast.models.representation import Representation
+
+WEIGHTS, MANIFEST = "backbone.safetensors", "manifest.json"
+FORMAT, VERSION = "mi_contrast backbone", 1
+PACKAGES = ("jax", "flax", "numpy", "safetensors")
+
+
+def write_export(
+    path: Path,
+    representation: Representation,
+    *,
+    config: Mapping[str, Any],
+    commit: str | None,
+    step: int | None = None,
+) -> None:
+    """Writes an export directory, whole or not at all; an older export at `path` is replaced.
+
+    Args:
+      path: the directory; `backbone.safetensors` has torchvision's names and layouts (and loads into the same net
+        there with strict=True, its classifier removed), `manifest.json` all that is needed to use it.
+      representation: what to export.
+      config: of the training, resolved.
+      commit: of the code that trained it, where known.
+      step: training steps the weights have seen, where known.
+    Raises UserError where `path` is something else than an export, or can't be written.
+    """
+    path = Path(path)
+    if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} exists and is not an export", fix="name another place")
+    temporary, old = (path.with_name(f".{path.name}.{word}.{os.getpid()}") for word in ("new", "old"))
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        tensors = to_foreign(representation.variables)
+        data = safetensors.numpy.save(tensors, metadata={"format": "pt"})
+        _write_synced(temporary / WEIGHTS, data)
+        write_json(temporary / MANIFEST, manifest_of(representation, tensors, data, config, commit, step))
+        _replace(path, temporary, old)
+    except OSError as error:
+        raise UserError(f"can't write the export {path} ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(path: Path, new: Path, old: Path) -> None:
+    """Puts `new` at `path`; what was there waits at `old` meanwhile, and comes back where that fails."""
+    if not path.exists():
+        os.rename(new, path)
+        return
+    os.rename(path, old)
+    try:
+        os.rename(new, path)
+    except BaseException:
+        os.rename(old, path)
+        raise
+    shutil.rmtree(old)
+
+
+def manifest_of(
+    representation: Representation,
+    tensors: Mapping[str, np.ndarray],
+    data: bytes,
+    config: Mapping[str, Any],
+    commit: str | None,
+    step: int | None,
+) -> dict[str, Any]:
+    """What `manifest.json` says: the file and its sum, the tensors, the network, how to prepare images, the origin."""
+    spec = representation.spec
+    return {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "file": WEIGHTS,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "names": "torchvision",
+        "tensors": {n: {"shape": list(t.shape), "dtype": str(t.dtype)} for n, t in tensors.items()},
+        "model": plain(spec["model"]),
+        "features": representation.dim,
+        "preprocessing": {
+            "size": spec["size"],
+            "mean": list(spec["mean"]),
+            "std": list(spec["std"]),
+            "channel_order": "RGB",
+            "range": [0.0, 1.0],
+            "formula": "(pixel in [0, 1] - mean) / std",
+        },
+        "step": step,
+        "commit": commit,
+        "versions": {
+            "mi_contrast": mi_contrast.__version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in PACKAGES},
+        },
+        "config": plain(config),
+    }
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
