@@ -13,10 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators.percentiles import millionths, rank
-from mi_contrast.estimators.selection import select, weigh
+from mi_contrast.estimators.selection import census, select, unordered, weigh
 from mi_contrast.estimators.supports import Softmax, Support, edges
 
 BLOCK = 32
+REACH = 40.0  # nats: e^-40 of the greatest term is still summed to full float32 precision
 
 
 class Rows(NamedTuple):
@@ -156,22 +157,19 @@ def _block(rows: Rows, *, pool: Pool, with_slopes: bool = False) -> tuple[Array,
     """Nats of one block of anchors, and on request their slopes to anchors, positive and temperature."""
     scores = _products(rows, pool)
     positive, temperature = rows.positive[:, None], rows.temperature[:, None]
-    count = jnp.sum(scores != -jnp.inf, axis=1, dtype=jnp.int32)
-    most = jnp.max(scores, axis=1, keepdims=True)  # NaN where any score is
+    found = census(scores)
     if rows.edges is None:
-        weights, size = jnp.ones_like(scores), count
-        highest = most
+        weights, size, highest = jnp.ones_like(scores), found.count, unordered(found.most)[:, None]
     else:
-        lower, upper = rank(rows.edges[0], count), rank(rows.edges[1], count)
+        lower, upper = rank(rows.edges[0], found.count), rank(rows.edges[1], found.count)
         upper = jnp.maximum(lower, upper)
-        band = select(scores, lower, upper)
-        weights, size = weigh(scores, band), upper - lower
-        highest = band.upper
+        band = select(scores, lower, upper, found, REACH * temperature)
+        weights, size, highest = weigh(scores, band), upper - lower, band.upper
     top = jnp.maximum(positive, highest)
     top = jnp.where(jnp.isfinite(top), top, 0.0)
     masses = jnp.where(weights > 0, weights * jnp.exp((scores - top) / temperature), 0.0)
     own = jnp.exp((positive - top) / temperature)
-    total = own + jnp.sum(masses, axis=1, keepdims=True) + jnp.where(jnp.isnan(most), jnp.nan, 0.0)
+    total = own + jnp.sum(masses, axis=1, keepdims=True) + jnp.where(found.unordered, jnp.nan, 0.0)[:, None]
     missing = positive == -jnp.inf
     nats = (positive - top) / temperature - jnp.log(total) + jnp.log1p(size.astype(jnp.float32))[:, None]
     nats = jnp.where(missing, 0.0, nats)

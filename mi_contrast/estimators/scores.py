@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from mi_contrast.core.errors import unknown
 from mi_contrast.estimators.percentiles import Percentile, check_band, millionths, rank
-from mi_contrast.estimators.selection import select, weigh
+from mi_contrast.estimators.selection import census, select, weigh
 
 REDUCTIONS = ("logsumexp", "mean")
 
@@ -262,9 +262,14 @@ def rank_weights(
     check_band(lower, upper)
     pool = lax.stop_gradient(_scores(pool))
     here, weights = _present(pool, None if where is None else lax.stop_gradient(where))
-    shape, count = pool.shape, jnp.sum(here, axis=-1, dtype=jnp.int32)
-    low = jnp.broadcast_to(rank(millionths(lower), count), count.shape).reshape(-1)
-    high = jnp.broadcast_to(rank(millionths(upper), count), count.shape).reshape(-1)
+    shape = pool.shape
     rows = jnp.where(here, pool, -jnp.inf).reshape(-1, shape[-1])
-    inside = weigh(rows, select(rows, low, jnp.maximum(low, high))).reshape(shape)
+    edge = lambda p: jnp.broadcast_to(millionths(p), shape[:-1]).reshape(-1)  # noqa: E731
+
+    def of_rows(rows: Array, low: Array, high: Array) -> Array:
+        found = census(rows)
+        low, high = rank(low, found.count), rank(high, found.count)
+        return weigh(rows, select(rows, low, jnp.maximum(low, high), found))
+
+    inside = of_rows(rows, edge(lower), edge(upper)).reshape(shape)
     return jnp.where(jnp.any(jnp.isnan(rows), axis=-1).reshape(shape[:-1])[..., None], jnp.nan, inside * weights)

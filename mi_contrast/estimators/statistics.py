@@ -13,7 +13,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.estimators import embeddings
 from mi_contrast.estimators.percentiles import rank
 from mi_contrast.estimators.scores import _log_mean, _mass
-from mi_contrast.estimators.selection import select, weigh
+from mi_contrast.estimators.selection import census, select, weigh
 from mi_contrast.estimators.supports import Support
 
 
@@ -84,12 +84,12 @@ def _block(rows: Any, *, pool: embeddings.Pool, theirs: dict[str, Array]) -> Sta
     rows, own = rows
     products = embeddings._products(rows, pool)
     scores = products / rows.temperature[:, None]
-    count = jnp.sum(products != -jnp.inf, axis=1, dtype=jnp.int32)
+    found = census(products)
     whole = _mass(scores, None)
     weights = (products != -jnp.inf).astype(jnp.float32)
     if rows.edges is not None:
-        lower, upper = rank(rows.edges[0], count), rank(rows.edges[1], count)
-        weights = weigh(products, select(products, lower, jnp.maximum(lower, upper)))
+        lower, upper = rank(rows.edges[0], found.count), rank(rows.edges[1], found.count)
+        weights = weigh(products, select(products, lower, jnp.maximum(lower, upper), found))
     inside = _mass(scores, weights)
     matches = {}
     for name, label in own.items():
