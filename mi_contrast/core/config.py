@@ -85,7 +85,7 @@ def load_config(spec: str) -> tuple[ConfigDict, str, str | None]:
 def plain(value: Any, where: str = "config") -> Any:
     """The value as plain data: dicts, tuples, numbers, strings, None. UserError on anything else, naming its place."""
     if isinstance(value, ConfigDict):
-        value = {key: value.get_oneway_ref(key).get() for key in value}
+        value = {key: value[key] for key in value}
     if isinstance(value, Mapping):
         return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):

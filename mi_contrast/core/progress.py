@@ -43,12 +43,14 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units of `each` a second since the start."""
-        return (self.done - self._start) * self.each / max(time.perf_counter() - self._began, 1e-9)
+        """Units of `each` a second since the first unit was done, which alone may compile; 0 before the second."""
+        return max(self.done - self._start - 1, 0) * self.each / max(time.perf_counter() - self._began, 1e-9)
 
     def advance(self, by: int = 1, note: str = "") -> None:
         """Moves on by so many units; `note` is shown beside."""
         self.done += by
+        if self.done - by == self._start:
+            self._began = time.perf_counter()
         if self._bar is not None:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
@@ -59,9 +61,9 @@ class Progress:
 
     def line(self, note: str = "") -> None:
         """A plain line now: work, how far, time left, rate, note."""
-        left = (self.total - self.done) * self.each / max(self.rate, 1e-9)
+        left = clock((self.total - self.done) * self.each / self.rate) if self.rate > 0 else "?"
         rate = f"{self.rate:,.0f} {'images' if self.each > 1 else self.unit + 's'}/s"
-        text = f"{self.what} {self.done}/{self.total} {self.unit}s, {rate}, {clock(left)} left"
+        text = f"{self.what} {self.done}/{self.total} {self.unit}s, {rate}, {left} left"
         self.say(f"{text}  {note}".rstrip())
 
     def say(self, text: str) -> None:

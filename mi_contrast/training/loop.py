@@ -111,18 +111,22 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
     progress = Progress("training", total, start=start, each=job.batch_size)
     began, limit = time.perf_counter(), config["checkpoint"]["time_limit"]
     pending: tuple[int, dict[str, jax.Array], bool] | None = None
+    last_logged = (start, began)
     note = ""
 
     def read_late() -> None:
         """Reads the scalars of the step before: the device is never kept waiting for the host."""
-        nonlocal pending, note
+        nonlocal pending, note, last_logged
         if pending is None:
             return
         (at, scalars, logged), pending = pending, None
         bad = int(scalars["bad_steps"])
         if logged:
             numbers = {name: float(value) for name, value in scalars.items()}
-            log.write(at, time.perf_counter() - began, numbers | {"images_per_second": progress.rate})
+            now = time.perf_counter()
+            numbers["images_per_second"] = (at - last_logged[0]) * job.batch_size / (now - last_logged[1])
+            last_logged = (at, now)
+            log.write(at, now - began, numbers)
             note = f"objective {numbers['objective']:.3f} of {numbers['objective_ceiling']:.2f} nats"
         if bad >= config["optim"]["patience"]:
             raise BadNumbersError(

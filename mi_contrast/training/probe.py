@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ class Probe:
     classes: int
     lr: float
 
-    def init(self, dim: int) -> Mapping[str, Any]:
+    def init(self, dim: int) -> dict[str, Any]:
         """{'params': {'kernel' f32 [F, C], 'bias' f32 [C]}, 'optimiser'}, zero weights."""
         params = {
             "kernel": jnp.zeros((dim, self.classes), jnp.float32),
@@ -28,8 +27,8 @@ class Probe:
         return {"params": params, "optimiser": optax.adam(self.lr).init(params)}
 
     def learn(
-        self, state: Mapping[str, Any], features: Float[Array, "B F"], labels: Int[Array, " B"]
-    ) -> tuple[Mapping[str, Any], Float[Array, ""]]:
+        self, state: dict[str, Any], features: Float[Array, "B F"], labels: Int[Array, " B"]
+    ) -> tuple[dict[str, Any], Float[Array, ""]]:
         """One step. Labels below 0 are unknown and left out. Returns the new state and the loss in nats."""
         known = labels >= 0
 
@@ -42,6 +41,6 @@ class Probe:
         return {"params": optax.apply_updates(state["params"], updates), "optimiser": optimiser}, loss
 
 
-def logits(params: Mapping[str, Array], features: Float[Array, "B F"]) -> Float[Array, "B C"]:
+def logits(params: dict[str, Array], features: Float[Array, "B F"]) -> Float[Array, "B C"]:
     """Features W + b."""
     return features @ params["kernel"] + params["bias"]

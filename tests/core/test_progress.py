@@ -1,0 +1,24 @@
+import re
+
+from mi_contrast.core.progress import Progress, clock
+
+
+def test_clock():
+    assert [clock(s) for s in (5, 65, 3723)] == ["0:05", "1:05", "1:02:03"]
+
+
+def test_plain_lines_where_there_is_no_terminal(capsys):
+    progress = Progress("training", 10, start=4, each=32, seconds_between=0.0)
+    progress.advance()
+    progress.advance(note="objective 1.0")
+    progress.close()
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "training 5/10 steps, 0 images/s, ? left"  # the first may have compiled: no rate yet
+    assert re.fullmatch(r"training 6/10 steps, [\d,]+ images/s, 0:00 left  objective 1\.0", second)
+
+
+def test_lines_are_far_between(capsys):
+    progress = Progress("training", 10, seconds_between=60.0)
+    for _ in range(10):
+        progress.advance()
+    assert capsys.readouterr().err == ""
