@@ -1,0 +1,44 @@
+"""Numbers as a reader wants them."""
+
+from __future__ import annotations
+
+import math
+
+MINUS = "\N{MINUS SIGN}"
+THIN = "\N{NARROW NO-BREAK SPACE}"
+
+
+def number(value: float, unit: str = "") -> str:
+    """A number with its unit: '87.3 %' of .873, '4.32 nats', '1,204 images/s', '0.0123'; 'not finite' of NaN."""
+    if not math.isfinite(value):
+        return "not finite"
+    if unit == "%":
+        text = f"{100 * value:.1f}"
+    elif unit == "nats":
+        text = f"{value:.2f}"
+    elif abs(value) >= 1000 or value == int(value):
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:.3g}"
+    text = text.replace("-", MINUS) if "e" not in text else text
+    return f"{text}{THIN}{unit}" if unit else text
+
+
+def count(value: int) -> str:
+    """A whole number with thousands set apart: '22,992'."""
+    return f"{value:,}"
+
+
+def signed(value: float, unit: str) -> str:
+    """A difference with its sign: '+15.2 points', or minus."""
+    return f"{'+' if value >= 0 else MINUS}{abs(value):.1f}{THIN}{unit}"
+
+
+def duration(seconds: float) -> str:
+    """'42 s', '3 min 20 s', '2 h 05 min'."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}{THIN}s"
+    if whole < 3600:
+        return f"{whole // 60}{THIN}min {whole % 60:02d}{THIN}s"
+    return f"{whole // 3600}{THIN}h {whole % 3600 // 60:02d}{THIN}min"

@@ -1,0 +1,139 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.reporting import page
+from tests.reporting.fake import CONFIG, make_run, rows
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Reader(HTMLParser):
+    """Text and attributes of a page; fails where tags don't close in order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.text, self.attributes = [], [], []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("style", "title"):
+            self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).replace("\N{NARROW NO-BREAK SPACE}", " ").split())
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    return page.render(make_run(tmp_path_factory.mktemp("page") / "run"))
+
+
+def test_the_page_is_whole_and_stands_alone(html):
+    reader = Reader(html)
+    assert "<script" not in html and "@import" not in html
+    for name, value in reader.attributes:
+        if name in ("src", "href"):
+            assert value.startswith("data:")
+    assert not re.search(r"url\((?!data:)", html)
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_the_page_shows_every_piece_of_the_run(html):
+    words = Reader(html).words
+    for piece in (
+        "finished: 3,000 steps",
+        "0.35 → 4.13 nats",
+        "of at most log 1,024 = 6.93 nats",
+        "ceiling log 1,024",
+        "kNN at step 0: 41.0 %",
+        "Is the objective a bound?",
+        "augmented pairs",
+        "80.2 %",
+        "79.1 % to 81.2 %",
+        "+36.5 points",
+        "moving_digits · position",
+        "linear(a=0, b=0.9, start=0, end=0.5)",
+        "Started again",
+        "8 x cpu cpu",
+        "65a2bb93f0c1",
+        "30 entries",
+    ):
+        assert piece in words, piece
+
+
+def test_the_gain_over_the_untrained_twin_is_of_the_same_judgement_alone(tmp_path):
+    root = make_run(tmp_path / "run")
+    path = root / "results" / "knn-moving_digits-untrained.json"
+    path.write_text(path.read_text().replace('"k": 200', '"k": 20'))
+    assert "+36.5" not in page.render(root)
+
+
+@pytest.mark.parametrize("metrics", [None, [], rows()[:1], rows()[1:2], [{"step": 3, "objective": float("nan")}]])
+def test_a_run_just_begun_has_a_page(tmp_path, metrics):
+    words = Reader(page.render(make_run(tmp_path / "run", whole=False, metrics=metrics))).words
+    assert "ring_moco : digits" in words and "moving_digits" in words
+    assert ("nothing logged yet" in words) == (not metrics)
+
+
+def test_names_are_text_never_markup(tmp_path):
+    root = make_run(tmp_path / "run", whole=False, metrics=[{"step": 1, "<b>x": 1.0}, {"step": 2, "<b>x": 2.0}])
+    config = root / "config.json"
+    config.write_text(config.read_text().replace("moving_digits", "<script>alert(1)</script>"))
+    html = page.render(root)
+    assert "<script" not in html and "<b>x" not in html and "&lt;b&gt;x" in html
+
+
+def test_broken_pieces_are_named_on_the_page(tmp_path):
+    root = make_run(tmp_path / "run")
+    (root / "run.json").write_text("{")
+    (root / "pictures" / "odd.png").write_bytes(b"no picture")
+    words = Reader(page.render(root)).words
+    assert "could not be read" in words and "run.json" in words and "odd.png" in words
+
+
+def test_small_pictures_are_enlarged_by_whole_factors(html):
+    assert re.findall(r'<img [^>]*width="(\d+)"', html) == ["1024", "1024"]
+    assert html.count('class="enlarged"') == 2
+
+
+def test_write_puts_the_page_into_the_run(tmp_path):
+    root = make_run(tmp_path / "run", whole=False)
+    assert page.write(root) == root / "report.html"
+    assert (root / "report.html").read_text() == page.render(root)
+    with pytest.raises(UserError, match="is not a run directory"):
+        page.write(tmp_path)
+
+
+def test_a_place_that_can_not_be_written_is_one_line(tmp_path, monkeypatch):
+    root = make_run(tmp_path / "run", whole=False)
+
+    def refuse(path, text):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(page, "write_text", refuse)
+    with pytest.raises(UserError, match="Permission denied"):
+        page.write(root)
+
+
+def test_config_lines_keep_nesting_and_say_schedules_in_one():
+    lines = [(f.depth, f.name, f.value) for f in page.fields(CONFIG["method"])]
+    assert lines[:4] == [(0, "target", "ema"), (0, "pools", None), (1, "queue", None), (2, "size", "4096")]
+    assert (3, "lower", "linear(a=0, b=0.9, start=0, end=0.5)") in lines
+    assert page.value({"a": None, "b": (1, 2.5)}) == "a none, b (1, 2.5)"
+    assert page.value(True) == "yes" and page.value({}) == "none"

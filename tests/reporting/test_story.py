@@ -1,0 +1,72 @@
+import math
+
+import numpy as np
+import pytest
+
+from mi_contrast.reporting import story
+from mi_contrast.reporting.run import Curve, read_run
+from tests.reporting.fake import make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return read_run(make_run(tmp_path_factory.mktemp("story") / "run"))
+
+
+def plain(text):
+    return text.replace("\N{NARROW NO-BREAK SPACE}", " ")
+
+
+def test_headlines_go_from_first_to_last_of_their_ceiling(run):
+    cards = {card.title: card for card in story.cards(run)}
+    card = cards["Mutual information"]
+    assert (card.first, plain(card.last), plain(card.of)) == ("0.35", "4.13 nats", "of at most log 1,024 = 6.93 nats")
+    np.testing.assert_allclose(card.meter, (0.35 / math.log(1024), run.at("mi_nats").last / math.log(1024)))
+    assert plain(cards["kNN accuracy"].of) == "+38.3 points over untrained"
+    assert "Training objective" in cards and "Linear probe" in cards
+
+
+@pytest.mark.parametrize(
+    ("share", "gap", "says"),
+    [
+        (1.0, 0.0, "a lower bound"),
+        (0.96, 0.4, "For 4.0 % of anchors"),
+        (0.6, -0.1, "easier than the pool on average"),
+        (1.0, -0.1, "easier than the pool on average"),
+        (None, 0.2, "Nothing was logged"),
+        (0.9, math.nan, "Nothing was logged"),
+    ],
+)
+def test_the_verdict_claims_a_bound_only_where_there_is_one(share, gap, says):
+    sentence = plain(story.bound_sentence(share, gap))
+    assert says in sentence
+    assert ("lower bound" in sentence) == (share == 1.0 and gap == 0.0)
+
+
+def test_metrics_that_never_moved_are_words_not_charts(run):
+    found = {title: (charts, still) for title, charts, still in story.sections(run)}
+    charts, still = found["The machine"]
+    assert still == ["temperature 0.1", "bad steps 0"]
+    assert [chart.title for chart in charts] == ["Learning rate", "Speed", "Gradient norm"]
+
+
+def test_a_moving_ceiling_is_a_line_and_a_fixed_one_a_level(run):
+    charts = {chart.title: chart for _, charts, _ in story.sections(run) for chart in charts}
+    assert [line.ceiling for line in charts["Training objective"].lines] == [False, True]
+    assert [level.name for level in charts["Mutual information"].levels] == [f"ceiling {story.log_of(math.log(1024))}"]
+    assert [level.dotted for level in charts["Accuracy"].levels] == [True, True]
+    assert all(chart.span == (0, 3000) and chart.resumed == (0, 1500) for chart in charts.values())
+
+
+def test_unknown_metrics_are_shown_too(tmp_path):
+    rows = [{"step": s, "seconds": s, "my_metric": s * 0.5} for s in (1, 2)]
+    found = list(story.sections(read_run(make_run(tmp_path / "run", whole=False, metrics=rows))))
+    assert [(title, charts[0].title) for title, charts, _ in found] == [("Everything else", "my metric")]
+
+
+def test_constant_means_several_points_of_one_finite_value():
+    steps = np.arange(2)
+    assert story.constant(Curve(steps, np.array([2.0, 2.0])))
+    assert not story.constant(Curve(steps, np.array([2.0, 2.1])))
+    assert not story.constant(Curve(steps, np.array([np.nan, np.nan])))
+    assert not story.constant(Curve(steps[:1], np.array([2.0])))
