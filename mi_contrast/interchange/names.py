@@ -129,7 +129,7 @@ def check_match(given: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[tupl
     def fits(name: str) -> bool:
         return name in given and (tuple(given[name].shape), str(given[name].dtype)) == wanted[name]
 
-    count = f"loaded {sum(map(fits, wanted))} of {len(wanted)} tensors"
+    count = f"{sum(map(fits, wanted))} of {len(wanted)} tensors match"
     missing = [name for name in wanted if name not in given]
     extra = [name for name in given if name not in wanted]
     if missing:

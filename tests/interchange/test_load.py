@@ -1,0 +1,157 @@
+"""load: from exports and run directories, every tensor matched; each way to be wrong refuses in one clear line."""
+
+import hashlib
+import json
+import logging
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.interchange import load, open_source
+from tests.interchange.conftest import CONFIG, MODEL, make_run
+from tests.models import twins
+
+BYTES = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
+
+
+def rewrite(export, change, *, relisted=True):
+    """Changes the tensors of an export and mends the sum, and with `relisted` the manifest's list of tensors."""
+    file, manifest = export / "backbone.safetensors", json.loads((export / "manifest.json").read_text())
+    tensors = change(safetensors.numpy.load_file(file))
+    data = safetensors.numpy.save(tensors)
+    file.write_bytes(data)
+    manifest["sha256"] = hashlib.sha256(data).hexdigest()
+    if relisted:
+        manifest["tensors"] = {n: {"shape": list(t.shape), "dtype": str(t.dtype)} for n, t in tensors.items()}
+    (export / "manifest.json").write_text(json.dumps(manifest))
+
+
+def refusal(path):
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_export_says_what_was_loaded(export, caplog):
+    with caplog.at_level(logging.INFO, logger="mi_contrast"):
+        loaded = open_source(export)
+    assert str(loaded) == f"loaded 100 of 100 tensors from {export}" == caplog.messages[-1]
+    assert (loaded.step, loaded.config["seed"], len(loaded.sha256)) == (7, 3, 64)
+
+
+def test_the_file_inside_an_export_will_do(export, representation):
+    found = load(str(export / "backbone.safetensors"))
+    np.testing.assert_array_equal(found.encode(BYTES), representation.encode(BYTES))
+
+
+def test_an_untouched_rewrite_loads(export, representation):
+    """The control of the refusals below."""
+    rewrite(export, lambda tensors: tensors)
+    np.testing.assert_array_equal(load(export).encode(BYTES), representation.encode(BYTES))
+
+
+def test_a_flipped_bit_is_refused(export):
+    file = export / "backbone.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-100] ^= 1
+    file.write_bytes(data)
+    assert "sha256" in refusal(export) and "sha256" in refusal(file)
+
+
+def test_a_truncated_file_is_refused(export):
+    file = export / "backbone.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    assert "sha256" in refusal(export)
+
+
+@pytest.mark.parametrize("relisted", [True, False])
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda t: {n: x for n, x in t.items() if n != "layer3.0.conv2.weight"}, "lacks 'layer3.0.conv2.weight'"),
+        (lambda t: t | {"fc.weight": np.zeros(3, np.float32)}, "has 'fc.weight'"),
+        (
+            lambda t: {n.replace("layer4.0.downsample", "layer4.0.shortcut"): x for n, x in t.items()},
+            "did you mean 'layer4.0.shortcut.0.weight'?",
+        ),
+        (lambda t: t | {"conv1.weight": t["conv1.weight"][:2]}, "'conv1.weight' is float32[2, 3, 3, 3]"),
+        (lambda t: t | {"conv1.weight": t["conv1.weight"].astype(np.float16)}, "'conv1.weight' is float16"),
+    ],
+)
+def test_other_tensors_are_refused(export, change, word, relisted):
+    rewrite(export, change, relisted=relisted)
+    message = refusal(export)
+    assert word in message and " of 1" in message, message
+
+
+def test_a_broken_manifest_is_refused(export):
+    path = export / "manifest.json"
+    good = json.loads(path.read_text())
+    for change, word in [
+        ({"format": "another"}, "not a manifest"),
+        ({"format_version": 99}, "format version 99"),
+        ({"file": "../../backbone.safetensors"}, "outside its directory"),
+        ({"file": "weights.safetensors"}, "can't read"),
+        ({"model": MODEL | {"width": 8}}, "the network's is"),
+        ({"model": MODEL | {"backbone": "resnet81"}}, "did you mean 'resnet18'"),
+    ]:
+        path.write_text(json.dumps(good | change))
+        assert word in refusal(export)
+    path.write_text(json.dumps({n: v for n, v in good.items() if n != "preprocessing"}))
+    assert "no 'preprocessing'" in refusal(export)
+    path.write_text("{")
+    assert "not valid JSON" in refusal(export)
+
+
+def test_weights_without_their_manifest_are_refused(export, tmp_path):
+    shutil.copy(export / "backbone.safetensors", tmp_path / "lonely.safetensors")
+    assert "no manifest.json beside it" in refusal(tmp_path / "lonely.safetensors")
+    shutil.copy(export / "backbone.safetensors", export / "other.safetensors")
+    assert "not the file that its manifest names" in refusal(export / "other.safetensors")
+
+
+def test_other_paths_are_refused_with_the_nearest(export):
+    message = refusal(export.parent / "exprot")
+    assert "does not exist; did you mean 'export'?" in message and "give a run directory" in message
+    assert "neither a run directory nor an export" in refusal(export.parent)
+    (export.parent / "notes.txt").write_text("")
+    assert "neither a run directory nor an export" in refusal(export.parent / "notes.txt")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "moco")
+
+
+@pytest.mark.parametrize(("weights", "seed"), [("online", 0), ("target", 1)])
+def test_a_run_directory_gives_the_weights_its_config_names(run, weights, seed):
+    config = json.loads(run.config.read_text())
+    config["config"]["export"]["weights"] = weights
+    run.config.write_text(json.dumps(config))
+    loaded = open_source(run.root)
+    jax.tree.map(np.testing.assert_array_equal, loaded.representation.variables, twins.random_variables(MODEL, seed))
+    assert (loaded.tensors, loaded.step, loaded.sha256) == (100, 40, None)
+    assert loaded.representation.spec["size"] == 16 and loaded.config["seed"] == 3
+
+
+def test_a_run_of_another_network_is_refused(tmp_path):
+    other = CONFIG | {"model": MODEL | {"width": 8}}
+    message = refusal(make_run(tmp_path / "wide", other).root)
+    assert "the network's is" in message and "of 100 tensors match" in message
+    tiny = CONFIG | {"model": dict(backbone="tiny", width=4)}
+    assert "tensors match)" in refusal(make_run(tmp_path / "tiny", tiny).root)
+
+
+def test_a_run_without_its_parts_is_refused(tmp_path):
+    run = make_run(tmp_path / "run", networks={"online": {"params": {"head": {"x": np.zeros(2, np.float32)}}}})
+    assert "(0 of 100 tensors match)" in refusal(run.root)
+    run.config.write_text(json.dumps({"config": {"model": MODEL}}))
+    assert "not a run's config" in refusal(run.root)
+    shutil.rmtree(run.checkpoints)
+    run.config.write_text(json.dumps({"config": CONFIG}))
+    assert "no checkpoint" in refusal(run.root)

@@ -1,0 +1,136 @@
+"""Representation.encode: preprocessing inside, evaluation mode, any batch, few programs, threads, devices."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.models import representation as module
+from mi_contrast.models import towers
+from mi_contrast.models.representation import Representation, of_tower, spec_of
+from tests.models import twins
+
+MODEL = dict(backbone="tiny", width=8, stem="small")
+PIXELS = dict(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), size=16)
+BYTES = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return Representation(twins.random_variables(MODEL), spec_of(MODEL, **PIXELS))
+
+
+@pytest.fixture(scope="module")
+def expected(made):
+    """The equation: backbone((x / 255 - mean) / std) with running statistics, image by image in one plain call."""
+    x = (BYTES.astype(np.float64) / 255 - PIXELS["mean"]) / PIXELS["std"]
+    return np.asarray(made.backbone.apply(made.variables, jnp.asarray(x, jnp.float32), False))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64, 255, 256, 257, 300])
+def test_any_batch_has_each_images_own_features(made, expected, batch):
+    found = made.encode(BYTES[:batch])
+    assert isinstance(found, jax.Array) and found.shape == (batch, made.dim) and found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected[:batch], atol=1e-5)
+
+
+def test_bytes_and_floats_and_device_arrays_agree(made, expected):
+    for images in (BYTES / np.float32(255), jnp.asarray(BYTES), jnp.asarray(BYTES / np.float32(255))):
+        np.testing.assert_allclose(made.encode(images[:65]), expected[:65], atol=1e-5)
+    half = jnp.asarray(BYTES[:4] / np.float32(255), jnp.bfloat16)
+    np.testing.assert_allclose(made.encode(half), expected[:4], atol=0.05)
+
+
+def test_the_usual_batch_has_one_program_for_any_weights(made):
+    made.encode(BYTES[:256])
+    before = module._features._cache_size()
+    other = Representation(twins.random_variables(MODEL, seed=9), spec_of(MODEL, **PIXELS))
+    np.testing.assert_array_equal(made.encode(BYTES[:256]), made.encode(BYTES[:256]))
+    assert np.abs(other.encode(BYTES[:256]) - made.encode(BYTES[:256])).max() > 0.01
+    made.encode(BYTES)
+    assert module._features._cache_size() == before
+    made.encode(BYTES[:8, :12, :12])
+    assert module._features._cache_size() > before, "another shape is another program"
+
+
+def test_threads_get_their_own_answers(made, expected):
+    slices = [slice(i, i + 64) for i in range(0, 192, 16)]
+    with ThreadPoolExecutor(4) as threads:
+        for part, found in zip(slices, threads.map(lambda s: np.asarray(made.encode(BYTES[s])), slices), strict=True):
+            np.testing.assert_allclose(found, expected[part], atol=1e-5)
+
+
+def test_it_is_frozen(made):
+    with pytest.raises(AttributeError):
+        made.variables = {}
+
+
+def test_a_towers_backbone_is_taken_without_its_head():
+    tower = towers.build(MODEL | {"head": dict(kind="mlp", dim=5)})
+    variables = tower.init(jax.random.key(0), (16, 16, 3))
+    found = of_tower(variables, MODEL | {"head": dict(kind="mlp", dim=5)}, **PIXELS)
+    assert "head" not in found.spec["model"] and set(found.variables["params"]) == {
+        "conv1",
+        "bn1",
+        "conv2",
+        "bn2",
+        "conv3",
+        "bn3",
+    }
+    x = jnp.asarray((BYTES[:8] / 255 - np.array(PIXELS["mean"])) / PIXELS["std"], jnp.float32)
+    expected = jax.jit(lambda v: tower.encode(v, x, train=False).features)(variables)
+    np.testing.assert_allclose(found.encode(BYTES[:8]), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (BYTES[0], "images of shape"),
+        (BYTES[:0], "images of shape"),
+        (BYTES[:2].transpose(0, 3, 1, 2), "images of shape"),
+        (BYTES[:2].astype(np.int32), "dtype int32"),
+        (BYTES[:2].astype(np.float32), "range from 0 to 255"),
+        (BYTES[:2] / 255 - 0.5, "range from -0.5"),
+        (jnp.full((2, 16, 16, 3), jnp.nan), "range from nan"),
+    ],
+)
+def test_mistakes_are_named(made, images, message):
+    with pytest.raises(UserError, match=message):
+        made.encode(images)
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.2,) * 3), ((0.5,) * 3, (0.2, 0.0, 0.2))])
+def test_pixels_are_three_numbers_with_deviations_above_0(mean, std):
+    with pytest.raises(UserError, match="three numbers"):
+        spec_of(MODEL, mean=mean, std=std, size=16)
+
+
+ON_EIGHT = """
+import jax, numpy as np
+from mi_contrast.core.mesh import make_mesh, replicated
+from mi_contrast.models.representation import Representation, spec_of
+from tests.models.test_representation import BYTES, MODEL, PIXELS
+from tests.models import twins
+variables = twins.random_variables(MODEL)
+alone = Representation(variables, spec_of(MODEL, **PIXELS))
+spread = Representation(jax.device_put(variables, replicated(make_mesh())), alone.spec)
+for batch in (1, 64, 300):
+    found = spread.encode(BYTES[:batch])
+    assert len(found.sharding.device_set) == 8 and found.is_fully_replicated
+    np.testing.assert_allclose(found, alone.encode(BYTES[:batch]), atol=1e-5)
+print("equal")
+"""
+
+
+def test_eight_devices_share_a_batch():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_EIGHT], env={**os.environ, **flags}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "equal", done.stderr[-2000:]
