@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job
-from mi_contrast.reporting.page import write
+from mi_contrast.reporting.page import write_report
 
 FLAGS = {"workdir=": "the run directory (may be given without the flag's name)"}
 
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     call = parse(arguments, FLAGS, positional="workdir", usage=__doc__ or "")
     if "workdir" not in call.flags:
         raise UserError("no run directory", fix="python -m mi_contrast.report RUN_DIRECTORY")
-    print(write(Path(call.flags["workdir"])))
+    print(write_report(Path(call.flags["workdir"])))
 
 
 if __name__ == "__main__":

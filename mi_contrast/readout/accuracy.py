@@ -6,13 +6,15 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+Arrays = Array | np.ndarray  # every readout takes either
 Z95 = 1.959963984540054  # the normal's 97.5 % point
 
 
 @jax.jit
-def top1(scores: Float[Array, "Q C"], labels: Int[Array, " Q"]) -> Float[Array, ""]:
+def top1(scores: Float[Arrays, "Q C"], labels: Int[Arrays, " Q"]) -> Float[Array, ""]:
     """Share of rows whose largest score is at the label; the lower class wins a tie.
 
     Args:

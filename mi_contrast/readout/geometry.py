@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mi_contrast.readout.accuracy import Arrays
 from mi_contrast.readout.knn import unit
 
 
 @jax.jit
-def alignment(x: Float[Array, "N D"], y: Float[Array, "N D"]) -> Float[Array, ""]:
+def alignment(x: Float[Arrays, "N D"], y: Float[Arrays, "N D"]) -> Float[Array, ""]:
     """Mean squared distance of positive pairs on the unit sphere: mean_i |x_i - y_i|^2, in [0, 4]; smaller is closer.
 
     Args: float [N, D] each, made unit length here. Returns: float32 scalar.
@@ -21,7 +22,7 @@ def alignment(x: Float[Array, "N D"], y: Float[Array, "N D"]) -> Float[Array, ""
 
 
 @jax.jit
-def uniformity(x: Float[Array, "N D"]) -> Float[Array, ""]:
+def uniformity(x: Float[Arrays, "N D"]) -> Float[Array, ""]:
     """How evenly points cover the sphere: log mean_{i != j} e^{-2 |x_i - x_j|^2}, in [-8, 0]; smaller is more even.
 
     Args: float [N, D], N >= 2, made unit length here; N x N similarities are held. Returns: float32 scalar.
@@ -34,7 +35,7 @@ def uniformity(x: Float[Array, "N D"]) -> Float[Array, ""]:
 
 
 @jax.jit
-def effective_rank(x: Float[Array, "N D"]) -> Float[Array, ""]:
+def effective_rank(x: Float[Arrays, "N D"]) -> Float[Array, ""]:
     """Directions in use: exp(-sum p_k log p_k), p_k = s_k / sum s over singular values s; in [1, min(N, D)].
 
     Args: float [N, D], taken as they are (neither centred nor scaled). Returns: float32 scalar; NaN for a zero matrix.

@@ -10,23 +10,23 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.readout.accuracy import top1
+from mi_contrast.readout.accuracy import Arrays, top1
 
 __all__ = ["knn", "top1", "unit"]
 
 BLOCK_ELEMENTS = 2**23  # similarities held at once: 32 MiB
 
 
-def unit(x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+def unit(x: Float[Arrays, "... D"]) -> Float[Array, "... D"]:
     """Rows of length 1 along the last axis, float32; a zero row stays zero."""
     x = jnp.asarray(x, jnp.float32)
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 def knn(
-    queries: Float[Array, "Q D"],
-    bank: Float[Array, "N D"],
-    labels: Int[Array, " N"],
+    queries: Float[Arrays, "Q D"],
+    bank: Float[Arrays, "N D"],
+    labels: Int[Arrays, " N"],
     *,
     k: int = 200,
     temperature: float = 0.07,

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.keys import stream
+from mi_contrast.readout.accuracy import Arrays
 
 
 class Linear(NamedTuple):
@@ -60,15 +61,15 @@ def statistics(features: Float[Array, "N F"], standardise: bool) -> tuple[Float[
 
 
 @jax.jit
-def scores(model: Linear, features: Float[Array, "N F"]) -> Float[Array, "N C"]:
+def scores(model: Linear, features: Float[Arrays, "N F"]) -> Float[Array, "N C"]:
     """Logits, float32 [N, C]."""
     standardised = (jnp.asarray(features, jnp.float32) - model.mean) / model.scale
     return jnp.matmul(standardised, model.weights, precision="highest") + model.bias
 
 
 def fit(
-    features: Float[Array, "N F"],
-    labels: Int[Array, " N"],
+    features: Float[Arrays, "N F"],
+    labels: Int[Arrays, " N"],
     key: Key[Array, ""],
     settings: SGD,
     *,

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from mi_contrast.core.errors import UserError
+from mi_contrast.readout.accuracy import Arrays
 from mi_contrast.readout.linear import Linear, statistics
 
 
@@ -43,7 +44,7 @@ class Solution(NamedTuple):
     gradient: Float[Array, ""]
 
 
-def fit(features: Float[Array, "N F"], labels: Int[Array, " N"], settings: LBFGS, *, classes: int) -> Solution:
+def fit(features: Float[Arrays, "N F"], labels: Int[Arrays, " N"], settings: LBFGS, *, classes: int) -> Solution:
     """The (W, b) of least mean cross-entropy(x W + b, label) + l2 |W|^2 / 2, sought from zero.
 
     Args:

@@ -1,5 +1,5 @@
 """Pages about a run, made from its run directory alone."""
 
-from mi_contrast.reporting.page import render, write
+from mi_contrast.reporting.page import render, write_report
 
-__all__ = ["render", "write"]
+__all__ = ["render", "write_report"]

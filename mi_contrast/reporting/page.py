@@ -97,7 +97,7 @@ def render(root: Path) -> str:
     )
 
 
-def write(root: Path) -> Path:
+def write_report(root: Path) -> Path:
     """Writes report.html into the run directory, whole or not at all. Returns its path."""
     path, text = RunDirectory(root).report, render(root)
     try:

@@ -14,7 +14,6 @@ import numpy as np
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, read_json
 
-
 PNG = b"\x89PNG\r\n\x1a\n"
 
 

@@ -114,10 +114,10 @@ def test_small_pictures_are_enlarged_by_whole_factors(html):
 
 def test_write_puts_the_page_into_the_run(tmp_path):
     root = make_run(tmp_path / "run", whole=False)
-    assert page.write(root) == root / "report.html"
+    assert page.write_report(root) == root / "report.html"
     assert (root / "report.html").read_text() == page.render(root)
     with pytest.raises(UserError, match="is not a run directory"):
-        page.write(tmp_path)
+        page.write_report(tmp_path)
 
 
 def test_a_place_that_can_not_be_written_is_one_line(tmp_path, monkeypatch):
@@ -128,7 +128,7 @@ def test_a_place_that_can_not_be_written_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(page, "write_text", refuse)
     with pytest.raises(UserError, match="Permission denied"):
-        page.write(root)
+        page.write_report(root)
 
 
 def test_config_lines_keep_nesting_and_say_schedules_in_one():

@@ -1,0 +1,39 @@
+"""Judges a trained backbone, from a run directory or an export alone.
+
+python -m mi_contrast.evaluate --config=configs/evaluate/linear.py --backbone=runs/x [--workdir=out]
+    [--config.data.name=cifar10 --config.data.dir=/data/tfds ...] [--untrained]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mi_contrast.core.config import parse
+from mi_contrast.core.errors import UserError, run_job
+from mi_contrast.evaluation.judge import judge
+from mi_contrast.interchange import open_source
+
+FLAGS = {
+    "config=": "a task's config, configs/evaluate/linear.py[:variant] or knn.py; --config.a.b=v changes a field",
+    "backbone=": "a run directory or an export",
+    "workdir=": "where results/ goes; the run directory by default, needed for an export",
+    "untrained": "judge the same network before training instead, to know what training gained",
+}
+
+
+def main(arguments: list[str]) -> None:
+    """The job: one backbone, one data set, one task."""
+    call = parse(arguments, FLAGS, usage=__doc__ or "")
+    if call.config is None:
+        raise UserError("no --config", fix="give --config=configs/evaluate/linear.py or knn.py")
+    if "backbone" not in call.flags:
+        raise UserError("no --backbone", fix="give --backbone=RUN_DIRECTORY_OR_EXPORT")
+    workdir = Path(call.flags["workdir"]) if "workdir" in call.flags else None
+    backbone = open_source(call.flags["backbone"])
+    print(backbone)
+    print(judge(call.config, backbone, workdir, twin="untrained" in call.flags))
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

@@ -1,0 +1,44 @@
+"""The untrained twin: the same network before training, to know what training gained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.core.keys import stream
+from mi_contrast.data.pairing import held_out
+from mi_contrast.data.sets import ImageSet
+from mi_contrast.interchange import Loaded
+from mi_contrast.models import towers
+from mi_contrast.models.representation import Representation
+
+
+def untrained(backbone: Loaded, images: ImageSet) -> Loaded:
+    """The backbone at step 0: weights from the seed of its training, batch statistics of one pass over a batch.
+
+    With the statistics that a network is born with (0 and 1) it would be scored far below what it is worth.
+
+    Args:
+      backbone: with the config of its training.
+      images: the fitting split at the backbone's size. The batch is its first images that are not held out: on the
+        split of its training, those that the run itself took.
+    Raises UserError where the backbone doesn't tell its model, seed and batch.
+    """
+    try:
+        model, seed, batch = (backbone.config[name] for name in ("model", "seed", "data"))
+        batch = batch["batch"]
+    except KeyError as error:
+        raise UserError(f"{backbone.source} has no {error} in its config", fix="leave out --untrained") from None
+    spec = backbone.representation.spec
+    tower = towers.build(model)
+    key = stream(jax.random.key(seed), "init")
+    born = tower.init(key, image_shape=(spec["size"], spec["size"], 3))
+    kept, _ = held_out(images)
+    pixels = images.images(kept[:batch]).astype(np.float32) / 255.0
+    normalised = (pixels - np.float32(spec["mean"])) / np.float32(spec["std"])
+    variables = towers.with_statistics_of(tower, born, normalised)
+    bare = {part: variables[part]["backbone"] for part in ("params", "batch_stats")}
+    return replace(backbone, representation=Representation(bare, spec), step=0)

@@ -1,0 +1,162 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mi_contrast.core.config import load_config
+from mi_contrast.core.errors import BadNumbersError, UserError
+from mi_contrast.evaluation import judge as module
+from mi_contrast.evaluation.judge import chosen_data, file_name, judge
+from mi_contrast.interchange import Loaded
+from mi_contrast.readout.accuracy import interval95
+from tests.evaluation.fake import MeanColour, image_set
+
+TRAINING = dict(name="blobs", dir="/there", split="train[:90%]", test_split="test", options={"size": 8}, label="dark")
+NOTHING = dict.fromkeys(("name", "dir", "split", "test_split", "options", "label"))
+
+
+class Spied(MeanColour):
+    def __init__(self):
+        super().__init__()
+        self.spec = {"size": 8}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Replaces the door to data sets; keeps what was asked of it."""
+    calls = []
+
+    def load(name, split, *, data_dir=None, size=None, options=None):
+        calls.append((name, split, data_dir, size, options))
+        return image_set(300 if "train" in split else 120, split, name=name, seed=len(split))
+
+    monkeypatch.setattr(module.sets, "load", load)
+    return calls
+
+
+def loaded(root, *, sha256=None, **config):
+    return Loaded(Spied(), root, 1, 700, {"data": TRAINING | {"batch": 32}, **config}, sha256)
+
+
+def knn_config(**data):
+    return dict(task=dict(kind="knn", k=9, temperature=0.07), data=NOTHING | data, batch_size=64, seed=0)
+
+
+def test_a_result_says_all_that_is_needed_to_read_it(tmp_path, asked):
+    found = judge(knn_config(), loaded(tmp_path))
+    assert asked == [("blobs", split, "/there", 8, {"size": 8}) for split in ("train[:90%]", "test")]
+    assert found.path == tmp_path / "results" / "knn-blobs-dark.json"
+    result = json.loads(found.path.read_text())
+    assert result == json.loads(json.dumps(found.result))
+    assert result["label"] == "dark" and result["classes"] == 2 and result["step"] == 700
+    assert result["fit"] == {"split": "train[:90%]", "examples": 300}
+    assert result["test"] == {"split": "test", "examples": 120}
+    assert result["backbone"] == str(tmp_path) and result["untrained"] is False
+    assert tuple(result["interval95"]) == interval95(result["top1"], 120)
+    assert 0.8 < result["top1"] <= 1.0 and result["seconds"] > 0
+    assert f"{100 * result['top1']:.2f} %" in str(found) and str(found.path) in str(found)
+
+
+def test_the_main_label_needs_no_place_in_the_name(tmp_path, asked):
+    assert judge(knn_config(label="colour"), loaded(tmp_path)).path.name == "knn-blobs.json"
+
+
+def test_another_set_has_its_own_splits_options_and_main_label(tmp_path, asked):
+    found = judge(knn_config(name="other", dir="/here"), loaded(tmp_path))
+    assert asked == [("other", split, "/here", 8, {}) for split in ("train", "test")]
+    assert found.path.name == "knn-other.json" and found.result["label"] == "colour"
+
+
+def test_an_export_s_result_goes_to_the_workdir_and_names_the_weights(tmp_path, asked):
+    export = loaded(tmp_path / "export", sha256="ab" * 32)
+    with pytest.raises(UserError, match="is an export; say where results go with --workdir"):
+        judge(knn_config(), export)
+    assert asked == []
+    found = judge(knn_config(), export, tmp_path / "out")
+    assert found.path.parent == tmp_path / "out" / "results" and found.result["backbone"] == "ab" * 32
+
+
+def test_the_same_judgement_twice_is_the_same(tmp_path, asked):
+    config = knn_config() | {"task": dict(kind="linear", solver="sgd", lr=0.1, epochs=3, batch_size=32)}
+    one, two = (judge(config, loaded(tmp_path / name)).result for name in "ab")
+    assert one["top1"] == two["top1"]
+
+
+def test_scores_that_are_not_finite_are_no_result(tmp_path, asked):
+    config = knn_config() | {
+        "task": dict(kind="linear", solver="sgd", lr=1e30, weight_decay=1e10, standardise=False, epochs=2)
+    }
+    with pytest.raises(BadNumbersError, match="not finite"):
+        judge(config, loaded(tmp_path))
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_chosen_data_takes_the_training_set_where_none_is_given():
+    assert chosen_data(NOTHING, TRAINING) == TRAINING
+    assert chosen_data(NOTHING | {"label": "colour", "split": "train"}, TRAINING) == TRAINING | {
+        "label": "colour",
+        "split": "train",
+    }
+    assert chosen_data(NOTHING | {"name": "blobs", "dir": "/d"}, TRAINING) == TRAINING | {"dir": "/d"}
+    assert chosen_data(NOTHING, {"name": "x"})["test_split"] == "test"
+
+
+def test_chosen_data_refuses_what_makes_no_judgement():
+    with pytest.raises(UserError, match="no data set"):
+        chosen_data(NOTHING, {})
+    with pytest.raises(UserError, match="both 'test'"):
+        chosen_data(NOTHING | {"split": "test"}, TRAINING)
+    with pytest.raises(UserError, match="did you mean 'split'"):
+        chosen_data({"splt": "test"}, TRAINING)
+
+
+def test_unknown_fields_refuse(tmp_path, asked):
+    with pytest.raises(UserError, match="unknown field of the config 'batchsize'; did you mean 'batch_size'"):
+        judge(knn_config() | {"batchsize": 1}, loaded(tmp_path))
+
+
+def test_a_place_that_can_not_be_written_is_said_before_any_work(tmp_path, asked, monkeypatch):
+    (tmp_path / "results").write_text("a file")
+    backbone = loaded(tmp_path)
+    with pytest.raises(UserError, match="can't write in"):
+        judge(knn_config(), backbone)
+    assert backbone.representation.batches == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (("knn", "cifar10", None, False), "knn-cifar10.json"),
+        (("linear", "folder:/data/my birds", None, True), "linear-my_birds-untrained.json"),
+        (("linear", "moving_digits", "position", False), "linear-moving_digits-position.json"),
+        (("knn", "ds/config:1.0.0", None, False), "knn-ds_config_1.0.0.json"),
+    ],
+)
+def test_file_names(parts, expected):
+    assert file_name(*parts) == expected
+
+
+@pytest.mark.parametrize(
+    "spec", ["knn.py", "linear.py", "linear.py:standard", "linear.py:ring", "linear.py:moco", "linear.py:logistic"]
+)
+def test_every_shipped_config_judges(tmp_path, asked, spec):
+    config, _, _ = load_config(f"configs/evaluate/{spec}")
+    for name, value in (("k", 9), ("epochs", 2)):
+        if name in config.task:
+            config.task[name] = value
+    assert judge(config, loaded(tmp_path)).result["top1"] > 0.5
+
+
+def test_an_unknown_variant_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'logistic'"):
+        load_config("configs/evaluate/linear.py:logistc")
+
+
+def test_results_fold_no_state_into_the_backbone(tmp_path, asked):
+    backbone = loaded(tmp_path)
+    same = replace(backbone)
+    judge(knn_config(), backbone)
+    assert backbone == same and Path(backbone.source) == tmp_path
+    assert np.all([size == 64 for size in backbone.representation.batches])
