@@ -1,0 +1,20 @@
+"""Who comes when: permutations that depend on integers alone, the same on every machine and version."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int, UInt64
+
+
+def random_bits(count: int, *key: int) -> UInt64[np.ndarray, " count"]:
+    """Random 64-bit integers from the key alone: the raw stream of PCG64, which numpy keeps stable across versions.
+
+    Args:
+      key: integers >= 0; other integers, other bits.
+    """
+    return np.random.PCG64(np.random.SeedSequence(key)).random_raw(count)
+
+
+def permutation(count: int, *key: int) -> Int[np.ndarray, " count"]:
+    """A permutation of 0 .. count - 1, int32, uniform over all of them, from the key alone."""
+    return np.argsort(random_bits(count, *key), kind="stable").astype(np.int32)

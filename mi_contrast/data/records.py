@@ -1,0 +1,222 @@
+"""TFDS sets on disk as ArrayRecord: found, checked and read without TensorFlow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader
+from etils import epath
+from tensorflow_datasets.core import constants
+
+from mi_contrast.core.errors import UserError, nearest, unknown
+from mi_contrast.data.decoding import decode, stack
+from mi_contrast.data.imageset import CHUNK, ImageSet, Ints, Lazy, in_threads
+
+ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
+
+
+@dataclass(frozen=True)
+class Records:
+    """One split of a set on disk: its examples with their images still encoded.
+
+    source: index to a dict with `image` (bytes) and the other wanted features. features: what each holds.
+    """
+
+    name: str
+    split: str
+    image: str
+    features: Mapping[str, Any]
+    source: Any
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def example(self, index: int) -> str:
+        """How an error names an example."""
+        return f"example {index} of {self.name} {self.split}"
+
+    def read(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The examples at `indices`. UserError naming the first that can't be read."""
+        try:
+            return list(self.source.__getitems__(list(indices)))
+        except RuntimeError:  # the reader doesn't say which example
+            return [self._read_one(index) for index in indices]
+
+    def _read_one(self, index: int) -> dict[str, Any]:
+        try:
+            return dict(self.source[index])
+        except RuntimeError as error:
+            what = " ".join(str(error).split())[:80]
+            raise UserError(
+                f"{self.example(index)}: the record is damaged ({what})", fix="prepare the set anew"
+            ) from None
+
+    def columns(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Features of every example, int32 [N, ...] each."""
+        parts = [range(start, min(start + CHUNK, len(self))) for start in range(0, len(self), CHUNK)]
+
+        def read(part: range) -> list[list[Any]]:
+            return [[example[name] for name in names] for example in self.read(part)]
+
+        rows = [row for part in in_threads(read, parts, f"labels of {self.name} {self.split}") for row in part]
+        return {name: np.asarray(column, np.int32) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def load(name: str, split: str, *, data_dir: epath.Path, size: int | None = None) -> ImageSet:
+    """A TFDS set, 'name', 'name/config' or 'name:version', as an ImageSet; labels are its ClassLabel features."""
+    records = open_records(find(name, data_dir), name, split)
+    names = class_labels(records)
+
+    def read(indices: Ints) -> np.ndarray:
+        found = records.read([int(i) for i in indices])
+        examples = [records.example(int(i)) for i in indices]
+        images = [decode(e[records.image], where, size) for e, where in zip(found, examples, strict=True)]
+        return stack(images, examples, shape)
+
+    first = decode(records.read([0])[0][records.image], records.example(0), size)
+    shape = (first.shape[0], first.shape[1], 3)
+    labels = Lazy(names, lambda: records.columns(names))
+    classes = {label: tuple(records.features[label].names) for label in names}
+    return ImageSet(name, split, len(records), shape, read, labels, classes)
+
+
+def class_labels(records: Records) -> tuple[str, ...]:
+    """The features that are class labels; 'label' first."""
+    names = [n for n, feature in records.features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    return tuple(sorted(names, key=lambda n: n != "label"))
+
+
+def find(name: str, data_dir: epath.Path) -> epath.Path:
+    """The directory of a set: the newest version, or the one named.
+
+    Raises UserError where it is not there: with the command that prepares it, or the nearest name.
+    """
+    asked, _, version = name.partition(":")
+    folders = [data_dir / asked, *(p for p in subfolders(data_dir / asked) if versions(p))]
+    found = [p for folder in folders for p in versions(folder) if version in ("", p.name)]
+    configs = sorted({p.parent.name for p in found})
+    if found and len(configs) == 1:
+        return found[-1]
+    if found:
+        raise UserError(
+            f"{name} in {data_dir} has several configs", fix=f"one of: {', '.join(f'{asked}/{c}' for c in configs)}"
+        )
+    raise absent(name, data_dir)
+
+
+def subfolders(folder: epath.Path) -> list[epath.Path]:
+    """The folders in a folder, by name; none where it doesn't exist."""
+    return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+
+
+def versions(folder: epath.Path) -> list[epath.Path]:
+    """The prepared versions in a folder, oldest first."""
+    found = [p for p in subfolders(folder) if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
+    found = [p for p in found if (p / "dataset_info.json").exists()]
+    return sorted(found, key=lambda p: tuple(int(n) for n in p.name.split(".")))
+
+
+def absent(name: str, data_dir: epath.Path) -> UserError:
+    """The error for a set that is not on disk."""
+    asked = name.partition(":")[0]
+    here = [p.name for p in subfolders(data_dir) if versions(p) or any(versions(q) for q in subfolders(p))]
+    base, known = asked.partition("/")[0], tfds.list_builders(with_community_datasets=False)
+    if base in here:
+        folder = data_dir / base
+        held = [p.name for p in versions(folder)] + [f"{q.name}" for q in subfolders(folder) if versions(q)]
+        return UserError(f"{name} is not in {data_dir}", fix=f"{base} is there as {', '.join(held)}")
+    if base in known:
+        return UserError(f"{name} is not in {data_dir}", fix=f"prepare it: {command(name, data_dir)}")
+    sets = [*here, "moving_digits"]
+    hint = nearest(asked, sets) or nearest(asked, known)
+    return UserError(f"unknown data set {name!r}", nearest=hint, fix=f"{data_dir} has {', '.join(here) or 'none'}")
+
+
+def command(name: str, data_dir: epath.Path) -> str:
+    """What prepares a set as ArrayRecord."""
+    builder = f"tfds.builder({name!r}, data_dir={str(data_dir)!r}, file_format='array_record')"
+    return f'python -c "import tensorflow_datasets as tfds; {builder}.download_and_prepare()"'
+
+
+def open_records(directory: epath.Path, name: str, split: str) -> Records:
+    """One split of the set in `directory`.
+
+    Raises UserError where it is not stored as ArrayRecord, has no such split or an empty one, holds fewer records than
+    it says, or has no 8-bit image.
+    """
+    builder = tfds.builder_from_directory(directory)
+    info = builder.info
+    formats = info.available_file_formats()
+    if ARRAY_RECORD not in formats:
+        stored = ", ".join(f.value for f in formats) or "an unknown format"
+        convert = f"tfds convert_format --dataset_version_dir={directory} --out_file_format=array_record"
+        raise UserError(
+            f"{name} in {directory} is stored as {stored}, not as ArrayRecord",
+            fix=f"convert it (needs tensorflow, this once): pip install tensorflow && {convert}",
+        )
+    if info.file_format != ARRAY_RECORD:
+        info.set_file_format(ARRAY_RECORD, override=True, override_if_initialized=True)
+    check_split(info.splits, name, split)
+    check_counts(info.splits[split].file_instructions, name)
+    image = image_feature(info, name)
+    encoded = {n: tfds.decode.SkipDecoding() for n, f in info.features.items() if isinstance(f, tfds.features.Image)}
+    return Records(name, split, image, info.features, builder.as_data_source(split, decoders=encoded))
+
+
+def check_split(splits: Mapping[str, Any], name: str, split: str) -> None:
+    """UserError where `split` is unknown, badly written (as TFDS has it: 'train', 'train[:90%]', 'a+b[:9]') or empty."""
+    for part in split.split("+"):
+        base = part.partition("[")[0].strip()
+        if base not in (*splits, "all"):
+            raise unknown(f"split of {name}", base, splits)
+    try:
+        examples = sum(
+            (i.to if i.to is not None else splits[i.splitname].num_examples) - (i.from_ or 0)
+            for i in tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
+        )
+    except (ValueError, AssertionError, NotImplementedError) as error:
+        what = str(error).strip().splitlines()[-1]
+        raise UserError(
+            f"split {split!r} of {name}: {what}", fix="write it as 'train[:90%]' or 'train[100:200]'"
+        ) from None
+    if examples <= 0:
+        raise UserError(f"split {split!r} of {name} is empty", fix="give a range with examples in it")
+
+
+def check_counts(files: Sequence[Any], name: str) -> None:
+    """UserError where a file holds other than the records that the set's info counts: a truncated one reads as 0."""
+    for file in files:
+        try:
+            reader = ArrayRecordReader(str(file.filename))
+            held = reader.num_records()
+            reader.close()
+        except Exception as error:  # a missing file, or one that is no ArrayRecord
+            raise UserError(
+                f"{file.filename} can't be read ({' '.join(str(error).split())[:80]})", fix="prepare it anew"
+            ) from None
+        if held != file.examples_in_shard:
+            raise UserError(
+                f"{file.filename} holds {held} records where {name} should have {file.examples_in_shard}",
+                fix="it is truncated or damaged: copy or prepare it anew",
+            )
+
+
+def image_feature(info: tfds.core.DatasetInfo, name: str) -> str:
+    """The feature that holds the image. UserError where there is none, or more than one, or it has not 8 bits."""
+    images = [n for n, feature in info.features.items() if isinstance(feature, tfds.features.Image)]
+    chosen = "image" if "image" in images else images[0] if len(images) == 1 else None
+    if chosen is None:
+        raise UserError(f"{name} has no feature 'image'", fix=f"its features: {', '.join(info.features)}")
+    if np.dtype(info.features[chosen].np_dtype) != np.uint8:
+        raise UserError(f"{name} has images of {np.dtype(info.features[chosen].np_dtype)}", fix="only uint8 is read")
+    return chosen
+
+
+def default_data_dir() -> epath.Path:
+    """TFDS's own: $TFDS_DATA_DIR, or ~/tensorflow_datasets."""
+    return epath.Path(constants.DATA_DIR)

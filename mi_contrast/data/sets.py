@@ -1,0 +1,53 @@
+"""Data sets by name: the embedded one, any TFDS set on disk, a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from etils import epath
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.data import folders, moving_digits, records
+from mi_contrast.data.imageset import ImageSet, in_memory
+
+__all__ = ["ImageSet", "in_memory", "load"]
+
+
+def load(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | Path | None = None,
+    size: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> ImageSet:
+    """One split of a data set; no TensorFlow is used.
+
+    Args:
+      name: 'moving_digits' (made on first use); a TFDS set stored as ArrayRecord, 'name', 'name/config' or
+        'name:version'; or 'folder:PATH', class folders of images.
+      split: as TFDS has it: 'train', 'train[:90%]', 'train[100:200]', 'train+test'. A sub-split's index counts from 0.
+        Ranges count records: of moving_digits, clips.
+      data_dir: where TFDS sets are; by default TFDS's own, $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      size: if given, each image's short side is resized to it and the centre cropped.
+      options: of moving_digits: size (32 or 64), length (frames a clip).
+    Returns:
+      ImageSet.
+    Raises:
+      UserError in one line for a set that is unknown, not on disk, not ArrayRecord, truncated, for a split that is
+      unknown or empty, and for options that don't belong to the set.
+    """
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise UserError(f"data.size is {size!r}", fix="give a number of pixels, or None")
+    where = records.default_data_dir() if data_dir is None else epath.Path(data_dir).expanduser()
+    if name == "moving_digits":
+        return moving_digits.load(split, data_dir=where, size=size, options=options)
+    if options:
+        raise UserError(
+            f"{name} takes no data.options, but has {', '.join(options)}", fix="give --config.data.options={}"
+        )
+    if name.startswith("folder:"):
+        return folders.load(Path(name.removeprefix("folder:")).expanduser(), split, size=size)
+    return records.load(name, split, data_dir=where, size=size)
