@@ -34,11 +34,11 @@ class Features:
     classes: tuple[str, ...]
 
 
-def watched(what: str, unit: str, each: int = 1) -> Callable[[range], Iterable[int]]:
+def watched(what: str, unit: str) -> Callable[[range], Iterable[int]]:
     """Wraps a loop so that it shows how far it is and how long it will take."""
 
     def over(items: range) -> Iterator[int]:
-        progress = Progress(what, len(items), unit=unit, each=each)
+        progress = Progress(what, len(items), unit=unit)
         try:
             for item in items:
                 yield item
@@ -62,13 +62,17 @@ def encode_all(encoder: Encoder, images: ImageSet, *, batch_size: int) -> Float[
     batch_size = min(batch_size, count)
     done: list[np.ndarray] = []
     pending: Array | None = None
-    watch = watched(f"features of {images.name} {images.split}", "batch", batch_size)
-    for start in watch(range(0, count, batch_size)):
-        indices = np.minimum(np.arange(start, start + batch_size), count - 1)
-        read = images.images(indices)
-        if pending is not None:
-            done.append(np.asarray(pending))
-        pending = encoder.encode(read)
+    progress = Progress(f"features of {images.name} {images.split}", count, unit="image")
+    try:
+        for start in range(0, count, batch_size):
+            indices = np.minimum(np.arange(start, start + batch_size), count - 1)
+            read = images.images(indices)
+            if pending is not None:
+                done.append(np.asarray(pending))
+            pending = encoder.encode(read)
+            progress.advance(min(batch_size, count - start))
+    finally:
+        progress.close()
     done.append(np.asarray(pending))
     values = np.concatenate(done)[:count]
     good = np.isfinite(values).all(axis=1)

@@ -20,7 +20,7 @@ from mi_contrast.evaluation.features import features_of, main_label
 from mi_contrast.evaluation.tasks import run_task
 from mi_contrast.evaluation.twin import untrained
 from mi_contrast.interchange import Loaded
-from mi_contrast.readout.accuracy import interval95, top1
+from mi_contrast.readout.accuracy import effective_count, interval95, top1
 
 DATA_FIELDS = ("name", "dir", "split", "test_split", "options", "label")
 FIELDS = ("task", "data", "batch_size", "seed")
@@ -80,7 +80,8 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     """Takes features of both splits, runs the task, writes results/<task>-<dataset>.json.
 
     Images are resized by their short side to the backbone's size and centre-cropped, never augmented. The file's name
-    grows by the label where it isn't the set's main one, and by 'untrained' for the twin.
+    grows by the label where it isn't the set's main one, and by 'untrained' for the twin. Where the set has groups
+    (frames of one object), the interval counts as many examples as would tell as much independently.
 
     Args:
       config: {'task', 'data', 'batch_size', 'seed'}, as in configs/evaluate.
@@ -113,7 +114,9 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     scores, how = run_task(config["task"], fit, test, seed=config["seed"])
     if not np.isfinite(scores).all():
         raise BadNumbersError(f"the {config['task']['kind']} task's scores are not finite; lower its learning rate")
-    share = float(top1(scores, test.labels))
+    share, count = float(top1(scores, test.labels)), float(len(test.labels))
+    if test_images.groups is not None:
+        count = effective_count(np.argmax(scores, axis=-1) == test.labels, test_images.groups)
     result = {
         "task": config["task"]["kind"],
         "dataset": data["name"],
@@ -122,7 +125,8 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
         "fit": {"split": data["split"], "examples": len(fit.labels)},
         "test": {"split": data["test_split"], "examples": len(test.labels)},
         "top1": share,
-        "interval95": interval95(share, len(test.labels)),
+        "interval95": interval95(share, count),
+        "independent_examples": round(count, 1),
         "settings": {**config["task"], "seed": config["seed"], "size": size, "features": fit.values.shape[1]},
         "solved": how,
         "backbone": backbone.sha256 or str(backbone.source),

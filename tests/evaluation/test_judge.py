@@ -59,6 +59,22 @@ def test_a_result_says_all_that_is_needed_to_read_it(tmp_path, asked):
     assert f"{100 * result['top1']:.2f} %" in str(found) and str(found.path) in str(found)
 
 
+def test_the_interval_of_frames_of_few_objects_is_wider(tmp_path, asked, monkeypatch):
+    plain = judge(knn_config(label="colour"), loaded(tmp_path)).result
+    load = module.sets.load
+
+    def load_frames(*arguments, **keywords):
+        images = load(*arguments, **keywords)
+        return replace(images, groups=np.arange(len(images)) // 5)
+
+    monkeypatch.setattr(module.sets, "load", load_frames)
+    monkeypatch.setattr(module, "effective_count", lambda hits, groups: float(len(np.unique(groups))))
+    grouped = judge(knn_config(label="colour"), loaded(tmp_path)).result
+    assert (plain["independent_examples"], grouped["independent_examples"]) == (120, 24)
+    assert plain["top1"] == grouped["top1"]
+    assert np.ptp(grouped["interval95"]) > 1.2 * np.ptp(plain["interval95"])
+
+
 def test_the_main_label_needs_no_place_in_the_name(tmp_path, asked):
     assert judge(knn_config(label="colour"), loaded(tmp_path)).path.name == "knn-blobs.json"
 

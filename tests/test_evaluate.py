@@ -1,0 +1,123 @@
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mi_contrast.core.checkpoint import Checkpoints
+from mi_contrast.core.errors import run_job
+from mi_contrast.core.layout import RunDirectory, write_json
+from mi_contrast.data import sets
+from mi_contrast.evaluate import main
+from mi_contrast.interchange import load, write_export
+from mi_contrast.models import towers
+from tests.evaluation.fake import image_set
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data" / "tfds"
+MODEL = dict(backbone="tiny", width=8, stem="small", head=dict(kind="linear", dim=16))
+CONFIG = dict(
+    seed=2,
+    model=MODEL,
+    views=dict(kind="two_crops", size=8, mean=(0.5,) * 3, std=(0.25,) * 3),
+    data=dict(name="blobs", dir=None, split="train", test_split="test", options={}, label=None, batch=32),
+    export=dict(weights="online"),
+)
+KNN = ["--config=configs/evaluate/knn.py", "--config.task.k=9"]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run directory of a tiny network at step 40, and its export."""
+    folder = RunDirectory(tmp_path / "run")
+    write_json(folder.config, {"name": "moco", "variant": None, "config": CONFIG})
+    tower = towers.build(MODEL)
+    state = jax.tree.map(np.asarray, tower.init(jax.random.key(1), (8, 8, 3)))
+    checkpoints = Checkpoints(folder.checkpoints, keep=1)
+    checkpoints.save(40, {"online": state, "target": state}, {}, wait=True)
+    checkpoints.close()
+    write_export(folder.export, load(folder.root), config=CONFIG, commit=None, step=40)
+    return folder
+
+
+@pytest.fixture
+def blobs(monkeypatch):
+    def open_set(name, split, **_):
+        return image_set(300 if split == "train" else 120, split, name=name)
+
+    monkeypatch.setattr(sets, "load", open_set)
+
+
+def results(folder):
+    return {path.name: json.loads(path.read_text()) for path in sorted((folder / "results").glob("*.json"))}
+
+
+def test_a_run_and_its_export_are_judged_alike(run, blobs, tmp_path, capsys):
+    for task in (KNN, ["--config=configs/evaluate/linear.py", "--config.task.epochs=5"]):
+        assert run_job(main, [*task, f"--backbone={run.root}"]) == 0
+        assert run_job(main, [*task, f"--backbone={run.export}", f"--workdir={tmp_path / 'out'}"]) == 0
+    of_run, of_export = results(run.root), results(tmp_path / "out")
+    assert list(of_run) == list(of_export) == ["knn-blobs.json", "linear-blobs.json"]
+    for name, result in of_run.items():
+        assert result["top1"] == of_export[name]["top1"] > 0.5
+        assert result["step"] == of_export[name]["step"] == 40
+        assert result["backbone"] == str(run.root) and len(of_export[name]["backbone"]) == 64
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 8 and said[0].startswith("loaded ") and "top-1" in said[1]
+
+
+def test_the_untrained_twin_is_judged_by_the_same_command(run, blobs):
+    for more in ([], ["--untrained"]):
+        assert run_job(main, [*KNN, f"--backbone={run.root}", *more]) == 0
+    found = results(run.root)
+    trained, twin = found["knn-blobs.json"], found["knn-blobs-untrained.json"]
+    assert (trained["untrained"], trained["step"]) == (False, 40)
+    assert (twin["untrained"], twin["step"]) == (True, 0)
+    assert trained["settings"] == twin["settings"]
+
+
+def test_the_config_on_the_command_line_reaches_the_task(run, blobs):
+    arguments = [*KNN, f"--backbone={run.root}", "--config.data.label=dark", "--config.task.temperature=.5"]
+    assert run_job(main, arguments) == 0
+    (result,) = results(run.root).values()
+    assert result["label"] == "dark" and result["settings"]["temperature"] == 0.5 and result["settings"]["k"] == 9
+
+
+def test_weights_that_were_not_all_loaded_are_never_judged(run, blobs, capsys):
+    other = CONFIG | {"model": MODEL | {"width": 16}}
+    write_json(run.config, {"name": "moco", "variant": None, "config": other})
+    assert run_job(main, [*KNN, f"--backbone={run.root}"]) == 2
+    assert "0 of 15 tensors" in capsys.readouterr().err and results(run.root) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "no --config"),
+        (KNN, "no --backbone"),
+        ([*KNN, "--backbone=absent"], "absent does not exist"),
+        ([*KNN, "--backbone={run}", "--untraned"], "did you mean '--untrained'?"),
+        ([*KNN, "--backbone={run}", "--config.task.kk=3"], "no field 'kk'"),
+        ([*KNN, "--backbone={run}", "--config.task.k=301"], "k is 301 and the bank has 300 rows"),
+        ([*KNN, "--backbone={run}", "--config.data.label=color"], "did you mean 'colour'?"),
+        ([*KNN, "--backbone={run}", "--config.data.test_split=train"], "fit on one split, test on another"),
+        ([*KNN, "--backbone={run}/export"], "say where results go with --workdir"),
+        (["--config=configs/evaluate/liner.py", "--backbone={run}"], "did you mean 'configs/evaluate/linear.py'?"),
+        (["--config=configs/evaluate/linear.py:moko", "--backbone={run}"], "did you mean 'moco'?"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(run, blobs, capsys, arguments, says):
+    assert run_job(main, [a.format(run=run.root) for a in arguments]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.startswith("mi_contrast: error: ") and said.count("\n") == 1
+    assert results(run.root) == {}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real image sets are not here")
+def test_a_real_set_on_disk(run, capsys):
+    data = ["name=cifar10", f"dir={SHARED}", "split=train[:600]", "test_split=test[:300]"]
+    arguments = [*KNN, f"--backbone={run.root}", *(f"--config.data.{d}" for d in data)]
+    assert run_job(main, arguments) == 0
+    (result,) = results(run.root).values()
+    assert (result["dataset"], result["classes"], result["test"]["examples"]) == ("cifar10", 10, 300)
+    assert result["settings"]["size"] == 8 and 0.0 < result["top1"] < 1.0
