@@ -74,7 +74,7 @@ def renamed(tensors):
         (lambda t: without(t, "layer3.0.conv2.weight"), "lacks 'layer3.0.conv2.weight' (99 of 100"),
         (lambda t: t | {"fc.weight": np.zeros(3, np.float32)}, "has 'fc.weight', which the network hasn't (100 of 100"),
         (renamed, "lacks 'layer2.1.bn2.weight' (99 of 100 tensors match); did you mean 'layer2.1.norm2.weight'?"),
-        (lambda t: t | {"conv1.weight": t["conv1.weight"][:, :2]}, "float32[4, 2, 3, 3], the network's is float32[4, 3,"),
+        (lambda t: t | {"conv1.weight": t["conv1.weight"][:, 1:]}, "float32[4, 2, 3, 3], the network's is"),
         (lambda t: t | {"bn1.bias": t["bn1.bias"].astype(np.float64)}, "'bn1.bias' is float64[4]"),
         (lambda t: t | {"bn9.num_batches_tracked": np.zeros((), np.int64)}, "has 'bn9.num_batches_tracked'"),
         (lambda t: {}, "(0 of 100 tensors match)"),

@@ -37,9 +37,9 @@ def forward(backbone, variables, x, train):
 
 @pytest.mark.parametrize(("backbone", "width", "stem", "side", "batch"), CASES)
 def test_features_and_statistics_are_torchvisions(backbone, width, stem, side, batch):
+    net = twins.twin(backbone, width, stem)
     import torch
 
-    net = twins.twin(backbone, width, stem)
     model = described(backbone, width, stem)
     variables = twins.random_variables(model)
     twins.put(net, variables)
@@ -59,6 +59,8 @@ def test_features_and_statistics_are_torchvisions(backbone, width, stem, side, b
 
 def test_gradient_is_torchs():
     net = twins.twin("resnet18", 8, "small").train()
+    import torch
+
     model = described("resnet18", 8, "small")
     variables = twins.random_variables(model, seed=3)
     twins.put(net, variables)
@@ -72,8 +74,6 @@ def test_gradient_is_torchs():
             return jnp.sum(features * target)
 
         return jax.grad(loss)(params)
-
-    import torch
 
     (net(twins.to_torch(x)) * torch.from_numpy(target)).sum().backward()
     found = gradient(variables["params"])
