@@ -12,11 +12,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from mi_contrast.core.errors import UserError
+from mi_contrast.estimators.blocks import over_rows
 from mi_contrast.estimators.percentiles import millionths, rank
-from mi_contrast.estimators.selection import census, select, unordered, weigh
+from mi_contrast.estimators.selection import Band, census, select, unordered, weigh
 from mi_contrast.estimators.supports import Softmax, Support, edges
 
-BLOCK = 32
+SCORES = 2**22  # of a block: 16 MiB
 REACH = 40.0  # nats: e^-40 of the greatest term is still summed to full float32 precision
 
 
@@ -80,10 +81,10 @@ def contrast(
     >>> bool(jnp.allclose(nats, jnp.log(6 * 3 / (6 + 2 + 3))))
     True
     """
-    if pool_gradient:
-        raise UserError("pool_gradient=True is not available yet", fix="use info_nce, ball or ring on scores")
     rows, candidates = _gather(anchors, positives, pool, support, temperature, valid, anchor_ids, pool_ids)
-    return _nats(min(block or BLOCK, len(anchors)), rows, candidates)
+    if not pool_gradient:
+        candidates = candidates._replace(rows=lax.stop_gradient(candidates.rows))
+    return _nats(_block_size(block, rows, candidates), pool_gradient, rows, candidates)
 
 
 def _gather(
@@ -113,7 +114,7 @@ def _gather(
     positive = jnp.sum(anchors.astype(jnp.float32) * positives.astype(jnp.float32), axis=1)
     ids = None if anchor_ids is None else jnp.asarray(anchor_ids).reshape(count, -1)
     rows = Rows(anchors, positive, each(jnp.asarray(temperature, jnp.float32)), band, ids)
-    return _alike((rows, Pool(lax.stop_gradient(pool), valid, pool_ids)))
+    return _alike((rows, Pool(pool, valid, pool_ids)))
 
 
 def _alike(tree: Any) -> Any:
@@ -125,62 +126,109 @@ def _alike(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), tree)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _nats(block: int, rows: Rows, pool: Pool) -> Float[Array, " B"]:
-    return _blocks(block, functools.partial(_block, pool=pool), rows)[0]
+def _block_size(block: int | None, rows: Rows, pool: Pool) -> int:
+    """The block asked for, else as many rows as make 2^22 scores, 16 at least."""
+    if block is not None and block < 1:
+        raise UserError(f"block {block} holds no anchors", fix="give at least 1, or None")
+    return min(block or max(16, SCORES // len(pool.rows)), len(rows.anchors))
 
 
-def _nats_forward(block: int, rows: Rows, pool: Pool) -> tuple[Array, tuple[Array, Array, Array]]:
-    nats, *slopes = _blocks(block, functools.partial(_block, pool=pool, with_slopes=True), rows)
-    return nats, tuple(slopes)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _nats(block: int, pool_gradient: bool, rows: Rows, pool: Pool) -> Float[Array, " B"]:
+    return over_rows(lambda part: _fit(part, pool)[0], rows, block)[:, 0]
 
 
-def _nats_backward(block: int, slopes: tuple[Array, Array, Array], g: Array) -> tuple[Rows, None]:
-    to_anchors, to_positive, to_temperature = slopes
-    return Rows((g[:, None] * to_anchors).astype(to_anchors.dtype), g * to_positive, g * to_temperature, None, None), None
+def _nats_forward(block: int, pool_gradient: bool, rows: Rows, pool: Pool) -> tuple[Array, Any]:
+    def of_block(part: Rows) -> tuple[Array, Slopes, Fit | None]:
+        nats, fit, masses = _fit(part, pool)
+        return nats, _slopes(part, pool, fit, masses), fit if pool_gradient else None
+
+    nats, slopes, fit = over_rows(of_block, rows, block)
+    return nats[:, 0], (slopes, (rows, pool, fit) if pool_gradient else None)
+
+
+def _nats_backward(block: int, pool_gradient: bool, residuals: Any, g: Array) -> tuple[Rows, Pool | None]:
+    slopes, again = residuals
+    anchors = (g[:, None] * slopes.anchors).astype(slopes.anchors.dtype)
+    to_rows = Rows(anchors, g * slopes.positive, g * slopes.temperature, None, None)
+    if not pool_gradient:
+        return to_rows, None
+    rows, pool, fit = again
+    scale = -g[:, None] / (fit.total * rows.temperature[:, None])
+    scale = jnp.where(jnp.isneginf(rows.positive)[:, None], 0.0, scale)
+
+    def of_part(part: Pool) -> Array:
+        masses = scale * _masses(_products(rows, part), rows, fit)
+        pull = lax.dot_general(masses, rows.anchors.astype(jnp.float32), (((0,), (0,)), ((), ())))
+        return pull.astype(pool.rows.dtype)
+
+    width = max(1, block * len(pool.rows) // len(rows.anchors))  # the same number of scores at a time
+    return to_rows, Pool(over_rows(of_part, pool, min(width, len(pool.rows))), None, None)
 
 
 _nats.defvjp(_nats_forward, _nats_backward)
 
 
-def _blocks(block: int, function: Any, rows: Any) -> Any:
-    """`function` of blocks of rows, one block after another; the last block is filled up with copies of the last row."""
-    count = jax.tree.leaves(rows)[0].shape[0]
-    blocks = -(-count // block)
-    index = jnp.minimum(jnp.arange(blocks * block), count - 1)
-    cut = lambda x: x[index].reshape(blocks, block, *x.shape[1:])  # noqa: E731
-    results = lax.map(function, jax.tree.map(cut, rows))
-    return jax.tree.map(lambda x: x.reshape(blocks * block, *x.shape[2:])[:count], results)
+class Fit(NamedTuple):
+    """What makes masses from scores: weights (None = 1), the reference score `top`, and the sum of masses. [B, 1]."""
+
+    band: Band | None
+    top: Float[Array, "B 1"]
+    total: Float[Array, "B 1"]
 
 
-def _block(rows: Rows, *, pool: Pool, with_slopes: bool = False) -> tuple[Array, ...]:
-    """Nats of one block of anchors, and on request their slopes to anchors, positive and temperature."""
+class Slopes(NamedTuple):
+    """Derivatives of each anchor's nats."""
+
+    anchors: Float[Array, "B D"]
+    positive: Float[Array, " B"]
+    temperature: Float[Array, " B"]
+
+
+def _fit(rows: Rows, pool: Pool) -> tuple[Float[Array, "B 1"], Fit, Float[Array, "B K"]]:
+    """Nats of a block of anchors, the fit they come from, and each candidate's mass w e^{(score - top) / temperature}."""
     scores = _products(rows, pool)
     positive, temperature = rows.positive[:, None], rows.temperature[:, None]
     found = census(scores)
     if rows.edges is None:
-        weights, size, highest = jnp.ones_like(scores), found.count, unordered(found.most)[:, None]
+        band, size, highest = None, found.count, unordered(found.most)[:, None]
     else:
         lower, upper = rank(rows.edges[0], found.count), rank(rows.edges[1], found.count)
         upper = jnp.maximum(lower, upper)
         band = select(scores, lower, upper, found, REACH * temperature)
-        weights, size, highest = weigh(scores, band), upper - lower, band.upper
+        size, highest = upper - lower, band.upper
     top = jnp.maximum(positive, highest)
     top = jnp.where(jnp.isfinite(top), top, 0.0)
-    masses = jnp.where(weights > 0, weights * jnp.exp((scores - top) / temperature), 0.0)
-    own = jnp.exp((positive - top) / temperature)
-    total = own + jnp.sum(masses, axis=1, keepdims=True) + jnp.where(found.unordered, jnp.nan, 0.0)[:, None]
-    missing = positive == -jnp.inf
+    fit = Fit(band, top, jnp.where(found.unordered, jnp.nan, 0.0)[:, None])
+    masses = _masses(scores, rows, fit)
+    total = fit.total + _own(rows, fit) + jnp.sum(masses, axis=1, keepdims=True)
     nats = (positive - top) / temperature - jnp.log(total) + jnp.log1p(size.astype(jnp.float32))[:, None]
-    nats = jnp.where(missing, 0.0, nats)
-    if not with_slopes:
-        return (nats[:, 0],)
+    return jnp.where(jnp.isneginf(positive), 0.0, nats), fit._replace(total=total), masses
+
+
+def _masses(scores: Float[Array, "B K"], rows: Rows, fit: Fit) -> Float[Array, "B K"]:
+    masses = jnp.exp((scores - fit.top) / rows.temperature[:, None])
+    if fit.band is None:
+        return masses
+    weights = weigh(scores, fit.band)
+    return jnp.where(weights > 0, weights * masses, 0.0)
+
+
+def _own(rows: Rows, fit: Fit) -> Float[Array, "B 1"]:
+    """The positive's mass."""
+    return jnp.exp((rows.positive[:, None] - fit.top) / rows.temperature[:, None])
+
+
+def _slopes(rows: Rows, pool: Pool, fit: Fit, masses: Float[Array, "B K"]) -> Slopes:
+    """d nats: softmax of the candidates against the anchor's score of each, and one minus the positive's share."""
+    positive, temperature = rows.positive[:, None], rows.temperature[:, None]
+    missing = jnp.isneginf(positive)
     pulled = lax.dot(masses.astype(pool.rows.dtype), pool.rows, preferred_element_type=jnp.float32)
-    to_anchors = jnp.where(missing, 0.0, -pulled / (total * temperature))
-    to_positive = jnp.where(missing, 0.0, (1 - own / total) / temperature)
+    to_anchors = jnp.where(missing, 0.0, -pulled / (fit.total * temperature))
+    to_positive = jnp.where(missing, 0.0, (1 - _own(rows, fit) / fit.total) / temperature)
     inner = jnp.sum(to_anchors * rows.anchors.astype(jnp.float32), axis=1, keepdims=True)
-    to_temperature = jnp.where(missing, 0.0, -(to_positive * positive + inner) / temperature)
-    return nats[:, 0], to_anchors.astype(rows.anchors.dtype), to_positive[:, 0], to_temperature[:, 0]
+    to_temperature = jnp.where(missing, 0.0, -(to_positive * jnp.where(missing, 0.0, positive) + inner) / temperature)
+    return Slopes(to_anchors.astype(rows.anchors.dtype), to_positive[:, 0], to_temperature[:, 0])
 
 
 def _products(rows: Rows, pool: Pool) -> Float[Array, "B K"]:

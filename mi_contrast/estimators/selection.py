@@ -12,10 +12,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from mi_contrast.estimators.blocks import over_rows
+
 NEGATIVE_ZERO = jnp.iinfo(jnp.int32).min
 LARGEST = jnp.iinfo(jnp.int32).max
 INFINITY = 0x7F800000  # the image of +inf
 PIVOTS = (-1.0, 0.0, 1.0)
+GROUP = 16  # rows whose scores stay in a processor's cache from one pass to the next
 
 
 class Band(NamedTuple):
@@ -98,10 +101,6 @@ def select(
 ) -> Band:
     """The band of ranks [lower, upper) among the candidates of each row, ties at an edge sharing.
 
-    Each edge is a bracket of two scores, closed in on by three pivots a pass: around the rank's place on a logistic curve
-    through the bracket's ends, or, where that has not helped, at the quarters of the float32 numbers between them. It ends
-    where a number has exactly `rank` scores below it, or where the ends are neighbouring float32 numbers, that is, at a tie.
-
     Args:
       scores: float32 [R, K]; -inf is no candidate.
       lower, upper: int32 [R], 0 <= lower <= upper <= number of candidates.
@@ -109,6 +108,23 @@ def select(
       reach: how far above the greatest score inside it `Band.upper` may lie, float32 [R, 1].
     Returns:
       Band, whose weights sum to upper - lower in every row, and whose upper is at least every score inside.
+    """
+    reach = jnp.broadcast_to(jnp.asarray(reach, jnp.float32), (len(scores), 1))
+    rows = scores, lower, upper, found, reach
+    in_groups = lambda *rows: over_rows(lambda group: _select(*group), rows, GROUP)  # noqa: E731
+    return lax.platform_dependent(*rows, cpu=in_groups, default=_select)
+
+
+def _select(
+    scores: Float[Array, "R K"],
+    lower: Int[Array, " R"],
+    upper: Int[Array, " R"],
+    found: Census,
+    reach: Float[Array, "R 1"],
+) -> Band:
+    """Each edge is a bracket of two scores, closed in on by three pivots a pass: around the rank's place on a logistic curve
+    through the bracket's ends, or, where that has not helped, at the quarters of the float32 numbers between them. It ends
+    where a number has exactly `rank` scores below it, or where the ends are neighbouring float32 numbers, that is, at a tie.
     """
     size = scores.shape[1]
     removed = size - found.count[:, None]

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators import embeddings
+from mi_contrast.estimators.blocks import over_rows
 from mi_contrast.estimators.percentiles import rank
 from mi_contrast.estimators.scores import _log_mean, _mass
 from mi_contrast.estimators.selection import census, select, weigh
@@ -77,7 +78,7 @@ def contrast_statistics(
     theirs = {name: pair[1] for name, pair in (labels or {}).items()}
     rows, own, candidates, theirs = embeddings._alike((rows, own, candidates, theirs))
     function = functools.partial(_block, pool=candidates, theirs=theirs)
-    return embeddings._blocks(min(block or embeddings.BLOCK, len(anchors)), function, (rows, own))
+    return over_rows(function, (rows, own), embeddings._block_size(block, rows, candidates))
 
 
 def _block(rows: Any, *, pool: embeddings.Pool, theirs: dict[str, Array]) -> Statistics:
