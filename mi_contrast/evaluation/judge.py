@@ -52,6 +52,7 @@ def chosen_data(given: Mapping[str, Any], training: Mapping[str, Any]) -> dict[s
     Args:
       given: config.data of the evaluation; None where not given.
       training: config.data of the training, or {}.
+
     Returns:
       name, dir, split, test_split, options, label. UserError where no set is named, or it would be tested on itself.
     """
@@ -87,8 +88,10 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
       config: {'task', 'data', 'batch_size', 'seed'}, as in configs/evaluate.
       workdir: where `results` goes; the run directory itself by default, needed for an export.
       twin: judge the same network before training instead.
+
     Returns:
       Judgement.
+
     Raises:
       UserError on any mistake in the config or the data; BadNumbersError where features or scores are not finite.
     """

@@ -72,6 +72,7 @@ def run_task(settings: Settings, fit: Features, test: Features, *, seed: int) ->
     Args:
       settings: {'kind': a name in TASKS, and the task's own fields}.
       seed: decides whatever the task draws.
+
     Returns:
       (float32 [Q, C], what the fit says about itself).
     Raises UserError on an unknown task or field, or where the two splits' classes differ.

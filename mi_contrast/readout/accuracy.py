@@ -20,6 +20,7 @@ def top1(scores: Float[Arrays, "Q C"], labels: Int[Arrays, " Q"]) -> Float[Array
     Args:
       scores: float [Q, C], larger is likelier.
       labels: int [Q], in [0, C).
+
     Returns:
       float32 scalar in [0, 1]; NaN where any score is NaN, never a silent number.
     """
@@ -36,6 +37,7 @@ def effective_count(hits: Bool[np.ndarray, " N"], groups: Int[np.ndarray, " N"])
 
     Args:
       hits: bool [N]; groups: int [N].
+
     Returns:
       in [1, N]. Source: Kish 1965, "Survey sampling" (design effect of clusters), without small-sample factors.
     """

@@ -41,8 +41,10 @@ def knn(
       bank, labels: float [N, D], int [N] in [0, classes).
       k: neighbours; of rows tied at the k-th place the earlier ones count.
       classes: number of classes, static.
+
     Returns:
       float32 [Q, classes], rows summing to 1; NaN rows for NaN queries. Memory is a block of Q times N, never Q N C.
+
     Raises:
       UserError where k is not in [1, N] or a (concrete) label is out of range.
     Source: Wu et al. 2018, "Unsupervised feature learning via non-parametric instance discrimination" (k 200, T .07).

@@ -85,6 +85,7 @@ def fit(
       features: float [N, F], frozen; labels: int [N] in [0, classes).
       key: decides the first weights and the permutations; equal arguments give equal bits.
       watch: wraps the loop over epochs, to show how it goes.
+
     Returns:
       Linear, float32; not finite where the learning rate was too large for the features, which the caller checks.
     Source: He et al. 2020 (MoCo), linear classification protocol; Wu et al. 2021 (Ring), transfer settings. Both train

@@ -49,6 +49,7 @@ def fit(features: Float[Arrays, "N F"], labels: Int[Arrays, " N"], settings: LBF
 
     Args:
       features: float [N, F]; labels: int [N] in [0, classes).
+
     Returns:
       Solution, float32. The optimum is unique for l2 > 0, but for a shift of b common to all classes.
     Source: optax.lbfgs (Nocedal & Wright 2006, algorithm 7.5, zoom line search).

@@ -20,6 +20,8 @@ def number(value: float, unit: str = "") -> str:
         text = f"{value:,.0f}"
     else:
         text = f"{value:.3g}"
+    if not text.strip("-0.,"):
+        text = text.lstrip("-")  # no minus before a zero
     text = text.replace("-", MINUS) if "e" not in text else text
     return f"{text}{THIN}{unit}" if unit else text
 

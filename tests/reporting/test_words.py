@@ -15,6 +15,8 @@ from mi_contrast.reporting.words import count, duration, number, signed
         (0.0123456, "", "0.0123"),
         (3e-7, "", "3e-07"),
         (12.0, "", "12"),
+        (-0.0004, "nats", "0.00 nats"),
+        (-0.0, "", "0"),
         (math.nan, "nats", "not finite"),
         (math.inf, "%", "not finite"),
     ],
