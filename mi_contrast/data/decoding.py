@@ -35,7 +35,7 @@ def decode(encoded: bytes, example: str, size: int | None = None) -> UInt8[np.nd
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """The short side resized to `size` (bilinear, antialiased), the centre cropped: torchvision's Resize, CenterCrop."""
+    """The short side resized to `size` by Pillow's bilinear filter, then the centre cropped, as torchvision does."""
     width, height = image.size
     if (width, height) == (size, size):
         return image

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from absl import logging
 from etils import epath
 from jaxtyping import Int, UInt8
 from PIL import Image
@@ -46,8 +47,8 @@ SEED = 2020
 
 # sha256 of the pixels of all frames in order, for the default options.
 PIXELS = {
-    "train": "cdbbdcbbea17fea35d97888348ace3a9e5db757293d4d6a7cc0b56b2537f648c",
-    "test": "0c48e0bab8e7563e0cc42963a32c8e346e2735774a0a77a45b0ff9cb720ea9ce",
+    "train": "5505744e0ff07cfb9bf78f9860ebc591f83cad79c9383ee12a0230b1479b6e36",
+    "test": "b4a3e3c3524222df1fb4f86cc4414d01414e84f781b3caabdbb9bbaae0a4ef02",
 }
 
 
@@ -114,7 +115,7 @@ def ink(size: int) -> Int[np.ndarray, "1797 half half"]:
 
 
 def doubled(values: Int[np.ndarray, "*shape"], axis: int) -> Int[np.ndarray, "*doubled"]:
-    """4 x the values at twice the resolution along `axis`, linearly: each half is 3 parts its own, 1 its neighbour's."""
+    """4 x the values at twice the resolution along `axis`, linear: each half is 3 parts its own, 1 its neighbour's."""
     values = np.moveaxis(values, axis, -1)
     padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(1, 1)])
     pair = np.stack([3 * values + padded[..., :-2], 3 * values + padded[..., 2:]], axis=-1)
@@ -291,7 +292,8 @@ def prepare(data_dir: epath.Path, options: Options) -> epath.Path:
     Raises UserError where it is absent and `data_dir` can't be written.
     """
     config = MovingDigits.builder_configs.get(options.name) or Config(name=options.name, options=options)
-    builder = MovingDigits(data_dir=data_dir, config=config, file_format="array_record")
+    with quiet():
+        builder = MovingDigits(data_dir=data_dir, config=config, file_format="array_record")
     directory = epath.Path(builder.data_dir)
     if directory.exists():  # TFDS writes elsewhere and renames, so what exists is whole
         return directory
@@ -306,10 +308,20 @@ def prepare(data_dir: epath.Path, options: Options) -> epath.Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not directory.exists():
             print(f"making moving_digits in {directory}, this once", file=sys.stderr, flush=True)
-            with tempfile.TemporaryDirectory() as nothing, contextlib.redirect_stdout(io.StringIO()):
-                tfds.disable_progress_bar()
-                try:
-                    builder.download_and_prepare(download_dir=nothing)
-                finally:
-                    tfds.enable_progress_bar()
+            with tempfile.TemporaryDirectory() as nothing, quiet():
+                builder.download_and_prepare(download_dir=nothing)
     return directory
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps TFDS from speaking of downloads and custom configurations, and from bars of its own."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+        logging.set_verbosity(verbosity)

@@ -12,7 +12,7 @@ def random_bits(count: int, *key: int) -> UInt64[np.ndarray, " count"]:
     Args:
       key: integers >= 0; other integers, other bits.
     """
-    return np.random.PCG64(np.random.SeedSequence(key)).random_raw(count)
+    return np.random.PCG64(np.random.SeedSequence((len(key), *key))).random_raw(count)  # (1,) is not (1, 0)
 
 
 def permutation(count: int, *key: int) -> Int[np.ndarray, " count"]:

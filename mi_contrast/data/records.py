@@ -86,9 +86,9 @@ def load(name: str, split: str, *, data_dir: epath.Path, size: int | None = None
 
 
 def class_labels(records: Records) -> tuple[str, ...]:
-    """The features that are class labels; 'label' first."""
+    """The features that are class labels: 'label' first, then by name."""
     names = [n for n, feature in records.features.items() if isinstance(feature, tfds.features.ClassLabel)]
-    return tuple(sorted(names, key=lambda n: n != "label"))
+    return tuple(sorted(names, key=lambda n: (n != "label", n)))
 
 
 def find(name: str, data_dir: epath.Path) -> epath.Path:
@@ -132,8 +132,7 @@ def absent(name: str, data_dir: epath.Path) -> UserError:
         return UserError(f"{name} is not in {data_dir}", fix=f"{base} is there as {', '.join(held)}")
     if base in known:
         return UserError(f"{name} is not in {data_dir}", fix=f"prepare it: {command(name, data_dir)}")
-    sets = [*here, "moving_digits"]
-    hint = nearest(asked, sets) or nearest(asked, known)
+    hint = nearest(asked, [*here, "moving_digits", *known])
     return UserError(f"unknown data set {name!r}", nearest=hint, fix=f"{data_dir} has {', '.join(here) or 'none'}")
 
 
@@ -169,7 +168,7 @@ def open_records(directory: epath.Path, name: str, split: str) -> Records:
 
 
 def check_split(splits: Mapping[str, Any], name: str, split: str) -> None:
-    """UserError where `split` is unknown, badly written (as TFDS has it: 'train', 'train[:90%]', 'a+b[:9]') or empty."""
+    """UserError where `split` is unknown, badly written (TFDS's way: 'train', 'train[:90%]', 'a+b[:9]') or empty."""
     for part in split.split("+"):
         base = part.partition("[")[0].strip()
         if base not in (*splits, "all"):
@@ -193,16 +192,14 @@ def check_counts(files: Sequence[Any], name: str) -> None:
     for file in files:
         try:
             reader = ArrayRecordReader(str(file.filename))
-            held = reader.num_records()
+            held, why = reader.num_records(), ""
             reader.close()
-        except Exception as error:  # a missing file, or one that is no ArrayRecord
-            raise UserError(
-                f"{file.filename} can't be read ({' '.join(str(error).split())[:80]})", fix="prepare it anew"
-            ) from None
+        except Exception as error:  # of whatever kind array_record raises for a file that is missing or no ArrayRecord
+            held, why = 0, f" ({' '.join(str(error).split())[:80] or type(error).__name__})"
         if held != file.examples_in_shard:
             raise UserError(
-                f"{file.filename} holds {held} records where {name} should have {file.examples_in_shard}",
-                fix="it is truncated or damaged: copy or prepare it anew",
+                f"{file.filename} holds {held} of the {file.examples_in_shard} records of {name}{why}",
+                fix="it is missing, truncated or damaged: copy or prepare it anew",
             )
 
 
@@ -211,7 +208,7 @@ def image_feature(info: tfds.core.DatasetInfo, name: str) -> str:
     images = [n for n, feature in info.features.items() if isinstance(feature, tfds.features.Image)]
     chosen = "image" if "image" in images else images[0] if len(images) == 1 else None
     if chosen is None:
-        raise UserError(f"{name} has no feature 'image'", fix=f"its features: {', '.join(info.features)}")
+        raise UserError(f"{name} has no feature 'image'", fix=f"its features: {', '.join(sorted(info.features))}")
     if np.dtype(info.features[chosen].np_dtype) != np.uint8:
         raise UserError(f"{name} has images of {np.dtype(info.features[chosen].np_dtype)}", fix="only uint8 is read")
     return chosen
