@@ -17,7 +17,8 @@ from mi_contrast.core.errors import UserError, nearest, unknown
 from mi_contrast.data.decoding import decode, stack
 from mi_contrast.data.imageset import CHUNK, ImageSet, Ints, Lazy, in_threads
 
-ARRAY_RECORD = tfds.core.FileFormat.ARRAY_RECORD
+ARRAY_RECORD, TFRECORD = tfds.core.FileFormat.ARRAY_RECORD, tfds.core.FileFormat.TFRECORD
+ASKS = "(where that asks for tensorflow, install it for this once)"  # TFDS encodes arrays, though not files, with it
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def absent(name: str, data_dir: epath.Path) -> UserError:
         held = [p.name for p in versions(folder)] + [f"{q.name}" for q in subfolders(folder) if versions(q)]
         return UserError(f"{name} is not in {data_dir}", fix=f"{base} is there as {', '.join(held)}")
     if base in known:
-        return UserError(f"{name} is not in {data_dir}", fix=f"prepare it: {command(name, data_dir)}")
+        return UserError(f"{name} is not in {data_dir}", fix=f"prepare it: {command(name, data_dir)} {ASKS}")
     hint = nearest(asked, [*here, "moving_digits", *known])
     return UserError(f"unknown data set {name!r}", nearest=hint, fix=f"{data_dir} has {', '.join(here) or 'none'}")
 
@@ -153,10 +154,10 @@ def open_records(directory: epath.Path, name: str, split: str) -> Records:
     formats = info.available_file_formats()
     if ARRAY_RECORD not in formats:
         stored = ", ".join(f.value for f in formats) or "an unknown format"
-        convert = f"tfds convert_format --dataset_version_dir={directory} --out_file_format=array_record"
+        convert = f"convert it: python -m mi_contrast.data.convert {directory}"
         raise UserError(
             f"{name} in {directory} is stored as {stored}, not as ArrayRecord",
-            fix=f"convert it (needs tensorflow, this once): pip install tensorflow && {convert}",
+            fix=convert if TFRECORD in formats else f"prepare it elsewhere: {command(name, epath.Path('DATA_DIR'))}",
         )
     if info.file_format != ARRAY_RECORD:
         info.set_file_format(ARRAY_RECORD, override=True, override_if_initialized=True)
