@@ -1,6 +1,6 @@
-"""Estimators of mutual information, in nats: from scores per anchor, and from embeddings at any pool size.
+"""Estimators of mutual information, in nats: from scores, per anchor, and from embeddings at any size of pool.
 
-    from mi_contrast import estimators as mi
+They know nothing of networks: `from mi_contrast import estimators as mi`.
 """
 
 from mi_contrast.estimators.embeddings import contrast

@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Int
 
 
 def over_rows(function: Callable[[Any], Any], rows: Any, block: int) -> Any:
-    """function(rows) computed in blocks along axis 0, one after another; each row's result may depend on that row alone.
+    """function(rows), computed in blocks along axis 0, one after another; a row's result may depend on that row alone.
 
-    The last block begins early enough to be full, so that nothing is padded; rows it shares with the one before are computed
-    twice, to the same result.
+    The last block begins early enough to be full, so that nothing is padded; rows that it shares with the block before
+    are computed twice, to the same result.
 
     Args:
       function: pytree of arrays [block, ...] to a pytree of arrays [block, ...].
@@ -30,10 +31,41 @@ def over_rows(function: Callable[[Any], Any], rows: Any, block: int) -> Any:
     blocks = -(-count // block)
     if blocks <= 1:
         return function(rows)
-    starts = jnp.minimum(jnp.arange(blocks) * block, count - block)
-    results = lax.map(lambda at: function(jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, at, block), rows)), starts)
-    index = jnp.arange(count)
-    index = jnp.where(index < (blocks - 1) * block, index, index + blocks * block - count)
-    whole = blocks * block == count
-    join = lambda x: x.reshape(blocks * block, *x.shape[2:])  # noqa: E731
-    return jax.tree.map(lambda x: join(x) if whole else join(x)[index], results)
+    results = lax.map(lambda i: function(_block(rows, i, block, count)), jnp.arange(blocks))
+    joined = jax.tree.map(lambda x: x.reshape(blocks * block, *x.shape[2:]), results)
+    if blocks * block == count:
+        return joined
+    row = jnp.arange(count)
+    place = jnp.where(row < (blocks - 1) * block, row, row + blocks * block - count)
+    return jax.tree.map(lambda x: x[place], joined)
+
+
+def sum_over_rows(function: Callable[[Any, Bool[Array, " block"]], Any], rows: Any, block: int) -> Any:
+    """The sum of function(rows of a block, once) over the blocks of `over_rows`; `once` is False for a row that the
+    block before held as well.
+
+    Args:
+      function: pytree of arrays [block, ...] and bool [block] to a pytree of arrays.
+      rows: pytree of arrays [N, ...].
+      block: rows at a time, at least 1.
+    Returns:
+      pytree of arrays, as the function gives.
+
+    >>> sum_over_rows(lambda x, once: jnp.sum(x * once), jnp.arange(5), 2)
+    Array(10, dtype=int32)
+    """
+    count = jax.tree.leaves(rows)[0].shape[0]
+    block = min(block, count)
+    blocks = -(-count // max(1, block))
+
+    def of(i: Int[Array, ""] | int) -> Any:
+        once = jnp.arange(block) >= i * block - jnp.minimum(i * block, count - block)
+        return function(_block(rows, i, block, count), once)
+
+    add = lambda total, i: (jax.tree.map(jnp.add, total, of(i)), None)  # noqa: E731
+    return of(0) if blocks <= 1 else lax.scan(add, of(0), jnp.arange(1, blocks))[0]
+
+
+def _block(rows: Any, i: Int[Array, ""] | int, block: int, count: int) -> Any:
+    start = jnp.minimum(i * block, count - block)
+    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, block), rows)

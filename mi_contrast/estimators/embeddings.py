@@ -1,4 +1,4 @@
-"""Nats from embeddings: anchors against a pool in blocks, never holding B x K, in value and gradient equal to the dense form."""
+"""Nats from embeddings: anchors against a pool in blocks, never holding B x K, equal to the dense form throughout."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from mi_contrast.core.errors import UserError
-from mi_contrast.estimators.blocks import over_rows
-from mi_contrast.estimators.percentiles import millionths, rank
+from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.estimators.blocks import over_rows, sum_over_rows
+from mi_contrast.estimators.percentiles import millionths, not_a_number, rank
 from mi_contrast.estimators.selection import Band, census, select, unordered, weigh
-from mi_contrast.estimators.supports import Softmax, Support, edges
+from mi_contrast.estimators.supports import SOFTMAX, Softmax, Support, edges
 
-SCORES = 2**22  # of a block: 16 MiB
-REACH = 40.0  # nats: e^-40 of the greatest term is still summed to full float32 precision
+SCORES = 2**22  # scores held at a time where no block is asked for: 16 MiB
+REACH = 40.0  # nats from the reference score within which masses are summed at full float32 precision
 
 
 class Rows(NamedTuple):
-    """What belongs to each anchor, cut into blocks along axis 0."""
+    """What belongs to each anchor."""
 
     anchors: Float[Array, "B D"]
     positive: Float[Array, " B"]  # inner product with the positive
@@ -32,11 +32,29 @@ class Rows(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """What belongs to each candidate; every block sees all of it."""
+    """What belongs to each candidate."""
 
     rows: Float[Array, "K D"]
     valid: Bool[Array, " K"] | None
     ids: Int[Array, " K"] | None
+
+
+class Fit(NamedTuple):
+    """How a block's scores become masses w e^{(score - top) / temperature}: the band (None = all), and their sum with
+    the positive's. Float32 [B, 1].
+    """
+
+    band: Band | None
+    top: Float[Array, "B 1"]
+    total: Float[Array, "B 1"]
+
+
+class Slopes(NamedTuple):
+    """Derivatives of each anchor's nats."""
+
+    anchors: Float[Array, "B D"]
+    positive: Float[Array, " B"]
+    temperature: Float[Array, " B"]
 
 
 def contrast(
@@ -44,7 +62,7 @@ def contrast(
     positives: Float[Array, "B D"],
     pool: Float[Array, "K D"],
     support: Support,
-    form: Softmax | None = None,
+    form: Softmax = SOFTMAX,
     *,
     temperature: Float[Array, "..."] | float,
     valid: Bool[Array, " K"] | None = None,
@@ -67,12 +85,13 @@ def contrast(
       valid: bool [K], False for candidates that do not exist (unfilled slots of a queue).
       anchor_ids: int32 [B] or [B, A]; pool_ids: int32 [K]. A candidate whose id equals any of an anchor's ids is not a
         candidate of that anchor. The id -1 matches nothing.
-      block: how many anchors are scored at a time; memory beyond the inputs is a few block x K float32.
+      block: how many anchors are scored at a time; memory beyond the inputs is about 2 x block x K float32.
       pool_gradient: also give a gradient to the pool; without it the pool is a constant.
     Returns:
-      nats, f32 [B], at most log(n + 1); 0 with zero gradient where the support is empty; NaN where a valid score is NaN.
+      nats, f32 [B], at most log(n + 1); 0 with zero gradient where the support is empty; NaN where a valid score is.
     Raises:
-      UserError: shapes that do not fit, concrete percentiles that hold nothing, a concrete temperature <= 0, ids on one side only.
+      UserError: shapes that do not fit, an unknown support or form, concrete percentiles that hold nothing, a concrete
+        temperature <= 0, ids on one side only.
     Source: Wu et al. 2020 and 2021; value, ranks and ties as the package defines them.
 
     >>> from mi_contrast.estimators import Ring
@@ -81,13 +100,15 @@ def contrast(
     >>> bool(jnp.allclose(nats, jnp.log(6 * 3 / (6 + 2 + 3))))
     True
     """
-    rows, candidates = _gather(anchors, positives, pool, support, temperature, valid, anchor_ids, pool_ids)
+    if not isinstance(form, Softmax):
+        raise unknown("form", form, ("Softmax()",))
+    rows, candidates = gather(anchors, positives, pool, support, temperature, valid, anchor_ids, pool_ids)
     if not pool_gradient:
         candidates = candidates._replace(rows=lax.stop_gradient(candidates.rows))
-    return _nats(_block_size(block, rows, candidates), pool_gradient, rows, candidates)
+    return _nats(block_size(block, rows, candidates), pool_gradient, rows, candidates)
 
 
-def _gather(
+def gather(
     anchors: Array,
     positives: Array,
     pool: Array,
@@ -97,27 +118,30 @@ def _gather(
     anchor_ids: Array | None,
     pool_ids: Array | None,
 ) -> tuple[Rows, Pool]:
-    """Checks the inputs and brings them to one shape a kind."""
+    """Checks the inputs of `contrast` and brings them to one shape a kind."""
     anchors, positives, pool = jnp.asarray(anchors), jnp.asarray(positives), jnp.asarray(pool)
-    count = anchors.shape[0]
     if anchors.ndim != 2 or positives.shape != anchors.shape or pool.ndim != 2 or pool.shape[1] != anchors.shape[1]:
-        raise UserError(
-            f"anchors {anchors.shape}, positives {positives.shape} and pool {pool.shape} do not fit", fix="[B, D], [B, D], [K, D]"
-        )
+        shapes = f"anchors {anchors.shape}, positives {positives.shape} and pool {pool.shape}"
+        raise UserError(f"{shapes} do not fit", fix="give [B, D], [B, D] and [K, D]")
     if (anchor_ids is None) != (pool_ids is None):
         raise UserError("ids were given on one side only", fix="give anchor_ids and pool_ids, or neither")
+    count, size = len(anchors), len(pool)
+    for name, x, rows in (("valid", valid, size), ("pool_ids", pool_ids, size), ("anchor_ids", anchor_ids, count)):
+        if x is not None and x.shape[:1] != (rows,):
+            raise UserError(f"{name} {x.shape} does not fit", fix=f"give {rows} of them")
     if not isinstance(temperature, jax.core.Tracer) and not np.all(np.asarray(temperature) > 0):
-        raise UserError(f"temperature {temperature} is not positive", fix="give a temperature > 0")
-    band = edges(support)
-    each = lambda x: jnp.broadcast_to(jnp.asarray(x), (count,))  # noqa: E731
-    band = band and (each(millionths(band[0])), each(millionths(band[1])))
+        raise UserError(f"temperature {temperature} is not above 0", fix="give a positive number")
+    each = lambda x: jnp.broadcast_to(x, (count,))  # noqa: E731
+    temperature, band = jnp.asarray(temperature, jnp.float32), edges(support)
+    if band is not None:
+        temperature = temperature + lax.stop_gradient(not_a_number(*band))
+        band = each(millionths(band[0])), each(millionths(band[1]))
     positive = jnp.sum(anchors.astype(jnp.float32) * positives.astype(jnp.float32), axis=1)
     ids = None if anchor_ids is None else jnp.asarray(anchor_ids).reshape(count, -1)
-    rows = Rows(anchors, positive, each(jnp.asarray(temperature, jnp.float32)), band, ids)
-    return _alike((rows, Pool(pool, valid, pool_ids)))
+    return alike((Rows(anchors, positive, each(temperature), band, ids), Pool(pool, valid, pool_ids)))
 
 
-def _alike(tree: Any) -> Any:
+def alike(tree: Any) -> Any:
     """Inside `shard_map`: every array varies over the mesh axes that any of them varies over, so that they mix freely.
 
     Told to the tracer by a choice that is never taken, which the compiler drops.
@@ -126,11 +150,22 @@ def _alike(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), tree)
 
 
-def _block_size(block: int | None, rows: Rows, pool: Pool) -> int:
-    """The block asked for, else as many rows as make 2^22 scores, 16 at least."""
+def block_size(block: int | None, rows: Rows, pool: Pool) -> int:
+    """The block asked for, else as many rows as make 2^22 scores, 16 at least; never more than there are."""
     if block is not None and block < 1:
         raise UserError(f"block {block} holds no anchors", fix="give at least 1, or None")
-    return min(block or max(16, SCORES // len(pool.rows)), len(rows.anchors))
+    return max(1, min(block or max(16, SCORES // max(1, len(pool.rows))), len(rows.anchors)))
+
+
+def products(rows: Rows, pool: Pool) -> Float[Array, "B K"]:
+    """Inner products of anchors with the pool, -inf where a row of the pool is no candidate."""
+    scores = jnp.matmul(rows.anchors, pool.rows.T, preferred_element_type=jnp.float32)
+    if pool.valid is not None:
+        scores = jnp.where(pool.valid, scores, -jnp.inf)
+    if rows.ids is not None:
+        for ids in jnp.moveaxis(rows.ids, 1, 0):
+            scores = jnp.where((ids[:, None] == pool.ids) & (ids[:, None] >= 0), -jnp.inf, scores)
+    return scores
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -154,56 +189,39 @@ def _nats_backward(block: int, pool_gradient: bool, residuals: Any, g: Array) ->
     if not pool_gradient:
         return to_rows, None
     rows, pool, fit = again
-    scale = -g[:, None] / (fit.total * rows.temperature[:, None])
-    scale = jnp.where(jnp.isneginf(rows.positive)[:, None], 0.0, scale)
+    missing = jnp.isneginf(rows.positive)[:, None]
+    pulling = jnp.where(missing, 0.0, -g[:, None] / (fit.total * rows.temperature[:, None]))
 
-    def of_part(part: Pool) -> Array:
-        masses = scale * _masses(_products(rows, part), rows, fit)
-        pull = lax.dot_general(masses, rows.anchors.astype(jnp.float32), (((0,), (0,)), ((), ())))
-        return pull.astype(pool.rows.dtype)
+    def of_block(part: tuple[Rows, Fit, Array], once: Bool[Array, " block"]) -> Array:
+        rows, fit, pulling = part  # the same products as before: an edge is an exact score
+        pulls = jnp.where(once[:, None], pulling, 0.0) * _masses(products(rows, pool), rows, fit)
+        return jnp.matmul(pulls.T, rows.anchors, preferred_element_type=jnp.float32)
 
-    width = max(1, block * len(pool.rows) // len(rows.anchors))  # the same number of scores at a time
-    return to_rows, Pool(over_rows(of_part, pool, min(width, len(pool.rows))), None, None)
+    to_pool = sum_over_rows(of_block, (rows, fit, pulling), block)
+    return to_rows, Pool(to_pool.astype(pool.rows.dtype), None, None)
 
 
 _nats.defvjp(_nats_forward, _nats_backward)
 
 
-class Fit(NamedTuple):
-    """What makes masses from scores: weights (None = 1), the reference score `top`, and the sum of masses. [B, 1]."""
-
-    band: Band | None
-    top: Float[Array, "B 1"]
-    total: Float[Array, "B 1"]
-
-
-class Slopes(NamedTuple):
-    """Derivatives of each anchor's nats."""
-
-    anchors: Float[Array, "B D"]
-    positive: Float[Array, " B"]
-    temperature: Float[Array, " B"]
-
-
 def _fit(rows: Rows, pool: Pool) -> tuple[Float[Array, "B 1"], Fit, Float[Array, "B K"]]:
-    """Nats of a block of anchors, the fit they come from, and each candidate's mass w e^{(score - top) / temperature}."""
-    scores = _products(rows, pool)
+    """Nats of a block of anchors, the fit that they come from, and the candidates' masses."""
+    scores = products(rows, pool)
     positive, temperature = rows.positive[:, None], rows.temperature[:, None]
     found = census(scores)
     if rows.edges is None:
-        band, size, highest = None, found.count, unordered(found.most)[:, None]
+        band, size, highest = None, found.size, unordered(found.most)[:, None]
     else:
-        lower, upper = rank(rows.edges[0], found.count), rank(rows.edges[1], found.count)
+        lower, upper = rank(rows.edges[0], found.size), rank(rows.edges[1], found.size)
         upper = jnp.maximum(lower, upper)
         band = select(scores, lower, upper, found, REACH * temperature)
         size, highest = upper - lower, band.upper
     top = jnp.maximum(positive, highest)
-    top = jnp.where(jnp.isfinite(top), top, 0.0)
-    fit = Fit(band, top, jnp.where(found.unordered, jnp.nan, 0.0)[:, None])
+    fit = Fit(band, jnp.where(jnp.isfinite(top), top, 0.0), jnp.where(found.has_nan, jnp.nan, 0.0)[:, None])
     masses = _masses(scores, rows, fit)
-    total = fit.total + _own(rows, fit) + jnp.sum(masses, axis=1, keepdims=True)
-    nats = (positive - top) / temperature - jnp.log(total) + jnp.log1p(size.astype(jnp.float32))[:, None]
-    return jnp.where(jnp.isneginf(positive), 0.0, nats), fit._replace(total=total), masses
+    fit = fit._replace(total=fit.total + _own(rows, fit) + jnp.sum(masses, axis=1, keepdims=True))
+    nats = (positive - fit.top) / temperature - jnp.log(fit.total) + jnp.log1p(size.astype(jnp.float32))[:, None]
+    return jnp.where(jnp.isneginf(positive), 0.0, nats), fit, masses
 
 
 def _masses(scores: Float[Array, "B K"], rows: Rows, fit: Fit) -> Float[Array, "B K"]:
@@ -220,23 +238,13 @@ def _own(rows: Rows, fit: Fit) -> Float[Array, "B 1"]:
 
 
 def _slopes(rows: Rows, pool: Pool, fit: Fit, masses: Float[Array, "B K"]) -> Slopes:
-    """d nats: softmax of the candidates against the anchor's score of each, and one minus the positive's share."""
+    """The softmax over candidates pulls the anchor away from them, the positive's missing share towards it."""
     positive, temperature = rows.positive[:, None], rows.temperature[:, None]
     missing = jnp.isneginf(positive)
-    pulled = lax.dot(masses.astype(pool.rows.dtype), pool.rows, preferred_element_type=jnp.float32)
-    to_anchors = jnp.where(missing, 0.0, -pulled / (fit.total * temperature))
-    to_positive = jnp.where(missing, 0.0, (1 - _own(rows, fit) / fit.total) / temperature)
-    inner = jnp.sum(to_anchors * rows.anchors.astype(jnp.float32), axis=1, keepdims=True)
-    to_temperature = jnp.where(missing, 0.0, -(to_positive * jnp.where(missing, 0.0, positive) + inner) / temperature)
-    return Slopes(to_anchors.astype(rows.anchors.dtype), to_positive[:, 0], to_temperature[:, 0])
-
-
-def _products(rows: Rows, pool: Pool) -> Float[Array, "B K"]:
-    """Inner products of a block's anchors with the pool, -inf where a row of the pool is no candidate."""
-    scores = lax.dot_general(rows.anchors, pool.rows, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
-    if pool.valid is not None:
-        scores = jnp.where(pool.valid, scores, -jnp.inf)
-    if rows.ids is not None:
-        for ids in jnp.moveaxis(rows.ids, 1, 0):
-            scores = jnp.where((ids[:, None] == pool.ids) & (ids[:, None] >= 0), -jnp.inf, scores)
-    return scores
+    kind = jnp.promote_types(rows.anchors.dtype, pool.rows.dtype)
+    pulled = jnp.matmul(masses.astype(kind), pool.rows, preferred_element_type=jnp.float32)
+    anchors = jnp.where(missing, 0.0, -pulled / (fit.total * temperature))
+    towards = jnp.where(missing, 0.0, (1 - _own(rows, fit) / fit.total) / temperature)
+    inner = jnp.sum(anchors * rows.anchors.astype(jnp.float32), axis=1, keepdims=True)
+    colder = jnp.where(missing, 0.0, -(towards * jnp.where(missing, 0.0, positive) + inner) / temperature)
+    return Slopes(anchors.astype(rows.anchors.dtype), towards[:, 0], colder[:, 0])

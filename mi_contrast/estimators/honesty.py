@@ -1,11 +1,11 @@
-"""What a number may be called: the condition under which a restricted support still bounds InfoNCE, and ceilings."""
+"""What a number may be called: when a restricted support still bounds InfoNCE, and how much an estimate can read."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mi_contrast.estimators.scores import _log_mean, _mass, _present, _scores
+from mi_contrast.estimators.mass import log_mean, mass, present
 
 
 def bound_holds(
@@ -16,32 +16,32 @@ def bound_holds(
     weak:   mean of e^f over the support >= mean of e^f over the pool;
     strict: every candidate of the support has e^f above the pool's mean.
 
+    Scope. With one positive outside the pool, the value over a *whole* support of size n is at most
+    J_n = f+ - log((e^{f+} + n meanexp(pool)) / (n + 1)), itself at most InfoNCE with n negatives in the mean, exactly
+    where the weak condition holds. For k draws from the support it suffices where the support is a percentile band; for
+    other supports ask `strict`. With several positives nothing here bounds the mutual information, and n must not be
+    chosen by score. A batch is honest where the mean of value - J_n is at most 0: a share of anchors can hide a gap.
+
     Args:
       pool: f32 or bf16 [..., B, K], critic values of each anchor with every candidate; the positive in neither set.
       weights: bool or weights >= 0 [..., B, K], the support.
       where: bool or weights >= 0 [..., B, K], the pool's valid candidates; default all.
       strict: ask the strict condition.
     Returns:
-      bool [..., B]; True where the support is empty (the value is then 0 nats).
-    Scope: with one positive outside the pool, the value over a *whole* support of size n is at most
-      J_n = f+ - log((e^{f+} + n meanexp(pool)) / (n + 1)), itself at most InfoNCE with n negatives in the mean, exactly where
-      the weak condition holds. For k draws from the support it suffices where the support is a percentile band; for other
-      supports ask `strict`. With several positives nothing here bounds the mutual information, and n must not be chosen by
-      score. A batch is honest where the mean of value - J_n is at most 0; a share of anchors can hide a negative gap.
+      bool [..., B]; True where the support is empty (the value is then 0 nats), False where a counted score is NaN.
     Source: Wu et al. 2021, theorem 1 (strict); the weak form follows from second-order dominance of percentile bands.
 
     >>> f = jnp.log(jnp.array([[1.0, 2.0, 3.0, 10.0]]))
     >>> bound_holds(f, jnp.array([[0, 0, 1, 0]])), bound_holds(f, jnp.array([[0, 0, 0, 1]]))
     (Array([False], dtype=bool), Array([ True], dtype=bool))
     """
-    pool = _scores(pool)
-    here, _ = _present(pool, weights)
-    average = _log_mean(_mass(pool, where))
-    support = _mass(pool, weights)
+    pool = jnp.asarray(pool).astype(jnp.float32)
+    inside, _ = present(pool, weights)
+    average, support = log_mean(mass(pool, where)), mass(pool, weights)
     if strict:
-        holds = jnp.min(jnp.where(here, pool, jnp.inf), axis=-1, initial=jnp.inf) > average
+        holds = jnp.min(jnp.where(inside, pool, jnp.inf), axis=-1, initial=jnp.inf) > average
     else:
-        holds = _log_mean(support) >= average
+        holds = log_mean(support) >= average
     return holds | (support.size == 0)
 
 

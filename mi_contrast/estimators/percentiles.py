@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,20 +28,27 @@ def check_band(lower: Percentile, upper: Percentile) -> None:
         raise UserError(f"band [{edges[0]}, {edges[1]}) holds nothing", fix="give lower < upper, 0 being least similar")
 
 
+def not_a_number(*percentiles: Percentile) -> Float[Array, "..."]:
+    """NaN where any percentile is, else 0: what is added so that a bad schedule is never read as a good number."""
+    bad = [jnp.isnan(jnp.asarray(p, jnp.float32)) for p in percentiles]
+    return jnp.where(functools.reduce(jnp.logical_or, bad), jnp.nan, 0.0)
+
+
 def millionths(percentile: Percentile) -> Int[Array, "..."]:
-    """P = round(10^6 p), int32, kept within [0, 10^6]; a traced or device array is read in float32, a host number in float64."""
+    """P = round(10^6 p), int32, kept within [0, 10^6]. Device arrays are read in float32, host numbers in float64."""
     if isinstance(percentile, jax.Array):
         rounded = jnp.round(percentile.astype(jnp.float32) * 1e6)
     else:
         rounded = jnp.asarray(np.round(np.asarray(percentile, np.float64) * 1e6), jnp.float32)
-    return jnp.clip(rounded, 0, 1e6).astype(jnp.int32)
+    return jnp.clip(jnp.nan_to_num(rounded), 0, 1e6).astype(jnp.int32)
 
 
 def rank(millionths: Int[Array, "..."] | int, count: Int[Array, "..."] | int) -> Int[Array, "..."]:
     """The rank r = floor((n P + 500,000) / 10^6) that a percentile of P millionths stands for among n.
 
     In int32 throughout, exact to n = 2^31 - 1, where float32 and float64 both miss by one in places:
-    q, s = divmod(n, 1000); a, b = divmod(P, 1000); u, v = divmod(b q, 1000); r = a q + u + (1000 v + P s + 500,000) // 10^6.
+    q, s = divmod(n, 1000); a, b = divmod(P, 1000); u, v = divmod(b q, 1000);
+    r = a q + u + (1000 v + P s + 500,000) // 10^6.
 
     Args:
       millionths: P, int32 [...], 0 to 10^6; 0 = least similar.

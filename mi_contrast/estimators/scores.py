@@ -1,74 +1,23 @@
-"""Nats from scores, per anchor: one core, *reduce over positives minus log-mean-exp over candidates*, and its named forms.
+"""Nats from scores, per anchor: one core, *reduce over positives minus log-mean-exp over candidates*, and its forms.
 
-Scores are critic values f = similarity / temperature, float32 or bfloat16 in, float32 out. Larger means more information;
-a training loss is minus the mean of these. With P the positives, C the candidates (P belongs to C), |.| sums of weights:
+Scores are critic values f = similarity / temperature, float32 or bfloat16 in, float32 out. Larger means more; a
+training loss is minus the mean of these. With P the positives, C the candidates (P belongs to C), |.| sums of weights:
 
     value = reduce_P(f) - log( (1/|C|) sum_C e^f ),   reduce_P = log-mean-exp over P, or the mean over P
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from mi_contrast.core.errors import unknown
-from mi_contrast.estimators.percentiles import Percentile, check_band, millionths, rank
+from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.estimators.mass import Mass, join, log_mean, mass, present
+from mi_contrast.estimators.percentiles import Percentile, check_band, millionths, not_a_number, rank
 from mi_contrast.estimators.selection import census, select, weigh
 
 REDUCTIONS = ("logsumexp", "mean")
-
-
-class Mass(NamedTuple):
-    """A weighted set of scores, summed up: log of sum w e^f (-inf when empty), and the sum of w. Both float32 [...]."""
-
-    log_sum: Float[Array, "..."]
-    size: Float[Array, "..."]
-
-
-def _scores(scores: Float[Array, "..."]) -> Float[Array, "..."]:
-    return jnp.asarray(scores).astype(jnp.float32)
-
-
-def _present(scores: Array, weights: Array | None) -> tuple[Array, Array]:
-    """Which candidates count at all, and their weights, 0 where not."""
-    here = scores != -jnp.inf
-    if weights is None:
-        return here, here.astype(jnp.float32)
-    weights = jnp.broadcast_to(jnp.asarray(weights).astype(jnp.float32), scores.shape)
-    here &= weights != 0
-    return here, jnp.where(here, weights, 0.0)
-
-
-def _mass(scores: Array, weights: Array | None) -> Mass:
-    """Sums over the last axis; a candidate at -inf or of weight 0 is in neither; gradients are finite when empty."""
-    here, weights = _present(scores, weights)
-    safe = jnp.where(here, scores, -jnp.inf)
-    top = lax.stop_gradient(jnp.max(safe, axis=-1, initial=-jnp.inf))
-    top = jnp.where(jnp.isfinite(top), top, 0.0)
-    total = jnp.sum(jnp.where(here, weights * jnp.exp(jnp.where(here, scores, 0.0) - top[..., None]), 0.0), axis=-1)
-    return Mass(_log(total) + top, jnp.sum(weights, axis=-1))
-
-
-def _log(x: Array) -> Array:
-    """log x, and -inf with zero gradient at 0."""
-    return jnp.where(x == 0, -jnp.inf, jnp.log(jnp.where(x == 0, 1.0, x)))
-
-
-def _join(a: Mass, b: Mass) -> Mass:
-    """The mass of both sets together."""
-    top = lax.stop_gradient(jnp.maximum(a.log_sum, b.log_sum))
-    top = jnp.where(jnp.isfinite(top), top, 0.0)
-    exp = lambda x: jnp.where(x == -jnp.inf, 0.0, jnp.exp(jnp.where(x == -jnp.inf, 0.0, x) - top))  # noqa: E731
-    return Mass(_log(exp(a.log_sum) + exp(b.log_sum)) + top, a.size + b.size)
-
-
-def _log_mean(mass: Mass) -> Array:
-    """log-mean-exp, 0 for an empty set."""
-    some = mass.size != 0
-    return jnp.where(some, jnp.where(some, mass.log_sum, 0.0) - jnp.log(jnp.where(some, mass.size, 1.0)), 0.0)
 
 
 def contrastive(
@@ -88,7 +37,8 @@ def contrastive(
       candidates: bool or weights >= 0 [..., B, C], who is a candidate; contains the positives unless decoupled.
       reduce: 'logsumexp' (log-mean-exp over the positives) or 'mean' (their weighted mean).
     Returns:
-      nats, f32 [..., B]; 0 with zero gradient where there is no positive or no candidate; NaN where a counted score is NaN.
+      nats, f32 [..., B]; 0 with zero gradient where there is no positive or no candidate; NaN where a score that counts
+      is NaN.
     Raises:
       UserError: an unknown `reduce`.
 
@@ -99,24 +49,34 @@ def contrastive(
     """
     if reduce not in REDUCTIONS:
         raise unknown("reduce", reduce, REDUCTIONS)
-    scores = _scores(scores)
-    of_candidates = _mass(scores, candidates)
-    here, weights = _present(scores, positives)
+    scores = jnp.asarray(scores).astype(jnp.float32)
+    among = mass(scores, candidates)
+    here, weights = present(scores, positives)
     size = jnp.sum(weights, axis=-1)
     if reduce == "mean":
-        reduced = jnp.sum(jnp.where(here, weights * jnp.where(here, scores, 0.0), 0.0), axis=-1)
-        reduced = reduced / jnp.where(size == 0, 1.0, size)
+        total = jnp.sum(jnp.where(here, weights * jnp.where(here, scores, 0.0), 0.0), axis=-1)
+        reduced = total / jnp.where(size == 0, 1.0, size)
     else:
-        reduced = _log_mean(_mass(scores, positives))
-    return jnp.where((size == 0) | (of_candidates.size == 0), 0.0, reduced - _log_mean(of_candidates))
+        reduced = log_mean(mass(scores, positives))
+    return jnp.where((size == 0) | (among.size == 0), 0.0, reduced - log_mean(among))
 
 
 def _one_positive(positive: Array, pool: Array, weights: Array | None) -> Array:
     """f+ - log((e^{f+} + sum_S w e^f) / (1 + |S|)): the core with one positive, without joining the arrays."""
-    positive, pool = _scores(positive), _scores(pool)
-    candidates = _join(Mass(positive, jnp.ones_like(positive)), _mass(pool, weights))
+    positive, pool = _scores(positive, pool)
+    candidates = join(Mass(positive, jnp.ones_like(positive)), mass(pool, weights))
     missing = positive == -jnp.inf
-    return jnp.where(missing, 0.0, jnp.where(missing, 0.0, positive) - _log_mean(candidates))
+    return jnp.where(missing, 0.0, jnp.where(missing, 0.0, positive) - log_mean(candidates))
+
+
+def _scores(positive: Array, pool: Array) -> tuple[Array, Array]:
+    """Both in float32; refuses shapes that would be broadcast into something never meant."""
+    positive, pool = jnp.asarray(positive), jnp.asarray(pool)
+    if positive.shape != pool.shape[:-1]:
+        raise UserError(
+            f"positive {positive.shape} and pool {pool.shape} do not fit", fix="give [..., B] and [..., B, K]"
+        )
+    return positive.astype(jnp.float32), pool.astype(jnp.float32)
 
 
 def info_nce(
@@ -131,7 +91,7 @@ def info_nce(
       pool: f32 or bf16 [..., B, K], critic values of each anchor with every candidate, the positive not among them.
       where: bool or weights >= 0 [..., B, K], valid candidates; default all.
     Returns:
-      nats, f32 [..., B], at most log(n + 1); in the mean a lower bound on the mutual information for independent candidates.
+      nats, f32 [..., B], at most log(n + 1); in the mean a lower bound on I where candidates are independent draws.
     Source: van den Oord et al. 2018; the form with the positive inside, as Wu et al. 2020 and 2021 have it.
 
     >>> bool(jnp.allclose(info_nce(jnp.log(jnp.array([6.0])), jnp.log(jnp.array([[1.0, 2.0]]))), jnp.log(6 / 3)))
@@ -145,7 +105,7 @@ def ball(
 ) -> Float[Array, "... B"]:
     """Ball discrimination: InfoNCE against the closest (1 - lower) of the pool.
 
-    value = f+ - log((e^{f+} + sum_{j in S} e^{f_j}) / (n + 1)), S = candidates whose similarity rank is at least lower's.
+    value = f+ - log((e^{f+} + sum_{j in S} e^{f_j}) / (n + 1)), S = candidates of similarity rank `lower` or more.
 
     Args:
       positive: f32 or bf16 [..., B], critic value of each anchor with its positive (similarity / temperature).
@@ -153,7 +113,7 @@ def ball(
       lower: percentile in [0, 1), 0 = least similar; may be traced; one for all or [..., B].
       where: bool or weights >= 0 [..., B, K], valid candidates; default all.
     Returns:
-      nats, f32 [..., B], at most log(n + 1) and at most InfoNCE over the same pool, in the mean over draws of equal size.
+      nats, f32 [..., B], at most log(n + 1), and at most InfoNCE with as many draws from the whole pool, in the mean.
     Raises:
       UserError: a concrete `lower` outside [0, 1).
     Source: Wu et al. 2020 (ball discrimination); value, ranks and ties as the package defines them.
@@ -175,7 +135,7 @@ def ring(
 ) -> Float[Array, "... B"]:
     """Ring discrimination: InfoNCE against a percentile band of the pool.
 
-    value = f+ - log((e^{f+} + sum_{j in S} e^{f_j}) / (n + 1)), S = candidates whose similarity rank lies in [lower, upper).
+    value = f+ - log((e^{f+} + sum_{j in S} e^{f_j}) / (n + 1)), S = candidates of similarity rank in [lower, upper).
 
     Args:
       positive: f32 or bf16 [..., B], critic value of each anchor with its positive (similarity / temperature).
@@ -216,7 +176,8 @@ def cave(
       where: bool or weights >= 0 [..., B, K], valid candidates; default all.
       reduce: 'logsumexp' or 'mean', over the positives.
     Returns:
-      nats, f32 [..., B], at most log(|C| / |P|). Not a bound on I: positives picked by score read above 0 on independent data.
+      nats, f32 [..., B], at most log(|C| / |P|). No bound on I: positives picked by score read above 0 on independent
+      data.
     Raises:
       UserError: concrete percentiles outside [0, 1] or lower >= upper; an unknown `reduce`.
     Source: Wu et al. 2020; value, ranks and ties as the package defines them.
@@ -226,7 +187,7 @@ def cave(
     True
     """
     check_band(lower, upper)
-    positive, pool = _scores(positive), _scores(pool)
+    positive, pool = _scores(positive, pool)
     close = rank_weights(pool, lower, 1.0, where=where)
     above = close - rank_weights(pool, lower, upper, where=where)
     one = jnp.ones_like(positive)[..., None]
@@ -239,17 +200,18 @@ def cave(
 def rank_weights(
     pool: Float[Array, "... B K"], lower: Percentile, upper: Percentile, *, where: Array | None = None
 ) -> Float[Array, "... B K"]:
-    """Weights of the candidates whose similarity rank lies in [lower, upper): 1 inside, 0 outside, shared by ties at an edge.
+    """Weights of the candidates of similarity rank in [lower, upper): 1 inside, 0 outside, shared by ties at an edge.
 
-    With n valid candidates the band holds r(upper) - r(lower) of them, r(p) = floor((n P + 500,000) / 10^6), P = round(10^6 p);
-    t tied candidates of which s belong inside weigh s / t each, so the weights sum to the band's size and nothing depends
-    on the pool's order. -0 and +0 tie, and numbers below the smallest normal float32 count as 0. No gradient.
+    With n valid candidates the band holds r(upper) - r(lower) of them, r(p) = floor((n P + 500,000) / 10^6) and
+    P = round(10^6 p); t tied candidates of which s belong inside weigh s / t each, so the weights sum to the band's
+    size and nothing depends on the pool's order. -0 and +0 tie (subnormal numbers too, where the device flushes them).
+    No gradient.
 
     Args:
       pool: f32 or bf16 [..., B, K], scores; -inf is no candidate.
       lower, upper: percentiles in [0, 1], lower < upper; 0 = least similar. May be traced; one for all or [..., B].
-      where: bool or weights >= 0 [..., B, K], default all. Candidates of positive weight are ranked, each counted once;
-        the weight returned is theirs times the band's.
+      where: bool or weights >= 0 [..., B, K], default all. Candidates of positive weight are ranked, each counted
+        once; the weight returned is theirs times the band's.
     Returns:
       f32 [..., B, K]; NaN for an anchor that has a NaN among its valid scores.
     Raises:
@@ -260,16 +222,13 @@ def rank_weights(
     Array([[0. , 0.5, 0.5, 1. ]], dtype=float32)
     """
     check_band(lower, upper)
-    pool = lax.stop_gradient(_scores(pool))
-    here, weights = _present(pool, None if where is None else lax.stop_gradient(where))
-    shape = pool.shape
-    rows = jnp.where(here, pool, -jnp.inf).reshape(-1, shape[-1])
-    edge = lambda p: jnp.broadcast_to(millionths(p), shape[:-1]).reshape(-1)  # noqa: E731
-
-    def of_rows(rows: Array, low: Array, high: Array) -> Array:
-        found = census(rows)
-        low, high = rank(low, found.count), rank(high, found.count)
-        return weigh(rows, select(rows, low, jnp.maximum(low, high), found))
-
-    inside = of_rows(rows, edge(lower), edge(upper)).reshape(shape)
-    return jnp.where(jnp.any(jnp.isnan(rows), axis=-1).reshape(shape[:-1])[..., None], jnp.nan, inside * weights)
+    pool = lax.stop_gradient(jnp.asarray(pool).astype(jnp.float32))
+    here, weights = present(pool, None if where is None else lax.stop_gradient(where))
+    rows = jnp.where(here, pool, -jnp.inf).reshape(-1, pool.shape[-1])
+    low, high = (jnp.broadcast_to(millionths(p), pool.shape[:-1]).reshape(-1) for p in (lower, upper))
+    found = census(rows)
+    low, high = rank(low, found.size), rank(high, found.size)
+    inside = weigh(rows, select(rows, low, jnp.maximum(low, high), found))
+    inside = jnp.where(found.has_nan[:, None], jnp.nan, inside).reshape(pool.shape)
+    bad = lax.stop_gradient(not_a_number(lower, upper))[..., None]
+    return jnp.where(here, inside * weights, 0.0) + bad

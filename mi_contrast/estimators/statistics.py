@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.estimators import embeddings
 from mi_contrast.estimators.blocks import over_rows
+from mi_contrast.estimators.embeddings import Rows, alike, block_size, gather, products
+from mi_contrast.estimators.mass import log_mean, mass
 from mi_contrast.estimators.percentiles import rank
-from mi_contrast.estimators.scores import _log_mean, _mass
 from mi_contrast.estimators.selection import census, select, weigh
 from mi_contrast.estimators.supports import Support
 
+Labels = dict[str, Int[Array, "..."]]
+
 
 class Match(NamedTuple):
-    """Weights inside the support, float32 [B]: of candidates whose label equals the anchor's, and of those both labels known.
-
-    A fraction over anchors is sum(same) / sum(known).
+    """Weight inside the support, float32 [B], of candidates whose label is known as the anchor's is, and of those whose
+    label is the same. Over anchors a share is sum(same) / sum(known).
     """
 
     same: Float[Array, " B"]
@@ -30,7 +31,7 @@ class Match(NamedTuple):
 
 class Statistics(NamedTuple):
     """Of each anchor, float32 [B]: size of the support and of the valid pool, log mean e^f over each (0 where empty),
-    whether the weak bound condition holds, and the labels' matches by name.
+    whether the weak bound condition holds (`bound_holds`), and the labels' matches by name.
     """
 
     size: Float[Array, " B"]
@@ -53,10 +54,10 @@ def contrast_statistics(
     labels: Mapping[str, tuple[Int[Array, " B"], Int[Array, " K"]]] | None = None,
     block: int | None = None,
 ) -> Statistics:
-    """What the support of `contrast` holds, on the same inputs; the positive is in neither support nor pool. No gradient.
+    """What the support of `contrast` holds, on the same inputs; the positive is in neither support nor pool.
 
     Args:
-      anchors, pool, support, temperature, valid, anchor_ids, pool_ids, block: as for `contrast`.
+      anchors, pool, support, temperature, valid, anchor_ids, pool_ids, block: as for `contrast`; no gradient.
       labels: by name, int32 labels of the anchors [B] and of the pool [K]; -1 is unknown and counts nowhere.
     Returns:
       Statistics.
@@ -73,30 +74,29 @@ def contrast_statistics(
     for name, (own, theirs) in (labels or {}).items():
         if own.shape != anchors.shape[:1] or theirs.shape != pool.shape[:1]:
             raise UserError(f"labels {name!r} {own.shape} and {theirs.shape} do not fit", fix="give [B] and [K]")
-    rows, candidates = embeddings._gather(anchors, anchors, pool, support, temperature, valid, anchor_ids, pool_ids)
-    own = {name: pair[0] for name, pair in (labels or {}).items()}
-    theirs = {name: pair[1] for name, pair in (labels or {}).items()}
-    rows, own, candidates, theirs = embeddings._alike((rows, own, candidates, theirs))
-    function = functools.partial(_block, pool=candidates, theirs=theirs)
-    return over_rows(function, (rows, own), embeddings._block_size(block, rows, candidates))
+    anchors, pool = lax.stop_gradient((anchors, pool))
+    rows, candidates = gather(anchors, anchors, pool, support, temperature, valid, anchor_ids, pool_ids)
+    of_anchors = {name: jnp.asarray(own) for name, (own, _) in (labels or {}).items()}
+    of_pool = {name: jnp.asarray(theirs) for name, (_, theirs) in (labels or {}).items()}
+    rows, of_anchors, candidates, of_pool = alike((rows, of_anchors, candidates, of_pool))
+
+    def of_block(part: tuple[Rows, Labels]) -> Statistics:
+        rows, labels = part
+        inner = products(rows, candidates)
+        scores, weights = inner / rows.temperature[:, None], (inner != -jnp.inf).astype(jnp.float32)
+        if rows.edges is not None:
+            found = census(inner)
+            lower, upper = rank(rows.edges[0], found.size), rank(rows.edges[1], found.size)
+            weights = weigh(inner, select(inner, lower, jnp.maximum(lower, upper), found))
+        inside, whole = mass(scores, weights), mass(scores, None)
+        holds = (log_mean(inside) >= log_mean(whole)) | (inside.size == 0)
+        matches = {name: _match(weights, own, of_pool[name]) for name, own in labels.items()}
+        return Statistics(inside.size, whole.size, log_mean(inside), log_mean(whole), holds, matches)
+
+    return over_rows(of_block, (rows, of_anchors), block_size(block, rows, candidates))
 
 
-def _block(rows: Any, *, pool: embeddings.Pool, theirs: dict[str, Array]) -> Statistics:
-    rows, own = rows
-    products = embeddings._products(rows, pool)
-    scores = products / rows.temperature[:, None]
-    found = census(products)
-    whole = _mass(scores, None)
-    weights = (products != -jnp.inf).astype(jnp.float32)
-    if rows.edges is not None:
-        lower, upper = rank(rows.edges[0], found.count), rank(rows.edges[1], found.count)
-        weights = weigh(products, select(products, lower, jnp.maximum(lower, upper), found))
-    inside = _mass(scores, weights)
-    matches = {}
-    for name, label in own.items():
-        known = (label[:, None] >= 0) & (theirs[name] >= 0)
-        same = known & (label[:, None] == theirs[name])
-        matches[name] = Match(jnp.sum(weights * same, axis=1), jnp.sum(weights * known, axis=1))
-    gap = _log_mean(inside) - _log_mean(whole)
-    holds = (gap >= 0) | (inside.size == 0)
-    return Statistics(inside.size, whole.size, _log_mean(inside), _log_mean(whole), holds, matches)
+def _match(weights: Float[Array, "B K"], own: Int[Array, " B"], theirs: Int[Array, " K"]) -> Match:
+    known = (own[:, None] >= 0) & (theirs >= 0)
+    same = known & (own[:, None] == theirs)
+    return Match(*(jnp.sum(jnp.where(counted, weights, 0.0), axis=1) for counted in (same, known)))

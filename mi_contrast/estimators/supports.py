@@ -1,4 +1,4 @@
-"""Supports (which candidates an anchor is scored against) and forms (how): plain frozen values, pytrees of their fields."""
+"""Supports (which candidates an anchor meets) and forms (how it is scored): frozen values, pytrees of their fields."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 
+from mi_contrast.core.errors import unknown
 from mi_contrast.estimators.percentiles import Percentile, check_band
 
 
@@ -23,7 +24,7 @@ class All:
 @_pytree
 @dataclasses.dataclass(frozen=True)
 class Ball:
-    """Candidates from percentile `lower` up: the closest (1 - lower). Float or traced, for all or [B]."""
+    """Candidates from percentile `lower` up: the closest (1 - lower). Float or traced, one for all or [B]."""
 
     lower: Percentile
 
@@ -31,7 +32,7 @@ class Ball:
 @_pytree
 @dataclasses.dataclass(frozen=True)
 class Ring:
-    """Candidates in the percentile band [lower, upper), 0 = least similar. Floats or traced, for all or [B]."""
+    """Candidates in the percentile band [lower, upper), 0 = least similar. Floats or traced, one for all or [B]."""
 
     lower: Percentile
     upper: Percentile
@@ -44,14 +45,16 @@ class Softmax:
 
 
 Support = All | Ball | Ring
+SOFTMAX = Softmax()
 
 
 def edges(support: Support) -> tuple[Percentile, Percentile] | None:
     """The support's percentile band (lower, upper), or None where it is the whole pool.
 
     Raises:
-      UserError: concrete percentiles that are outside [0, 1] or hold nothing.
+      UserError: no support, or concrete percentiles that are outside [0, 1] or hold nothing.
     """
+    band: tuple[Percentile, Percentile]
     match support:
         case All():
             return None
@@ -59,5 +62,7 @@ def edges(support: Support) -> tuple[Percentile, Percentile] | None:
             band = lower, 1.0
         case Ring(lower, upper):
             band = lower, upper
+        case _:
+            raise unknown("support", support, ("All()", "Ball(lower)", "Ring(lower, upper)"))
     check_band(*band)
     return band
