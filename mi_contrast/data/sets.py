@@ -44,10 +44,10 @@ def load(
     where = records.default_data_dir() if data_dir is None else epath.Path(data_dir).expanduser()
     if name == "moving_digits":
         return moving_digits.load(split, data_dir=where, size=size, options=options)
-    if options:
-        raise UserError(
-            f"{name} takes no data.options, but has {', '.join(options)}", fix="give --config.data.options={}"
-        )
     if name.startswith("folder:"):
-        return folders.load(Path(name.removeprefix("folder:")).expanduser(), split, size=size)
-    return records.load(name, split, data_dir=where, size=size)
+        images = folders.load(Path(name.removeprefix("folder:")).expanduser(), split, size=size)
+    else:
+        images = records.load(name, split, data_dir=where, size=size)
+    if options:  # after the name: a wrong name is the likelier mistake
+        raise UserError(f"{name} takes no data.options, but has {', '.join(options)}", fix="they are moving_digits' own")
+    return images

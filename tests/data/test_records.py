@@ -156,6 +156,8 @@ def test_a_wrong_name_is_one_line(made, name, split, said):
 def test_options_belong_to_the_embedded_set(made):
     with pytest.raises(UserError, match=r"tiny_set takes no data.options, but has length"):
         sets.load("tiny_set", "train", data_dir=made, options={"length": 3})
+    with pytest.raises(UserError, match="did you mean .tiny_set."):
+        sets.load("tiny_sett", "train", data_dir=made, options={"length": 3})
 
 
 def test_a_set_that_is_not_there_has_its_command(tmp_path, monkeypatch):
