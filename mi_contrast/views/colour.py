@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 
+import dm_pix
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -79,4 +80,4 @@ def jitter(image: Image, factors: Float[Array, " 4"], order: Int[Array, " 4"]) -
 
 def solarize(image: Image, threshold: Scalar) -> Image:
     """Values at or above the threshold are inverted."""
-    return jnp.where(image < threshold, image, 1.0 - image)
+    return dm_pix.solarize(image, threshold)

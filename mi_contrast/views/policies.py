@@ -14,6 +14,7 @@ A policy of kind 'two_crops': size (pixels a side), mean and std (per channel, o
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -56,8 +57,10 @@ def crop(low: float) -> dict[str, Any]:
 
 
 def two_crops(size: int, ops: Mapping[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
-    """The policy that makes both views by the same ops, in the order in which `ops` gives them."""
-    both = {name: {**ops, "order": tuple(ops)} for name in SOURCES}
+    """The policy that makes both views by the same ops, in the order in which `ops` gives them. The two share no dict:
+    a change to one view leaves the other alone.
+    """
+    both = {name: {**copy.deepcopy(dict(ops)), "order": tuple(ops)} for name in SOURCES}
     return {"kind": "two_crops", "size": size, "mean": mean, "std": std, **both}
 
 

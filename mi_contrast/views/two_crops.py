@@ -27,7 +27,8 @@ class Views:
     """The views of a checked policy of kind `two_crops`; make one with `policies.build`.
 
     views(sources, keys) -> {'query': .., 'key': ..}: 'query' is made from the first source, 'key' from the last, each
-    with a key of its own folded from the example's.
+    with a key of its own folded from the example's. Over a mesh of several devices each makes those of its own part of
+    the batch, where the batch divides among them; the values are the same.
     """
 
     policy: Mapping[str, Any]
@@ -62,9 +63,9 @@ class Views:
           float32 [B, size, size, 3] a view. An example's views depend on its own source and key alone.
         """
         views = partial(make_views, self.policy)
-        if self.mesh is not None and self.mesh.size > 1:
+        if self.mesh is not None and self.mesh.size > 1 and len(sources) % self.mesh.size == 0:
             cut = PartitionSpec(DATA)
-            views = jax.shard_map(views, mesh=self.mesh, in_specs=(cut, cut), out_specs=cut)
+            views = jax.shard_map(views, mesh=self.mesh, in_specs=(cut, cut), out_specs=cut, check_vma=False)
         return views(sources, keys)
 
 

@@ -1,0 +1,174 @@
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mi_contrast.core.mesh import make_mesh
+from mi_contrast.views import colour, policies, two_crops
+from mi_contrast.views.blur import gaussian_blur
+from mi_contrast.views.draws import draw
+from mi_contrast.views.resampling import resample, to_lines, to_pixels
+
+SIZE = 16
+DRAWS = np.random.default_rng(0)
+SOURCES = jnp.asarray(DRAWS.integers(0, 256, (12, 2, 20, 24, 3), np.uint8))
+KEYS = jax.random.split(jax.random.key(5), 12)
+
+
+@pytest.fixture(scope="module")
+def moco():
+    return jax.jit(policies.build(policies.moco_v2(SIZE)))
+
+
+@pytest.fixture(scope="module")
+def made(moco):
+    return moco(SOURCES, KEYS)
+
+
+def test_a_key_decides_everything(moco, made):
+    again, other = moco(SOURCES, KEYS), moco(SOURCES, jax.random.split(jax.random.key(6), 12))
+    for name in made:
+        np.testing.assert_array_equal(made[name], again[name])
+        assert (np.abs(made[name] - other[name]).max(axis=(1, 2, 3)) > 0.05).all()
+
+
+def test_an_example_does_not_know_its_neighbours(moco, made):
+    order = np.random.default_rng(1).permutation(12)
+    moved = moco(SOURCES[order], KEYS[order])
+    for name in made:
+        np.testing.assert_array_equal(moved[name], made[name][order])
+
+
+def test_no_two_examples_and_no_two_views_share_a_draw(moco):
+    same = jnp.broadcast_to(SOURCES[:1, :1], SOURCES.shape)
+    rows = np.concatenate([np.asarray(view).reshape(12, -1) for view in moco(same, KEYS).values()])
+    assert len(np.unique(rows.round(4), axis=0)) == 24
+    copies = moco(same, jnp.stack([KEYS[0]] * 12))
+    assert len(np.unique(np.asarray(copies["query"]).reshape(12, -1), axis=0)) == 1  # the same key would show
+
+
+def test_query_is_of_the_first_source_and_key_of_the_last(moco):
+    out = moco(SOURCES.at[:, 0].set(0), KEYS)
+    dark = (0.0 - np.array(policies.IMAGENET_MEAN)) / np.array(policies.IMAGENET_STD)
+    np.testing.assert_allclose(out["query"], np.broadcast_to(dark, out["query"].shape), atol=1e-5)
+    assert np.abs(out["key"] - dark).max() > 1.0
+
+
+JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.3, "p": 1.0}
+EVERYTHING = {
+    "crop": policies.crop(0.2),
+    "solarize": {"threshold": 0.6, "p": 1.0},
+    "flip": 0.5,
+    "jitter": JITTER,
+    "blur": {"sigma": (0.1, 1.5), "p": 1.0},
+    "grey": 0.0,
+}
+
+
+def test_ops_are_applied_in_the_policys_order():
+    """Against the ops applied one by one, by hand."""
+    mean, std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
+    out = jax.jit(policies.build(policies.two_crops(SIZE, EVERYTHING, mean, std)))(SOURCES, KEYS)
+    draws = jax.jit(jax.vmap(lambda key: draw(EVERYTHING, key, *SOURCES.shape[2:4])))
+    crop = jax.jit(lambda source, box: resample(to_lines(source), box, SIZE))
+    rest = jax.jit(lambda x, one: gaussian_blur(colour.jitter(x, one.factors, one.order), one.sigma, 5))
+    for number, (name, source) in enumerate(two_crops.SOURCES.items()):
+        drawn = draws(jax.vmap(lambda key, n=number: jax.random.fold_in(key, n))(KEYS))
+        assert 0 < drawn.flip.sum() < 12
+        for i in range(12):
+            one = jax.tree.map(lambda x, i=i: x[i], drawn)
+            image = colour.solarize(crop(SOURCES[i, source], one.box), 0.6)
+            expected = (to_pixels(rest(image[..., ::-1] if one.flip else image, one)) - np.array(mean)) / np.array(std)
+            np.testing.assert_allclose(out[name][i], expected, atol=2e-5)
+
+
+def test_grey_before_or_after_the_jitter_shows():
+    # the hue alone: it leaves grey grey, and before the greyscale it changes the luma
+    ops = {"grey": 1.0, "jitter": {**JITTER, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}}
+    first = policies.two_crops(20, ops, (0.0,) * 3, (1.0,) * 3)
+    first["key"]["order"] = ("jitter", "grey")
+    same = jnp.broadcast_to(SOURCES[:, :1, :, :20], (12, 2, 20, 20, 3))
+    out = jax.jit(policies.build(first))(same, KEYS)
+    luma = np.asarray(same[:, 0]) @ np.array(colour.LUMA) / 255
+    np.testing.assert_allclose(out["query"], np.repeat(luma[..., None], 3, -1), atol=1e-5)
+    assert np.ptp(out["key"], axis=-1).max() < 1e-6
+    assert np.abs(out["key"][..., 0] - luma).max() > 0.05
+
+
+def test_the_accelerators_way_gives_the_same_views():
+    ops = {**EVERYTHING, "grey": 0.2, "jitter": {**JITTER, "p": 0.8}, "blur": {"sigma": (0.1, 2.0), "p": 0.5}}
+    rule = policies.two_crops(SIZE, ops, (0.0,) * 3, (1.0,) * 3)
+    draws = jax.vmap(lambda key: draw(ops, key, *SOURCES.shape[2:4]))(KEYS)
+    made = [
+        jax.jit(partial(way, rule, rule["query"]))(SOURCES[:, 0], draws)
+        for way in (two_crops.one_by_one, two_crops.all_at_once)
+    ]
+    np.testing.assert_allclose(*made, atol=3e-5)
+
+
+def test_with_and_without_jit(made):
+    bare = policies.build(policies.moco_v2(SIZE))(SOURCES, KEYS)
+    for name in made:
+        np.testing.assert_allclose(bare[name], made[name], atol=1e-5)
+
+
+def test_values_stay_in_the_range_of_an_image():
+    rule = policies.simclr(SIZE)
+    for view in jax.jit(policies.build(rule))(SOURCES, KEYS).values():
+        assert view.dtype == jnp.float32 and view.shape == (12, SIZE, SIZE, 3)
+        assert np.min(view) >= -1e-6 and np.max(view) <= 1 + 1e-6
+        assert np.std(view) > 0.05
+
+
+def test_without_ops_a_view_is_its_source():
+    nothing = policies.two_crops(20, {}, (0.0,) * 3, (1.0,) * 3)
+    square = SOURCES[:, :, :, :20]
+    out = policies.build(nothing)(square, KEYS)
+    np.testing.assert_allclose(out["query"], square[:, 0] / 255.0, atol=1e-6)
+    np.testing.assert_allclose(out["key"], square[:, 1] / 255.0, atol=1e-6)
+
+
+def test_the_two_views_may_have_ops_of_their_own():
+    rule = policies.simclr(SIZE)
+    rule["key"] = {"solarize": dict(threshold=0.5, p=1.0), "order": ("solarize",)}
+    out = jax.jit(policies.build(rule))(SOURCES[:, :, :16, :16], KEYS)
+    source = SOURCES[:, 1, :16, :16] / 255.0
+    np.testing.assert_allclose(out["key"], np.where(source < 0.5, source, 1 - source), atol=1e-6)
+
+
+def test_a_mesh_of_one_device_changes_nothing(made):
+    views = policies.build(policies.moco_v2(SIZE), make_mesh())
+    out = jax.jit(views)(SOURCES, KEYS)
+    np.testing.assert_allclose(out["query"], made["query"], atol=1e-6)
+
+
+EIGHT = """
+import jax, jax.numpy as jnp, numpy as np, re
+from mi_contrast.core.mesh import along_batch, make_mesh
+from mi_contrast.views import policies
+mesh, rule = make_mesh(), policies.simclr(16)
+assert mesh.size == 8
+sources = jnp.asarray(np.random.default_rng(0).integers(0, 256, (16, 1, 20, 20, 3), np.uint8))
+keys = jax.random.split(jax.random.key(5), 16)
+alone = jax.jit(policies.build(rule))(sources, keys)
+cut = jax.device_put((sources, keys), along_batch(mesh))
+made = jax.jit(policies.build(rule, mesh)).lower(*cut).compile()
+assert not re.search("all-gather|all-reduce|collective-permute|all-to-all", made.as_text())
+for name, view in made(*cut).items():
+    np.testing.assert_array_equal(view, alone[name])
+uneven = jax.jit(policies.build(rule, mesh))(sources[:12], keys[:12])
+np.testing.assert_array_equal(uneven["key"], alone["key"][:12])
+"""
+
+
+@pytest.mark.slow
+def test_eight_devices_make_the_same_views_and_say_nothing_to_each_other():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    root = str(Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", EIGHT], check=True, cwd=root, env=environment, timeout=300)
