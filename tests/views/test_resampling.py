@@ -1,7 +1,6 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -79,20 +78,16 @@ def test_the_whole_image_at_its_own_size_is_itself():
     np.testing.assert_array_equal(ours(pixels, (0, 0, 32, 32), 32, True, True), pixels[:, ::-1])
 
 
+@partial(jax.jit, static_argnums=(0, 1))
+def both(size, out, start, length):
+    return matrix(size, out, start, length), taps(size, out, start, length)
+
+
 @pytest.mark.parametrize("size, out", [(32, 32), (256, 224), (375, 64), (20, 96)])
 def test_taps_are_the_matrix(size, out):
     for start, length in ((0, size), (size // 3, size // 2), (size - 3, 3)):
-        full = np.asarray(matrix(size, out, start, length))
-        column, weight = (np.asarray(a) for a in taps(size, out, start, length))
+        full, (column, weight) = jax.tree.map(np.asarray, both(size, out, start, length))
         scattered = np.zeros_like(full)
         np.add.at(scattered, (np.arange(out)[:, None], column), weight)
         np.testing.assert_allclose(scattered, full, atol=1e-6)
         np.testing.assert_allclose(full.sum(1), 1.0, atol=1e-6)
-
-
-def test_the_box_may_be_traced():
-    image = to_lines(jnp.asarray(np.random.default_rng(5).random((24, 24, 3), np.float32)))
-    boxes = jnp.array([[0, 0, 24, 24], [3, 5, 10, 12], [20, 1, 4, 23]], jnp.float32)
-    together = jax.jit(jax.vmap(lambda box: resample(image, box, 16)))(boxes)
-    for made, box in zip(together, boxes, strict=True):
-        np.testing.assert_allclose(made, resample(image, box, 16), atol=1e-6)
