@@ -105,7 +105,7 @@ def contrast(
     rows, candidates = gather(anchors, positives, pool, support, temperature, valid, anchor_ids, pool_ids)
     if not pool_gradient:
         candidates = candidates._replace(rows=lax.stop_gradient(candidates.rows))
-    return _nats(block_size(block, rows, candidates), pool_gradient, rows, candidates)
+    return _compiled(block_size(block, rows, candidates), pool_gradient, rows, candidates)
 
 
 def gather(
@@ -202,6 +202,7 @@ def _nats_backward(block: int, pool_gradient: bool, residuals: Any, g: Array) ->
 
 
 _nats.defvjp(_nats_forward, _nats_backward)
+_compiled = jax.jit(_nats, static_argnums=(0, 1))  # one program a shape, outside of jit too
 
 
 def _fit(rows: Rows, pool: Pool) -> tuple[Float[Array, "B 1"], Fit, Float[Array, "B K"]]:

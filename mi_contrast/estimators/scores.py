@@ -8,6 +8,9 @@ training loss is minus the mean of these. With P the positives, C the candidates
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -49,6 +52,11 @@ def contrastive(
     """
     if reduce not in REDUCTIONS:
         raise unknown("reduce", reduce, REDUCTIONS)
+    return _contrastive(scores, positives, candidates, reduce)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _contrastive(scores: Array, positives: Array, candidates: Array, reduce: str) -> Array:
     scores = jnp.asarray(scores).astype(jnp.float32)
     among = mass(scores, candidates)
     here, weights = present(scores, positives)
@@ -61,9 +69,9 @@ def contrastive(
     return jnp.where((size == 0) | (among.size == 0), 0.0, reduced - log_mean(among))
 
 
+@jax.jit
 def _one_positive(positive: Array, pool: Array, weights: Array | None) -> Array:
     """f+ - log((e^{f+} + sum_S w e^f) / (1 + |S|)): the core with one positive, without joining the arrays."""
-    positive, pool = _scores(positive, pool)
     candidates = join(Mass(positive, jnp.ones_like(positive)), mass(pool, weights))
     missing = positive == -jnp.inf
     return jnp.where(missing, 0.0, jnp.where(missing, 0.0, positive) - log_mean(candidates))
@@ -97,7 +105,7 @@ def info_nce(
     >>> bool(jnp.allclose(info_nce(jnp.log(jnp.array([6.0])), jnp.log(jnp.array([[1.0, 2.0]]))), jnp.log(6 / 3)))
     True
     """
-    return _one_positive(positive, pool, where)
+    return _one_positive(*_scores(positive, pool), where)
 
 
 def ball(
@@ -152,6 +160,7 @@ def ring(
     >>> bool(jnp.allclose(ring(jnp.log(jnp.array([6.0])), f, 0.25, 0.75), jnp.log(6 * 3 / (6 + 2 + 3))))
     True
     """
+    positive, pool = _scores(positive, pool)
     return _one_positive(positive, pool, rank_weights(pool, lower, upper, where=where))
 
 
@@ -222,13 +231,18 @@ def rank_weights(
     Array([[0. , 0.5, 0.5, 1. ]], dtype=float32)
     """
     check_band(lower, upper)
-    pool = lax.stop_gradient(jnp.asarray(pool).astype(jnp.float32))
-    here, weights = present(pool, None if where is None else lax.stop_gradient(where))
+    pool, where, bad = lax.stop_gradient((jnp.asarray(pool), where, not_a_number(lower, upper)))
+    return _rank_weights(pool, millionths(lower), millionths(upper), where) + bad[..., None]
+
+
+@jax.jit
+def _rank_weights(pool: Array, lower: Array, upper: Array, where: Array | None) -> Array:
+    pool = pool.astype(jnp.float32)
+    here, weights = present(pool, where)
     rows = jnp.where(here, pool, -jnp.inf).reshape(-1, pool.shape[-1])
-    low, high = (jnp.broadcast_to(millionths(p), pool.shape[:-1]).reshape(-1) for p in (lower, upper))
+    low, high = (jnp.broadcast_to(p, pool.shape[:-1]).reshape(-1) for p in (lower, upper))
     found = census(rows)
     low, high = rank(low, found.size), rank(high, found.size)
     inside = weigh(rows, select(rows, low, jnp.maximum(low, high), found))
     inside = jnp.where(found.has_nan[:, None], jnp.nan, inside).reshape(pool.shape)
-    bad = lax.stop_gradient(not_a_number(lower, upper))[..., None]
-    return jnp.where(here, inside * weights, 0.0) + bad
+    return jnp.where(here, inside * weights, 0.0)

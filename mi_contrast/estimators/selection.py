@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
@@ -101,6 +102,7 @@ def weigh(scores: Float[Array, "R K"], band: Band) -> Float[Array, "R K"]:
     return jnp.where((scores > band.lower) & (scores < band.upper), 1.0, edge)
 
 
+@jax.jit
 def select(
     scores: Float[Array, "R K"],
     lower: Int[Array, " R"],

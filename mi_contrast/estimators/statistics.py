@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators.blocks import over_rows
-from mi_contrast.estimators.embeddings import Rows, alike, block_size, gather, products
+from mi_contrast.estimators.embeddings import Pool, Rows, alike, block_size, gather, products
 from mi_contrast.estimators.mass import log_mean, mass
 from mi_contrast.estimators.percentiles import rank
 from mi_contrast.estimators.selection import census, select, weigh
@@ -79,10 +81,14 @@ def contrast_statistics(
     of_anchors = {name: jnp.asarray(own) for name, (own, _) in (labels or {}).items()}
     of_pool = {name: jnp.asarray(theirs) for name, (_, theirs) in (labels or {}).items()}
     rows, of_anchors, candidates, of_pool = alike((rows, of_anchors, candidates, of_pool))
+    return _compiled(block_size(block, rows, candidates), rows, of_anchors, candidates, of_pool)
 
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled(block: int, rows: Rows, of_anchors: Labels, pool: Pool, of_pool: Labels) -> Statistics:
     def of_block(part: tuple[Rows, Labels]) -> Statistics:
         rows, labels = part
-        inner = products(rows, candidates)
+        inner = products(rows, pool)
         scores, weights = inner / rows.temperature[:, None], (inner != -jnp.inf).astype(jnp.float32)
         if rows.edges is not None:
             found = census(inner)
@@ -93,7 +99,7 @@ def contrast_statistics(
         matches = {name: _match(weights, own, of_pool[name]) for name, own in labels.items()}
         return Statistics(inside.size, whole.size, log_mean(inside), log_mean(whole), holds, matches)
 
-    return over_rows(of_block, (rows, of_anchors), block_size(block, rows, candidates))
+    return over_rows(of_block, (rows, of_anchors), block)
 
 
 def _match(weights: Float[Array, "B K"], own: Int[Array, " B"], theirs: Int[Array, " K"]) -> Match:

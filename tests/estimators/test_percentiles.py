@@ -43,7 +43,9 @@ def test_traced_and_host_percentiles_agree():
     np.testing.assert_array_equal(jax.jit(millionths)(jnp.asarray(parts / 10**6, jnp.float32)), parts)
 
 
-@pytest.mark.parametrize(("count", "size"), [(65536, 5899), (4096, 369), (5000, 450), (50000, 4500), (1_281_167, 115_305)])
+@pytest.mark.parametrize(
+    ("count", "size"), [(65536, 5899), (4096, 369), (5000, 450), (50000, 4500), (1_281_167, 115_305)]
+)
 def test_size_of_the_released_ring(count, size):
     assert int(rank(millionths(0.99), count) - rank(millionths(0.9), count)) == size
 

@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +51,7 @@ def test_weights_are_those_of_sort_and_slice(seed, share, edges):
         )
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 6, 10, 1000, 4097])
+@pytest.mark.parametrize("size", [1, 2, 6, 1001])
 def test_every_size(size):
     rows = RNG.normal(size=(3, size)).astype(np.float32)
     rows[1] = np.round(rows[1])
@@ -133,9 +131,7 @@ def test_the_upper_edge_is_within_reach_of_a_score_inside():
     assert (loose - greatest > 1e-3).any()  # the control: nothing asks for it by default
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_the_number_of_passes_is_bounded(name, monkeypatch):
-    """Each pass is counted on the host: no row may need more than 2 * 17 + log4(K)."""
+def test_the_number_of_passes_is_bounded(monkeypatch):
     passes = []
 
     def counted(scores, pivots, *, exact=count_below):
@@ -143,7 +139,13 @@ def test_the_number_of_passes_is_bounded(name, monkeypatch):
         return exact(scores, pivots)
 
     monkeypatch.setattr("mi_contrast.estimators.selection.count_below", counted)
-    rows = ROWS[name](np.random.default_rng(3))[None].astype(np.float32)
-    jax.block_until_ready(jax.jit(functools.partial(rank_weights, lower=0.37, upper=0.81))(rows))
-    jax.effects_barrier()
-    assert len(passes) <= 2 * 17 + 3
+    alone = jax.jit(lambda row, ranks: select.__wrapped__(row, ranks[:1], ranks[1:], census(row)))
+    for name, make in ROWS.items():
+        row = make(np.random.default_rng(3))[None].astype(np.float32)
+        size = int((row != -np.inf).sum())
+        passes.clear()
+        jax.block_until_ready(alone(row, jnp.array([size // 3, 4 * size // 5], jnp.int32)))
+        jax.effects_barrier()
+        assert len(passes) <= 2 * 17 + 3, name
+        if name == "normal":
+            assert 0 < len(passes) <= 10
