@@ -122,7 +122,7 @@ def convert(old: Any, text: str, where: str) -> Any:
     elif isinstance(new, Mapping) and (_is_number(old) or isinstance(old, Mapping)):
         if new.get("kind") in schedules.FIELDS and (_is_number(old) or old.get("kind") in schedules.FIELDS):
             return plain(new, where)
-        if isinstance(old, Mapping) and old.get("kind") not in schedules.FIELDS and set(new) == set(old):
+        if isinstance(old, Mapping) and old.get("kind") not in schedules.FIELDS and set(new) <= set(old):
             return plain(new, where)
     elif isinstance(old, Mapping):
         if _is_number(new) and old.get("kind") in schedules.FIELDS:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from mi_contrast.core.errors import unknown
 from mi_contrast.core.schedules import cosine
 from mi_contrast.views import policies
+from mi_contrast.views.colour import JITTERS
 
 
 class Recipe(NamedTuple):
@@ -62,12 +63,13 @@ def _digits() -> Recipe:
     config = _base()
     config.steps = 3000
     config.data.shared = ("digit",)
-    config.views = ConfigDict(policies.moco_v2(32))
-    config.model.backbone, config.model.width = "tiny", 32
     config.data.options = ConfigDict(dict(size=32, length=8))
-    config.optim.lr = cosine(0.12, 0.0)
+    light = {"crop": {"area": (0.8, 1.0), "aspect": (1.0, 1.0)}, "jitter": dict.fromkeys(JITTERS, 0.2) | {"p": 0.8}}
+    config.views = ConfigDict(policies.two_crops(32, light, (0.35, 0.35, 0.35), (0.25, 0.25, 0.25)))
+    config.model.backbone, config.model.width = "tiny", 64
+    config.optim.kind, config.optim.lr, config.optim.warmup = "adamw", cosine(0.003, 0.0), 200
     config.log.every = 100
-    return Recipe(config, queue=4096, temperature=0.1)
+    return Recipe(config, queue=1024, temperature=0.2)
 
 
 def _cifar10() -> Recipe:

@@ -18,8 +18,9 @@ from mi_contrast.core import schedules
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Schedule
+from mi_contrast.views.two_crops import SOURCES
 
-VIEWS = {"two_crops": {"query": 0, "key": -1}}  # a view's name and which of the example's sources it is made from
+VIEWS = {"two_crops": SOURCES}
 TARGETS = ("ema",)
 POOLS = {"queue": ("size",)}
 SUPPORTS = {"all": (), "ball": ("lower",), "ring": ("lower", "upper")}

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
 from mi_contrast.core.mesh import DATA
+from mi_contrast.estimators import percentiles, supports
 from mi_contrast.methods.rows import FORMS, Term
 
 
@@ -70,6 +71,11 @@ def nats(
     return scored(anchors, positives, anchor_ids, pool, support_at(term, t), schedules.value(term.temperature, t))
 
 
-def ceiling(pool: Candidates) -> Float[Array, ""]:
-    """log(1 + valid candidates): what no value over the whole pool can exceed."""
-    return jnp.log1p(jnp.sum(pool.valid, dtype=jnp.float32))
+def ceiling(term: Term, pool: Candidates, t: Float[Array, ""]) -> Float[Array, ""]:
+    """log(1 + n), n the support's size among all valid candidates: what no anchor's value can exceed."""
+    valid = jnp.sum(pool.valid, dtype=jnp.int32)
+    edges = supports.edges(support_at(term, t))
+    if edges is not None:
+        lower, upper = (percentiles.rank(percentiles.millionths(edge), valid) for edge in edges)
+        valid = upper - lower
+    return jnp.log1p(valid.astype(jnp.float32))

@@ -16,7 +16,7 @@ from mi_contrast.core.errors import UserError, nearest, unknown
 from mi_contrast.core.mesh import make_mesh, replicated
 from mi_contrast.data import sets
 from mi_contrast.data.pairing import held_out
-from mi_contrast.data.readers import Reader, make_reader
+from mi_contrast.data.readers import RESIDENT_BYTES, Reader, make_reader
 from mi_contrast.methods import recipes, rows
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, of_tower
@@ -61,7 +61,7 @@ class Job:
         """The state before the first step; batch statistics from the evaluation view of the first examples."""
         images = self.images.images(self.kept[: self.batch_size])
         views = self.parts.views
-        plain_images = policies.plain(images, views.size, views.mean, views.std)
+        plain_images = policies.plain(jnp.asarray(images), views.size, views.mean, views.std)
         return jax.jit(lambda x: first_state(self.parts, x, with_statistics_of))(plain_images)
 
 
@@ -116,7 +116,7 @@ def build(config: Mapping[str, Any]) -> Job:
     config = check(config)
     row = rows.build(config["method"])
     policies.check(config["views"])
-    views = policies.build(config["views"])
+    views = policies.build(config["views"], make_mesh())
     for name in row.source:
         if name not in views.names:
             raise unknown("view of the row", name, views.names)
@@ -131,6 +131,8 @@ def build(config: Mapping[str, Any]) -> Job:
     if data["batch"] % groups:
         raise UserError(f"config.data.batch is {data['batch']}, not a multiple of model.norm.groups {groups}")
     images = sets.load(data["name"], data["split"], data_dir=data["dir"], size=data["size"], options=data["options"])
+    if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
+        images = sets.in_memory(images)  # read again at every measurement
     kept, held = held_out(images)
     label = data["label"] or next(iter(images.labels), None)
     if label is not None and label not in images.labels:

@@ -32,6 +32,7 @@ from mi_contrast.training import assemble
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.diagnostics import make_support_statistics
 from mi_contrast.training.metrics import Log, cut_back
+from mi_contrast.training.pictures import draw_pairs
 from mi_contrast.training.state import State, abstract, from_tree, to_tree
 from mi_contrast.training.step import make_step
 
@@ -148,6 +149,7 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
     try:
         with _sigterm() as asked, _profile(folder, config["log"]["profile"]) as profile:
             if start == 0:
+                draw_pairs(folder.pictures / "pairs.png", job)
                 measure(0)
             for at in range(start + 1, last + 1):
                 batch = reader.batch(at - 1)
@@ -256,7 +258,7 @@ def commit() -> str | None:
 
 def _export(folder: RunDirectory, job: Job, state: State, config: Mapping[str, Any]) -> None:
     representation = job.represent(getattr(state, config["export"]["weights"]))
-    write_export(folder.export, representation, config=dict(config), commit=commit())
+    write_export(folder.export, representation, config=dict(config), commit=commit(), step=int(state.step))
 
 
 @contextmanager

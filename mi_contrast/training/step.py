@@ -144,13 +144,13 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
                 objective += schedules.value(term.weight, t) * value
                 tag = f"_{i}" if len(row.terms) > 1 else ""
                 scalars |= {f"{n}{tag}": v for n, v in scoring.settings_at(term, t).items()}
-                scalars |= {f"objective{tag}": value, f"objective_ceiling{tag}": scoring.ceiling(pool)}
+                scalars |= {f"objective{tag}": value, f"objective_ceiling{tag}": scoring.ceiling(term, pool, t)}
             return -objective, (statistics, online, scalars)
 
         (loss, (statistics, online, scalars)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
             state.online["params"]
         )
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         ok = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, optimiser = parts.optimiser.update(gradient, state.optimiser, state.online["params"])
         params = optax.apply_updates(state.online["params"], updates)

@@ -65,7 +65,7 @@ def trained(tmp_path_factory):
         ([RING, "--config.method.terms.0.temperature=0"], "above 0"),
         ([RING, "--config.method.pools.queue.size=-4"], "above 0"),
         ([RING, "--config.model.backbone=resnet81"], "did you mean 'resnet18'"),
-        ([RING, "--config.views.query.grey=1.5"], "config.views.query.grey"),
+        ([RING, "--config.views.query.grey=1.5"], "views.query.grey"),
         ([RING, "--config.optim.kind=sgdd"], "did you mean 'sgd'"),
         ([RING, "--config.data.name=moving_digit"], "did you mean 'moving_digits'"),
         ([RING, "--config.data.shared=('digits',)"], "did you mean 'digit'"),

@@ -65,8 +65,11 @@ def test_settings_are_logged_as_used():
 
 
 def test_the_ceiling_counts_valid_candidates():
-    pool = scoring.Candidates(np.zeros((7, 2)), np.arange(7) < 3, np.arange(7))
-    assert float(scoring.ceiling(pool)) == pytest.approx(math.log(4))
+    pool = scoring.Candidates(np.zeros((50, 2)), np.arange(50) < 30, np.arange(50))
+    everything = rows.build(changed(("terms", 0, "support"), dict(kind="all"))).terms[0]
+    assert float(scoring.ceiling(everything, pool, jnp.float32(0))) == pytest.approx(math.log(31))
+    ring = rows.build(changed(("terms", 0, "support"), dict(kind="ring", lower=0.5, upper=0.9))).terms[0]
+    assert float(scoring.ceiling(ring, pool, jnp.float32(0))) == pytest.approx(math.log(13))
 
 
 def values_and_gradients():
