@@ -155,9 +155,10 @@ def change(config: ConfigDict, path: str, text: str) -> ConfigDict:
         elif isinstance(node, dict) and name in node:
             at = name
         elif isinstance(node, dict):
-            everywhere = nearest(name, node) or nearest(where, list(_paths(tree)))
+            elsewhere = (found for found in _paths(tree) if found.rpartition(".")[2] == name)
+            likely = nearest(name, node) or next(elsewhere, None)
             raise UserError(
-                f"no field {name!r} in {seen}", nearest=everywhere, fix=f"fields: {', '.join(sorted(node))}"
+                f"no field {name!r} in {seen}", nearest=likely, fix=f"fields: {', '.join(sorted(node))}"
             )
         else:
             raise UserError(f"{seen} is {node!r} and has no fields", fix=f"set it with --{seen}=...")

@@ -115,15 +115,14 @@ def build(config: Mapping[str, Any]) -> Job:
     """Everything a run needs but its state. UserError on any mistake in the config or its data."""
     config = check(config)
     row = rows.build(config["method"])
-    policies.check(config["views"])
-    views = policies.build(config["views"], make_mesh())
+    mesh = make_mesh()
+    views = policies.build(config["views"], mesh)
     for name in row.source:
         if name not in views.names:
             raise unknown("view of the row", name, views.names)
     tower = towers.build(config["model"])
     steps, data = config["steps"], config["data"]
     update = optimiser.build(config["optim"], steps)
-    mesh = make_mesh()
     if data["batch"] % mesh.size:
         raise UserError(f"config.data.batch is {data['batch']}, not a multiple of {mesh.size} devices")
     norm = config["model"]["norm"]

@@ -20,7 +20,7 @@ def test_a_config_its_variant_and_changes():
     assert (call.name, call.variant, call.flags) == ("ring_moco", "cifar10_small", {"workdir": "runs/x"})
     assert call.config.optim.lr == 0.5  # a schedule gives way to a number
     assert call.config.steps == 1000 and isinstance(call.config.steps, int)
-    assert call.config.method.terms[0].temperature == 0.3
+    assert call.config.method.terms[0]["temperature"] == 0.3
     assert call.config.data.shared == ("digit",)
     assert call.config.data.dir == "/some/where"
     assert call.config.model.width == 16
@@ -40,6 +40,7 @@ def test_a_number_gives_way_to_a_schedule():
         ([f"--config={RING}:cifar11"], "did you mean 'cifar10'"),
         ([f"--config={RING}", "--config.optm.lr=1"], "did you mean 'optim'"),
         ([f"--config={RING}", "--config.optim.rl=1"], "did you mean 'lr'"),
+        ([f"--config={RING}", "--config.lr=1"], "did you mean 'config.optim.lr'"),
         ([f"--config={RING}", "--config.steps=many"], "takes a int"),
         ([f"--config={RING}", "--config.steps=1.5"], "takes a int"),
         ([f"--config={RING}", "--config.optim.decay_all=1"], "takes a bool"),
