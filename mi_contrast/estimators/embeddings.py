@@ -82,7 +82,7 @@ def contrast(
       support: All(), Ball(lower) or Ring(lower, upper); percentiles may be traced, one for all or [B].
       form: Softmax().
       temperature: > 0, may be traced, one for all or [B].
-      valid: bool [K], False for candidates that do not exist (unfilled slots of a queue).
+      valid: bool [K], False for candidates that do not exist (unfilled slots of a queue); their rows are finite too.
       anchor_ids: int32 [B] or [B, A]; pool_ids: int32 [K]. A candidate whose id equals any of an anchor's ids is not a
         candidate of that anchor. The id -1 matches nothing.
       block: how many anchors are scored at a time; memory beyond the inputs is about 2 x block x K float32.

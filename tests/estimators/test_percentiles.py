@@ -38,7 +38,7 @@ def test_rank_where_float32_misses_by_one(percentile, count):
 
 def test_traced_and_host_percentiles_agree():
     parts = np.random.default_rng(0).integers(0, 10**6 + 1, 5000)
-    on_host = np.array([int(round(p * 10**6)) for p in parts / 10**6])
+    on_host = np.array([round(p * 10**6) for p in parts / 10**6])
     np.testing.assert_array_equal(on_host, parts)
     np.testing.assert_array_equal(jax.jit(millionths)(jnp.asarray(parts / 10**6, jnp.float32)), parts)
 
