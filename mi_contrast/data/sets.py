@@ -49,5 +49,7 @@ def load(
     else:
         images = records.load(name, split, data_dir=where, size=size)
     if options:  # after the name: a wrong name is the likelier mistake
-        raise UserError(f"{name} takes no data.options, but has {', '.join(options)}", fix="they are moving_digits' own")
+        raise UserError(
+            f"{name} takes no data.options, but has {', '.join(options)}", fix="moving_digits alone has some"
+        )
     return images

@@ -156,7 +156,7 @@ def test_a_wrong_name_is_one_line(made, name, split, said):
 def test_options_belong_to_the_embedded_set(made):
     with pytest.raises(UserError, match=r"tiny_set takes no data.options, but has length"):
         sets.load("tiny_set", "train", data_dir=made, options={"length": 3})
-    with pytest.raises(UserError, match="did you mean .tiny_set."):
+    with pytest.raises(UserError, match=r"did you mean .tiny_set."):
         sets.load("tiny_sett", "train", data_dir=made, options={"length": 3})
 
 
