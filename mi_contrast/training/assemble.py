@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from mi_contrast.core.checkpoint import flatten
 from mi_contrast.core.config import plain
@@ -111,39 +112,28 @@ def compare(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> N
             raise UserError(f"{at} is {value!r}", fix=f"give a {type(example).__name__} such as {example!r}")
 
 
-def build(config: Mapping[str, Any]) -> Job:
-    """Everything a run needs but its state. UserError on any mistake in the config or its data."""
-    config = check(config)
+def make_parts(config: Mapping[str, Any], classes: int, mesh: Mesh) -> Parts:
+    """What a step of this config is made of, its data not looked at: `classes` of the label, 0 where there is none.
+
+    Raises UserError on a mistake in the config.
+    """
     row = rows.build(config["method"])
-    mesh = make_mesh()
     views = policies.build(config["views"], mesh)
     for name in row.source:
         if name not in views.names:
             raise unknown("view of the row", name, views.names)
     tower = towers.build(config["model"])
-    steps, data = config["steps"], config["data"]
-    update = optimiser.build(config["optim"], steps)
-    if data["batch"] % mesh.size:
-        raise UserError(f"config.data.batch is {data['batch']}, not a multiple of {mesh.size} devices")
-    norm = config["model"]["norm"]
-    groups = norm.get("groups", 1)
-    if data["batch"] % groups:
-        raise UserError(f"config.data.batch is {data['batch']}, not a multiple of model.norm.groups {groups}")
-    images = sets.load(data["name"], data["split"], data_dir=data["dir"], size=data["size"], options=data["options"])
-    if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
-        images = sets.in_memory(images)  # read again at every measurement
-    kept, held = held_out(images)
-    label = data["label"] or next(iter(images.labels), None)
-    if label is not None and label not in images.labels:
-        raise unknown(f"label of {images.name}", label, images.labels)
-    classes = len(images.classes[label]) if label else 0
-    settings = config["eval"]
-    parts = Parts(
+    batch, steps = config["data"]["batch"], config["steps"]
+    groups = config["model"]["norm"].get("groups", 1)
+    for count, what in ((mesh.size, "devices"), (groups, "groups (model.norm.groups)")):
+        if batch % count:
+            raise UserError(f"config.data.batch is {batch}, not a multiple of the {count} {what}")
+    return Parts(
         row=row,
         views=views,
         tower=tower,
-        optimiser=update,
-        probe=probe.Probe(classes, settings["probe_lr"]) if label else None,
+        optimiser=optimiser.build(config["optim"], steps),
+        probe=probe.Probe(classes, config["eval"]["probe_lr"]) if classes else None,
         mesh=mesh,
         seed=config["seed"],
         total_steps=steps,
@@ -151,11 +141,27 @@ def build(config: Mapping[str, Any]) -> Job:
         batch_norm_groups=groups,
     )
 
+
+def build(config: Mapping[str, Any]) -> Job:
+    """Everything a run needs but its state. UserError on any mistake in the config or its data."""
+    config, mesh = check(config), make_mesh()
+    make_parts(config, 0, mesh)  # mistakes in the config are found before its data are read
+    data, settings = config["data"], config["eval"]
+    images = sets.load(data["name"], data["split"], data_dir=data["dir"], size=data["size"], options=data["options"])
+    if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
+        images = sets.in_memory(images)  # read again at every measurement
+    kept, held = held_out(images)
+    label = data["label"] or next(iter(images.labels), None)
+    if label is not None and label not in images.labels:
+        raise unknown(f"label of {images.name}", label, images.labels)
+    parts = make_parts(config, len(images.classes[label]) if label else 0, mesh)
+    views = parts.views
+
     def represent(network: dict[str, Any]) -> Representation:
         return of_tower(network, config["model"], mean=views.mean, std=views.std, size=views.size)
 
     judges: list[Callable[[State], dict[str, float]]] = [
-        make_information(parts, images, held, data["shared"], min(settings["pairs"], len(held)))
+        make_information(parts, images, held, data["shared"], settings["pairs"])
     ]
     if label:
         bank = dict(k=settings["knn_k"], bank_size=settings["knn_bank"])

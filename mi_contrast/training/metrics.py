@@ -41,12 +41,7 @@ class Log:
     """
 
     def __init__(self, run: RunDirectory, config: Mapping[str, Any], wandb_id: str | None = None):
-        self._file = open(run.metrics, "a", encoding="utf-8")  # noqa: SIM115 - held for the whole run
         self._board, self._wandb = None, None
-        if config["log"]["tensorboard"]:
-            from tensorboardX import SummaryWriter
-
-            self._board = SummaryWriter(str(run.tensorboard))
         if config["log"]["wandb"]:
             try:
                 import wandb
@@ -55,6 +50,11 @@ class Log:
             self._wandb = wandb.init(
                 project=config["log"]["wandb"], id=wandb_id, resume="allow", dir=str(run.root), config=dict(config)
             )
+        if config["log"]["tensorboard"]:
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(run.tensorboard))
+        self._file = open(run.metrics, "a", encoding="utf-8")  # noqa: SIM115 - held for the whole run
 
     @property
     def wandb_id(self) -> str | None:

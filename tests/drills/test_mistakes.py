@@ -73,7 +73,7 @@ def trained(tmp_path_factory):
         ([RING, "--config.data.split=train[95%:95%]"], "empty"),
         ([RING, "--config.data.batch=1000000"], "1000000"),
         (["--config=configs/ring_moco.py:cifar10", "--config.data.dir=/nowhere"], "/nowhere"),
-        ([RING, "--config.model.norm.groups=7"], "norm.groups 7"),
+        ([RING, "--config.model.norm.groups=7"], "not a multiple of the 7 groups"),
         ([RING, "--config.checkpoint.start_from=/nowhere"], "no checkpoint in"),
     ],
 )
