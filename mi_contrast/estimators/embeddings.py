@@ -137,7 +137,7 @@ def gather(
         temperature = temperature + lax.stop_gradient(not_a_number(*band))
         band = each(millionths(band[0])), each(millionths(band[1]))
     positive = jnp.sum(anchors.astype(jnp.float32) * positives.astype(jnp.float32), axis=1)
-    ids = None if anchor_ids is None else jnp.asarray(anchor_ids).reshape(count, -1)
+    ids = None if anchor_ids is None else jnp.atleast_2d(jnp.asarray(anchor_ids).T).T
     return alike((Rows(anchors, positive, each(temperature), band, ids), Pool(pool, valid, pool_ids)))
 
 
@@ -218,7 +218,9 @@ def _fit(rows: Rows, pool: Pool) -> tuple[Float[Array, "B 1"], Fit, Float[Array,
         band = select(scores, lower, upper, found, REACH * temperature)
         size, highest = upper - lower, band.upper
     top = jnp.maximum(positive, highest)
-    fit = Fit(band, jnp.where(jnp.isfinite(top), top, 0.0), jnp.where(found.has_nan, jnp.nan, 0.0)[:, None])
+    fit = Fit(
+        band, jnp.where(jnp.isfinite(top), top, 0.0), jnp.where(found.has_nan, jnp.float32(jnp.nan), 0.0)[:, None]
+    )
     masses = _masses(scores, rows, fit)
     fit = fit._replace(total=fit.total + _own(rows, fit) + jnp.sum(masses, axis=1, keepdims=True))
     nats = (positive - fit.top) / temperature - jnp.log(fit.total) + jnp.log1p(size.astype(jnp.float32))[:, None]

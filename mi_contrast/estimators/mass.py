@@ -53,7 +53,7 @@ def _reference(top: Array) -> Array:
 
 
 def _log(x: Array) -> Array:
-    """log x, and -inf with zero gradient at 0."""
+    """Log x, and -inf with zero gradient at 0."""
     return jnp.where(x == 0, -jnp.inf, jnp.log(jnp.where(x == 0, 1.0, x)))
 
 

@@ -31,7 +31,7 @@ def check_band(lower: Percentile, upper: Percentile) -> None:
 def not_a_number(*percentiles: Percentile) -> Float[Array, "..."]:
     """NaN where any percentile is, else 0: what is added so that a bad schedule is never read as a good number."""
     bad = [jnp.isnan(jnp.asarray(p, jnp.float32)) for p in percentiles]
-    return jnp.where(functools.reduce(jnp.logical_or, bad), jnp.nan, 0.0)
+    return jnp.where(functools.reduce(jnp.logical_or, bad), jnp.float32(jnp.nan), 0.0)
 
 
 def millionths(percentile: Percentile) -> Int[Array, "..."]:

@@ -9,6 +9,7 @@ training loss is minus the mean of these. With P the positives, C the candidates
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -239,7 +240,7 @@ def rank_weights(
 def _rank_weights(pool: Array, lower: Array, upper: Array, where: Array | None) -> Array:
     pool = pool.astype(jnp.float32)
     here, weights = present(pool, where)
-    rows = jnp.where(here, pool, -jnp.inf).reshape(-1, pool.shape[-1])
+    rows = jnp.where(here, pool, -jnp.inf).reshape(math.prod(pool.shape[:-1]), pool.shape[-1])
     low, high = (jnp.broadcast_to(p, pool.shape[:-1]).reshape(-1) for p in (lower, upper))
     found = census(rows)
     low, high = rank(low, found.size), rank(high, found.size)

@@ -142,7 +142,7 @@ def _select(scores: Array, lower: Array, upper: Array, found: Census, reach: Arr
         bracket, stuck = state
         images = jnp.where(stuck[..., None], _quarters(bracket), _guesses(bracket, ranks))
         images = jnp.clip(images, bracket.low[..., None] + 1, bracket.high[..., None] - 1)
-        counts = count_below(scores, unordered(images).reshape(len(scores), -1)).reshape(images.shape)
+        counts = count_below(scores, unordered(images).reshape(len(scores), 2 * 3)).reshape(images.shape)
         less = counts < ranks.below[..., None]
         closer = Bracket(
             jnp.max(jnp.where(less, images, bracket.low[..., None]), axis=-1),
@@ -174,13 +174,15 @@ def _quarters(bracket: Bracket) -> Int[Array, "R 2 3"]:
 
 def _guesses(bracket: Bracket, ranks: Ranks) -> Int[Array, "R 2 3"]:
     """Images around where the rank lies if counts follow a logistic curve between the ends; the caller clips them."""
-    logit = lambda below: jnp.log((below - ranks.removed + 0.5) / (ranks.total - below + 0.5))  # noqa: E731
-    low, high = logit(bracket.below_low), logit(bracket.below_high)
-    place = (logit(ranks.below - 0.5) - low) / (high - low)
-    between = (bracket.below_high - bracket.below_low).astype(jnp.float32)
+    real = lambda count: count.astype(jnp.float32)  # noqa: E731
+    removed, total = real(ranks.removed), float(ranks.total)
+    logit = lambda below: jnp.log((below - removed + 0.5) / (total - below + 0.5))  # noqa: E731
+    low, high = logit(real(bracket.below_low)), logit(real(bracket.below_high))
+    place = (logit(real(ranks.below) - 0.5) - low) / (high - low)
+    between = real(bracket.below_high - bracket.below_low)
     spread = jnp.minimum(1.5 * lax.rsqrt(between), 0.25)
-    spread = jnp.where(between > 0.9 * (ranks.total - ranks.removed), FIRST_SPREAD, spread)
-    places = jnp.clip(place[..., None] + spread[..., None] * jnp.array([-1.0, 0.0, 1.0]), 0.0, 1.0)
+    spread = jnp.where(between > 0.9 * (total - removed), FIRST_SPREAD, spread)
+    places = jnp.clip(place[..., None] + spread[..., None] * jnp.array([-1.0, 0.0, 1.0], jnp.float32), 0.0, 1.0)
     start, end = unordered(bracket.low)[..., None], unordered(bracket.high)[..., None]
     return ordered(start + (end - start) * places)
 
@@ -195,12 +197,15 @@ def _band(bracket: Bracket, ranks: Ranks, most: Int[Array, " R"]) -> Band:
     tied = jnp.where(tie, bracket.below_high - bracket.below_low, 1)
     inside = jnp.where(tie, ranks.below - bracket.below_low, nothing | everything)
     (before, upto), (below, among) = (jnp.split(x, 2, axis=1) for x in (inside, tied))
-    shared = (jnp.where(everything[:, 1:], below, upto) - before) / jnp.maximum(below, among)  # both edges at one score
+    share = lambda part, whole: part.astype(jnp.float32) / whole.astype(jnp.float32)  # noqa: E731
+    both = share(
+        jnp.where(everything[:, 1:], below, upto) - before, jnp.maximum(below, among)
+    )  # the edges are one score
     same = edge[:, :1] == edge[:, 1:]
     empty = ranks.below[:, :1] >= ranks.below[:, 1:]
     return Band(
         jnp.where(empty, jnp.inf, edge[:, :1]),
         jnp.where(empty, -jnp.inf, edge[:, 1:]),
-        jnp.where(empty, 0.0, jnp.where(same, shared, (below - before) / below)),
-        jnp.where(empty, 0.0, jnp.where(same, shared, upto / among)),
+        jnp.where(empty, 0.0, jnp.where(same, both, share(below - before, below))),
+        jnp.where(empty, 0.0, jnp.where(same, both, share(upto, among))),
     )

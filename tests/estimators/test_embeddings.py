@@ -150,6 +150,18 @@ def test_nothing_valid_is_nothing_and_nan_is_nan():
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_no_candidates_and_no_anchors():
+    for support in (mi.All(), mi.Ring(0.5, 0.9)):
+        assert (np.asarray(mi.contrast(ANCHORS, POSITIVES, POOL[:0], support, temperature=T)) == 0).all()
+        assert mi.contrast(ANCHORS[:0], POSITIVES[:0], POOL, support, temperature=T).shape == (0,)
+
+
+def test_vmap():
+    nats = lambda a, p: mi.contrast(a, p, POOL, mi.Ring(0.5, 0.9), temperature=T, block=2)  # noqa: E731
+    a, p = ANCHORS.reshape(3, 7, D), POSITIVES.reshape(3, 7, D)
+    np.testing.assert_allclose(jax.vmap(nats)(a, p).reshape(-1), nats(ANCHORS, POSITIVES), rtol=1e-5, atol=1e-5)
+
+
 def test_bfloat16_gives_float32_nats_and_bfloat16_gradients():
     half = [jnp.asarray(x, jnp.bfloat16) for x in (ANCHORS, POSITIVES, POOL)]
     support = mi.Ring(0.5, 0.9)
@@ -162,6 +174,17 @@ def test_bfloat16_gives_float32_nats_and_bfloat16_gradients():
         mi.contrast(*half, support, temperature=T), mi.contrast(*full, support, temperature=T), rtol=1e-4, atol=1e-4
     )
     np.testing.assert_allclose(slopes[0].astype(np.float32), jax.grad(total)(*full), atol=0.1)
+
+
+def test_float64_in_is_float32_within():
+    single = mi.contrast(ANCHORS, POSITIVES, POOL, mi.Ring(0.5, 0.9), temperature=T)
+    with jax.enable_x64(True):
+        double = [x.astype(np.float64) for x in (ANCHORS, POSITIVES, POOL)]
+        nats = mi.contrast(*double, mi.Ring(0.5, 0.9), temperature=T)
+        dense_nats = dense(mi.Ring(0.5, 0.9), *map(jnp.asarray, double), T, None)
+    assert nats.dtype == dense_nats.dtype == jnp.float32
+    np.testing.assert_allclose(nats, single, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dense_nats, single, rtol=1e-5, atol=1e-5)
 
 
 def test_the_pool_is_a_constant_unless_asked():

@@ -79,7 +79,7 @@ def gaussian_scores(anchors, size, rho, d):
 
 
 def test_rings_that_read_above_the_truth_are_told_apart():
-    """rho .95, d 4: truth 4.656. Over a whole support of 2,940 the 50-99 % ring reads above it; its gate says so."""
+    """Rho .95, d 4: truth 4.656. Over a whole support of 2,940 the 50-99 % ring reads above it; its gate says so."""
     positive, pool = gaussian_scores(200, 6_000, 0.95, 4)
     truth = -2 * np.log(1 - 0.95**2)
     whole = mi.info_nce(positive, pool)

@@ -127,6 +127,11 @@ def test_an_empty_support_is_nothing_and_pulls_nowhere():
     assert values == 0 and (np.asarray(slope) == 0).all()  # the released band holds nothing of five
 
 
+def test_a_pool_without_candidates_is_nothing():
+    for form, *_ in FORMS.values():
+        assert (np.asarray(form(POSITIVE, POOL[:, :0])) == 0).all()
+
+
 def test_no_positive_is_nothing():
     positive = np.where(np.arange(B) == 1, -np.inf, POSITIVE).astype(np.float32)
     values, to_positive, to_pool = values_and_slopes(FORMS["ring"][0], positive, POOL, VALID)
