@@ -157,9 +157,7 @@ def change(config: ConfigDict, path: str, text: str) -> ConfigDict:
         elif isinstance(node, dict):
             elsewhere = (found for found in _paths(tree) if found.rpartition(".")[2] == name)
             likely = nearest(name, node) or next(elsewhere, None)
-            raise UserError(
-                f"no field {name!r} in {seen}", nearest=likely, fix=f"fields: {', '.join(sorted(node))}"
-            )
+            raise UserError(f"no field {name!r} in {seen}", nearest=likely, fix=f"fields: {', '.join(sorted(node))}")
         else:
             raise UserError(f"{seen} is {node!r} and has no fields", fix=f"set it with --{seen}=...")
         new = descend(node[at], rest, f"{seen}.{name}") if rest else convert(node[at], text, where)
