@@ -99,16 +99,20 @@ loop.run(small.config(), sys.argv[1], stop_at=int(sys.argv[2]))
 def test_eight_devices_resume_bit_for_bit_and_agree_with_one(tmp_path):
     on_devices(8, RESUMED, tmp_path)
     loop.run(small.config(), tmp_path / "one")
+    ceilings = {r["step"]: r["objective_ceiling"] for r in read(RunDirectory(tmp_path / "one")) if "objective" in r}
     one, eight = objectives(tmp_path / "one"), objectives(tmp_path / "whole")
-    for step in range(1, 6):
-        assert one[step] == pytest.approx(eight[step], abs=2e-4 * 5)
+    assert one[1] == eight[1] == 0.0  # the queue is still empty
+    for step in range(2, 6):
+        assert one[step] == pytest.approx(eight[step], abs=2e-4 * max(1.0, ceilings[step]))
     # a checkpoint of eight goes on with two, within the same tolerances
     on_devices(8, CONTINUED, tmp_path / "moved", 6)
     on_devices(2, CONTINUED, tmp_path / "moved", 12)
     moved = objectives(tmp_path / "moved")
     for step in range(1, 12):
-        assert moved[step] == pytest.approx(eight[step], abs=2e-4 * 5)
-    (_, a), (_, b) = leaves(tmp_path / "one"), leaves(tmp_path / "whole")
+        assert moved[step] == pytest.approx(eight[step], abs=2e-4 * max(1.0, ceilings[step]))
+    loop.run(small.config(), tmp_path / "one5", stop_at=5)
+    on_devices(8, CONTINUED, tmp_path / "eight5", 5)
+    (_, a), (_, b) = leaves(tmp_path / "one5"), leaves(tmp_path / "eight5")
     params = [name for name in a if name.startswith("online.params")]
     gap = np.sqrt(sum(((a[n] - b[n]) ** 2).sum() for n in params) / sum((b[n] ** 2).sum() for n in params))
     assert gap < 1e-3
