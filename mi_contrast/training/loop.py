@@ -181,7 +181,7 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
         kept.close()
     if last == total:
         _export(folder, job, state, config)
-    return Outcome(folder, last, complete=last == total)
+    return Outcome(folder, max(last, start), complete=last == total)
 
 
 def placed(state: State, mesh: Mesh) -> State:

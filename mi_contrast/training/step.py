@@ -136,15 +136,18 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
             for name in dict.fromkeys(term.anchor for term in row.terms):
                 online[name] = tower.encode({"params": params, "batch_stats": statistics}, views[name], train=True)
                 statistics = online[name].batch_stats
-            objective, scalars = jnp.zeros(()), Scalars()
+            objective, ceiling, scalars = jnp.zeros(()), jnp.zeros(()), Scalars()
             for i, term in enumerate(row.terms):
                 anchors, keys = online[term.anchor].embedding, targets[term.positive].embedding
                 pool = candidates(state.pools[term.pool])
                 value = jnp.mean(scoring.nats(term, anchors, keys, pool, batch.index, t, parts.mesh))
-                objective += schedules.value(term.weight, t) * value
-                tag = f"_{i}" if len(row.terms) > 1 else ""
-                scalars |= {f"{n}{tag}": v for n, v in scoring.settings_at(term, t).items()}
-                scalars |= {f"objective{tag}": value, f"objective_ceiling{tag}": scoring.ceiling(term, pool, t)}
+                weight, most = schedules.value(term.weight, t), scoring.ceiling(term, pool, t)
+                objective, ceiling = objective + weight * value, ceiling + weight * most
+                of_term = scoring.settings_at(term, t)
+                if len(row.terms) > 1:
+                    of_term = {f"{name}_{i}": v for name, v in (of_term | {"term": value, "ceiling": most}).items()}
+                scalars |= of_term
+            scalars |= {"objective": objective, "objective_ceiling": ceiling}
             return -objective, (statistics, online, scalars)
 
         (loss, (statistics, online, scalars)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
