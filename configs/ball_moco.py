@@ -9,7 +9,7 @@ most InfoNCE whatever the critic: a bound on mutual information throughout.
 Deviations from the released code: those of configs/ring_moco.py; and its ball takes a tenth of the batch size, where
 a tenth of the bank is meant, as here.
 
-Variants: :digits (default; embedded data, about 3 minutes on 2 cores), :cifar10_small (about 5 minutes on 2 cores),
+Variants: :digits (default; embedded data, about 4 minutes on 2 cores), :cifar10_small (5 to 10 minutes on 2 cores),
 :cifar10, :imagenet. The queue of :cifar10 is 4,096: 65,536 is more than the whole set.
 """
 

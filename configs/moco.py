@@ -8,7 +8,7 @@ Deviations from the released code: keys of the anchor's own example are left out
 the queue are invalid, not random unit vectors; learning rate by cosine per step, not per epoch; batch statistics are
 global, with keys permuted over groups where `model.norm.groups` is above 1 (released: shuffled over devices).
 
-Variants: :digits (default; embedded data, about 3 minutes on 2 cores), :cifar10_small (about 5 minutes on 2 cores),
+Variants: :digits (default; embedded data, about 4 minutes on 2 cores), :cifar10_small (5 to 10 minutes on 2 cores),
 :cifar10, :imagenet. The queue of :cifar10 is 4,096: 65,536 is more than the whole set.
 """
 

@@ -17,8 +17,8 @@ Deviations from the released code:
   - band sizes are rounded to the nearest rank, not down (5,899 of 65,536 where the release has 5,898);
   - learning rate by cosine, not by steps at 68 and 83 % of training; temperature and queue as the variant says.
 
-Variants: :digits (default; embedded data, tiny network, about 3 minutes on 2 cores), :cifar10_small (ResNet-18 of
-width 16, about 5 minutes on 2 cores), :cifar10 (200 epochs, for an accelerator), :imagenet (ResNet-50, for a pod).
+Variants: :digits (default; embedded data, tiny network, about 4 minutes on 2 cores), :cifar10_small (ResNet-18 of
+width 16, 5 to 10 minutes on 2 cores), :cifar10 (200 epochs, for an accelerator), :imagenet (ResNet-50, for a pod).
 The queue of :cifar10 is 4,096: the released 65,536 is more than the whole set (50,000 images), so that every image
 would be in the queue once or more, its own older keys the hardest of its negatives.
 

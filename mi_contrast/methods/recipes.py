@@ -59,7 +59,7 @@ def _base() -> ConfigDict:
 
 
 def _digits() -> Recipe:
-    """Two minutes and a half on two cores: embedded frames of 32 px, a tiny network."""
+    """Four minutes on two cores: embedded frames of 32 px, a tiny network."""
     config = _base()
     config.steps = 3000
     config.data.shared = ("digit",)
@@ -85,7 +85,7 @@ def _cifar10() -> Recipe:
 
 
 def _cifar10_small() -> Recipe:
-    """Five minutes on two cores: a ResNet-18 of width 16."""
+    """Five to ten minutes on two cores: a ResNet-18 of width 16."""
     config, queue, temperature = _cifar10()
     config.model.width = 16
     config.steps = 400
