@@ -56,26 +56,20 @@ def check_match(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str)
             )
 
 
-def latest(directory: Path) -> int | None:
-    """The newest whole step in a checkpoints folder, or None."""
+def latest(directory: Path, *, before: int | None = None) -> int | None:
+    """The newest whole step in a checkpoints folder, or the newest below `before`; None where there is none."""
     if not directory.is_dir():
         return None
     steps = [int(p.name) for p in directory.iterdir() if p.is_dir() and p.name.isdigit()]
-    return max(steps, default=None)
+    return max((step for step in steps if before is None or step < before), default=None)
 
 
 def _damaged(directory: Path, step: int, error: Exception) -> UserError:
-    others = [s for s in (latest_before(directory, step),) if s is not None]
-    way_on = f"remove {directory / str(step)} to go on from " + (f"step {others[0]}" if others else "the start")
+    before = latest(directory, before=step)
+    way_on = f"remove {directory / str(step)} to go on from " + ("the start" if before is None else f"step {before}")
     return UserError(
         f"checkpoint {directory / str(step)} can't be read ({' '.join(str(error).split())[:120]})", fix=way_on
     )
-
-
-def latest_before(directory: Path, step: int) -> int | None:
-    """The newest whole step before `step`, or None."""
-    steps = [int(p.name) for p in directory.iterdir() if p.is_dir() and p.name.isdigit() and int(p.name) < step]
-    return max(steps, default=None)
 
 
 def _metadata(directory: Path, step: int) -> Tree:

@@ -24,16 +24,22 @@ class Candidates(NamedTuple):
     ids: Int[Array, " K"]
 
 
+def percentiles_at(term: Term, t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
+    """The percentiles of the term's support at progress t, by name."""
+    return {name: schedules.value(s, t) for name, s in term.support.items() if name != "kind"}
+
+
 def support_at(term: Term, t: Float[Array, ""]) -> Any:
     """The term's support at progress t, its percentiles as traced float32."""
-    at = {name: schedules.value(s, t) for name, s in term.support.items() if name != "kind"}
-    return {"all": mi.All, "ball": mi.Ball, "ring": mi.Ring}[term.support["kind"]](**at)
+    return {"all": mi.All, "ball": mi.Ball, "ring": mi.Ring}[term.support["kind"]](**percentiles_at(term, t))
 
 
 def settings_at(term: Term, t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
     """The values of the term's schedules at progress t, by name, for the log."""
-    at = {name: schedules.value(s, t) for name, s in term.support.items() if name != "kind"}
-    return {**at, "temperature": schedules.value(term.temperature, t), "weight": schedules.value(term.weight, t)}
+    return percentiles_at(term, t) | {
+        "temperature": schedules.value(term.temperature, t),
+        "weight": schedules.value(term.weight, t),
+    }
 
 
 def nats(
