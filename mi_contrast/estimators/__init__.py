@@ -3,6 +3,7 @@
 They know nothing of networks: `from mi_contrast import estimators as mi`.
 """
 
+from mi_contrast.estimators import tasks
 from mi_contrast.estimators.embeddings import contrast
 from mi_contrast.estimators.honesty import bound_holds, ceiling
 from mi_contrast.estimators.scores import ball, cave, contrastive, info_nce, rank_weights, ring
@@ -26,4 +27,5 @@ __all__ = [
     "info_nce",
     "rank_weights",
     "ring",
+    "tasks",
 ]
