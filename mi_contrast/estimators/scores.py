@@ -78,14 +78,27 @@ def _one_positive(positive: Array, pool: Array, weights: Array | None) -> Array:
     return jnp.where(missing, 0.0, jnp.where(missing, 0.0, positive) - log_mean(candidates))
 
 
-def _scores(positive: Array, pool: Array) -> tuple[Array, Array]:
-    """Both in float32; refuses shapes that would be broadcast into something never meant."""
+def fitting(
+    positive: Float[Array, "... B"], pool: Float[Array, "... B K"]
+) -> tuple[Float[Array, "... B"], Float[Array, "... B K"]]:
+    """Both in float32.
+
+    Raises:
+      UserError: shapes that would be broadcast into something never meant.
+    """
     positive, pool = jnp.asarray(positive), jnp.asarray(pool)
     if positive.shape != pool.shape[:-1]:
         raise UserError(
             f"positive {positive.shape} and pool {pool.shape} do not fit", fix="give [..., B] and [..., B, K]"
         )
     return positive.astype(jnp.float32), pool.astype(jnp.float32)
+
+
+def beside(positive: Array, pool: Array, close: Array, background: Array, reduce: str) -> Float[Array, "... B"]:
+    """The core with candidates of the pool beside the positive: P = {f+} + close, C = {f+} + background."""
+    one = jnp.ones_like(positive)[..., None]
+    roles = [jnp.concatenate([one, weights], axis=-1) for weights in (close, background)]
+    return contrastive(jnp.concatenate([positive[..., None], pool], axis=-1), *roles, reduce=reduce)
 
 
 def info_nce(
@@ -106,7 +119,7 @@ def info_nce(
     >>> bool(jnp.allclose(info_nce(jnp.log(jnp.array([6.0])), jnp.log(jnp.array([[1.0, 2.0]]))), jnp.log(6 / 3)))
     True
     """
-    return _one_positive(*_scores(positive, pool), where)
+    return _one_positive(*fitting(positive, pool), where)
 
 
 def ball(
@@ -161,7 +174,7 @@ def ring(
     >>> bool(jnp.allclose(ring(jnp.log(jnp.array([6.0])), f, 0.25, 0.75), jnp.log(6 * 3 / (6 + 2 + 3))))
     True
     """
-    positive, pool = _scores(positive, pool)
+    positive, pool = fitting(positive, pool)
     return _one_positive(positive, pool, rank_weights(pool, lower, upper, where=where))
 
 
@@ -197,14 +210,39 @@ def cave(
     True
     """
     check_band(lower, upper)
-    positive, pool = _scores(positive, pool)
+    positive, pool = fitting(positive, pool)
     close = rank_weights(pool, lower, 1.0, where=where)
     above = close - rank_weights(pool, lower, upper, where=where)
-    one = jnp.ones_like(positive)[..., None]
-    scores = jnp.concatenate([positive[..., None], pool], axis=-1)
-    return contrastive(
-        scores, jnp.concatenate([one, above], axis=-1), jnp.concatenate([one, close], axis=-1), reduce=reduce
-    )
+    return beside(positive, pool, above, close, reduce)
+
+
+def decoupled(
+    positive: Float[Array, "... B"], pool: Float[Array, "... B K"], *, where: Array | None = None
+) -> Float[Array, "... B"]:
+    """Decoupled: the positive left out of the candidates.
+
+    value = f+ - log( (1/n) sum_j e^{f_j} ), n the number of valid candidates.
+
+    Args:
+      positive: f32 or bf16 [..., B], critic value of each anchor with its positive (similarity / temperature).
+      pool: f32 or bf16 [..., B, K], critic values of each anchor with every candidate, the positive not among them.
+      where: bool or weights >= 0 [..., B, K], valid candidates or the weights of any support; default all.
+    Returns:
+      nats, f32 [..., B]; 0 with zero gradient where there is no positive or no candidate. No lower bound on I and no
+      ceiling: in the mean it is at least Donsker and Varadhan's bound for the same critic.
+    Source: Yeh et al. 2022, equation without the positive in the denominator; their loss is log(n) minus this value.
+
+    >>> bool(jnp.allclose(decoupled(jnp.log(jnp.array([6.0])), jnp.log(jnp.array([[1.0, 2.0]]))), jnp.log(6 / 1.5)))
+    True
+    """
+    return _decoupled(*fitting(positive, pool), where)
+
+
+@jax.jit
+def _decoupled(positive: Array, pool: Array, where: Array | None) -> Array:
+    candidates = mass(pool, where)
+    nothing = (positive == -jnp.inf) | (candidates.size == 0)
+    return jnp.where(nothing, 0.0, jnp.where(nothing, 0.0, positive) - log_mean(candidates))
 
 
 def rank_weights(
