@@ -8,6 +8,8 @@ An *image* is an int32 that orders as the float32 it stands for, so that halving
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from mi_contrast.estimators.blocks import over_rows
+from mi_contrast.estimators.shards import Axis, devices, greatest, least, total
 
 SMALLEST, LARGEST = jnp.iinfo(jnp.int32).min, jnp.iinfo(jnp.int32).max
 INFINITY = 0x7F800000  # the image of +inf; that of -inf is -INFINITY - 1
@@ -46,6 +49,15 @@ class Band(NamedTuple):
     upper: Float[Array, "R 1"]
     lower_share: Float[Array, "R 1"]
     upper_share: Float[Array, "R 1"]
+
+
+class Goal(NamedTuple):
+    """What is asked for in each row: ranks int32 [R], the row's census, and the reach of `select`."""
+
+    lower: Int[Array, " R"]
+    upper: Int[Array, " R"]
+    found: Census
+    reach: Float[Array, "R 1"]
 
 
 class Ranks(NamedTuple):
@@ -79,12 +91,13 @@ def unordered(image: Int[Array, "..."]) -> Float[Array, "..."]:
     return lax.bitcast_convert_type(image ^ ((image >> 31) & LARGEST), jnp.float32)
 
 
-def census(scores: Float[Array, "R K"]) -> Census:
-    """Counts the candidates (scores other than -inf) and finds their range."""
+def census(scores: Float[Array, "R K"], axis: Axis = None) -> Census:
+    """Counts the candidates (scores other than -inf) and finds their range, over the devices of `axis`."""
     image, here = ordered(scores), scores != -jnp.inf
     start = jnp.int32(0), jnp.int32(LARGEST), jnp.int32(-INFINITY - 1)
     combine = lambda a, b: (a[0] + b[0], jnp.minimum(a[1], b[1]), jnp.maximum(a[2], b[2]))  # noqa: E731
-    return Census(*lax.reduce((here.astype(jnp.int32), jnp.where(here, image, LARGEST), image), start, combine, (1,)))
+    size, low, high = lax.reduce((here.astype(jnp.int32), jnp.where(here, image, LARGEST), image), start, combine, (1,))
+    return Census(total(size, axis), least(low, axis), greatest(high, axis))
 
 
 def count_below(scores: Float[Array, "R K"], pivots: Float[Array, "R P"]) -> Int[Array, "R P"]:
@@ -102,39 +115,50 @@ def weigh(scores: Float[Array, "R K"], band: Band) -> Float[Array, "R K"]:
     return jnp.where((scores > band.lower) & (scores < band.upper), 1.0, edge)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="axis")
 def select(
     scores: Float[Array, "R K"],
     lower: Int[Array, " R"],
     upper: Int[Array, " R"],
     found: Census,
     reach: Float[Array, "R 1"] | float = jnp.inf,
+    *,
+    axis: Axis = None,
 ) -> Band:
     """The band of ranks [lower, upper) among the candidates of each row, ties at an edge sharing.
 
     Args:
-      scores: float32 [R, K]; -inf is no candidate.
+      scores: float32 [R, K]; -inf is no candidate. With `axis`, this device's columns of the same rows.
       lower, upper: int32 [R], 0 <= lower <= upper <= number of candidates.
-      found: census(scores).
+      found: census(scores, axis).
       reach: how far above the greatest score inside it `Band.upper` may lie, float32 [R, 1].
+      axis: the mesh axis over which the columns are cut; only counts cross it.
     Returns:
       Band, whose weights sum to upper - lower in every row, and whose upper is at least every score inside.
     """
-    rows = scores, lower, upper, found, jnp.broadcast_to(jnp.asarray(reach, jnp.float32), (len(scores), 1))
-    in_groups = lambda *rows: over_rows(lambda group: _select(*group), rows, GROUP)  # noqa: E731
-    return lax.platform_dependent(*rows, cpu=in_groups, default=_select)
+    reach = jnp.broadcast_to(jnp.asarray(reach, jnp.float32), (len(scores), 1))
+    rows = scores, Goal(lower, upper, found, reach)
+    in_groups = lambda f: lambda *x: over_rows(lambda group: f(*group), x, GROUP)  # noqa: E731
+    if axis is None:  # a group of rows is settled before the next is looked at
+        alone = functools.partial(_close_in, count_below)
+        return lax.platform_dependent(*rows, cpu=in_groups(alone), default=alone)
+
+    def count(scores: Array, pivots: Array) -> Array:
+        return total(lax.platform_dependent(scores, pivots, cpu=in_groups(count_below), default=count_below), axis)
+
+    return _close_in(count, *rows, devices(axis))
 
 
-def _select(scores: Array, lower: Array, upper: Array, found: Census, reach: Array) -> Band:
+def _close_in(count: Callable[[Array, Array], Array], scores: Array, goal: Goal, devices: int = 1) -> Band:
     """Closes in on each edge by three pivots a pass, until a number has as many scores below it as the rank says, or
     the bracket's ends are neighbouring float32 numbers: the scores at its low end are tied.
 
     Pivots lie around the rank's place on a logistic curve through the bracket's ends or, after a pass that kept more
     than a quarter of the scores, at the quarters of the float32 numbers between. 2 * 17 + log4(K) passes always do.
     """
-    total = scores.shape[1]
+    total, found, reach = scores.shape[1] * devices, goal.found, goal.reach
     removed = total - found.size[:, None]
-    ranks = Ranks(jnp.stack([lower, upper], axis=1) + removed, removed, total)
+    ranks = Ranks(jnp.stack([goal.lower, goal.upper], axis=1) + removed, removed, total)
     both = jnp.zeros_like(ranks.below)
     bracket = Bracket(found.least[:, None] + both, found.most[:, None] + 1 + both, removed + both, total + both)
 
@@ -142,7 +166,7 @@ def _select(scores: Array, lower: Array, upper: Array, found: Census, reach: Arr
         bracket, stuck = state
         images = jnp.where(stuck[..., None], _quarters(bracket), _guesses(bracket, ranks))
         images = jnp.clip(images, bracket.low[..., None] + 1, bracket.high[..., None] - 1)
-        counts = count_below(scores, unordered(images).reshape(len(scores), 2 * 3)).reshape(images.shape)
+        counts = count(scores, unordered(images).reshape(len(scores), 2 * 3)).reshape(images.shape)
         less = counts < ranks.below[..., None]
         closer = Bracket(
             jnp.max(jnp.where(less, images, bracket.low[..., None]), axis=-1),

@@ -13,11 +13,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators.blocks import over_rows
-from mi_contrast.estimators.embeddings import Pool, Rows, alike, block_size, gather, products
-from mi_contrast.estimators.mass import log_mean, mass
-from mi_contrast.estimators.percentiles import rank
-from mi_contrast.estimators.selection import census, select, weigh
-from mi_contrast.estimators.supports import Support
+from mi_contrast.estimators.inputs import Given, Pool, Rows, alike, block_size, gather, products
+from mi_contrast.estimators.mass import Mass, log_mean, mass
+from mi_contrast.estimators.roles import assign
+from mi_contrast.estimators.selection import census, weigh
+from mi_contrast.estimators.shards import Axis, everyone, greatest, own, total
+from mi_contrast.estimators.supports import SOFTMAX, Close, Drawn, Support, check
 
 Labels = dict[str, Int[Array, "..."]]
 
@@ -55,11 +56,15 @@ def contrast_statistics(
     pool_ids: Int[Array, " K"] | None = None,
     labels: Mapping[str, tuple[Int[Array, " B"], Int[Array, " K"]]] | None = None,
     block: int | None = None,
+    axis_name: Axis = None,
 ) -> Statistics:
     """What the support of `contrast` holds, on the same inputs; the positive is in neither support nor pool.
 
+    Of `Cave` and `Close` all candidates are looked at, further positives among them; of `Drawn`, what is drawn from.
+
     Args:
-      anchors, pool, support, temperature, valid, anchor_ids, pool_ids, block: as for `contrast`; no gradient.
+      anchors, pool, support, temperature, valid, anchor_ids, pool_ids, block, axis_name: as for `contrast`; no
+        gradient.
       labels: by name, int32 labels of the anchors [B] and of the pool [K]; -1 is unknown and counts nowhere.
     Returns:
       Statistics.
@@ -76,30 +81,41 @@ def contrast_statistics(
     for name, (own, theirs) in (labels or {}).items():
         if own.shape != anchors.shape[:1] or theirs.shape != pool.shape[:1]:
             raise UserError(f"labels {name!r} {own.shape} and {theirs.shape} do not fit", fix="give [B] and [K]")
+    check(support, SOFTMAX)
+    support = support.of if isinstance(support, (Close, Drawn)) else support
     anchors, pool = lax.stop_gradient((anchors, pool))
-    rows, candidates = gather(anchors, anchors, pool, support, temperature, valid, anchor_ids, pool_ids)
+    given = Given(valid, anchor_ids, pool_ids)
+    rows, candidates = gather(anchors, anchors, pool, support, SOFTMAX, temperature, given, axis_name)
     of_anchors = {name: jnp.asarray(own) for name, (own, _) in (labels or {}).items()}
     of_pool = {name: jnp.asarray(theirs) for name, (_, theirs) in (labels or {}).items()}
     rows, of_anchors, candidates, of_pool = alike((rows, of_anchors, candidates, of_pool))
-    return _compiled(block_size(block, rows, candidates), rows, of_anchors, candidates, of_pool)
+    return _compiled(block, axis_name, rows, of_anchors, candidates, of_pool)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled(block: int, rows: Rows, of_anchors: Labels, pool: Pool, of_pool: Labels) -> Statistics:
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _compiled(block: int | None, axis: Axis, rows: Rows, of_anchors: Labels, pool: Pool, of_pool: Labels) -> Statistics:
     def of_block(part: tuple[Rows, Labels]) -> Statistics:
         rows, labels = part
         inner = products(rows, pool)
         scores, weights = inner / rows.temperature[:, None], (inner != -jnp.inf).astype(jnp.float32)
-        if rows.edges is not None:
-            found = census(inner)
-            lower, upper = rank(rows.edges[0], found.size), rank(rows.edges[1], found.size)
-            weights = weigh(inner, select(inner, lower, jnp.maximum(lower, upper), found))
-        inside, whole = mass(scores, weights), mass(scores, None)
+        band = assign(inner, rows, census(inner, axis), axis).among
+        if band is not None:
+            weights = weigh(inner, band)
+        inside, whole = _of_all(mass(scores, weights), axis), _of_all(mass(scores, None), axis)
         holds = (log_mean(inside) >= log_mean(whole)) | (inside.size == 0)
-        matches = {name: _match(weights, own, of_pool[name]) for name, own in labels.items()}
+        matches = {name: total(_match(weights, own, of_pool[name]), axis) for name, own in labels.items()}
         return Statistics(inside.size, whole.size, log_mean(inside), log_mean(whole), holds, matches)
 
-    return over_rows(of_block, (rows, of_anchors), block)
+    rows, of_anchors = everyone((rows, of_anchors), axis)
+    return own(over_rows(of_block, (rows, of_anchors), block_size(block, len(rows.anchors), len(pool.rows))), axis)
+
+
+def _of_all(part: Mass, axis: Axis) -> Mass:
+    """The mass of every device's part together."""
+    top = greatest(part.log_sum, axis)
+    top = jnp.where(jnp.isfinite(top), top, 0.0)
+    among = jnp.log(total(jnp.exp(part.log_sum - top), axis)) + top
+    return Mass(part.log_sum if axis is None else among, total(part.size, axis))
 
 
 def _match(weights: Float[Array, "B K"], own: Int[Array, " B"], theirs: Int[Array, " K"]) -> Match:

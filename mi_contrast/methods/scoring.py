@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
 from mi_contrast.core.mesh import DATA
-from mi_contrast.estimators import percentiles, supports
+from mi_contrast.estimators import supports
 from mi_contrast.methods.rows import FORMS, Term
 
 
@@ -80,8 +80,4 @@ def nats(
 def ceiling(term: Term, pool: Candidates, t: Float[Array, ""]) -> Float[Array, ""]:
     """log(1 + n), n the support's size among all valid candidates: what no anchor's value can exceed."""
     valid = jnp.sum(pool.valid, dtype=jnp.int32)
-    edges = supports.edges(support_at(term, t))
-    if edges is not None:
-        lower, upper = (percentiles.rank(percentiles.millionths(edge), valid) for edge in edges)
-        valid = upper - lower
-    return jnp.log1p(valid.astype(jnp.float32))
+    return jnp.log1p(supports.size(support_at(term, t), valid).astype(jnp.float32))

@@ -1,0 +1,84 @@
+"""Who is a candidate of an anchor and who a further positive: weights of a block of scores, from bands of ranks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mi_contrast.estimators.draws import multinomial_counts, poisson_counts
+from mi_contrast.estimators.inputs import Pool, Rows
+from mi_contrast.estimators.percentiles import rank
+from mi_contrast.estimators.selection import Band, Census, select, unordered, weigh
+from mi_contrast.estimators.shards import Axis, first_row, total
+from mi_contrast.estimators.supports import Cave, Close, Drawn, ranks
+
+REACH = 40.0  # nats from the reference score within which masses are summed at full float32 precision
+
+
+class Roles(NamedTuple):
+    """What tells an anchor's candidates from the rest.
+
+    among: the band that holds them, None where every valid one counts. above: the band of further positives of `Cave`.
+    size: how many are among. highest: the greatest score among them, or little more; 0 where there is none. All [B, 1].
+    """
+
+    among: Band | None
+    above: Band | None
+    size: Float[Array, "B 1"]
+    highest: Float[Array, "B 1"]
+
+
+class Weights(NamedTuple):
+    """Weights >= 0 of a block of scores: candidates (None = every score that is not -inf), and further positives."""
+
+    candidates: Float[Array, "B K"] | None
+    positives: Float[Array, "B K"] | None
+
+
+def assign(scores: Float[Array, "B K"], rows: Rows, found: Census, axis: Axis) -> Roles:
+    """Finds the bands of the rows' support among the candidates that `found` has counted."""
+    among, above, size, highest = None, None, found.size, unordered(found.most)[:, None]
+    inside = ranks(rows.support, found.size)
+    if inside is not None:
+        lower, upper = inside
+        among = select(scores, lower, upper, found, REACH * rows.temperature[:, None], axis=axis)
+        size, highest = upper - lower, among.upper
+    if isinstance(rows.support, Cave):
+        start = jnp.maximum(lower, rank(rows.support.upper, found.size))
+        above = select(scores, start, upper, found, axis=axis)
+    return Roles(among, above, size.astype(jnp.float32)[:, None], jnp.where(jnp.isfinite(highest), highest, 0.0))
+
+
+def weights(scores: Float[Array, "B K"], rows: Rows, pool: Pool, roles: Roles, axis: Axis) -> Weights:
+    """Each score's weight as a candidate and as a further positive."""
+    candidates = None if roles.among is None else weigh(scores, roles.among)
+    if roles.above is not None:
+        return Weights(candidates, weigh(scores, roles.above))
+    if not isinstance(rows.support, (Close, Drawn)):
+        return Weights(candidates, None)
+    here = (scores != -jnp.inf).astype(jnp.float32) if candidates is None else candidates
+    if isinstance(rows.support, Close):
+        return Weights(candidates, jnp.where(share_a_label(rows, pool), here, 0.0))
+    keys = jax.vmap(lambda seed: jax.random.wrap_key_data(seed, impl="threefry2x32"))(rows.seeds)
+    k = rows.support.k
+    if axis is None:
+        return Weights(jax.vmap(lambda key, of: multinomial_counts(key, of, k))(keys, here), None)
+    ids = first_row(len(pool.rows), axis) + jnp.arange(len(pool.rows))
+    each = lambda key, of, size: poisson_counts(key, of, k, ids, size=size)  # noqa: E731
+    return Weights(jax.vmap(each)(keys, here, roles.size[:, 0]), None)
+
+
+def share_a_label(rows: Rows, pool: Pool) -> Bool[Array, "B K"]:
+    """Whether anchor and candidate have a label in common, in any column; -1 is unknown and matches nothing."""
+    assert rows.labels is not None and pool.labels is not None
+    columns = zip(jnp.moveaxis(rows.labels, 1, 0), jnp.moveaxis(pool.labels, 1, 0), strict=True)
+    same = [(own[:, None] == theirs) & (own[:, None] >= 0) for own, theirs in columns]
+    return jnp.stack(same).any(axis=0)
+
+
+def size_of(weight: Float[Array, "B K"], axis: Axis) -> Float[Array, "B 1"]:
+    """The sum of weights of each row, over devices."""
+    return total(jnp.sum(weight, axis=1, keepdims=True), axis)
