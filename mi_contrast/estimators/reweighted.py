@@ -59,11 +59,9 @@ def _hard_negatives(
 ) -> Array:
     here, weights = present(pool, where)
     scores = jnp.where(here, pool, 0.0)  # so that beta 0 times -inf is nothing
-    tilt = jnp.broadcast_to(beta, positive.shape)[..., None] * scores
-    weighted = mass(tilt, weights)
-    return reweighted_nats(
-        positive, mass(tilt + scores, weights).log_sum, weighted.log_sum, weighted.size, prior, floor
-    )
+    beta = jnp.broadcast_to(beta, positive.shape)[..., None]
+    among, tilt = mass((1 + beta) * scores, weights), mass(beta * scores, weights)
+    return reweighted_nats(positive, among.log_sum, tilt.log_sum, among.size, prior, floor)
 
 
 def reweighted_nats(

@@ -50,3 +50,50 @@ def contrastive(scores, positives, candidates, reduce):
     log_mean = lambda s: np.log(sum(w * np.exp(f) for w, f in s) / sum(w for w, _ in s))  # noqa: E731
     mean = sum(w * f for w, f in p) / sum(w for w, _ in p)
     return (mean if reduce == "mean" else log_mean(p)) - log_mean(c)
+
+
+def several(positive, row, close, background, reduce):
+    """`contrastive` with the positive among both, close * background as more positives."""
+    close, background = np.asarray(close, np.float64), np.asarray(background, np.float64)
+    scores = np.append(np.asarray(row, np.float64), positive)
+    return contrastive(scores, np.append(close * background, 1.0), np.append(background, 1.0), reduce)
+
+
+def decoupled(positive, row, weights):
+    """f+ minus the log of the candidates' mean e^f."""
+    some = [(w, f) for f, w in zip(row, weights, strict=True) if w > 0 and f != -np.inf]
+    if not some or positive == -np.inf:
+        return 0.0
+    return positive - np.log(sum(w * np.exp(np.float64(f)) for w, f in some) / sum(w for w, _ in some))
+
+
+def hard_negatives(positive, row, weights, beta, prior, floor=None):
+    """The re-weighted mass of negatives, less the share of false ones, kept from below."""
+    some = [(s, np.float64(f)) for f, s in zip(row, weights, strict=True) if s > 0 and f != -np.inf]
+    if not some or positive == -np.inf:
+        return 0.0
+    n = sum(s for s, _ in some)
+    mass = n * sum(s * np.exp((1 + beta) * f) for s, f in some) / sum(s * np.exp(beta * f) for s, f in some)
+    least = 0.0 if floor is None else n * np.exp(floor)
+    negative = max((mass - prior * n * np.exp(np.float64(positive))) / (1 - prior), least)
+    return positive - np.log((np.exp(np.float64(positive)) + negative) / (n + 1))
+
+
+def binary_nce(positive, row, weights, log_normaliser, data_size, eps=0.0):
+    """Minus the loss of one anchor as released; its eps is 1e-7."""
+    some = [(w, np.float64(f)) for f, w in zip(row, weights, strict=True) if w > 0 and f != -np.inf]
+    if not some or positive == -np.inf:
+        return 0.0
+    noise = sum(w for w, _ in some) / data_size
+    p = np.exp(np.float64(positive) - log_normaliser)
+    value = np.log(p / (p + noise + eps))
+    for w, f in some:
+        value += w * np.log(noise / (np.exp(f - log_normaliser) + noise + eps))
+    return value
+
+
+def slopes(value, at, step=1e-6):
+    """Central differences of a float64 function of a vector."""
+    at = np.asarray(at, np.float64)
+    moves = step * np.eye(len(at))
+    return np.array([(value(at + move) - value(at - move)) / (2 * step) for move in moves])
