@@ -1,8 +1,9 @@
 """Times a case beside its peer, interleaved in one run, and prints and writes what it saw:
 
-  python -m mi_contrast.bench [--case=ring_loss|augment|train_step|loop|all] [--repeats=7] [--out=bench/]
+  python -m mi_contrast.bench [--case=ring_loss|augment|train_step|loop|mi_tasks|all] [--repeats=7] [--out=bench/]
 
 A ratio is of medians; every figure comes with its least and largest, since absolute times are this machine's today.
+mi_tasks asks of estimates how near the truth they are, and draws it: bench/mi_tasks.svg.
 """
 
 from __future__ import annotations
@@ -11,45 +12,61 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
 
 from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job, unknown
-from mi_contrast.core.layout import write_json
+from mi_contrast.core.layout import write_json, write_text
 
-CASES = ("ring_loss", "augment", "train_step", "loop")
+CASES = ("ring_loss", "augment", "train_step", "loop", "mi_tasks")
+REPEATS = 7
 FLAGS = {
     "case=": f"one of {', '.join(CASES)}, or all",
-    "repeats=": "how often each is timed, 7 by default",
+    "repeats=": "how often each is timed, 7 by default; of mi_tasks the draws, 3 by default",
     "out=": "the folder for <case>.json, bench/ by default",
+    "data=": "mi_tasks: an .npz of x_00, y_00, x_01, ... to estimate from, instead of its own draws",
+    "truth=": "mi_tasks: a .json of the true nats of --data, opened when all is estimated",
     "small": "tiny sizes, to see that a case runs",
 }
 
 
-def run(case: str, repeats: int, small: bool) -> dict[str, Any]:
-    """The figures of one case, as plain data, with the device and versions they were seen on."""
+def run(case: str, repeats: int | None, small: bool, **files: str) -> tuple[dict[str, Any], ModuleType]:
+    """The figures of one case, as plain data, with the device and versions they were seen on; and the case's module."""
     if case not in CASES:
         raise unknown("case", case, (*CASES, "all"))
-    figures = importlib.import_module(f"mi_contrast.benchmarks.{case}").run(repeats, small)
+    module = importlib.import_module(f"mi_contrast.benchmarks.{case}")
+    figures = module.run(repeats or getattr(module, "REPEATS", REPEATS), small, **files)
     device = jax.devices()[0]
-    return {"case": case, "device": f"{device.platform} {device.device_kind}", "jax": jax.__version__, **figures}
+    return {
+        "case": case,
+        "device": f"{device.platform} {device.device_kind}",
+        "jax": jax.__version__,
+        **figures,
+    }, module
 
 
 def main(arguments: list[str]) -> None:
     """The command line's job. See the module's text."""
     flags = parse(arguments, FLAGS, usage=__doc__ or "", positional="case").flags
-    repeats = flags.get("repeats", "7")
-    if not repeats.isdigit() or int(repeats) < 1:
+    repeats = flags.get("repeats", "")
+    if repeats and not (repeats.isdigit() and int(repeats) > 0):
         raise UserError(f"--repeats={repeats}", fix="give a whole number above 0")
     asked = flags.get("case", "all")
+    files = {name: flags[name] for name in ("data", "truth") if name in flags}
+    if files and asked != "mi_tasks":
+        raise UserError(f"--{next(iter(files))} with --case={asked}", fix="it belongs to --case=mi_tasks")
     for case in CASES if asked == "all" else (asked,):
-        figures = run(case, int(repeats), "small" in flags)
+        figures, module = run(case, int(repeats) if repeats else None, "small" in flags, **files)
         path = Path(flags.get("out", "bench")) / f"{case}.json"
         write_json(path, figures)
-        print(json.dumps(figures, indent=2))
+        print(module.words(figures) if hasattr(module, "words") else json.dumps(figures, indent=2))
         print(f"written to {path}", file=sys.stderr)
+        if hasattr(module, "picture") and (drawn := module.picture(figures)):
+            write_text(path.with_suffix(".svg"), drawn)
+            print(f"drawn in {path.with_suffix('.svg')}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,167 @@
+"""Estimate against truth, a panel an estimator: one SVG that carries its colours for light and dark, no script."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+from markupsafe import escape
+
+from mi_contrast.reporting.figures import axis_number, ticks
+from mi_contrast.reporting.words import MINUS
+
+TITLES = {
+    "ksg": "KSG",
+    "three_kl": "3KL",
+    "canonical_correlation": "Canonical correlations",
+    "info_nce": "InfoNCE",
+    "nwj": "NWJ",
+    "smile": "SMILE",
+    "jensen_shannon": "Jensen-Shannon",
+    "donsker_varadhan": "Donsker-Varadhan",
+}
+WIDTH, COLUMNS, MARGIN = 1000.0, 4, 26.0
+HEAD, CELL, BETWEEN = 96.0, 256.0, 16.0  # heights: of the title, of a panel with its own; width between panels
+AXIS, TITLE, FOOT = 22.0, 40.0, 34.0  # of a panel: left of the plot, above it, below it
+STYLE = """
+:root { color-scheme: light dark; --card: #ffffff; --ink: #1b1d21; --soft: #5d636e; --faint: #8b919b; --rule: #e4e1da;
+  --grid: #ecebe6; --c1: #2459c4; --c2: #c8641b; --c3: #14806a; --c4: #9a3f8f; }
+@media (prefers-color-scheme: dark) { :root { --card: #1b1e24; --ink: #e9e7e3; --soft: #a9afba; --faint: #7c838f;
+  --rule: #2b2f37; --grid: #262a32; --c1: #82a8ff; --c2: #f0a061; --c3: #55c8ab; --c4: #dd8fd2; } }
+text { font: 12.5px system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; fill: var(--soft); }
+text.h1 { font-size: 21px; font-weight: 650; letter-spacing: -.3px; fill: var(--ink); }
+text.h2 { font-size: 15px; font-weight: 620; fill: var(--ink); }
+text.tick, text.facts { font-size: 12px; fill: var(--faint); font-variant-numeric: tabular-nums; }
+text.facts { fill: var(--soft); }
+text.ceiling { font-size: 11.5px; }
+text.key { font-size: 13px; fill: var(--ink); }
+.card { fill: var(--card); stroke: var(--rule); }
+.c1 { --c: var(--c1); } .c2 { --c: var(--c2); } .c3 { --c: var(--c3); } .c4 { --c: var(--c4); }
+path { fill: none; }
+.grid { stroke: var(--grid); }
+.truth { stroke: var(--soft); stroke-width: 1.5; stroke-dasharray: .1 4.5; stroke-linecap: round; }
+path.ceiling { stroke: var(--soft); stroke-width: 1.3; stroke-dasharray: 6 4; }
+.line { stroke: var(--c); stroke-width: 2.2; stroke-linejoin: round; stroke-linecap: round; }
+path.area { fill: var(--c); fill-opacity: .2; }
+.dot { fill: var(--c); }
+path.beyond { fill: var(--c); }
+"""
+
+
+def draw(found: dict[str, Any]) -> str:
+    """The figure of `found` (points with method, family, truth, nats, ceiling; table; what), a whole SVG file."""
+    points = found["points"]
+    methods = [name for name, _ in groupby(points, key=lambda p: p["method"])]
+    families = list(dict.fromkeys(p["family"] for p in points))
+    rows = math.ceil(len(methods) / COLUMNS)
+    height = HEAD + rows * CELL + 8
+    body = [*_head(found["what"], families)]
+    for place, name in enumerate(methods):
+        row, column = divmod(place, COLUMNS)
+        width = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * BETWEEN) / COLUMNS
+        left, top = MARGIN + column * (width + BETWEEN), HEAD + row * CELL
+        axes = _Axes(points, left + AXIS, left + width, top + TITLE, top + CELL - FOOT)
+        body += _panel(axes, name, [p for p in points if p["method"] == name], found["table"][name], families)
+    said = "; ".join(
+        f"{TITLES.get(n, n)}: mean error {_short(r['mean_absolute_error'])}" for n, r in found["table"].items()
+    )
+    size = f'viewBox="0 0 {WIDTH:.0f} {height:.0f}" width="{WIDTH:.0f}" height="{height:.0f}"'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(said)}"><style>{STYLE}</style>'
+    )
+    card = f'<rect class="card" x=".5" y=".5" width="{WIDTH - 1:.0f}" height="{height - 1:.0f}" rx="10"/>'
+    return "\n".join([head, card, *body, "</svg>\n"])
+
+
+class _Axes:
+    """From nats to places, the same scale in every panel: truth to the right, estimate upwards."""
+
+    def __init__(self, points: list[dict[str, Any]], left: float, right: float, top: float, bottom: float):
+        self.left, self.right, self.top, self.bottom = left, right, top, bottom
+        self.most = max(max(p["truth"] for p in points), 1e-9)
+        self.low, self.high = -0.09 * self.most, 1.12 * self.most
+
+    def x(self, truth: float) -> float:
+        return self.left + 8 + (self.right - self.left - 16) * truth / self.most
+
+    def y(self, nats: float) -> float:
+        return self.bottom - (self.bottom - self.top) * (nats - self.low) / (self.high - self.low)
+
+
+def _text(kind: str, x: float, y: float, text: str, anchor: str = "start") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _head(what: str, families: list[str]) -> Iterator[str]:
+    yield _text("h1", MARGIN, 38, "Mutual information: estimate against truth, in nats")
+    x = MARGIN
+    for colour, family in enumerate(families, 1):
+        yield f'<path class="line c{colour}" d="M{x:.1f} 61h18"/>'
+        yield f'<circle class="dot c{colour}" cx="{x + 9:.1f}" cy="61" r="3"/>{_text("key", x + 25, 65.5, family)}'
+        x += 45 + 7.2 * len(family)
+    for kind, text, room in (("truth", "truth", 84), ("ceiling", "the most it can read", 0)):
+        yield f'<path class="{kind}" d="M{x:.1f} 61h22"/>{_text("key", x + 29, 65.5, text)}'
+        x += room
+    for y, text in ((37.0, what), (65.5, "distance to the truth: bias; band: least to greatest")):
+        yield _text("facts", WIDTH - MARGIN, y, text, "end")
+
+
+def _panel(
+    axes: _Axes, name: str, points: list[dict[str, Any]], row: dict[str, float], families: list[str]
+) -> Iterator[str]:
+    errors = f"mean error {_short(row['mean_absolute_error'])} · worst {_short(row['worst_absolute_error'])}"
+    yield _text("h2", axes.left - AXIS, axes.top - 25, TITLES.get(name, name))
+    yield _text("facts", axes.left - AXIS, axes.top - 8, f"{errors} · {_seconds(row['seconds_median'])}")
+    marks = ticks(0.0, axes.most, 4)
+    apart = marks[1] - marks[0] if len(marks) > 1 else 1.0
+    for mark in marks:
+        x, y, text = axes.x(mark), axes.y(mark), axis_number(mark, apart, "")
+        yield f'<path class="grid" d="M{axes.left:.1f} {y:.1f}H{axes.right:.1f}"/>'
+        yield _text("tick", axes.left - 6, y + 4, text, "end") + _text("tick", x, axes.bottom + 15, text, "middle")
+    yield f'<path class="truth" d="M{axes.x(0):.1f} {axes.y(0):.1f}L{axes.x(axes.most):.1f} {axes.y(axes.most):.1f}"/>'
+    yield from _ceiling(axes, points)
+    for colour, family in enumerate(families, 1):
+        yield from _family(axes, colour, [p for p in points if p["family"] == family])
+
+
+def _ceiling(axes: _Axes, points: Iterable[dict[str, Any]]) -> Iterator[str]:
+    limits = [p["ceiling"] for p in points if p["ceiling"] is not None]
+    if limits and max(limits) < axes.high:
+        y = axes.y(max(limits))
+        yield f'<path class="ceiling" d="M{axes.left:.1f} {y:.1f}H{axes.right:.1f}"/>'
+        yield _text("ceiling", axes.left + 6, y - 5, f"log {math.exp(max(limits)):,.0f}")
+
+
+def _family(axes: _Axes, colour: int, points: list[dict[str, Any]]) -> Iterator[str]:
+    """Band and line of the means; what lies outside the panel is held at its edge and marked there."""
+    read: dict[float, list[float]] = {}
+    for point in sorted(points, key=lambda p: p["truth"]):
+        if point["nats"] is not None:
+            read.setdefault(point["truth"], []).append(point["nats"])
+    places, mean = [axes.x(truth) for truth in read], [sum(values) / len(values) for values in read.values()]
+    ends = [min(values) for values in read.values()], mean, [max(values) for values in read.values()]
+    held = [[axes.y(min(max(v, axes.low), axes.high)) for v in values] for values in ends]
+    if not places:
+        return
+    down, line, up = ([f"{x:.1f} {y:.1f}" for x, y in zip(places, ys, strict=True)] for ys in held)
+    yield f'<path class="area c{colour}" d="M{"L".join(down + up[::-1])}Z"/>'
+    yield f'<path class="line c{colour}" d="M{"L".join(line)}"/>'
+    for x, y, value in zip(places, held[1], mean, strict=True):
+        if axes.low <= value <= axes.high:
+            yield f'<circle class="dot c{colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.8"/>'
+        else:
+            side = 1 if value < axes.low else -1
+            triangle = f"M{x - 4.5:.1f} {y - 4 * side:.1f}h9l-4.5 {7 * side}z"
+            yield f'<path class="beyond c{colour}" d="{triangle}"><title>{value:.1f}</title></path>'
+
+
+def _short(value: float) -> str:
+    if not math.isfinite(value):
+        return "infinite"
+    return f"{value:.2f}".removeprefix("0").replace("-", MINUS) if value < 10 else f"{value:.0f}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f} s" if value >= 9.5 else f"{value:.1f} s" if value >= 0.1 else f"{1000 * value:.0f} ms"
