@@ -2,7 +2,7 @@
 
 A form asks for sums over candidates or further positives of w x (a function of f), reads each (its logarithm, or as it
 is), and combines the readings with f+ and the sizes. Its slope to a score is then the slope to each reading times the
-reading's slope to that score, so that gradients are never written twice.
+reading's slope to that score, so that gradients are never written twice. A form's own fields are float32 [B].
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from mi_contrast.estimators.mass import Mass, join, log_mean
 from mi_contrast.estimators.reweighted import reweighted_nats
-from mi_contrast.estimators.supports import Binary, Decoupled, Form, Hard, Softmax
+from mi_contrast.estimators.supports import Binary, Decoupled, Hard, Softmax
 
 Column = Float[Array, "B 1"]
 
@@ -37,7 +37,11 @@ class Sizes(NamedTuple):
     positives: Column
 
 
-def sums(form: Form, several: bool) -> tuple[Sum, ...]:
+def _column(x: Array | float) -> Column:
+    return jnp.asarray(x)[:, None]
+
+
+def sums(form: Any, several: bool) -> tuple[Sum, ...]:
     """What the form asks of the scores; `several`: there are further positives."""
     match form:
         case Softmax("mean") if several:
@@ -45,19 +49,19 @@ def sums(form: Form, several: bool) -> tuple[Sum, ...]:
         case Softmax() if several:
             return Sum("candidates", "exponential"), Sum("positives", "exponential")
         case Hard(beta):
-            return Sum("candidates", "exponential", 1 + beta[:, None]), Sum("candidates", "exponential", beta[:, None])
+            return Sum("candidates", "exponential", 1 + _column(beta)), Sum("candidates", "exponential", _column(beta))
         case Binary():
             return (Sum("candidates", "doubt"),)
         case _:
             return (Sum("candidates", "exponential"),)
 
 
-def offset(form: Form, sizes: Sizes) -> Column:
+def offset(form: Any, sizes: Sizes) -> Column:
     """The score at which `Binary` is undecided: log Z + log(K / N); 0 for other forms."""
     if not isinstance(form, Binary):
         return jnp.zeros_like(sizes.candidates)
     some = jnp.maximum(sizes.candidates, 1.0)
-    return form.log_normaliser[:, None] + jnp.log(some) - jnp.log(form.data_size[:, None])
+    return _column(form.log_normaliser) + jnp.log(some) - jnp.log(_column(form.data_size))
 
 
 def summand(sum: Sum, f: Float[Array, "B K"], weight: Array | None, offset: Column) -> Float[Array, "B K"]:
@@ -98,7 +102,7 @@ def pull(
 
 
 def nats(
-    form: Form, several: bool, positive: Column, readings: tuple[Column, ...], sizes: Sizes, offset: Column, top: Column
+    form: Any, several: bool, positive: Column, readings: tuple[Column, ...], sizes: Sizes, offset: Column, top: Column
 ) -> Column:
     """The value from f+ and the readings, all scores being measured from `top` (nats, 0 for `Binary`)."""
     one = jnp.ones_like(positive)
@@ -114,8 +118,8 @@ def nats(
             some = sizes.candidates > 0
             return jnp.where(some, positive - log_mean(Mass(readings[0], sizes.candidates)), 0.0)
         case Hard(_, prior, floor):
-            floor = None if floor is None else floor[:, None] - top
-            return reweighted_nats(positive, *readings, sizes.candidates, prior[:, None], floor)
-        case Binary():
+            floor = None if floor is None else _column(floor) - top
+            return reweighted_nats(positive, readings[0], readings[1], sizes.candidates, _column(prior), floor)
+        case _:  # Binary
             some = sizes.candidates > 0
             return jnp.where(some, jax.nn.log_sigmoid(positive - offset) + readings[0], 0.0)

@@ -1,4 +1,4 @@
-"""What `contrast` is given, checked and brought to one shape a kind: rows of anchors, rows of the pool, their scores."""
+"""What `contrast` is given, checked and brought to one shape a kind: anchors, pool, and their products."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Rows(NamedTuple):
     anchors: Float[Array, "B D"]
     positive: Float[Array, " B"]  # inner product with the positive
     temperature: Float[Array, " B"]
-    support: Support  # resolved: percentiles in millionths
-    form: Form
+    support: Any  # a resolved Support: percentiles in millionths
+    form: Any  # a Form
     ids: Int[Array, "B A"] | None
     labels: Int[Array, "B R"] | None
     seeds: UInt32[Array, "B 2"] | None  # of the anchor's own draws
@@ -80,9 +80,9 @@ def gather(
     form = jax.tree.map(lambda x: each(jnp.asarray(x, jnp.float32)), form)
     positive = jnp.sum(anchors.astype(jnp.float32) * positives.astype(jnp.float32), axis=1)
     columns = lambda x: None if x is None else jnp.atleast_2d(jnp.asarray(x).T).T  # noqa: E731
-    seeds = None
-    if isinstance(support, Drawn):
-        mine = lambda i: jax.random.bits(jax.random.fold_in(given.key, i), (2,))  # noqa: E731
+    seeds, key = None, given.key
+    if isinstance(support, Drawn) and key is not None:
+        mine = lambda i: jax.random.bits(jax.random.fold_in(key, i), (2,))  # noqa: E731
         seeds = jax.vmap(mine)(first_row(len(anchors), axis) + jnp.arange(len(anchors)))
     ids, labels = columns(given.anchor_ids), columns(given.anchor_labels)
     rows = Rows(anchors, positive, temperature, jax.tree.map(each, support), form, ids, labels, seeds)

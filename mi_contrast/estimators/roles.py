@@ -47,7 +47,7 @@ def assign(scores: Float[Array, "B K"], rows: Rows, found: Census, axis: Axis) -
         among = select(scores, lower, upper, found, REACH * rows.temperature[:, None], axis=axis)
         size, highest = upper - lower, among.upper
     if isinstance(rows.support, Cave):
-        start = jnp.maximum(lower, rank(rows.support.upper, found.size))
+        start = jnp.maximum(lower, rank(jnp.asarray(rows.support.upper), found.size))
         above = select(scores, start, upper, found, axis=axis)
     return Roles(among, above, size.astype(jnp.float32)[:, None], jnp.where(jnp.isfinite(highest), highest, 0.0))
 
@@ -79,6 +79,7 @@ def share_a_label(rows: Rows, pool: Pool) -> Bool[Array, "B K"]:
     return jnp.stack(same).any(axis=0)
 
 
-def size_of(weight: Float[Array, "B K"], axis: Axis) -> Float[Array, "B 1"]:
+def size_of(weight: Array | None, axis: Axis) -> Float[Array, "B 1"]:
     """The sum of weights of each row, over devices."""
+    assert weight is not None
     return total(jnp.sum(weight, axis=1, keepdims=True), axis)

@@ -41,7 +41,7 @@ def everyone(tree: Any, axis: Axis) -> Any:
 
 
 def own(tree: Any, axis: Axis) -> Any:
-    """This device's part of arrays [devices x B, ...] that are the same everywhere: the inverse of `everyone`."""
+    """The device's own part of arrays [devices x B, ...] that are the same everywhere: the inverse of `everyone`."""
     if axis is None:
         return tree
 
@@ -53,7 +53,7 @@ def own(tree: Any, axis: Axis) -> Any:
 
 
 def own_of_total(x: jax.Array, axis: Axis) -> jax.Array:
-    """This device's rows of the sum over devices of [devices x B, ...]."""
+    """The device's own rows of the sum over devices of [devices x B, ...]."""
     return x if axis is None else lax.psum_scatter(x, axis, scatter_dimension=0, tiled=True)
 
 

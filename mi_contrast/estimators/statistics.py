@@ -78,15 +78,15 @@ def contrast_statistics(
     >>> found.size, found.matches["class"]
     (Array([3.], dtype=float32), Match(same=Array([2.], dtype=float32), known=Array([2.], dtype=float32)))
     """
-    for name, (own, theirs) in (labels or {}).items():
-        if own.shape != anchors.shape[:1] or theirs.shape != pool.shape[:1]:
-            raise UserError(f"labels {name!r} {own.shape} and {theirs.shape} do not fit", fix="give [B] and [K]")
+    for name, (of_anchor, theirs) in (labels or {}).items():
+        if of_anchor.shape != anchors.shape[:1] or theirs.shape != pool.shape[:1]:
+            raise UserError(f"labels {name!r} {of_anchor.shape} and {theirs.shape} do not fit", fix="give [B] and [K]")
     check(support, SOFTMAX)
     support = support.of if isinstance(support, (Close, Drawn)) else support
     anchors, pool = lax.stop_gradient((anchors, pool))
     given = Given(valid, anchor_ids, pool_ids)
     rows, candidates = gather(anchors, anchors, pool, support, SOFTMAX, temperature, given, axis_name)
-    of_anchors = {name: jnp.asarray(own) for name, (own, _) in (labels or {}).items()}
+    of_anchors = {name: jnp.asarray(of_anchor) for name, (of_anchor, _) in (labels or {}).items()}
     of_pool = {name: jnp.asarray(theirs) for name, (_, theirs) in (labels or {}).items()}
     rows, of_anchors, candidates, of_pool = alike((rows, of_anchors, candidates, of_pool))
     return _compiled(block, axis_name, rows, of_anchors, candidates, of_pool)
@@ -103,7 +103,7 @@ def _compiled(block: int | None, axis: Axis, rows: Rows, of_anchors: Labels, poo
             weights = weigh(inner, band)
         inside, whole = _of_all(mass(scores, weights), axis), _of_all(mass(scores, None), axis)
         holds = (log_mean(inside) >= log_mean(whole)) | (inside.size == 0)
-        matches = {name: total(_match(weights, own, of_pool[name]), axis) for name, own in labels.items()}
+        matches = {name: total(_match(weights, label, of_pool[name]), axis) for name, label in labels.items()}
         return Statistics(inside.size, whole.size, log_mean(inside), log_mean(whole), holds, matches)
 
     rows, of_anchors = everyone((rows, of_anchors), axis)

@@ -60,7 +60,7 @@ class Cave:
 @_pytree()
 @dataclasses.dataclass(frozen=True)
 class Nearest:
-    """The k most similar candidates, all of them where there are fewer. A whole number or traced, one for all or [B]."""
+    """The k most similar candidates, or all where there are fewer. A whole number or traced, one for all or [B]."""
 
     k: Int[Array, "..."] | int
 
@@ -193,7 +193,7 @@ def _at_least_one(name: str, k: Any) -> None:
         raise UserError(f"{name}({k}) takes no candidate", fix="give a whole number above 0")
 
 
-def resolved(support: Support) -> tuple[Support, Float[Array, "..."]]:
+def resolved(support: Support) -> tuple[Any, Float[Array, "..."]]:
     """The support with percentiles in int32 millionths and counts in int32; and NaN where a percentile is, else 0."""
     match support:
         case Ball(lower):
@@ -209,7 +209,7 @@ def resolved(support: Support) -> tuple[Support, Float[Array, "..."]]:
             return support, jnp.zeros(())
 
 
-def ranks(support: Support, count: Int[Array, "..."]) -> tuple[Int[Array, "..."], Int[Array, "..."]] | None:
+def ranks(support: Any, count: Int[Array, "..."]) -> tuple[Int[Array, "..."], Int[Array, "..."]] | None:
     """Candidates among `count` by similarity, ranks [lower, upper) from least to most similar; None = all of them.
 
     Takes a `resolved` support; of Drawn and Close, those of what they are taken from.
@@ -218,10 +218,10 @@ def ranks(support: Support, count: Int[Array, "..."]) -> tuple[Int[Array, "..."]
         case All():
             return None
         case Ball(lower) | Cave(lower):
-            return rank(lower, count), count
+            return rank(jnp.asarray(lower), count), count
         case Ring(lower, upper):
-            start = rank(lower, count)
-            return start, jnp.maximum(start, rank(upper, count))
+            start = rank(jnp.asarray(lower), count)
+            return start, jnp.maximum(start, rank(jnp.asarray(upper), count))
         case Nearest(k):
             return jnp.maximum(count - k, 0), count
         case Close(of) | Drawn(of=of):
