@@ -4,28 +4,73 @@ They know nothing of networks: `from mi_contrast import estimators as mi`.
 """
 
 from mi_contrast.estimators import tasks
+from mi_contrast.estimators.binary import binary_nce, first_normaliser, moving_normaliser
+from mi_contrast.estimators.bounds_above import club, leave_one_out
+from mi_contrast.estimators.draws import multinomial_counts, poisson_counts
 from mi_contrast.estimators.embeddings import contrast
 from mi_contrast.estimators.honesty import bound_holds, ceiling
-from mi_contrast.estimators.scores import ball, cave, contrastive, info_nce, rank_weights, ring
+from mi_contrast.estimators.matrices import donsker_varadhan, interpolated, nwj, tuba
+from mi_contrast.estimators.reweighted import hard_negatives
+from mi_contrast.estimators.scores import ball, cave, contrastive, decoupled, info_nce, rank_weights, ring
+from mi_contrast.estimators.several import local_aggregation, supervised
 from mi_contrast.estimators.statistics import Match, Statistics, contrast_statistics
-from mi_contrast.estimators.supports import All, Ball, Ring, Softmax
+from mi_contrast.estimators.supports import (
+    All,
+    Ball,
+    Binary,
+    Cave,
+    Close,
+    Decoupled,
+    Drawn,
+    Hard,
+    Nearest,
+    Ring,
+    Softmax,
+)
+from mi_contrast.estimators.trained_apart import Partition, jensen_shannon, mine, smile
 
 __all__ = [
     "All",
     "Ball",
+    "Binary",
+    "Cave",
+    "Close",
+    "Decoupled",
+    "Drawn",
+    "Hard",
     "Match",
+    "Nearest",
+    "Partition",
     "Ring",
     "Softmax",
     "Statistics",
     "ball",
+    "binary_nce",
     "bound_holds",
     "cave",
     "ceiling",
+    "club",
     "contrast",
     "contrast_statistics",
     "contrastive",
+    "decoupled",
+    "donsker_varadhan",
+    "first_normaliser",
+    "hard_negatives",
     "info_nce",
+    "interpolated",
+    "jensen_shannon",
+    "leave_one_out",
+    "local_aggregation",
+    "mine",
+    "moving_normaliser",
+    "multinomial_counts",
+    "nwj",
+    "poisson_counts",
     "rank_weights",
     "ring",
+    "smile",
+    "supervised",
     "tasks",
+    "tuba",
 ]

@@ -192,7 +192,7 @@ def with_interpolated(f, a):
 
 
 def normal_scores(rng, d, rho, size, batches):
-    """log p(y_j | x_i) / p(y_j) of d pairs of correlated normals, f32 [batches, N, N]."""
+    """Log p(y_j | x_i) / p(y_j) of d pairs of correlated normals, f32 [batches, N, N]."""
     x, noise = rng.normal(size=(2, batches, size, d))
     y = rho * x + np.sqrt(1 - rho**2) * noise
     inner = 2 * rho * x @ np.swapaxes(y, 1, 2)
