@@ -2,11 +2,13 @@
 
 import json
 import re
+import sys
 from math import prod
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import topologies
 from jax.sharding import PartitionSpec as P
 
 from mi_contrast import estimators as mi
@@ -119,9 +121,18 @@ def main():
         "spread over keys": float(jnp.abs(other - eight[0]).max()),
     }
 
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arguments]
-    shapes[:3] = [jax.ShapeDtypeStruct((n, 16), jnp.float32) for n in (32, 32, 65536)]
-    shapes[6:9] = [jax.ShapeDtypeStruct((65536,), x.dtype) for x in rest[2:5]]
+    print(json.dumps({"devices": jax.device_count(), "worst": worst, "drawn": crossing, "collectives": crossed(mesh)}))
+
+
+def crossed(mesh):
+    """What crosses devices where a pool of 65,536 x 16 is cut over a mesh, and where it is gathered, the control."""
+    devices = mesh.devices.size
+    batch = 4 * devices
+    shapes = [jax.ShapeDtypeStruct((n, 16), jnp.float32) for n in (batch, batch, 65536)]
+    shapes += [jax.ShapeDtypeStruct((), jnp.float32)]
+    shapes += [jax.ShapeDtypeStruct((batch,), jnp.int32)] * 2
+    shapes += [jax.ShapeDtypeStruct((65536,), kind) for kind in (jnp.bool_, jnp.int32, jnp.int32)]
+    shapes += [jax.eval_shape(lambda: jax.random.key(0))]
     shardings = [jax.sharding.NamedSharding(mesh, spec) for spec in SPECS]
 
     def lowered(function):
@@ -129,6 +140,10 @@ def main():
             return jax.grad(lambda a, p, q: jnp.sum(function(a, p, q, *x[3:])), argnums=(0, 1, 2))(*x[:3])
 
         return collectives(jax.jit(step, in_shardings=shardings).lower(*shapes).compile())
+
+    def gathered(a, p, q, t, *rest):
+        q = jax.lax.all_gather(q, "data", tiled=True)
+        return mi.contrast(a, p, q, mi.Ring(0.9, 0.99), temperature=t)
 
     ours = {
         name: lowered(cut_over(mesh, nats(support, form, "data", 8)))
@@ -139,14 +154,15 @@ def main():
             ("hard", mi.All(), mi.Hard(1.0, 0.1)),
         )
     }
+    return {"anchors": batch * 16, "ours": ours, "gathered pool": lowered(cut_over(mesh, gathered))}
 
-    def gathered(a, p, q, t, *rest):
-        q = jax.lax.all_gather(q, "data", tiled=True)
-        return mi.contrast(a, p, q, mi.Ring(0.9, 0.99), temperature=t)
 
-    seen = {"anchors": 32 * 16, "ours": ours, "gathered pool": lowered(cut_over(mesh, gathered))}
-    print(json.dumps({"devices": jax.device_count(), "worst": worst, "drawn": crossing, "collectives": seen}))
+def on_a_topology(name):
+    """The same for a TPU topology, compiled without one."""
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    mesh = jax.sharding.Mesh(np.array(devices), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    print(json.dumps({"devices": len(devices), "collectives": crossed(mesh)}))
 
 
 if __name__ == "__main__":
-    main()
+    on_a_topology(sys.argv[1]) if len(sys.argv) > 1 else main()

@@ -1,6 +1,7 @@
 """Every support and form of `contrast` against the dense estimators, on one device and with the pool cut over eight."""
 
 import functools
+import importlib.util
 import json
 import os
 import subprocess
@@ -133,9 +134,11 @@ def nats_of(support, form=SOFTMAX, **given):
 class TestDrawn:
     def test_k_draws_of_a_ring_are_found_again_in_its_gradient(self):
         """The slope to each row of the pool is minus its share: whole multiples of its mass, within the ring only."""
-        total = lambda f, q: mi.contrast(
-            ANCHORS[:1], POSITIVES[:1], q, f, temperature=T, key=jax.random.key(5), pool_gradient=True
-        ).sum()
+
+        def total(support, q):
+            own = dict(temperature=T, key=jax.random.key(5), pool_gradient=True)
+            return mi.contrast(ANCHORS[:1], POSITIVES[:1], q, support, **own).sum()
+
         slopes = jax.grad(total, argnums=1)(mi.Drawn(9, mi.Ring(0.5, 0.9)), POOL) @ ANCHORS[0]
         scores = (POOL.astype(np.float64) @ ANCHORS[0]) / T
         inside = reference.band_weights(scores, np.ones(K, bool), 0.5, 0.9)
@@ -229,31 +232,37 @@ SHARDED = Path(__file__).with_name("sharded.py")
 
 
 @functools.cache
-def on_eight_devices():
-    flags = "--xla_force_host_platform_device_count=8"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path.cwd())}
-    ran = subprocess.run([sys.executable, str(SHARDED)], env=environment, capture_output=True, text=True, timeout=600)
+def apart(*topology):
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_PLATFORMS": "cpu",
+        "TPU_SKIP_MDS_QUERY": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, str(SHARDED), *topology]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stderr[-3000:]
     return json.loads(ran.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_pool_cut_over_eight_devices_gives_what_one_device_gives():
-    seen = on_eight_devices()
+    seen = apart()
     assert seen["devices"] == 8
     assert len(seen["worst"]) == 9
     for name, worst in seen["worst"].items():
         assert worst < 1e-4, (name, worst)
 
 
+@pytest.mark.slow
 def test_draws_over_eight_devices_are_those_over_two():
-    seen = on_eight_devices()["drawn"]
+    seen = apart()["drawn"]
     assert seen["8 against 2"] < 1e-5
     assert seen["spread over keys"] > 1e-3
 
 
-def test_only_counts_and_sums_of_anchors_cross_devices():
-    seen = on_eight_devices()["collectives"]
-    assert seen["anchors"] == 32 * 16
+def only_sums_of_anchors_cross(seen):
     for name, found in seen["ours"].items():
         assert found, name
         for operation, elements in found:
@@ -261,3 +270,16 @@ def test_only_counts_and_sums_of_anchors_cross_devices():
             assert elements <= seen["anchors"], (name, operation, elements)
     # the control: the same scores from a gathered pool
     assert any(elements > seen["anchors"] for _, elements in seen["gathered pool"])
+
+
+@pytest.mark.slow
+def test_only_counts_and_sums_of_anchors_cross_devices():
+    only_sums_of_anchors_cross(apart()["collectives"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed (extra [tpu])")
+def test_only_counts_and_sums_of_anchors_cross_a_tpu_pod():
+    seen = apart("v5e:4x4")
+    assert seen["devices"] == 16
+    only_sums_of_anchors_cross(seen["collectives"])
