@@ -236,3 +236,42 @@ def test_mistakes_are_told_in_one_line(mistake):
     with pytest.raises(UserError) as told:
         mistake()
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "pool", [POOL, np.round(POOL), np.where(POOL < -2, -np.inf, POOL).astype(np.float32)], ids=["real", "ties", "-inf"]
+)
+def test_decoupled_leaves_the_positive_out(pool):
+    weights = np.random.default_rng(12).choice([0.0, 0.5, 1.0, 3.0], size=(B, K)) * (np.arange(B) != 2)[:, None]
+    found = jax.jit(lambda f, g: values_and_slopes(mi.decoupled, f, g, weights))(POSITIVE, pool)
+    np.testing.assert_allclose(mi.decoupled(POSITIVE, pool, where=weights), found[0], rtol=1e-6)
+    for b in range(B):
+        here = np.isfinite(pool[b])
+
+        def of_all(moved, b=b, here=here):
+            row = pool[b].astype(np.float64)
+            row[here] = moved[1:]
+            return reference.decoupled(moved[0], row, weights[b])
+
+        at = np.append(POSITIVE[b], pool[b][here])
+        assert found[0][b] == pytest.approx(of_all(at), rel=1e-5, abs=1e-6)
+        slopes = np.append(found[1][b], found[2][b][here])
+        np.testing.assert_allclose(slopes, reference.slopes(of_all, at), atol=1e-5)
+    nce = mi.info_nce(POSITIVE, pool, where=weights)
+    mass = np.exp(POSITIVE - found[0]) * weights.sum(axis=1, where=np.isfinite(pool))  # sum w e^f, by its definition
+    joined = POSITIVE - np.log((np.exp(POSITIVE) + mass) / (1 + weights.sum(axis=1, where=np.isfinite(pool))))
+    np.testing.assert_allclose(nce, joined, rtol=1e-4, atol=1e-5)  # the positive put back
+
+
+def test_decoupled_at_its_extremes():
+    assert mi.decoupled(np.float32([30.0]), np.zeros((1, 3), np.float32))[0] == 30  # no ceiling
+    assert mi.decoupled(np.float32([-np.inf]), POOL[:1])[0] == 0
+    assert (np.asarray(mi.decoupled(POSITIVE, POOL[:, :0])) == 0).all()
+    pool = POOL.copy()
+    pool[0, 3], pool[1, 3] = np.nan, np.inf
+    found = mi.decoupled(POSITIVE, pool)
+    assert np.isnan(found[0]) and found[1] == -np.inf and np.isfinite(found[2:]).all()
+    half = jnp.asarray(POSITIVE, jnp.bfloat16), jnp.asarray(POOL, jnp.bfloat16)
+    assert mi.decoupled(*half).dtype == jnp.float32
+    full = jax.vmap(mi.decoupled)(*(x.astype(jnp.float32) for x in half))
+    np.testing.assert_allclose(mi.decoupled(*half), full, rtol=1e-6)
