@@ -9,6 +9,7 @@ from mi_contrast.estimators.bounds_above import club, leave_one_out
 from mi_contrast.estimators.draws import multinomial_counts, poisson_counts
 from mi_contrast.estimators.embeddings import contrast
 from mi_contrast.estimators.honesty import bound_holds, ceiling
+from mi_contrast.estimators.learned import estimate
 from mi_contrast.estimators.matrices import donsker_varadhan, interpolated, nwj, tuba
 from mi_contrast.estimators.reweighted import hard_negatives
 from mi_contrast.estimators.scores import ball, cave, contrastive, decoupled, info_nce, rank_weights, ring
@@ -55,6 +56,7 @@ __all__ = [
     "contrastive",
     "decoupled",
     "donsker_varadhan",
+    "estimate",
     "first_normaliser",
     "hard_negatives",
     "info_nce",

@@ -1,0 +1,321 @@
+"""Mutual information from samples by a critic that is trained, and read on samples it was not trained on.
+
+The recipe, one for all methods. The samples are cut into parts; each part in turn is held out, the others train and
+validate a critic (cross-fitting), and the estimate is the mean over parts of the bound read on the held-out pairs.
+A critic starts from the Gaussian one (canonical correlations, in closed form) in the coordinates that the validation
+part prefers: standardised or normal scores, without or with the radius; a small network climbs from there by the
+method's own gradient. Kept is the best by the validation part among the running averages of the parameters, the start
+among them: where the network learns nothing that lasts, the answer is the Gaussian one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, ArrayLike, Float
+
+from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.estimators.critics import CRITICS, Side, canonical_pairs, gaussian, network, normal_scores, score
+from mi_contrast.estimators.matrices import donsker_varadhan, nwj
+from mi_contrast.estimators.reading import Estimate
+from mi_contrast.estimators.trained_apart import Partition, jensen_shannon, mine, smile
+
+VALIDATION = 0.2  # share of what is not held out
+EVERY, PATIENCE = 25, 4  # steps between looks at the validation part; looks without a better one before the end
+AVERAGE = 0.96  # decay of the running average of the parameters
+DECAY = 0.3  # weight decay, times the learning rate
+LEAST = 20  # samples a part
+BUCKET = 8  # inputs are padded with zeros to a multiple, so that pairs of like dimensions share a compiled program
+
+
+class Method(NamedTuple):
+    """How a method trains, reads and judges a critic, from a square matrix of its scores."""
+
+    climb: Callable[[Array, Partition], tuple[Array, Partition]]
+    read: Callable[[Array], Array]
+    crossed: Callable[[Array], Array] | None  # log of the weight of each crossed pair in the reading; None: InfoNCE
+    judge: Callable[[Array], Array]  # a lower bound, for the validation part
+    shift: float = 0.0  # of the optimum critic from log p(x, y) / (p(x) p(y))
+
+
+def _row_wise(scores: Array) -> Array:
+    """InfoNCE of a square matrix: mean_i F_ii - log mean_j e^{F_ij}."""
+    return jnp.mean(jnp.diagonal(scores) - logsumexp(scores, axis=1)) + jnp.log(len(scores))
+
+
+def _relative(scores: Array) -> Array:
+    """F minus log mean_{i != j} e^F."""
+    return scores - (jnp.mean(jnp.diagonal(scores)) - donsker_varadhan(scores))
+
+
+def _methods(clip: float) -> dict[str, Method]:
+    plain = lambda bound: lambda scores, partition: (bound(scores), partition)  # noqa: E731
+    clipped = lambda scores: _relative(jnp.clip(scores, -clip, clip))  # noqa: E731
+    squeezed = functools.partial(smile, clip=clip)
+    return {
+        "info_nce": Method(plain(_row_wise), _row_wise, None, _row_wise),
+        "nwj": Method(plain(nwj), nwj, lambda scores: scores - 1.0, nwj, shift=1.0),
+        "donsker_varadhan": Method(plain(donsker_varadhan), donsker_varadhan, _relative, donsker_varadhan),
+        "mine": Method(mine, donsker_varadhan, _relative, donsker_varadhan),
+        "jensen_shannon": Method(plain(jensen_shannon), jensen_shannon, lambda scores: scores, jensen_shannon),
+        "smile": Method(plain(squeezed), squeezed, clipped, jensen_shannon),
+    }
+
+
+METHODS = tuple(_methods(5.0))
+
+
+def estimate(
+    x: Float[ArrayLike, "N dx"],
+    y: Float[ArrayLike, "N dy"],
+    method: str = "info_nce",
+    *,
+    key: Array,
+    critic: str = "separable",
+    parts: int = 3,
+    steps: int = 1000,
+    batch: int = 256,
+    learning_rate: float = 3e-3,
+    clip: float = 5.0,
+) -> Estimate:
+    """Mutual information of x and y by a trained critic, read on held-out samples.
+
+    nats = mean over parts of bound(f_p(x_i, y_j); i, j in part p), f_p trained on the other parts alone, with
+    f = log-ratio of Gaussian canonical pairs + network (`critics`), and the bound of `method`:
+
+      info_nce           mean_i F_ii - log mean_j e^{F_ij}; ceiling log of a part's size
+      nwj                mean_i F_ii - mean_{i != j} e^{F_ij - 1}
+      donsker_varadhan   mean_i F_ii - log mean_{i != j} e^{F_ij}
+      mine               the same, trained with the partition averaged over batches
+      jensen_shannon     nwj of F + 1, trained as the Jensen-Shannon divergence
+      smile              donsker_varadhan with crossed scores within [-clip, clip], trained as jensen_shannon
+
+    The first two and jensen_shannon are lower bounds in the mean; the others are not. Marginal maps, directions, network
+    and every choice come from the training and validation samples of a part; a part that is held out is only read.
+
+    Args:
+      x, y: float [N, dx], [N, dy], pairs in rows, independent draws.
+      method: one of the six.
+      key: typed key: cuts the parts, starts the networks, draws the batches. Same key, same answer.
+      critic: 'separable' (an inner product of two networks) or 'joint' (one network of x and y; slower).
+      parts: into how many the samples are cut, at least 2. Each costs one training.
+      steps: of Adam at most, a part; training ends where the validation part has seen nothing better for 100.
+      batch: pairs a step, its own negatives (at most the training samples).
+      learning_rate: of Adam.
+      clip: of smile.
+    Returns:
+      Estimate of float32 scalars. standard_error: of the reading over draws of the held-out pairs, each as anchor and
+      as candidate (first order, critics fixed); it leaves out how critics differ from one training sample to another,
+      and that no critic is the best: mostly the estimate is low. ceiling: log(held-out candidates) for info_nce,
+      else infinity.
+    Raises:
+      UserError: an unknown method or critic; shapes that don't fit; fewer than 20 samples a part; a value that is not
+      finite; a setting out of range.
+    Source: van den Oord et al. 2018, Poole et al. 2019, Belghazi et al. 2018, Song and Ermon 2020; cross-fitting as
+    Chernozhukov et al. 2018.
+
+    >>> x = jax.random.normal(jax.random.key(0), (120, 1))
+    >>> nats, standard_error, ceiling = estimate(x, x**3, key=jax.random.key(1), steps=25, batch=32)
+    >>> bool(nats > 2), round(float(ceiling), 3)
+    (True, 3.689)
+    """
+    if method not in METHODS:
+        raise unknown("method", method, METHODS)
+    if critic not in CRITICS:
+        raise unknown("critic", critic, CRITICS)
+    x, y = _samples(x, y, parts)
+    for name, value, low in (("steps", steps, 0), ("batch", batch, 2), ("learning_rate", learning_rate, 0)):
+        if value < low:
+            raise UserError(f"{name} {value} is below {low}", fix="give more")
+    if not clip > 0:
+        raise UserError(f"clip {clip} is not above 0", fix="give a bound on |f|, such as 5")
+    cut, train = jax.random.split(key)
+    size = len(x) // parts
+    order = np.asarray(jax.random.permutation(cut, len(x)))[: size * parts].reshape(parts, size)
+    rest = np.stack([np.delete(order, part, axis=0).reshape(-1) for part in range(parts)])
+    judged = max(2, int(VALIDATION * rest.shape[1]))
+    seen = [_as_seen(x, y, own[judged:], own[:judged]) for own in rest]
+    sides = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), jnp.float32), *seen)
+    rows = (rest[:, judged:], rest[:, :judged], order)
+    setting = _Setting(method, critic, steps, min(batch, rest.shape[1] - judged), float(clip))
+    values, effects = _train(jax.random.split(train, parts), *sides, rows, jnp.float32(learning_rate), setting)
+    error = jnp.std(effects) / np.sqrt(effects.size)
+    return Estimate(jnp.mean(values), error, jnp.float32(np.log(size) if method == "info_nce" else np.inf))
+
+
+def _samples(x: ArrayLike, y: ArrayLike, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or 0 in (x.shape[1], y.shape[1]):
+        raise UserError(f"x {x.shape} and y {y.shape} do not fit", fix="give [N, dx] and [N, dy]")
+    if parts < 2:
+        raise UserError(f"parts {parts} leaves nothing held out", fix="give at least 2")
+    if len(x) < LEAST * parts:
+        raise UserError(f"{len(x)} samples are too few for {parts} parts", fix=f"give at least {LEAST * parts}")
+    for name, values in (("x", x), ("y", y)):
+        if not np.isfinite(values).all():
+            raise UserError(f"{name} has values that are not finite", fix="leave those pairs out")
+    return x, y
+
+
+class _Seen(NamedTuple):
+    """The samples as one part's critic sees them: canonical coordinates and inputs of each side, and correlations."""
+
+    x: Side
+    y: Side
+    correlations: np.ndarray
+
+
+def _as_seen(x: np.ndarray, y: np.ndarray, train: np.ndarray, judge: np.ndarray) -> _Seen:
+    """Maps and directions from the training samples, in the coordinates whose Gaussian critic the judges prefer.
+
+    In float64 on the host: once a part, small, and nothing to compile.
+    """
+    (plain_x, normal_x, in_x), (plain_y, normal_y, in_y) = _coordinates(x, train), _coordinates(y, train)
+    best, found = -np.inf, None
+    for of_x, of_y in ((plain_x, plain_y), (normal_x, normal_y)):
+        for radius in (False, True):
+            u, v = (_with_radius(z, train) if radius else z for z in (of_x, of_y))
+            to_u, to_v, correlations = canonical_pairs(u[train], v[train])
+            u, v = (u - u[train].mean(axis=0)) @ to_u, (v - v[train].mean(axis=0)) @ to_v
+            value = float(_row_wise(gaussian(u[judge], v[judge], correlations)))
+            if found is None or value > best:
+                best, found = value, (u, v, correlations)
+    assert found is not None
+    u, v, correlations = (_padded(part) for part in found)
+    return _Seen(Side(u, _padded(in_x)), Side(v, _padded(in_y)), correlations)
+
+
+def _coordinates(values: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Standardised values, normal scores, and what the network is given: both, tails drawn in, and their radii."""
+    own = values[train]
+    plain = (values - own.mean(axis=0)) / np.maximum(own.std(axis=0), 1e-12)
+    normal = normal_scores(own, values)
+    low, middle, high = np.quantile(own, (0.16, 0.5, 0.84), axis=0)
+    robust = (values - middle) / np.maximum((high - low) / 2, 1e-12)
+    square = lambda z: np.mean(z**2, axis=1, keepdims=True)  # noqa: E731
+    radii = (np.log(square(normal) + 0.05), np.log(square(robust) + 0.05), np.minimum(square(robust), 9.0))
+    inputs = np.concatenate([normal, np.arcsinh(robust), *radii], axis=1)
+    inputs = (inputs - inputs[train].mean(axis=0)) / np.maximum(inputs[train].std(axis=0), 1e-6)
+    return plain, normal, inputs
+
+
+def _with_radius(values: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """One more coordinate: the normal score of the squared radius, so that a shared scale is a correlation."""
+    square = np.sum(values**2, axis=1, keepdims=True)
+    return np.concatenate([values, normal_scores(square[train], square)], axis=1)
+
+
+def _padded(values: np.ndarray) -> np.ndarray:
+    """Zeros behind the last axis, up to a multiple of BUCKET."""
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -values.shape[-1] % BUCKET)])
+
+
+class _Setting(NamedTuple):
+    """What a compiled program is made for."""
+
+    method: str
+    critic: str
+    steps: int
+    batch: int
+    clip: float
+
+
+class _State(NamedTuple):
+    """Of the training of one critic."""
+
+    step: Array
+    parameters: dict
+    optimiser: optax.OptState
+    partition: Partition
+    average: dict
+    best: dict
+    best_value: Array
+    since: Array  # looks at the validation part since the best
+
+
+@functools.partial(jax.jit, static_argnames="setting")
+def _train(
+    keys: Array,
+    x: Side,
+    y: Side,
+    correlations: Array,
+    rows: tuple[Array, Array, Array],
+    learning_rate: Array,
+    setting: _Setting,
+) -> tuple[Float[Array, " P"], Float[Array, "P n"]]:
+    """The reading of every part and the effect of each held-out pair on it; parts one after another, so that each
+    stops by itself.
+    """
+    return lax.map(lambda part: _fit(*part, learning_rate, setting), (keys, x, y, correlations, rows))
+
+
+def _fit(
+    key: Array, x: Side, y: Side, correlations: Array, rows: tuple, learning_rate: Array, setting: _Setting
+) -> tuple[Array, Array]:
+    method = _methods(setting.clip)[setting.method]
+    train, judge, held_out = rows
+    optimiser = optax.adamw(learning_rate, weight_decay=DECAY)
+    start, draws = jax.random.split(key)
+
+    def scores(trained: dict, own: Array) -> Array:
+        pick = lambda side: jax.tree.map(lambda leaf: leaf[own], side)  # noqa: E731
+        return score(trained | {"correlations": correlations}, pick(x), pick(y))
+
+    def step(number: Array, state: _State) -> _State:
+        drawn = jax.random.choice(jax.random.fold_in(draws, number), train, (setting.batch,), replace=False)
+
+        def loss(trained: dict) -> tuple[Array, Partition]:
+            nats, partition = method.climb(scores(trained, drawn), state.partition)
+            return -nats, partition
+
+        slope, partition = jax.grad(loss, has_aux=True)(state.parameters)
+        change, moments = optimiser.update(slope, state.optimiser, state.parameters)
+        parameters = optax.apply_updates(state.parameters, change)
+        average = optax.incremental_update(parameters, state.average, 1 - AVERAGE)
+        return state._replace(parameters=parameters, optimiser=moments, partition=partition, average=average)
+
+    def look(state: _State) -> _State:
+        end = jnp.minimum(state.step + EVERY, setting.steps)
+        state = lax.fori_loop(state.step, end, step, state)
+        value = method.judge(scores(state.average, judge))
+        better = value > state.best_value
+        best = jax.tree.map(functools.partial(jnp.where, better), state.average, state.best)
+        since = jnp.where(better, 0, state.since + 1)
+        return state._replace(step=end, best=best, best_value=jnp.fmax(value, state.best_value), since=since)
+
+    first = {
+        "network": network(start, (x.inputs.shape[1], y.inputs.shape[1]), setting.critic),
+        "shift": jnp.float32(method.shift),
+    }
+    state = _State(
+        step=jnp.int32(0),
+        parameters=first,
+        optimiser=optimiser.init(first),
+        partition=Partition.first(),
+        average=first,
+        best=first,
+        best_value=method.judge(scores(first, judge)),
+        since=jnp.int32(0),
+    )
+    state = lax.while_loop(lambda s: (s.step < setting.steps) & (s.since < PATIENCE), look, state)
+    matrix = scores(state.best, held_out)
+    return method.read(matrix), _effects(matrix, method)
+
+
+def _effects(scores: Float[Array, "n n"], method: Method) -> Float[Array, " n"]:
+    """To first order, what each pair adds to the reading, as anchor and as candidate, less their mean."""
+    if method.crossed is None:
+        anchor, candidate = logsumexp(scores, axis=1), jnp.sum(jax.nn.softmax(scores, axis=1), axis=0)
+    else:
+        weights = jnp.where(jnp.eye(len(scores), dtype=bool), 0.0, jnp.exp(method.crossed(scores)))
+        anchor, candidate = (jnp.sum(weights, axis=axis) / (len(scores) - 1) for axis in (1, 0))
+    effects = jnp.diagonal(scores) - anchor - candidate
+    return effects - jnp.mean(effects)
