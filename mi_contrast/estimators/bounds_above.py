@@ -24,8 +24,8 @@ def club(log_conditional: Float[Array, "... N N"]) -> Float[Array, "..."]:
       log_conditional: f32 or bf16 [..., N, N], log q(y_j | x_i) plus any function of y; -inf removes a pair.
     Returns:
       nats, f32 [...]: in the mean over batches of independent pairs an upper bound on I where q is the true
-      conditional, or closer to it than the product of the marginals is; with a learned q neither. Very loose:
-      d rho^2 / (1 - rho^2) for d correlated Gaussian pairs.
+      conditional, or near enough: where p(x) q(y|x) diverges less from p(x,y) than from p(x) p(y). With a learned q
+      neither. Very loose: d rho^2 / (1 - rho^2) for d pairs of normals of correlation rho.
     Raises:
       UserError: no square matrix of at least 2 x 2.
     Source: Cheng et al. 2020 (whose code counts the own y among the others, which reads low by 1/N of the value).
