@@ -16,11 +16,13 @@ def bound_holds(
     weak:   mean of e^f over the support >= mean of e^f over the pool;
     strict: every candidate of the support has e^f above the pool's mean.
 
-    Scope. With one positive outside the pool, the value over a *whole* support of size n is at most
-    J_n = f+ - log((e^{f+} + n meanexp(pool)) / (n + 1)), itself at most InfoNCE with n negatives in the mean, exactly
-    where the weak condition holds. For k draws from the support it suffices where the support is a percentile band; for
+    Scope. With one positive outside the pool, the value over a *whole* support of size n is at most J_n = f+ -
+    log((e^{f+} + n meanexp(pool)) / (n + 1)), itself at most InfoNCE with n negatives in the mean, exactly where the
+    weak condition holds; with the positive in the pool it does not tell. For k draws from the support, against InfoNCE
+    with k draws from the pool, it suffices (and is not needed at a given k) where the support is a percentile band; for
     other supports ask `strict`. With several positives nothing here bounds the mutual information, and n must not be
     chosen by score. A batch is honest where the mean of value - J_n is at most 0: a share of anchors can hide a gap.
+    Draws with replacement bound I only where k is small against the support.
 
     Args:
       pool: f32 or bf16 [..., B, K], critic values of each anchor with every candidate; the positive in neither set.
