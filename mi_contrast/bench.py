@@ -1,6 +1,6 @@
 """Times a case beside its peer, interleaved in one run, and prints and writes what it saw:
 
-  python -m mi_contrast.bench [--case=ring_loss|augment|train_step|loop|mi_tasks|all] [--repeats=7] [--out=bench/]
+  python -m mi_contrast.bench [--case=ring_loss|large_pool|augment|train_step|loop|mi_tasks|all] [--repeats=7] [--out=bench/]
 
 A ratio is of medians; every figure comes with its least and largest, since absolute times are this machine's today.
 mi_tasks asks of estimates how near the truth they are, and draws it: bench/mi_tasks.svg.
@@ -21,7 +21,7 @@ from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.layout import write_json, write_text
 
-CASES = ("ring_loss", "augment", "train_step", "loop", "mi_tasks")
+CASES = ("ring_loss", "large_pool", "augment", "train_step", "loop", "mi_tasks")
 REPEATS = 7
 FLAGS = {
     "case=": f"one of {', '.join(CASES)}, or all",

@@ -283,3 +283,16 @@ def test_only_counts_and_sums_of_anchors_cross_a_tpu_pod():
     seen = apart("v5e:4x4")
     assert seen["devices"] == 16
     only_sums_of_anchors_cross(seen["collectives"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [None, 32])
+def test_a_million_rows_need_under_256_mib_beyond_the_inputs(block):
+    anchors, pool = jax.ShapeDtypeStruct((256, 128), jnp.float32), jax.ShapeDtypeStruct((2**20, 128), jnp.float32)
+
+    def step(a, p, q):
+        nats = lambda a, p: mi.contrast(a, p, q, mi.Ring(0.9, 0.99), temperature=0.2, block=block).sum()  # noqa: E731
+        return jax.grad(nats, argnums=(0, 1))(a, p)
+
+    needed = jax.jit(step).lower(anchors, anchors, pool).compile().memory_analysis().temp_size_in_bytes
+    assert 0 < needed < 256 * 2**20
