@@ -1,6 +1,6 @@
 """Times a case beside its peer, interleaved in one run, and prints and writes what it saw:
 
-  python -m mi_contrast.bench [--case=ring_loss|large_pool|augment|train_step|loop|mi_tasks|all] [--repeats=7] [--out=bench/]
+  python -m mi_contrast.bench [--case=NAME|all] [--repeats=7] [--out=bench/]
 
 A ratio is of medians; every figure comes with its least and largest, since absolute times are this machine's today.
 mi_tasks asks of estimates how near the truth they are, and draws it: bench/mi_tasks.svg.
