@@ -15,16 +15,17 @@ from mi_contrast.reporting.words import MINUS
 TITLES = {
     "ksg": "KSG",
     "three_kl": "3KL",
-    "canonical_correlation": "Canonical correlations",
+    "canonical_correlation": "CCA",
     "info_nce": "InfoNCE",
     "nwj": "NWJ",
     "smile": "SMILE",
     "jensen_shannon": "Jensen-Shannon",
     "donsker_varadhan": "Donsker-Varadhan",
+    "mine": "MINE",
 }
-WIDTH, COLUMNS, MARGIN = 1000.0, 4, 26.0
-HEAD, CELL, BETWEEN = 96.0, 256.0, 16.0  # heights: of the title, of a panel with its own; width between panels
-AXIS, TITLE, FOOT = 22.0, 40.0, 34.0  # of a panel: left of the plot, above it, below it
+WIDTH, COLUMNS, MARGIN = 1000.0, 5, 26.0
+HEAD, CELL, BETWEEN = 68.0, 236.0, 18.0  # heights: of the title, of a panel with its own; width between panels
+AXIS, TITLE, FOOT = 20.0, 38.0, 32.0  # of a panel: left of the plot, above it, below it
 STYLE = """
 :root { color-scheme: light dark; --card: #ffffff; --ink: #1b1d21; --soft: #5d636e; --faint: #8b919b; --rule: #e4e1da;
   --grid: #ecebe6; --c1: #2459c4; --c2: #c8641b; --c3: #14806a; --c4: #9a3f8f; }
@@ -45,6 +46,7 @@ path { fill: none; }
 path.ceiling { stroke: var(--soft); stroke-width: 1.3; stroke-dasharray: 6 4; }
 .line { stroke: var(--c); stroke-width: 2.2; stroke-linejoin: round; stroke-linecap: round; }
 path.area { fill: var(--c); fill-opacity: .2; }
+.band { stroke: var(--c); stroke-width: 11; stroke-opacity: .2; }
 .dot { fill: var(--c); }
 path.beyond { fill: var(--c); }
 """
@@ -55,15 +57,14 @@ def draw(found: dict[str, Any]) -> str:
     points = found["points"]
     methods = [name for name, _ in groupby(points, key=lambda p: p["method"])]
     families = list(dict.fromkeys(p["family"] for p in points))
-    rows = math.ceil(len(methods) / COLUMNS)
-    height = HEAD + rows * CELL + 8
-    body = [*_head(found["what"], families)]
-    for place, name in enumerate(methods):
-        row, column = divmod(place, COLUMNS)
-        width = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * BETWEEN) / COLUMNS
-        left, top = MARGIN + column * (width + BETWEEN), HEAD + row * CELL
+    rows = math.ceil((len(methods) + 1) / COLUMNS)
+    width, height = (WIDTH - 2 * MARGIN + BETWEEN) / COLUMNS - BETWEEN, HEAD + rows * CELL
+    corners = [(MARGIN + i % COLUMNS * (width + BETWEEN), HEAD + i // COLUMNS * CELL) for i in range(rows * COLUMNS)]
+    body = [_text("h1", MARGIN, 40, "Mutual information: estimate against truth, in nats")]
+    for name, (left, top) in zip(methods, corners, strict=False):
         axes = _Axes(points, left + AXIS, left + width, top + TITLE, top + CELL - FOOT)
         body += _panel(axes, name, [p for p in points if p["method"] == name], found["table"][name], families)
+    body += _legend(*corners[len(methods)], families, found["what"])
     said = "; ".join(
         f"{TITLES.get(n, n)}: mean error {_short(r['mean_absolute_error'])}" for n, r in found["table"].items()
     )
@@ -94,26 +95,30 @@ def _text(kind: str, x: float, y: float, text: str, anchor: str = "start") -> st
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _head(what: str, families: list[str]) -> Iterator[str]:
-    yield _text("h1", MARGIN, 38, "Mutual information: estimate against truth, in nats")
-    x = MARGIN
+def _legend(left: float, top: float, families: list[str], what: str) -> Iterator[str]:
+    y = top + 14.0
     for colour, family in enumerate(families, 1):
-        yield f'<path class="line c{colour}" d="M{x:.1f} 61h18"/>'
-        yield f'<circle class="dot c{colour}" cx="{x + 9:.1f}" cy="61" r="3"/>{_text("key", x + 25, 65.5, family)}'
-        x += 45 + 7.2 * len(family)
-    for kind, text, room in (("truth", "truth", 84), ("ceiling", "the most it can read", 0)):
-        yield f'<path class="{kind}" d="M{x:.1f} 61h22"/>{_text("key", x + 29, 65.5, text)}'
-        x += room
-    for y, text in ((37.0, what), (65.5, "distance to the truth: bias; band: least to greatest")):
-        yield _text("facts", WIDTH - MARGIN, y, text, "end")
+        yield f'<path class="band c{colour}" d="M{left:.1f} {y:.1f}h24"/>'
+        yield f'<path class="line c{colour}" d="M{left:.1f} {y:.1f}h24"/>'
+        yield f'<circle class="dot c{colour}" cx="{left + 12:.1f}" cy="{y:.1f}" r="2.8"/>'
+        yield _text("key", left + 33, y + 4.5, family)
+        y += 23
+    for kind, text in (("truth", "truth"), ("ceiling", "the most it can read")):
+        yield f'<path class="{kind}" d="M{left:.1f} {y:.1f}h24"/>' + _text("key", left + 33, y + 4.5, text)
+        y += 23
+    told = "Line: mean; band: least", "to greatest of the draws.", "Error: mean absolute."
+    for text in (*what.split("; "), *told):
+        yield _text("facts", left, y + 7, text)
+        y += 18
 
 
 def _panel(
     axes: _Axes, name: str, points: list[dict[str, Any]], row: dict[str, float], families: list[str]
 ) -> Iterator[str]:
-    errors = f"mean error {_short(row['mean_absolute_error'])} · worst {_short(row['worst_absolute_error'])}"
-    yield _text("h2", axes.left - AXIS, axes.top - 25, TITLES.get(name, name))
-    yield _text("facts", axes.left - AXIS, axes.top - 8, f"{errors} · {_seconds(row['seconds_median'])}")
+    yield _text("h2", axes.left - AXIS, axes.top - 24, TITLES.get(name, name))
+    errors = f"error {_short(row['mean_absolute_error'])}, worst {_short(row['worst_absolute_error'])}"
+    yield _text("facts", axes.left - AXIS, axes.top - 7, errors)
+    yield _text("facts", axes.right, axes.top - 7, _seconds(row["seconds_median"]), "end")
     marks = ticks(0.0, axes.most, 4)
     apart = marks[1] - marks[0] if len(marks) > 1 else 1.0
     for mark in marks:

@@ -55,7 +55,7 @@ def test_the_figure_has_a_panel_a_method_and_its_lines_where_the_estimates_are()
     assert [e.text for e in named("ceiling") if e.text] == ["log 50"]
     (beyond,) = named("beyond")  # -9 lies below the panel
     assert beyond.find("{*}title").text == "-9.0"
-    truth, line = named("truth")[1].get("d"), named("line")[2].get("d")
+    truth, line = named("truth")[0].get("d"), named("line")[0].get("d")
     (x0, y0), (x1, y1) = (map(float, pair.split()) for pair in truth[1:].split("L"))
     (u0, v0), (u1, v1) = (map(float, pair.split()) for pair in line[1:].split("L"))
     assert (x0, x1) == (u0, u1)  # truths 0 and 4
