@@ -2,9 +2,9 @@
 
     f(x, y) = sum_i [ -log(1 - r_i^2) / 2 + (2 r_i u_i v_i - r_i^2 (u_i^2 + v_i^2)) / (2 (1 - r_i^2)) ] + net(x, y)
 
-u, v are canonical pairs of correlation r. Where x and y are jointly Gaussian in the coordinates taken, the first part is
-log p(x, y) / (p(x) p(y)) itself; the network starts at 0, so a critic begins as the Gaussian one and can only be kept
-where a validation part says it got better.
+u, v are canonical pairs of correlation r. Where x and y are jointly Gaussian in the coordinates taken, the first part
+is log p(x, y) / (p(x) p(y)) itself; the network starts at 0, so a critic begins as the Gaussian one, and what
+comes after is kept only where a validation part says that it is better.
 """
 
 from __future__ import annotations

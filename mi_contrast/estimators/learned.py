@@ -32,6 +32,7 @@ VALIDATION = 0.2  # share of what is not held out
 EVERY, PATIENCE = 25, 4  # steps between looks at the validation part; looks without a better one before the end
 AVERAGE = 0.96  # decay of the running average of the parameters
 DECAY = 0.3  # weight decay, times the learning rate
+CORRELATED = 0.05  # from where a canonical pair is an input of the network
 LEAST = 20  # samples a part
 BUCKET = 8  # inputs are padded with zeros to a multiple, so that pairs of like dimensions share a compiled program
 
@@ -98,8 +99,8 @@ def estimate(
       jensen_shannon     nwj of F + 1, trained as the Jensen-Shannon divergence
       smile              donsker_varadhan with crossed scores within [-clip, clip], trained as jensen_shannon
 
-    The first two and jensen_shannon are lower bounds in the mean; the others are not. Marginal maps, directions, network
-    and every choice come from the training and validation samples of a part; a part that is held out is only read.
+    The first two and jensen_shannon are lower bounds in the mean; the others are not. Marginal maps, directions,
+    network and every choice come from a part's training and validation samples; what is held out is only read.
 
     Args:
       x, y: float [N, dx], [N, dy], pairs in rows, independent draws.
@@ -137,18 +138,21 @@ def estimate(
             raise UserError(f"{name} {value} is below {low}", fix="give more")
     if not clip > 0:
         raise UserError(f"clip {clip} is not above 0", fix="give a bound on |f|, such as 5")
-    cut, train = jax.random.split(key)
+    seed, start = jax.random.split(key)
+    draw = np.random.default_rng(np.asarray(jax.random.bits(seed, (4,))))
     size = len(x) // parts
-    order = np.asarray(jax.random.permutation(cut, len(x)))[: size * parts].reshape(parts, size)
+    order = draw.permutation(len(x))[: size * parts].reshape(parts, size)
     rest = np.stack([np.delete(order, part, axis=0).reshape(-1) for part in range(parts)])
     judged = max(2, int(VALIDATION * rest.shape[1]))
     seen = [_as_seen(x, y, own[judged:], own[:judged]) for own in rest]
     sides = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), jnp.float32), *seen)
-    rows = (rest[:, judged:], rest[:, :judged], order)
-    setting = _Setting(method, critic, steps, min(batch, rest.shape[1] - judged), float(clip))
-    values, effects = _train(jax.random.split(train, parts), *sides, rows, jnp.float32(learning_rate), setting)
-    error = jnp.std(effects) / np.sqrt(effects.size)
-    return Estimate(jnp.mean(values), error, jnp.float32(np.log(size) if method == "info_nce" else np.inf))
+    batches = np.stack([_batches(draw, own[judged:], steps, batch) for own in rest])
+    rows = _Rows(*(np.asarray(part, np.int32) for part in (batches, rest[:, :judged], order)))
+    setting = _Setting(method, critic, float(clip))
+    values, effects = _train(jax.random.split(start, parts), *sides, rows, jnp.float32(learning_rate), setting)
+    error = np.std(effects) / np.sqrt(np.size(effects))
+    ceiling = np.log(size) if method == "info_nce" else np.inf
+    return Estimate(*(jnp.float32(value) for value in (np.mean(values), error, ceiling)))
 
 
 def _samples(x: ArrayLike, y: ArrayLike, parts: int) -> tuple[np.ndarray, np.ndarray]:
@@ -163,6 +167,22 @@ def _samples(x: ArrayLike, y: ArrayLike, parts: int) -> tuple[np.ndarray, np.nda
         if not np.isfinite(values).all():
             raise UserError(f"{name} has values that are not finite", fix="leave those pairs out")
     return x, y
+
+
+def _batches(draw: np.random.Generator, train: np.ndarray, steps: int, batch: int) -> np.ndarray:
+    """Rows of each step [steps, batch], epoch after epoch in new order: none twice in a batch."""
+    batch = min(batch, len(train))
+    whole = len(train) // batch
+    epochs = [draw.permutation(train)[: whole * batch].reshape(whole, batch) for _ in range(-(-steps // whole))]
+    return np.concatenate([np.empty((0, batch), train.dtype), *epochs])[:steps]
+
+
+class _Rows(NamedTuple):
+    """Which samples a part trains on, step by step, judges by, and holds out."""
+
+    batches: Array
+    judge: Array
+    held_out: Array
 
 
 class _Seen(NamedTuple):
@@ -185,16 +205,31 @@ def _as_seen(x: np.ndarray, y: np.ndarray, train: np.ndarray, judge: np.ndarray)
             u, v = (_with_radius(z, train) if radius else z for z in (of_x, of_y))
             to_u, to_v, correlations = canonical_pairs(u[train], v[train])
             u, v = (u - u[train].mean(axis=0)) @ to_u, (v - v[train].mean(axis=0)) @ to_v
-            value = float(_row_wise(gaussian(u[judge], v[judge], correlations)))
+            u, v, correlations = _padded(u), _padded(v), _padded(correlations)
+            value = float(_gaussian_reading(u[judge], v[judge], correlations))
             if found is None or value > best:
                 best, found = value, (u, v, correlations)
     assert found is not None
-    u, v, correlations = (_padded(part) for part in found)
-    return _Seen(Side(u, _padded(in_x)), Side(v, _padded(in_y)), correlations)
+    u, v, correlations = found
+    # the network too gets the pairs that are correlated: in high dimensions they are what tells the few from the many
+    pairs = correlations > CORRELATED
+    x_side, y_side = (
+        Side(own, _padded(np.concatenate([inputs, (own * pairs)[:, : min(x.shape[1], y.shape[1])]], axis=1)))
+        for own, inputs in ((u, in_x), (v, in_y))
+    )
+    return _Seen(x_side, y_side, correlations)
+
+
+@jax.jit
+def _gaussian_reading(u: Array, v: Array, correlations: Array) -> Array:
+    return _row_wise(gaussian(u, v, correlations))
 
 
 def _coordinates(values: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Standardised values, normal scores, and what the network is given: both, tails drawn in, and their radii."""
+    """Standardised values, normal scores, and what the network is given: both, tails drawn in, and their radii.
+
+    The coordinates are scaled to share the variance of one input, so that the radii are not lost among many.
+    """
     own = values[train]
     plain = (values - own.mean(axis=0)) / np.maximum(own.std(axis=0), 1e-12)
     normal = normal_scores(own, values)
@@ -202,8 +237,9 @@ def _coordinates(values: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.
     robust = (values - middle) / np.maximum((high - low) / 2, 1e-12)
     square = lambda z: np.mean(z**2, axis=1, keepdims=True)  # noqa: E731
     radii = (np.log(square(normal) + 0.05), np.log(square(robust) + 0.05), np.minimum(square(robust), 9.0))
-    inputs = np.concatenate([normal, np.arcsinh(robust), *radii], axis=1)
+    inputs = np.concatenate([*radii, normal, np.arcsinh(robust)], axis=1)
     inputs = (inputs - inputs[train].mean(axis=0)) / np.maximum(inputs[train].std(axis=0), 1e-6)
+    inputs[:, len(radii) :] /= np.sqrt(values.shape[1])
     return plain, normal, inputs
 
 
@@ -219,94 +255,71 @@ def _padded(values: np.ndarray) -> np.ndarray:
 
 
 class _Setting(NamedTuple):
-    """What a compiled program is made for."""
+    """What a compiled program is made for, beside shapes."""
 
     method: str
     critic: str
-    steps: int
-    batch: int
     clip: float
 
 
 class _State(NamedTuple):
     """Of the training of one critic."""
 
-    step: Array
     parameters: dict
     optimiser: optax.OptState
     partition: Partition
     average: dict
-    best: dict
-    best_value: Array
-    since: Array  # looks at the validation part since the best
 
 
 @functools.partial(jax.jit, static_argnames="setting")
 def _train(
-    keys: Array,
-    x: Side,
-    y: Side,
-    correlations: Array,
-    rows: tuple[Array, Array, Array],
-    learning_rate: Array,
-    setting: _Setting,
+    keys: Array, x: Side, y: Side, correlations: Array, rows: _Rows, learning_rate: Array, setting: _Setting
 ) -> tuple[Float[Array, " P"], Float[Array, "P n"]]:
-    """The reading of every part and the effect of each held-out pair on it; parts one after another, so that each
-    stops by itself.
+    """The reading of every part and the effects of its held-out pairs.
+
+    Parts come one after another, so that each stops by itself.
     """
     return lax.map(lambda part: _fit(*part, learning_rate, setting), (keys, x, y, correlations, rows))
 
 
 def _fit(
-    key: Array, x: Side, y: Side, correlations: Array, rows: tuple, learning_rate: Array, setting: _Setting
+    key: Array, x: Side, y: Side, correlations: Array, rows: _Rows, learning_rate: Array, setting: _Setting
 ) -> tuple[Array, Array]:
     method = _methods(setting.clip)[setting.method]
-    train, judge, held_out = rows
     optimiser = optax.adamw(learning_rate, weight_decay=DECAY)
-    start, draws = jax.random.split(key)
 
     def scores(trained: dict, own: Array) -> Array:
-        pick = lambda side: jax.tree.map(lambda leaf: leaf[own], side)  # noqa: E731
-        return score(trained | {"correlations": correlations}, pick(x), pick(y))
+        x_own, y_own = jax.tree.map(lambda leaf: leaf[own], (x, y))
+        return score(trained | {"correlations": correlations}, x_own, y_own)
 
-    def step(number: Array, state: _State) -> _State:
-        drawn = jax.random.choice(jax.random.fold_in(draws, number), train, (setting.batch,), replace=False)
-
+    def train(number: Array, state: _State) -> _State:
         def loss(trained: dict) -> tuple[Array, Partition]:
-            nats, partition = method.climb(scores(trained, drawn), state.partition)
+            nats, partition = method.climb(scores(trained, rows.batches[number]), state.partition)
             return -nats, partition
 
         slope, partition = jax.grad(loss, has_aux=True)(state.parameters)
         change, moments = optimiser.update(slope, state.optimiser, state.parameters)
         parameters = optax.apply_updates(state.parameters, change)
         average = optax.incremental_update(parameters, state.average, 1 - AVERAGE)
-        return state._replace(parameters=parameters, optimiser=moments, partition=partition, average=average)
+        return _State(parameters, moments, partition, average)
 
-    def look(state: _State) -> _State:
-        end = jnp.minimum(state.step + EVERY, setting.steps)
-        state = lax.fori_loop(state.step, end, step, state)
-        value = method.judge(scores(state.average, judge))
-        better = value > state.best_value
-        best = jax.tree.map(functools.partial(jnp.where, better), state.average, state.best)
-        since = jnp.where(better, 0, state.since + 1)
-        return state._replace(step=end, best=best, best_value=jnp.fmax(value, state.best_value), since=since)
+    steps = len(rows.batches)
+    looks = -(-steps // EVERY) + 1
 
-    first = {
-        "network": network(start, (x.inputs.shape[1], y.inputs.shape[1]), setting.critic),
-        "shift": jnp.float32(method.shift),
-    }
-    state = _State(
-        step=jnp.int32(0),
-        parameters=first,
-        optimiser=optimiser.init(first),
-        partition=Partition.first(),
-        average=first,
-        best=first,
-        best_value=method.judge(scores(first, judge)),
-        since=jnp.int32(0),
-    )
-    state = lax.while_loop(lambda s: (s.step < setting.steps) & (s.since < PATIENCE), look, state)
-    matrix = scores(state.best, held_out)
+    def look_and_train(carry: tuple) -> tuple:
+        look, since, best, best_value, state = carry
+        value = method.judge(scores(state.average, rows.judge))
+        better = (look == 0) | (value > best_value)
+        best = jax.tree.map(functools.partial(jnp.where, better), state.average, best)
+        state = lax.fori_loop(look * EVERY, jnp.minimum((look + 1) * EVERY, steps), train, state)
+        return look + 1, jnp.where(better, 0, since + 1), best, jnp.where(better, value, best_value), state
+
+    inputs = (x.inputs.shape[1], y.inputs.shape[1])
+    first = {"network": network(key, inputs, setting.critic), "shift": jnp.float32(method.shift)}
+    state = _State(first, optimiser.init(first), Partition.first(), first)
+    carry = (jnp.int32(0), jnp.int32(0), first, jnp.float32(-jnp.inf), state)
+    _, _, best, _, _ = lax.while_loop(lambda c: (c[0] < looks) & (c[1] < PATIENCE), look_and_train, carry)
+    matrix = scores(best, rows.held_out)
     return method.read(matrix), _effects(matrix, method)
 
 
