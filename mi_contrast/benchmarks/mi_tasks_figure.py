@@ -126,17 +126,18 @@ def _panel(
         yield f'<path class="grid" d="M{axes.left:.1f} {y:.1f}H{axes.right:.1f}"/>'
         yield _text("tick", axes.left - 6, y + 4, text, "end") + _text("tick", x, axes.bottom + 15, text, "middle")
     yield f'<path class="truth" d="M{axes.x(0):.1f} {axes.y(0):.1f}L{axes.x(axes.most):.1f} {axes.y(axes.most):.1f}"/>'
-    yield from _ceiling(axes, points)
+    yield from _ceiling(axes, name, points)
     for colour, family in enumerate(families, 1):
         yield from _family(axes, colour, [p for p in points if p["family"] == family])
 
 
-def _ceiling(axes: _Axes, points: Iterable[dict[str, Any]]) -> Iterator[str]:
+def _ceiling(axes: _Axes, name: str, points: Iterable[dict[str, Any]]) -> Iterator[str]:
     limits = [p["ceiling"] for p in points if p["ceiling"] is not None]
     if limits and max(limits) < axes.high:
         y = axes.y(max(limits))
         yield f'<path class="ceiling" d="M{axes.left:.1f} {y:.1f}H{axes.right:.1f}"/>'
-        yield _text("ceiling", axes.left + 6, y - 5, f"log {math.exp(max(limits)):,.0f}")
+        text = f"log {math.exp(max(limits)):,.0f}" if name == "info_nce" else f"{max(limits):.1f}"
+        yield _text("ceiling", axes.left + 6, y - 5, text)
 
 
 def _family(axes: _Axes, colour: int, points: list[dict[str, Any]]) -> Iterator[str]:

@@ -31,8 +31,8 @@ POINTS = [
     point("a", "normal", 0.0, 0.1),
     point("a", "normal", 4.0, 3.0),
     point("a", "spiral", 4.0, -9.0),
-    point("b", "normal", 0.0, 0.0, math.log(50)),
-    point("b", "normal", 4.0, None, math.log(50)),
+    point("info_nce", "normal", 0.0, 0.0, math.log(50)),
+    point("info_nce", "normal", 4.0, None, math.log(50)),
 ]
 
 
@@ -43,14 +43,14 @@ def found(points):
 def test_the_table_is_of_absolute_errors_and_counts_no_number_as_infinite():
     rows = mi_tasks.table(POINTS)
     np.testing.assert_allclose(list(rows["a"].values()), [(0.5 + 0.1 + 1 + 13) / 4, 13, 1, 3])
-    assert rows["b"]["mean_absolute_error"] == math.inf
+    assert rows["info_nce"]["mean_absolute_error"] == math.inf
     assert "inf" in mi_tasks.words({"table": rows})
 
 
 def test_the_figure_has_a_panel_a_method_and_its_lines_where_the_estimates_are():
     svg = ElementTree.fromstring(mi_tasks_figure.draw(found(POINTS)))
     named = lambda kind: [e for e in svg.iter() if kind in (e.get("class") or "").split()]  # noqa: E731
-    assert [e.text for e in named("h2")] == ["a", "b"]
+    assert [e.text for e in named("h2")] == ["a", "InfoNCE"]
     assert "2 draws & more" in [e.text for e in named("facts")]
     assert [e.text for e in named("ceiling") if e.text] == ["log 50"]
     (beyond,) = named("beyond")  # -9 lies below the panel
