@@ -25,7 +25,7 @@ from mi_contrast.core.layout import read_json
 from mi_contrast.core.progress import Progress
 from mi_contrast.estimators.reading import Estimate
 
-REPEATS = 3  # draws of the samples
+REPEATS = 2  # draws of the samples
 LEARNED = ("info_nce", "nwj", "smile", "jensen_shannon", "donsker_varadhan", "mine")
 ON_A_FILE = ("ksg", "info_nce", "nwj", "smile")
 DIMENSIONS, SAMPLES, LADDER = 3, 2000, (0.0, 1.0, 2.0, 4.0, 8.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from statistics import median
 from typing import Any
 
 from markupsafe import escape
@@ -106,7 +107,7 @@ def _legend(left: float, top: float, families: list[str], what: str) -> Iterator
     for kind, text in (("truth", "truth"), ("ceiling", "the most it can read")):
         yield f'<path class="{kind}" d="M{left:.1f} {y:.1f}h24"/>' + _text("key", left + 33, y + 4.5, text)
         y += 23
-    told = "Line: mean; band: least", "to greatest of the draws.", "Error: mean absolute."
+    told = "Line: median; band: least", "to greatest of the draws.", "Error: mean absolute."
     for text in (*what.split("; "), *told):
         yield _text("facts", left, y + 7, text)
         y += 18
@@ -141,20 +142,20 @@ def _ceiling(axes: _Axes, name: str, points: Iterable[dict[str, Any]]) -> Iterat
 
 
 def _family(axes: _Axes, colour: int, points: list[dict[str, Any]]) -> Iterator[str]:
-    """Band and line of the means; what lies outside the panel is held at its edge and marked there."""
+    """Band and line of the medians; what lies outside the panel is held at its edge and marked there."""
     read: dict[float, list[float]] = {}
     for point in sorted(points, key=lambda p: p["truth"]):
         if point["nats"] is not None:
             read.setdefault(point["truth"], []).append(point["nats"])
-    places, mean = [axes.x(truth) for truth in read], [sum(values) / len(values) for values in read.values()]
-    ends = [min(values) for values in read.values()], mean, [max(values) for values in read.values()]
+    places, middle = [axes.x(truth) for truth in read], [median(values) for values in read.values()]
+    ends = [min(values) for values in read.values()], middle, [max(values) for values in read.values()]
     held = [[axes.y(min(max(v, axes.low), axes.high)) for v in values] for values in ends]
     if not places:
         return
     down, line, up = ([f"{x:.1f} {y:.1f}" for x, y in zip(places, ys, strict=True)] for ys in held)
     yield f'<path class="area c{colour}" d="M{"L".join(down + up[::-1])}Z"/>'
     yield f'<path class="line c{colour}" d="M{"L".join(line)}"/>'
-    for x, y, value in zip(places, held[1], mean, strict=True):
+    for x, y, value in zip(places, held[1], middle, strict=True):
         if axes.low <= value <= axes.high:
             yield f'<circle class="dot c{colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.8"/>'
         else:
