@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from mi_contrast.core.colour import SPACES
 from mi_contrast.core.errors import UserError, unknown
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "tiny")
 STEMS = ("imagenet", "small")
 DTYPES = ("float32", "bfloat16")
 NORMS: Mapping[str, Mapping[str, Any]] = {"batch": {"groups": 1}, "frozen": {}}
-HEADS: Mapping[str, Mapping[str, Any]] = {"linear": {"dim": 128}, "mlp": {"hidden": None, "dim": 128}}
+PATCH_HEADS: Mapping[str, Mapping[str, Any]] = {"linear": {"dim": 128}, "mlp": {"hidden": None, "dim": 128}}
+HEADS = {**PATCH_HEADS, "mlp_bn": {"hidden": None, "dim": 128, "layers": 2, "last_bn": True}}
+PREDICTOR: Mapping[str, Any] = {"hidden": None, "layers": 2}
 DEFAULTS: Mapping[str, Any] = {
     "width": 64,
     "stem": "imagenet",
@@ -19,7 +22,11 @@ DEFAULTS: Mapping[str, Any] = {
     "head": {"kind": "linear", "dim": 128},
     "dtype": "float32",
     "remat": False,
+    "predictor": None,
+    "jigsaw": None,
+    "split": None,
 }
+BEYOND_BACKBONE = ("head", "predictor", "jigsaw")
 
 
 def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,10 +43,16 @@ def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
     one_of(model["stem"], STEMS, "stem")
     one_of(model["dtype"], DTYPES, "dtype")
     whole(model["width"], "width")
-    if not isinstance(model["remat"], bool):
-        raise UserError(f"config.model.remat is {model['remat']!r}", fix="give True or False")
+    truth(model["remat"], "remat")
     model["norm"] = chosen(model["norm"], NORMS, "norm")
     model["head"] = chosen(model["head"], HEADS, "head")
+    if model["predictor"] is not None:
+        model["predictor"] = filled(section(model["predictor"], "predictor", PREDICTOR), PREDICTOR, "predictor")
+    if model["jigsaw"] is not None:
+        jigsaw = section(model["jigsaw"], "jigsaw", PATCH_HEADS["linear"])
+        model["jigsaw"] = chosen({"kind": "linear", **jigsaw}, PATCH_HEADS, "jigsaw")
+    if model["split"] is not None:
+        one_of(model["split"], SPACES, "split")
     if model["backbone"] == "tiny":
         if model["width"] % 4:
             raise UserError(f"config.model.width of tiny is {model['width']}", fix="give a multiple of 4")
@@ -54,19 +67,38 @@ def chosen(field: Any, kinds: Mapping[str, Mapping[str, Any]], name: str) -> dic
     if not isinstance(field, Mapping) or "kind" not in field:
         raise UserError(f"config.model.{name} is {field!r}", fix=f"give dict(kind=...), one of: {', '.join(kinds)}")
     kind = one_of(field["kind"], kinds, f"{name}.kind")
-    fields = {n: v for others in kinds.values() for n, v in others.items()}
-    for word, given in field.items():
-        if word != "kind" and word not in fields:
-            raise unknown(f"field of config.model.{name}", word, ("kind", *fields))
-        if word != "kind" and word not in kinds[kind] and given != fields[word]:
+    others = {n: v for fields in kinds.values() for n, v in fields.items() if n not in kinds[kind]}
+    for word in others:
+        if word in field and field[word] != others[word]:
             raise UserError(
-                f"config.model.{name}: kind {kind!r} has no {word}", fix=f"set {name}.{word}={fields[word]}"
+                f"config.model.{name}: kind {kind!r} has no {word}", fix=f"set {name}.{word}={others[word]}"
             )
-    resolved = {"kind": kind, **{n: field.get(n, default) for n, default in kinds[kind].items()}}
-    for word, given in resolved.items():
-        if word != "kind" and not (given is None and kinds[kind][word] is None):
+    own = {n: v for n, v in field.items() if n != "kind" and n not in others}
+    return {"kind": kind, **filled(own, kinds[kind], name, ("kind", *kinds[kind], *others))}
+
+
+def filled(
+    field: Mapping[str, Any], defaults: Mapping[str, Any], name: str, words: Collection[str] = ()
+) -> dict[str, Any]:
+    """The field over its defaults, each value of its default's sort; `words` are those an unknown one is told."""
+    for word in field:
+        if word not in defaults:
+            raise unknown(f"field of config.model.{name}", word, words or defaults)
+    made = {n: field.get(n, default) for n, default in defaults.items()}
+    for word, given in made.items():
+        if isinstance(defaults[word], bool):
+            truth(given, f"{name}.{word}")
+        elif not (given is None and defaults[word] is None):
             whole(given, f"{name}.{word}")
-    return resolved
+    return made
+
+
+def section(field: Any, name: str, example: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The field, or UserError where it is no mapping."""
+    if not isinstance(field, Mapping):
+        fields = ", ".join(f"{n}={v}" for n, v in example.items())
+        raise UserError(f"config.model.{name} is {field!r}", fix=f"give None or dict({fields})")
+    return field
 
 
 def one_of(word: Any, words: Collection[str], name: str) -> str:
@@ -74,6 +106,12 @@ def one_of(word: Any, words: Collection[str], name: str) -> str:
     if word not in tuple(words):
         raise unknown(f"config.model.{name}", word, words)
     return str(word)
+
+
+def truth(given: Any, name: str) -> None:
+    """UserError unless `given` is True or False."""
+    if not isinstance(given, bool):
+        raise UserError(f"config.model.{name} is {given!r}", fix="give True or False")
 
 
 def whole(number: Any, name: str) -> None:

@@ -38,7 +38,8 @@ class BatchNorm(nn.Module):
 
     In training, mean and var (biased) are those of each group of the batch, and the running statistics move by
     running <- (1 - momentum) running + momentum batch, with the unbiased variance, both averaged over the groups.
-    In evaluation, or where frozen, the running statistics serve and stay. Scale and bias are parameters always.
+    In evaluation, or where frozen, the running statistics serve and stay. Scale and bias are parameters always, and
+    absent (1 and 0) where not `affine`.
 
     Raises UserError where the groups don't divide the batch, or a channel has a single value a group.
     Source: Ioffe and Szegedy 2015; numerics as torch.nn.BatchNorm2d; groups as in Hoffer et al. 2017.
@@ -46,12 +47,15 @@ class BatchNorm(nn.Module):
 
     statistics: Statistics = Statistics()
     epsilon: float = 1e-5
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "B *space C"], train: bool) -> Float[Array, "B *space C"]:
         channels = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        scale, bias = jnp.ones(channels, jnp.float32), jnp.zeros(channels, jnp.float32)
+        if self.affine:
+            scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+            bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         dtype, x = x.dtype, x.astype(jnp.float32)

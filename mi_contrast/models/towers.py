@@ -1,11 +1,11 @@
-"""Towers: a backbone and a head, built from plain data, encoded by pure functions on explicit variables."""
+"""Towers: a backbone and its heads, built from plain data, encoded by pure functions on explicit variables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -13,14 +13,16 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key
 
+from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.models.description import resolve
-from mi_contrast.models.heads import LinearHead, MLPHead
+from mi_contrast.models.heads import JigsawHead, LinearHead, MLPHead, MLPNormHead
 from mi_contrast.models.normalisation import Statistics
 from mi_contrast.models.resnet import BasicBlock, Block, Bottleneck, ResNet
 from mi_contrast.models.tiny import Tiny
 
 Variables = dict[str, Any]
 Backbone = ResNet | Tiny
+Head = LinearHead | MLPHead | MLPNormHead
 
 RESNETS: Mapping[str, tuple[type[Block], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -30,67 +32,158 @@ RESNETS: Mapping[str, tuple[type[Block], tuple[int, int, int, int]]] = {
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
+COLLECTIONS = ("params", "batch_stats")
+PATCHES = 9
+CHANNELS: Mapping[str, slice] = {"first": slice(0, 1), "second": slice(1, 3)}  # of a split's colour space
+
+
 class Encoded(NamedTuple):
     """What a tower makes of a batch: features f32 [B, F] (the backbone's, pooled), embedding f32 [B, D] of unit norm,
-    and the batch statistics after this batch.
+    the batch statistics after this batch, and the prediction f32 [B, D] of unit norm (the embedding where the tower
+    has no predictor).
     """
 
     features: Float[Array, "B F"]
     embedding: Float[Array, "B D"]
     batch_stats: Variables
+    prediction: Float[Array, "B D"]
 
 
 @dataclass(frozen=True)
 class Tower:
-    """A backbone and its head. Holds no arrays: variables are given to every call, as {'params', 'batch_stats'},
-    each {'backbone', 'head'}.
+    """A backbone and its head, and what a method may add. Holds no arrays: variables are given to every call, as
+    {'params', 'batch_stats'}, each {'backbone', 'head'}, and 'predictor' and 'jigsaw' where there are any.
+
+    Attributes:
+      predictor: from the head's output, not normalised, to the prediction.
+      jigsaw: the head of images given as patches; the backbone is the same.
+      split: the colour space whose channel 0 and channels 1 and 2 are two views with a network each, of the same
+        description: every part of the variables is then {'first', 'second'}.
     """
 
     backbone: Backbone
-    head: LinearHead | MLPHead
+    head: Head
+    predictor: MLPNormHead | None = None
+    jigsaw: JigsawHead | None = None
+    split: str | None = None
+
+    @property
+    def views(self) -> tuple[str | None, ...]:
+        """What `encode` may be asked for: None, or 'first' and 'second' of a split."""
+        return (None,) if self.split is None else tuple(CHANNELS)
 
     def init(self, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
-        """Fresh variables, initialised as torchvision's.
+        """Fresh variables of every part, initialised as torchvision's.
 
         Args:
           key: a typed key; one key, one network.
-          image_shape: (H, W, 3) of the images to come; shapes of variables don't depend on H and W.
+          image_shape: (H, W, 3) of the images to come; shapes of variables don't depend on H and W, nor on the last
+            of the three where the tower is split.
         """
         return _init(self, key, tuple(image_shape))
 
     def encode(
-        self, variables: Variables, images: Float[Array, "B H W 3"], *, train: bool, key: Key[Array, ""] | None = None
+        self,
+        variables: Variables,
+        images: Float[Array, "B H W C"] | Float[Array, "B 9 h w C"],
+        *,
+        train: bool,
+        view: str | None = None,
+        key: Key[Array, ""] | None = None,
     ) -> Encoded:
-        """Features and embeddings of a batch.
+        """Features, embeddings and predictions of a batch.
+
+        Calls in training are threaded by hand, each given the statistics that the one before returned: their order is
+        the caller's, and counts. Statistics are those of every part, the parts that served moved.
 
         Args:
           variables: as `init` returns them.
-          images: f32 [B, H, W, 3], normalised.
+          images: f32, normalised: [B, H, W, 3], or of a split the view's channels, 1 or 2 of them. The 9 patches of a
+            jigsaw, [B, 9, h, w, C], pass through the backbone as one batch of 9 B, example after example, and then
+            through the jigsaw head; features are their mean.
           train: with the batch's statistics (moving the running ones), or with the running statistics.
+          view: 'first' or 'second' of a split.
           key: for layers that draw; none of today's does.
+        Raises UserError where the tower has no such view, takes no patches, or the channels are not the view's.
         """
-        params, statistics = variables["params"], variables["batch_stats"]
+        self.check(images, view)
+        own = {name: variables[name] if view is None else _of_view(variables[name], view) for name in COLLECTIONS}
+        moved = dict(own["batch_stats"])
         draws = {} if key is None else {"dropout": key}
-        features, backbone = _apply(self.backbone, params, statistics, "backbone", images, train, draws)
-        raw, head = _apply(self.head, params, statistics, "head", features, train, draws)
-        return Encoded(features, unit(raw), {"backbone": backbone, "head": head})
+
+        def through(module: nn.Module, part: str, x: Array) -> Array:
+            given = {"params": own["params"][part], "batch_stats": own["batch_stats"][part]}
+            out, changed = module.apply(given, x, train, rngs=draws, mutable=["batch_stats"])
+            moved[part] = changed.get("batch_stats", {})
+            return cast(Array, out)
+
+        if self.jigsaw is not None and images.ndim == 5:
+            each = through(self.backbone, "backbone", images.reshape(-1, *images.shape[2:]))
+            each = each.reshape(*images.shape[:2], -1)
+            features, raw = jnp.mean(each, axis=1), through(self.jigsaw, "jigsaw", each)
+        else:
+            features = through(self.backbone, "backbone", images)
+            raw = through(self.head, "head", features)
+        embedding = prediction = unit(raw)
+        if self.predictor is not None:
+            prediction = unit(through(self.predictor, "predictor", raw))
+        if view is not None:
+            moved = {part: variables["batch_stats"][part] | {view: of_view} for part, of_view in moved.items()}
+        return Encoded(features, embedding, moved, prediction)
+
+    def check(self, images: Array, view: str | None) -> None:
+        """UserError unless `images` can be this view's."""
+        if view not in self.views:
+            raise unknown("view of this tower", view, [str(v) for v in self.views])
+        shape, patched = list(images.shape), self.jigsaw is not None
+        if images.ndim != 4 and not (patched and images.ndim == 5 and images.shape[1] == PATCHES):
+            more = f", or {PATCHES} patches of each, [B, {PATCHES}, h, w, C]" if patched else ""
+            raise UserError(f"images of shape {shape}", fix=f"this tower takes [B, H, W, C]{more}")
+        if view is not None and images.shape[-1] != count(view):
+            raise UserError(f"images of shape {shape}", fix=f"view {view!r} has {count(view)} channels")
+
+    def following(self, statistics: Statistics) -> Tower:
+        """The tower whose batch norms, all of them, take their statistics so."""
+
+        def follow(module: Any) -> Any:
+            return module.clone(statistics=statistics) if hasattr(module, "statistics") else module
+
+        parts = follow(self.backbone), follow(self.head), follow(self.predictor)
+        return Tower(*parts, self.jigsaw, self.split)
 
 
-def _apply(
-    module: nn.Module, params: Variables, statistics: Variables, part: str, x: Array, train: bool, draws: dict[str, Any]
-) -> tuple[Array, Variables]:
-    variables = {"params": params[part], "batch_stats": statistics[part]}
-    out, changed = module.apply(variables, x, train, rngs=draws, mutable=["batch_stats"])
-    return out, changed.get("batch_stats", {})
+def count(view: str) -> int:
+    """Channels of a split's view."""
+    return CHANNELS[view].stop - CHANNELS[view].start
+
+
+def _of_view(parts: Variables, view: str) -> Variables:
+    return {part: of_views[view] for part, of_views in parts.items()}
 
 
 @partial(jax.jit, static_argnums=(0, 2))
 def _init(tower: Tower, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
+    if tower.split is None:
+        return _fresh(tower, key, image_shape)
+    keys = dict(zip(CHANNELS, jax.random.split(key), strict=True))
+    made = {view: _fresh(tower, keys[view], (*image_shape[:2], count(view))) for view in CHANNELS}
+    parts = made["first"]["params"]
+    return {name: {part: {view: made[view][name][part] for view in CHANNELS} for part in parts} for name in COLLECTIONS}
+
+
+def _fresh(tower: Tower, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
     of_backbone, of_head = jax.random.split(key)
-    image = jnp.zeros((1, *image_shape), jnp.float32)
-    backbone = tower.backbone.init(of_backbone, image, False)
-    head = tower.head.init(of_head, jnp.zeros((1, tower.backbone.dim), jnp.float32), False)
-    return {name: {"backbone": backbone[name], "head": head.get(name, {})} for name in ("params", "batch_stats")}
+    of_predictor, of_jigsaw = jax.random.split(jax.random.fold_in(key, 2))
+    features = jnp.zeros((1, tower.backbone.dim), jnp.float32)
+    made = {
+        "backbone": tower.backbone.init(of_backbone, jnp.zeros((1, *image_shape), jnp.float32), False),
+        "head": tower.head.init(of_head, features, False),
+    }
+    if tower.predictor is not None:
+        made["predictor"] = tower.predictor.init(of_predictor, jnp.zeros((1, tower.head.dim), jnp.float32), False)
+    if tower.jigsaw is not None:
+        made["jigsaw"] = tower.jigsaw.init(of_jigsaw, jnp.zeros((1, PATCHES, tower.backbone.dim), jnp.float32), False)
+    return {name: {part: of_part.get(name, {}) for part, of_part in made.items()} for name in COLLECTIONS}
 
 
 def unit(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
@@ -101,22 +194,38 @@ def unit(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
 
 @partial(jax.jit, static_argnums=0)
 def with_statistics_of(tower: Tower, variables: Variables, images: Float[Array, "B H W 3"]) -> Variables:
-    """The variables with the backbone's and head's running statistics set to this batch's, from one forward pass.
+    """The variables with every part's running statistics set to this batch's, from one forward pass.
 
     An untrained network scored with its initial statistics (0 and 1) is scored far below what it is worth; so is a
     frozen one. Every layer sees its whole batch, whatever the groups.
+
+    Args:
+      images: f32 [B, H, W, 3], normalised; of a split in its colour space, of which each network sees its channels.
     """
-    backbone = tower.backbone.clone(statistics=Statistics(momentum=1.0))
-    encoded = replace(tower, backbone=backbone).encode(variables, images, train=True)
-    return {"params": variables["params"], "batch_stats": encoded.batch_stats}
+    whole, statistics = tower.following(Statistics(momentum=1.0)), variables["batch_stats"]
+    for view in tower.views:
+        seen = images if view is None else images[..., CHANNELS[view]]
+        given = {"params": variables["params"], "batch_stats": statistics}
+        statistics = whole.encode(given, seen, train=True, view=view).batch_stats
+    return {"params": variables["params"], "batch_stats": statistics}
 
 
 def template(model: Mapping[str, Any]) -> Variables:
-    """Shapes and dtypes of a backbone's variables {'params', 'batch_stats'}, without computing any."""
-    backbone = build_backbone(resolve(model))
-    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-    made = jax.eval_shape(lambda key, x: backbone.init(key, x, False), jax.random.key(0), image)
-    return {"params": made["params"], "batch_stats": made["batch_stats"]}
+    """Shapes and dtypes of a backbone's variables {'params', 'batch_stats'}, without computing any; of a split each is
+    {'first', 'second'}.
+    """
+    model = resolve(model)
+    backbone = build_backbone(model)
+
+    def made(channels: int) -> Variables:
+        image = jax.ShapeDtypeStruct((1, 224, 224, channels), jnp.float32)
+        shapes = jax.eval_shape(lambda key, x: backbone.init(key, x, False), jax.random.key(0), image)
+        return {name: shapes[name] for name in COLLECTIONS}
+
+    if model["split"] is None:
+        return made(3)
+    views = {view: made(count(view)) for view in CHANNELS}
+    return {name: {view: views[view][name] for view in CHANNELS} for name in COLLECTIONS}
 
 
 def build(model: Mapping[str, Any]) -> Tower:
@@ -125,21 +234,41 @@ def build(model: Mapping[str, Any]) -> Tower:
     Args:
       model: backbone ('resnet18', 'resnet34', 'resnet50', 'tiny'); width (64); stem ('imagenet', 'small'; tiny has the
         small one only); norm (kind 'batch' with groups, or 'frozen', which wants statistics first: see
-        `with_statistics_of`); head (kind 'linear' or 'mlp', dim, and hidden of mlp: None is the features' width);
-        dtype of the computation ('float32', 'bfloat16'); remat (by residual blocks).
+        `with_statistics_of`; for every batch norm of the tower); head (kind 'linear', 'mlp' or 'mlp_bn', dim, hidden
+        of the last two (None is the features' width), layers and last_bn of mlp_bn); dtype of the backbone's
+        computation ('float32', 'bfloat16'); remat (by residual blocks);
+        predictor (None, or hidden and layers); jigsaw (None, or dim a patch, with kind 'linear' or 'mlp' and hidden);
+        split (None, or a colour space: 'lab', 'ydbdr', 'ycbcr', 'rgb').
     Raises UserError on an unknown or wrong word, naming the nearest.
     """
     model = resolve(model)
-    head = model["head"]
+    backbone, statistics, dim = build_backbone(model), statistics_of(model), model["head"]["dim"]
+    predictor = jigsaw = None
+    if (words := model["predictor"]) is not None:
+        hidden = words["hidden"] or backbone.dim
+        predictor = MLPNormHead(dim, hidden, words["layers"], last_norm=False, statistics=statistics)
+    if model["jigsaw"] is not None:
+        jigsaw = JigsawHead(dim, cast(LinearHead | MLPHead, build_head(model["jigsaw"], statistics)))
+    return Tower(backbone, build_head(model["head"], statistics), predictor, jigsaw, model["split"])
+
+
+def statistics_of(model: Mapping[str, Any]) -> Statistics:
+    """How the batch norms of a resolved description take their statistics."""
+    return Statistics(groups=model["norm"].get("groups", 1), frozen=model["norm"]["kind"] == "frozen")
+
+
+def build_head(head: Mapping[str, Any], statistics: Statistics) -> Head:
+    """The head of a resolved description."""
     if head["kind"] == "linear":
-        return Tower(build_backbone(model), LinearHead(head["dim"]))
-    return Tower(build_backbone(model), MLPHead(head["dim"], head["hidden"]))
+        return LinearHead(head["dim"])
+    if head["kind"] == "mlp":
+        return MLPHead(head["dim"], head["hidden"])
+    return MLPNormHead(head["dim"], head["hidden"], head["layers"], head["last_bn"], statistics)
 
 
 def build_backbone(model: Mapping[str, Any]) -> Backbone:
-    """The backbone alone, from a resolved description."""
-    statistics = Statistics(groups=model["norm"].get("groups", 1), frozen=model["norm"]["kind"] == "frozen")
-    dtype = DTYPES[model["dtype"]]
+    """The backbone alone, from a resolved description; of a split, that of either network."""
+    statistics, dtype = statistics_of(model), DTYPES[model["dtype"]]
     if model["backbone"] == "tiny":
         return Tiny(model["width"], statistics, dtype)
     block, blocks = RESNETS[model["backbone"]]

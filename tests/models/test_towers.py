@@ -109,6 +109,7 @@ def test_a_description_is_resolved_with_its_defaults():
     assert resolve(dict(backbone="resnet18")) == dict(
         backbone="resnet18", width=64, stem="imagenet", norm=dict(kind="batch", groups=1),
         head=dict(kind="linear", dim=128), dtype="float32", remat=False,
+        predictor=None, jigsaw=None, split=None,
     )  # fmt: skip
     loose = dict(kind="linear", hidden=None, dim=4)
     assert resolve(TINY | {"head": loose, "norm": dict(kind="frozen", groups=1)})["norm"] == dict(kind="frozen")
