@@ -5,7 +5,8 @@ validate a critic (cross-fitting), and the estimate is the mean over parts of th
 A critic starts from the Gaussian one (canonical correlations, in closed form) in the coordinates that the validation
 part prefers: standardised or normal scores, without or with the radius; a small network climbs from there by the
 method's own gradient. Kept is the best by the validation part among the running averages of the parameters, the start
-among them: where the network learns nothing that lasts, the answer is the Gaussian one.
+among them: where the network learns nothing that lasts, the answer is the Gaussian one. Held-out scores are capped at
+the highest score of a joint pair of the validation part.
 """
 
 from __future__ import annotations
@@ -308,18 +309,22 @@ def _fit(
 
     def look_and_train(carry: tuple) -> tuple:
         look, since, best, best_value, state = carry
-        value = method.judge(scores(state.average, rows.judge))
+        judged = scores(state.average, rows.judge)
+        value = method.judge(judged)
         better = (look == 0) | (value > best_value)
-        best = jax.tree.map(functools.partial(jnp.where, better), state.average, best)
+        found = (state.average, jnp.max(jnp.diagonal(judged)))
+        best = jax.tree.map(functools.partial(jnp.where, better), found, best)
         state = lax.fori_loop(look * EVERY, jnp.minimum((look + 1) * EVERY, steps), train, state)
         return look + 1, jnp.where(better, 0, since + 1), best, jnp.where(better, value, best_value), state
 
     inputs = (x.inputs.shape[1], y.inputs.shape[1])
     first = {"network": network(key, inputs, setting.critic), "shift": jnp.float32(method.shift)}
     state = _State(first, optimiser.init(first), Partition.first(), first)
-    carry = (jnp.int32(0), jnp.int32(0), first, jnp.float32(-jnp.inf), state)
-    _, _, best, _, _ = lax.while_loop(lambda c: (c[0] < looks) & (c[1] < PATIENCE), look_and_train, carry)
-    matrix = scores(best, rows.held_out)
+    nothing = jnp.float32(-jnp.inf)
+    carry = (jnp.int32(0), jnp.int32(0), (first, nothing), nothing, state)
+    _, _, (best, highest), _, _ = lax.while_loop(lambda c: (c[0] < looks) & (c[1] < PATIENCE), look_and_train, carry)
+    # above what any joint pair was judged at a critic extrapolates, and one e^f can outweigh all others
+    matrix = jnp.minimum(scores(best, rows.held_out), highest)
     return method.read(matrix), _effects(matrix, method)
 
 
