@@ -20,9 +20,11 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import write_json
 from mi_contrast.interchange.names import to_foreign
 from mi_contrast.models.representation import Representation
+from mi_contrast.models.towers import CHANNELS
 
 WEIGHTS, MANIFEST = "backbone.safetensors", "manifest.json"
 FORMAT, VERSION = "mi_contrast backbone", 1
+NAMES_OF_SPLIT = "torchvision, after 'first.' and 'second.'"
 PACKAGES = ("jax", "flax", "numpy", "safetensors")
 
 
@@ -38,7 +40,9 @@ def write_export(
 
     Args:
       path: the directory; `backbone.safetensors` has torchvision's names and layouts (and loads into the same net
-        there with strict=True, its classifier removed), `manifest.json` all that is needed to use it.
+        there with strict=True, its classifier removed), `manifest.json` all that is needed to use it. Of a split the
+        file holds both networks, as 'first.<name>' and 'second.<name>', and the manifest says which channels of which
+        colour space each of them sees.
       representation: what to export.
       config: of the training, resolved.
       commit: of the code that trained it, where known.
@@ -86,15 +90,18 @@ def manifest_of(
     step: int | None,
 ) -> dict[str, Any]:
     """What `manifest.json` says: the file and its sum, the tensors, the network, how to prepare images, the origin."""
-    spec = representation.spec
+    spec, split = representation.spec, representation.spec["split"]
+    pixel = "pixel in [0, 1]" if split is None else f"{split} of pixel in [0, 1]"
+    channels = {view: list(range(3)[part]) for view, part in CHANNELS.items()}
     return {
         "format": FORMAT,
         "format_version": VERSION,
         "file": WEIGHTS,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "names": "torchvision",
+        "names": "torchvision" if split is None else NAMES_OF_SPLIT,
         "tensors": {n: {"shape": list(t.shape), "dtype": str(t.dtype)} for n, t in tensors.items()},
         "model": plain(spec["model"]),
+        "split": split and {"colour_space": split, "channels": channels, "features": "first, then second"},
         "features": representation.dim,
         "preprocessing": {
             "size": spec["size"],
@@ -102,7 +109,7 @@ def manifest_of(
             "std": list(spec["std"]),
             "channel_order": "RGB",
             "range": [0.0, 1.0],
-            "formula": "(pixel in [0, 1] - mean) / std",
+            "formula": f"({pixel} - mean) / std",
         },
         "step": step,
         "commit": commit,

@@ -1,4 +1,7 @@
-"""A representation: a trained backbone with its preprocessing, frozen; `encode` is what every score of it uses."""
+"""A representation: a trained backbone with its preprocessing, frozen; `encode` is what every score of it uses.
+
+Of a split (see `towers.Tower`) it is two backbones: features of the first beside features of the second.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
+from jax.typing import ArrayLike
 from jaxtyping import Float, UInt8
 
+from mi_contrast.core.colour import from_rgb
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import DATA, along_batch, replicated
 from mi_contrast.models import towers
-from mi_contrast.models.description import resolve
+from mi_contrast.models.description import BEYOND_BACKBONE, resolve
 
 # One program serves blocks of this many images; a smaller batch is padded to a power of two, which makes a few more.
 BLOCK = 256
@@ -31,9 +36,9 @@ class Representation:
     """A backbone in evaluation mode, from pixels to features. Immutable; may be used from several threads.
 
     Attributes:
-      variables: the backbone's alone, {'params', 'batch_stats'}.
-      spec: plain data: model (as config.model, without head), mean and std (3 each, of pixels in [0, 1]), size (pixels
-        a side it was trained at).
+      variables: the backbone's alone, {'params', 'batch_stats'}; of a split each is {'first', 'second'}.
+      spec: plain data: model (as config.model, without its heads), split (as there: a colour space, or None), mean and
+        std (3 each, of pixels in [0, 1], or in the split's colour space), size (pixels a side it was trained at).
     """
 
     variables: towers.Variables
@@ -41,13 +46,13 @@ class Representation:
 
     @cached_property
     def backbone(self) -> towers.Backbone:
-        """The network."""
+        """The network; of a split, either of the two, which differ in their variables alone."""
         return towers.build_backbone(resolve(self.spec["model"]))
 
     @property
     def dim(self) -> int:
         """Number of features."""
-        return self.backbone.dim
+        return self.backbone.dim * (1 if self.spec["split"] is None else len(towers.CHANNELS))
 
     def encode(self, images: Images) -> Float[Array, "B F"]:
         """Pooled features of each image alone, in evaluation mode.
@@ -60,6 +65,7 @@ class Representation:
         Raises UserError on another shape, dtype or range.
         """
         check_images(images)
+        network = self.backbone, self.spec["split"]
         mean, std = (np.asarray(self.spec[name], np.float32) for name in ("mean", "std"))
         batch = images.shape[0]
         block = BLOCK if batch >= BLOCK else 1 << (batch - 1).bit_length()
@@ -73,20 +79,44 @@ class Representation:
             if kept < block:
                 stack = jnp if isinstance(images, jax.Array) else np
                 part = stack.concatenate([part, stack.zeros((block - kept, *part.shape[1:]), part.dtype)])
-            features = _features(self.backbone, mesh, self.variables, part, mean, std)
+            features = _features(network, mesh, self.variables, part, mean, std)
             parts.append(features if kept == block else features[:kept])
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _features(
-    backbone: towers.Backbone, mesh: Mesh | None, variables: towers.Variables, images: Array, mean: Array, std: Array
+    network: tuple[towers.Backbone, str | None],
+    mesh: Mesh | None,
+    variables: towers.Variables,
+    images: Array,
+    mean: Array,
+    std: Array,
 ) -> Array:
+    backbone, split = network
     if mesh is not None:
         images = jax.lax.with_sharding_constraint(images, along_batch(mesh))
-    x = images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
-    features = cast(Array, backbone.apply(variables, (x - mean) / std, False))
+    x = prepared(images, split, mean, std)
+    if split is None:
+        features = cast(Array, backbone.apply(variables, x, False))
+    else:
+        own = {view: {name: variables[name][view] for name in towers.COLLECTIONS} for view in towers.CHANNELS}
+        parts = [backbone.apply(own[view], x[..., seen], False) for view, seen in towers.CHANNELS.items()]
+        features = jnp.concatenate(cast(list[Array], parts), axis=-1)
     return features if mesh is None else jax.lax.with_sharding_constraint(features, replicated(mesh))
+
+
+def prepared(images: Images, split: str | None, mean: ArrayLike, std: ArrayLike) -> Float[Array, "B H W 3"]:
+    """(x - mean) / std, x the pixels in [0, 1] or, with a split, in its colour space: what the networks are given.
+
+    Args:
+      images: uint8, or floating in [0, 1], [B, H, W, 3], RGB.
+      split, mean, std: of a spec.
+    """
+    images = jnp.asarray(images)
+    x = images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+    x = x if split is None else from_rgb(x, split)
+    return (x - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
 
 def data_mesh(variables: towers.Variables) -> Mesh | None:
@@ -114,25 +144,26 @@ def check_images(images: Images) -> None:
 
 
 def spec_of(model: Mapping[str, Any], *, mean: Sequence[float], std: Sequence[float], size: int) -> dict[str, Any]:
-    """The spec of a representation: `model` resolved and without its head, and the pixels it was trained on.
+    """The spec of a representation: `model` resolved and without its heads, and the pixels it was trained on.
 
     Raises UserError on an unknown word in `model`, or where mean and std are not three numbers each, std above 0.
     """
-    described = {name: field for name, field in resolve(model).items() if name != "head"}
+    described = {name: field for name, field in resolve(model).items() if name not in BEYOND_BACKBONE}
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise UserError(f"mean {mean} and std {std} of pixels", fix="give three numbers each, std above 0")
-    return {"model": described, "mean": tuple(map(float, mean)), "std": tuple(map(float, std)), "size": int(size)}
+    pixels = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std)), "size": int(size)}
+    return {"model": described, "split": described["split"], **pixels}
 
 
 def of_tower(
     variables: towers.Variables, model: Mapping[str, Any], *, mean: Sequence[float], std: Sequence[float], size: int
 ) -> Representation:
-    """The representation of a tower's backbone; its head is left out.
+    """The representation of a tower's backbone, or of both of a split's; its heads are left out.
 
     Args:
       variables: the tower's, {'params': {'backbone', ..}, 'batch_stats': {'backbone', ..}}.
       model: config.model.
-      mean, std, size: of the pixels it was trained on.
+      mean, std, size: of the pixels it was trained on, mean and std in the split's colour space.
     """
-    backbone = {part: variables[part]["backbone"] for part in ("params", "batch_stats")}
+    backbone = {name: variables[name]["backbone"] for name in towers.COLLECTIONS}
     return Representation(backbone, spec_of(model, mean=mean, std=std, size=size))
