@@ -6,11 +6,14 @@ They know nothing of networks: `from mi_contrast import estimators as mi`.
 from mi_contrast.estimators import tasks
 from mi_contrast.estimators.binary import binary_nce, first_normaliser, moving_normaliser
 from mi_contrast.estimators.bounds_above import club, leave_one_out
+from mi_contrast.estimators.correlation import canonical_correlation
 from mi_contrast.estimators.draws import multinomial_counts, poisson_counts
 from mi_contrast.estimators.embeddings import contrast
 from mi_contrast.estimators.honesty import bound_holds, ceiling
 from mi_contrast.estimators.learned import estimate
 from mi_contrast.estimators.matrices import donsker_varadhan, interpolated, nwj, tuba
+from mi_contrast.estimators.neighbours import ksg, three_kl
+from mi_contrast.estimators.reading import Estimate
 from mi_contrast.estimators.reweighted import hard_negatives
 from mi_contrast.estimators.scores import ball, cave, contrastive, decoupled, info_nce, rank_weights, ring
 from mi_contrast.estimators.several import local_aggregation, supervised
@@ -38,6 +41,7 @@ __all__ = [
     "Close",
     "Decoupled",
     "Drawn",
+    "Estimate",
     "Hard",
     "Match",
     "Nearest",
@@ -48,6 +52,7 @@ __all__ = [
     "ball",
     "binary_nce",
     "bound_holds",
+    "canonical_correlation",
     "cave",
     "ceiling",
     "club",
@@ -62,6 +67,7 @@ __all__ = [
     "info_nce",
     "interpolated",
     "jensen_shannon",
+    "ksg",
     "leave_one_out",
     "local_aggregation",
     "mine",
@@ -74,5 +80,6 @@ __all__ = [
     "smile",
     "supervised",
     "tasks",
+    "three_kl",
     "tuba",
 ]
