@@ -118,6 +118,18 @@ def test_statistics_of_bfloat16_are_taken_in_float32():
     np.testing.assert_allclose(moved["var"], exact.var(0, ddof=1), rtol=1e-4)
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_without_scale_and_bias_they_are_one_and_zero(train):
+    x = jnp.asarray(RNG.normal(1, 2, (6, 5)), jnp.float32)
+    statistics = {"batch_stats": VARIABLES["batch_stats"]}
+    plain = {"scale": np.ones(5, np.float32), "bias": np.zeros(5, np.float32)}
+    bare, moved = BatchNorm(affine=False).apply(statistics, x, train, mutable=["batch_stats"])
+    full, moved_too = BatchNorm().apply({"params": plain, **statistics}, x, train, mutable=["batch_stats"])
+    np.testing.assert_array_equal(bare, full)
+    jax.tree.map(np.testing.assert_array_equal, moved, moved_too)
+    assert set(BatchNorm(affine=False).init(jax.random.key(0), x, False)) == {"batch_stats"}
+
+
 def test_mistakes_are_named():
     with pytest.raises(UserError, match="a batch of 6 can't be cut into 4 equal groups"):
         normalise(np.zeros((6, 2, 2, 5), np.float32), groups=4)
