@@ -74,15 +74,19 @@ class Field:
     value: str | None
 
 
+def template(name: str) -> jinja2.Template:
+    """A page's template, from this folder."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    return jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).get_template(name)
+
+
 def render(root: Path) -> str:
     """The page's HTML. UserError where `root` is not a run directory; missing pieces are left out."""
     run = read_run(root)
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     sections = [(title, _figures(charts), still) for title, charts, still in story.sections(run)]
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         run=run,
         facts=list(_facts(run)),
         done=_done(run),

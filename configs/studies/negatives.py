@@ -1,0 +1,104 @@
+"""Which negatives? Ring position, annealing and temperature, against all, a ball and the closest.
+
+The question of Wu et al. 2021: are negatives that are hard, but not the hardest, the better ones, and does it matter
+how one gets there? Beside the accuracy stand what may explain it: the share of negatives that are of the anchor's class
+or are the anchor's own instance, and the share of anchors whose objective bounds mutual information.
+
+A ring is annealed as the paper's is: it begins with the whole pool but for the part that the ring leaves out at the end
+of what it then holds, and arrives half-way through training. All settings of a variant train the same number of steps
+on the same batches, seed by seed.
+
+Variants: :digits (default; embedded data, 600 steps, three seeds of the main settings and two of the rest, about a
+minute and a half a run on 2 cores), :cifar10_small (as configs/moco.py has it, 5 to 10 minutes a run on 2 cores; give
+--config.data_dir), :tiny (three settings for a dozen steps, to see that it works).
+"""
+
+from ml_collections import ConfigDict
+
+from mi_contrast.core.errors import unknown
+from mi_contrast.core.schedules import linear
+from mi_contrast.methods.recipes import recipe
+
+TERM = "method.terms.0"
+LOWER, UPPER, TEMPERATURE = f"{TERM}.support.lower", f"{TERM}.support.upper", f"{TERM}.temperature"
+VARIANTS = {  # changes of every run, and the seeds of the main settings and of the rest
+    "digits": (dict(steps=600), (0, 1, 2), (0, 1)),
+    "cifar10_small": ({}, (0, 1, 2), (0,)),
+    "tiny": (
+        {
+            "steps": 12, "data.batch": 32, "data.options": dict(size=32, length=2), "model.width": 8, "eval.every": 12,
+            "eval.pairs": 16, "eval.knn_bank": 64, "log.every": 4, "method.pools.queue.size": 100,
+        },
+        (0, 1),
+        (),
+    ),
+}  # fmt: skip
+TEMPERATURES = (0.05, 0.1, 0.2, 0.5)
+
+
+def ring(lower, upper, end=0.5):
+    """The changes that make the ring [lower, upper), annealed until that share of training; 0: from the first step."""
+    outer = (1 - upper) / (1 - lower)  # of what lies above `lower`, the part that is left out
+    if end == 0:
+        return {LOWER: lower, UPPER: upper}
+    return {LOWER: linear(0.0, lower, end=end), UPPER: linear(1 - outer, upper, end=end)}
+
+
+def get_config(variant="digits"):
+    if variant not in VARIANTS:
+        raise unknown("variant", variant, VARIANTS)
+    common, main, rest = VARIANTS[variant]
+    moco, ball, rings = "configs/moco.py", "configs/ball_moco.py", "configs/ring_moco.py"
+    rows = [  # group, label, config, changes, seeds
+        ("Against", "all", moco, {}, main),
+        ("Against", "ball 90-100", ball, {}, main),
+        ("Against", "closest 1 %", ball, {LOWER: linear(0.0, 0.99, end=0.5)}, rest),
+        ("Ring position", "ring 0-50", rings, ring(0.0, 0.5), rest),
+        ("Ring position", "ring 50-90", rings, ring(0.5, 0.9), rest),
+        ("Ring position", "ring 80-95", rings, ring(0.8, 0.95), rest),
+        ("Ring position", "ring 90-99", rings, ring(0.9, 0.99), main),
+        ("Ring position", "ring 98-99.8", rings, ring(0.98, 0.998), rest),
+        ("Annealing", "ring 90-99 from the first step", rings, ring(0.9, 0.99, end=0), rest),
+        ("Annealing", "ring 90-99 over all of training", rings, ring(0.9, 0.99, end=1.0), rest),
+        ("Annealing", "ball 90-100 from the first step", ball, {LOWER: 0.9}, rest),
+    ]
+    base = "digits" if variant == "tiny" else variant
+    for temperature in TEMPERATURES:
+        if temperature == recipe(base).temperature:
+            continue  # the rows above
+        at = {TEMPERATURE: temperature}
+        rows.append(("Temperature", f"all, temperature {temperature:g}", moco, at, rest))
+        rows.append(("Temperature", f"ring 90-99, temperature {temperature:g}", rings, {**ring(0.9, 0.99), **at}, rest))
+    often = {"checkpoint.every": 200, "log.tensorboard": False}
+    return ConfigDict(
+        dict(
+            question=(
+                "Which negatives? Rings, balls and the closest against all of the queue: accuracy beside the share of "
+                "negatives that are none, and beside the share of anchors whose objective is a bound."
+            ),
+            data_dir=None,
+            steps=None,
+            reference="all",
+            runs=tuple(
+                dict(
+                    group=group,
+                    label=label,
+                    config=config,
+                    variant=base,
+                    changes={**common, **often, **changes},
+                    seeds=seeds,
+                )
+                for group, label, config, changes, seeds in rows
+                if seeds
+            ),
+            evaluate=(
+                dict(config="configs/evaluate/linear.py", changes={"task.epochs": 5} if variant == "tiny" else {}),
+                dict(config="configs/evaluate/knn.py", changes={"task.k": 20} if variant == "tiny" else {}),
+            ),
+            columns=(
+                "mi_nats", "mi_ceiling", "knn_top1", "same_class", "same_instance", "bound_share", "bound_gap",
+                "images_per_second",
+            ),
+            figure=("linear", "knn", "mi_nats", "same_class", "same_instance", "bound_share"),
+        )
+    )  # fmt: skip

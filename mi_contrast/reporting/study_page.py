@@ -1,0 +1,98 @@
+"""What a study leaves to look at, from its folder alone: table.csv, table.json, table.md, figure.svg, study.html."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.core.layout import RunDirectory, write_text
+from mi_contrast.reporting import study_figure, study_runs, study_table
+from mi_contrast.reporting.page import template, value
+from mi_contrast.reporting.study_runs import Column, Setting, Study
+from mi_contrast.reporting.words import number, signed
+
+PAGE, FIGURE = "study.html", "figure.svg"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number in the page's table: its mean, the ends of its spread or '', and what stands below it, small."""
+
+    mean: str
+    ends: str = ""
+    below: str = ""
+
+
+def write_study(root: Path) -> Study:
+    """Writes the tables, the figure and the page into the study's folder, each whole or not at all; returns the study.
+
+    Raises UserError where `root` holds no study, or can't be written to.
+    """
+    study = study_runs.read_study(root)
+    drawn = study_figure.draw(study)
+    try:
+        for name, text in {
+            "table.csv": study_table.as_csv(study),
+            "table.json": study_table.dumps(study),
+            "table.md": study_table.as_markdown(study),
+            FIGURE: drawn,
+            PAGE: render(study, drawn, root),
+        }.items():
+            write_text(root / name, text)
+    except OSError as error:
+        raise UserError(f"can't write in {root} ({error.strerror})", fix="give another --workdir") from None
+    return study
+
+
+def render(study: Study, drawn: str, root: Path) -> str:
+    """The page's HTML, the figure inline; runs with a report are linked."""
+    states = [state.word for _, _, _, state in study.runs]
+    shown = [column for column in study.columns if column.name not in study_runs.CEILINGS.values()]
+    return template("study.html.j2").render(
+        study=study,
+        facts=[f"{len(study.settings)} settings", *_counted(states)],
+        done=states.count("done") / max(len(states), 1),
+        figure=Markup(drawn),
+        columns=shown,
+        groups=_groups(study, shown, root),
+        comparisons=study_runs.comparisons(study),
+        failures=study_runs.failures(study),
+        changes=[(s, [(name, value(item)) for name, item in s.changes.items()]) for s in study.settings],
+    )
+
+
+def _counted(states: list[str]) -> list[str]:
+    words = {"done": "done", "failed": "failed", "trained": "to be judged", "begun": "begun", "waiting": "waiting"}
+    counted = [(states.count(word), text) for word, text in words.items()]
+    return [f"{count} of {len(states)} runs {text}" for count, text in counted if count]
+
+
+def _groups(
+    study: Study, shown: list[Column], root: Path
+) -> list[tuple[str, list[tuple[Setting, list[tuple[int, str, str]], list[Cell]]]]]:
+    """(group, rows) in order; a row is a setting, its seeds with link and state, and its cells."""
+    groups: dict[str, list[tuple[Setting, list[tuple[int, str, str]], list[Cell]]]] = {}
+    for setting in study.settings:
+        seeds = [
+            (seed, f"{folder}/report.html" if RunDirectory(root / folder).report.is_file() else "", state.word)
+            for seed, folder, state in setting.runs
+        ]
+        cells = [_cell(setting, column) for column in shown]
+        groups.setdefault(setting.group, []).append((setting, seeds, cells))
+    return list(groups.items())
+
+
+def _cell(setting: Setting, column: Column) -> Cell:
+    spread = setting.values.get(column.name)
+    if spread is None:
+        return Cell("")
+    ends = f"{number(spread.low, column.unit)} to {number(spread.high, column.unit)}" if spread.n > 1 else ""
+    below, top = "", setting.values.get(study_runs.CEILINGS.get(column.name, ""))
+    if top is not None:
+        below = f"of {number(top.mean, 'nats')}"
+    elif column.task and (gained := study_runs.gain(setting, column.name)):
+        below = f"{signed(100 * gained.mean, 'points')} over untrained"
+    return Cell(number(spread.mean, column.unit), ends, below)

@@ -1,0 +1,229 @@
+"""A study read from its folder: every setting with its runs, how far each is, and its numbers over seeds.
+
+A spread is least to greatest over seeds. One seed has none, and no difference is read from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mi_contrast.core.config import differences
+from mi_contrast.core.layout import RunDirectory, read_json
+from mi_contrast.reporting import story
+from mi_contrast.reporting.run import Run, read_run
+from mi_contrast.reporting.words import signed
+
+STUDY, FAILED = "study.json", "failed.json"  # in the study's folder, and in that of a run that failed
+MEASURES = {  # the metrics of a run that a study's columns may name: metric -> (title, unit)
+    **{name: (words or p.title, p.unit) for _, ps in story.SECTIONS for p in ps for name, words in p.names.items()},
+    "mi_nats": ("MI", "nats"),
+    "mi_ceiling": ("MI ceiling", "nats"),
+    "knn_top1": ("held-out kNN", "%"),
+    "probe_top1": ("online probe", "%"),
+    "objective_ceiling": ("objective ceiling", "nats"),
+    "bound_share": ("bound holds", "%"),
+    "lower": ("from percentile", "%"),
+    "upper": ("to percentile", "%"),
+}
+CEILINGS = {"mi_nats": "mi_ceiling", "objective": "objective_ceiling"}
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a run is. word: 'done', 'failed', 'trained' (not all judged), 'begun' or 'waiting'; step: the last one
+    logged, of `total`; reason: why it failed.
+    """
+
+    word: str
+    step: int = 0
+    total: int = 0
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.word == "failed":
+            return f"failed: {self.reason}"
+        return f"at step {self.step:,} of {self.total:,}" if self.word == "begun" else self.word
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One number of a setting over its seeds: values by seed, finite ones only; at least one."""
+
+    values: Mapping[int, float]
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        return math.fsum(self.values.values()) / self.n
+
+    @property
+    def low(self) -> float:
+        return min(self.values.values())
+
+    @property
+    def high(self) -> float:
+        return max(self.values.values())
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row. runs: (seed, folder within the study, state), one a seed; values: by column, where anything is known;
+    untrained: by task; notes: what was changed, and the command of the first seed.
+    """
+
+    label: str
+    group: str
+    runs: tuple[tuple[int, str, State], ...]
+    values: Mapping[str, Spread]
+    untrained: Mapping[str, Spread]
+    changes: Mapping[str, Any]
+    command: str
+
+    def count(self, word: str) -> int:
+        """How many of its runs are in that state."""
+        return sum(state.word == word for _, _, state in self.runs)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number shown of every setting. task: whether it is a judgement's top-1, which has an untrained twin."""
+
+    name: str
+    title: str
+    unit: str
+    task: bool
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its folder tells it. figure: the columns drawn; reference: the label others are compared with."""
+
+    name: str
+    variant: str | None
+    question: str
+    columns: tuple[Column, ...]
+    figure: tuple[Column, ...]
+    reference: str | None
+    settings: tuple[Setting, ...]
+
+    @property
+    def runs(self) -> list[tuple[Setting, int, str, State]]:
+        """Every run: its setting, seed, folder and state."""
+        return [(setting, *run) for setting in self.settings for run in setting.runs]
+
+
+def read_study(root: Path) -> Study:
+    """Reads study.json and every run directory it names. UserError where there is none; runs may lack."""
+    told = read_json(root / STUDY)
+    tasks = tuple(told["tasks"])
+    columns = [Column(task["name"], f"{task['name']} top-1", "%", True) for task in tasks]
+    columns += [Column(name, *MEASURES[name], False) for name in told["columns"]]
+    settings = []
+    for row in told["settings"]:
+        runs = [(run["seed"], run["folder"], root / run["folder"]) for run in row["runs"]]
+        read = {seed: read_run(path) for seed, _, path in runs if RunDirectory(path).config.is_file()}
+        trained = {seed: run for seed, run in read.items() if run.manifest is not None}
+        last = {
+            name: {s: float(run.curves[name].values[-1]) for s, run in trained.items() if name in run.curves}
+            for name in {c.name for c in columns if not c.task} | set(CEILINGS.values())
+        }
+        judged, twins = (
+            {
+                task["name"]: {s: f["top1"] for s, run in read.items() if (f := judgement(run, task, untrained))}
+                for task in tasks
+            }
+            for untrained in (False, True)
+        )
+        settings.append(
+            Setting(
+                row["label"],
+                row["group"],
+                tuple((seed, folder, state_of(path, tasks)) for seed, folder, path in runs),
+                _spreads(judged | last),
+                _spreads(twins),
+                row["changes"],
+                row["command"],
+            )
+        )
+    drawn = tuple(column for name in told["figure"] for column in columns if column.name == name)
+    return Study(
+        told["name"], told["variant"], told["question"], tuple(columns), drawn, told["reference"], tuple(settings)
+    )
+
+
+def _spreads(found: Mapping[str, Mapping[int, float]]) -> dict[str, Spread]:
+    finite = {name: {s: v for s, v in values.items() if math.isfinite(v)} for name, values in found.items()}
+    return {name: Spread(values) for name, values in finite.items() if values}
+
+
+def judgement(run: Run, task: Mapping[str, Any], untrained: bool) -> Mapping[str, Any] | None:
+    """The result of that task (name, settings with the kind, dataset or None for the run's own) among the run's."""
+    dataset = task["dataset"] or run.config.get("data", {}).get("name")
+    for result in run.results:
+        shown = {name: result.get("settings", {}).get(name) for name in task["settings"]}
+        same = result.get("dataset") == dataset and not differences(shown, task["settings"])
+        if same and bool(result.get("untrained")) is untrained:
+            return result
+    return None
+
+
+def state_of(path: Path, tasks: Iterable[Mapping[str, Any]]) -> State:
+    """How far the run in that folder is, by what lies in it."""
+    if (path / FAILED).is_file():
+        return State("failed", reason=read_json(path / FAILED)["reason"])
+    if not RunDirectory(path).config.is_file():
+        return State("waiting")
+    run = read_run(path)
+    at, total = run.step or 0, run.total or 0
+    if run.manifest is None:
+        return State("begun", at, total)
+    judged = all(judgement(run, task, untrained) for task in tasks for untrained in (False, True))
+    return State("done" if judged else "trained", at, total)
+
+
+def gain(setting: Setting, task: str) -> Spread | None:
+    """What training gained over the untrained twin of the same seed, as a share; None where either is unknown."""
+    return paired(setting.values.get(task), setting.untrained.get(task))
+
+
+def paired(a: Spread | None, b: Spread | None) -> Spread | None:
+    """`a` less `b`, seed by seed, over the seeds that both have; None where there is none."""
+    if a is None or b is None:
+        return None
+    both = {seed: value - b.values[seed] for seed, value in a.values.items() if seed in b.values}
+    return Spread(both) if both else None
+
+
+def comparisons(study: Study) -> list[str]:
+    """A sentence for each setting and task: how it stands to the reference, seed by seed. None of one seed is made."""
+    against: Mapping[str, Spread] = next((s.values for s in study.settings if s.label == study.reference), {})
+    said = []
+    for setting in study.settings:
+        for column in (c for c in study.columns if c.task and setting.label != study.reference):
+            found = paired(setting.values.get(column.name), against.get(column.name))
+            if found is None or found.n < 2:
+                continue
+            low, high = (signed(100 * v, "points") for v in (found.low, found.high))
+            above, below = (sum(v > 0 for v in found.values.values()), sum(v < 0 for v in found.values.values()))
+            if found.n in (above, below):
+                luck = f"by luck alone: 1 in {2 ** (found.n - 1)}"
+                verdict = f"{'above' if above else 'below'} in each of {found.n} seeds ({luck})"
+            else:
+                verdict = f"above in {above} of {found.n} seeds: no difference is claimed"
+            mean = f"{signed(100 * found.mean, 'points')} to {study.reference} ({low} to {high})"
+            said.append(f"{setting.label}, {column.title}: {mean}, {verdict}.")
+    return said
+
+
+def failures(study: Study) -> list[tuple[str, str, str]]:
+    """(setting and seed, folder, reason) of every run that failed."""
+    return [
+        (f"{s.label}, seed {seed}", at, state.reason) for s, seed, at, state in study.runs if state.word == "failed"
+    ]

@@ -1,0 +1,118 @@
+"""A study as a table, a row a setting: CSV, JSON, Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from mi_contrast.reporting.study_runs import CEILINGS, Spread, Study, comparisons, failures
+from mi_contrast.reporting.words import THIN, number
+
+
+def cell(spread: Spread | None, unit: str, of: int | None = None) -> str:
+    """'52.1 % (50.9 to 53.0)'; of one seed '52.1 %'; where fewer than `of` seeds have the number, with their n."""
+    if spread is None:
+        return ""
+    text = number(spread.mean, unit)
+    if spread.n > 1:
+        low, high = (number(v, unit).removesuffix(f"{THIN}{unit}") for v in (spread.low, spread.high))
+        text += f" ({low} to {high})"
+    return text if of is None or spread.n == of else f"{text}, n {spread.n}"
+
+
+def as_json(study: Study) -> dict[str, Any]:
+    """Everything, as plain data: by setting and column the mean, least, greatest, n and the values by seed."""
+
+    def tell(spread: Spread) -> dict[str, Any]:
+        seeds = {str(seed): value for seed, value in spread.values.items()}
+        ends = {"low": spread.low, "high": spread.high} if spread.n > 1 else {"low": None, "high": None}
+        return {"mean": spread.mean, **ends, "n": spread.n, "seeds": seeds}
+
+    return {
+        "study": study.name,
+        "variant": study.variant,
+        "reference": study.reference,
+        "settings": [
+            {
+                "label": setting.label,
+                "group": setting.group,
+                "changes": setting.changes,
+                "command": setting.command,
+                "runs": [
+                    {"seed": seed, "folder": folder, "state": state.word, "reason": state.reason or None}
+                    for seed, folder, state in setting.runs
+                ],
+                "values": {name: tell(spread) for name, spread in sorted(setting.values.items())},
+                "untrained": {name: tell(spread) for name, spread in setting.untrained.items()},
+            }
+            for setting in study.settings
+        ],
+        "comparisons": comparisons(study),
+    }
+
+
+def rows(study: Study) -> tuple[list[str], list[list[str]]]:
+    """The table's head and its cells in words: a row a setting, an accuracy beside its untrained twin's, a number
+    beside its ceiling.
+    """
+    head = ["setting", "seeds"]
+    shown = [c for c in study.columns if c.name not in CEILINGS.values()]
+    for column in shown:
+        head += [column.title, "untrained"] if column.task else [column.title]
+    body = []
+    for setting in study.settings:
+        done = setting.count("done")
+        row = [setting.label, f"{done} of {len(setting.runs)}" if done < len(setting.runs) else str(done)]
+        if setting.count("failed"):
+            row[1] += f", {setting.count('failed')} failed"
+        for column in shown:
+            text = cell(setting.values.get(column.name), column.unit, done or None)
+            top = setting.values.get(CEILINGS.get(column.name, ""))
+            row.append(f"{text} of {number(top.mean, 'nats')}" if text and top else text)
+            if column.task:
+                row.append(cell(setting.untrained.get(column.name), column.unit, done or None))
+        body.append(row)
+    return head, body
+
+
+def as_markdown(study: Study) -> str:
+    """The table, what may be read from it, and every failure."""
+    head, body = rows(study)
+    cells = [[text.replace("|", "/") for text in row] for row in [head, ["---"] * len(head), *body]]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    spread = "Mean over seeds (least to greatest); a single seed has no spread, and no difference is read from it."
+    parts = ["\n".join(lines), spread]
+    if said := comparisons(study):
+        parts.append("\n".join(f"- {sentence}" for sentence in said))
+    if failed := failures(study):
+        parts.append("\n".join(f"- {where} failed: {reason}" for where, _, reason in failed))
+    return "\n\n".join(parts).replace(THIN, " ") + "\n"
+
+
+def as_csv(study: Study) -> str:
+    """A line a setting: label, runs done, failed and asked for, then mean, low, high and n of every column."""
+    out = io.StringIO()
+    write = csv.writer(out, lineterminator="\n")
+    names = [name for c in study.columns for name in ((c.name, f"{c.name}_untrained") if c.task else (c.name,))]
+    ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high", "_n")]
+    write.writerow(["label", "group", "done", "failed", "asked", *ends])
+    for setting in study.settings:
+        found = {**setting.values, **{f"{name}_untrained": spread for name, spread in setting.untrained.items()}}
+        counts = [setting.count("done"), setting.count("failed"), len(setting.runs)]
+        numbers = [number for name in names for number in _numbers(found.get(name))]
+        write.writerow([setting.label, setting.group, *counts, *numbers])
+    return out.getvalue()
+
+
+def _numbers(spread: Spread | None) -> list[Any]:
+    """Mean, least, greatest, n; a single seed has no ends."""
+    if spread is None:
+        return ["", "", "", 0]
+    return [spread.mean, *((spread.low, spread.high) if spread.n > 1 else ("", "")), spread.n]
+
+
+def dumps(study: Study) -> str:
+    """table.json's text."""
+    return json.dumps(as_json(study), indent=2) + "\n"

@@ -1,0 +1,1 @@
+"""Studies: many runs settled, run and judged, each in a process of its own."""

@@ -1,0 +1,178 @@
+"""A study settled: from its config to its runs and tasks, every mistake found before anything is run.
+
+A study's config is plain data:
+
+  question    a sentence, for the page
+  data_dir    data.dir of every run, or None: as their own config and changes have it
+  steps       steps of every run, or None
+  reference   the label others are compared with, or None
+  runs        dicts: label; config, a method's file; variant of it; changes, {'dotted.field': value}, as --config.*
+              takes them; seeds, a run each, (0,) by default; group, a heading, '' by default
+  evaluate    dicts: config, a task's file; variant; changes: what judges each run, and its untrained twin
+  columns     metrics of the runs' logs to show, last values
+  figure      tasks and columns to draw
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mi_contrast.core.config import change, differences, load_config, plain
+from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.core.layout import RunDirectory, read_json
+from mi_contrast.reporting.study_runs import MEASURES
+
+STUDY_FIELDS = ("question", "data_dir", "steps", "reference", "runs", "evaluate", "columns", "figure")
+RUN_FIELDS: dict[str, Any] = {"label": None, "config": None, "variant": None, "changes": {}, "seeds": (0,), "group": ""}
+TASK_FIELDS: dict[str, Any] = {"config": None, "variant": None, "changes": {}}
+FREE = ("log", "checkpoint")  # sections of a run's config that may differ between starts of the study
+
+
+@dataclass(frozen=True)
+class Start:
+    """One run of the study: its setting's label, its seed, its folder in the study's, its config with that config
+    file's name and variant.
+    """
+
+    label: str
+    seed: int
+    folder: str
+    name: str
+    variant: str | None
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study settled: its runs; each task's evaluation config; what study.json says."""
+
+    starts: tuple[Start, ...]
+    tasks: tuple[Mapping[str, Any], ...]
+    told: Mapping[str, Any]
+
+
+def settle(config: Any, name: str = "study", variant: str | None = None) -> Plan:
+    """Every run and task of a study's config, checked field by field. UserError on any mistake; touches no disk."""
+    study = plain(config)
+    _fields("config", study, STUDY_FIELDS, STUDY_FIELDS)
+    tasks, told_tasks = _tasks(study["evaluate"])
+    tables = {"columns": MEASURES, "figure": (*(task["name"] for task in told_tasks), *study["columns"])}
+    for field, table in tables.items():
+        for column in study[field]:
+            if column not in table:
+                raise unknown(f"column in config.{field}", column, table)
+    starts: list[Start] = []
+    settings = []
+    for at, given in enumerate(study["runs"]):
+        _fields(f"config.runs.{at}", given, RUN_FIELDS, ("label", "config"))
+        made, told = _setting(study, {**RUN_FIELDS, **given})
+        starts += made
+        settings.append(told)
+    labels = [row["label"] for row in settings]
+    _once("label", labels)
+    _once("folder", [start.folder for start in starts])
+    if not labels:
+        raise UserError("config.runs is empty", fix="give at least one run")
+    if study["reference"] is not None and study["reference"] not in labels:
+        raise unknown("label in config.reference", study["reference"], labels)
+    told = {field: study[field] for field in ("question", "columns", "figure", "reference")}
+    told = {"name": name, "variant": variant, **told, "tasks": told_tasks, "settings": settings}
+    return Plan(tuple(starts), tuple(tasks), told)
+
+
+def _tasks(evaluate: Sequence[Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Each task's evaluation config, and what study.json says of it."""
+    tasks, told = [], []
+    for at, given in enumerate(evaluate):
+        where = f"config.evaluate.{at}"
+        _fields(where, given, TASK_FIELDS, ("config",))
+        task, *_ = _resolve(where, {**TASK_FIELDS, **given})
+        _fields(f"{where}: {given['config']}", task, ("task", "data", "batch_size", "seed"), ("task", "data", "seed"))
+        words = [str(word) for word in (task["task"]["kind"], task["data"]["name"]) if word is not None]
+        settings = {**task["task"], "seed": task["seed"]}
+        tasks.append(task)
+        told.append({"name": "-".join(words), "dataset": task["data"]["name"], "settings": settings})
+    _once("task", [row["name"] for row in told])
+    return tasks, told
+
+
+def _setting(study: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[list[Start], dict[str, Any]]:
+    """The starts of one setting, a seed each, and what study.json says of it."""
+    common = {"data.dir": study["data_dir"], "steps": study["steps"]}
+    changes = {**run["changes"], **{path: value for path, value in common.items() if value is not None}}
+    starts: list[Start] = []
+    if not run["seeds"] or not isinstance(run["seeds"], tuple):
+        raise UserError(f"run {run['label']!r} has seeds {run['seeds']!r}", fix="give whole numbers: seeds=(0, 1, 2)")
+    for seed in run["seeds"]:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise UserError(f"run {run['label']!r} has seed {seed!r}", fix="give whole numbers: seeds=(0, 1, 2)")
+        seeded = {**run, "changes": {**changes, "seed": seed}}
+        config, name, variant = _resolve(f"run {run['label']!r}", seeded)
+        slug = re.sub(r"[^a-z0-9.]+", "-", str(run["label"]).lower()).strip("-.")
+        starts.append(Start(str(run["label"]), seed, f"runs/{slug}-seed{seed}", name, variant, config))
+    spec = f"{run['config']}:{run['variant']}" if run["variant"] else run["config"]
+    command = ["python -m mi_contrast.main", f"--config={spec}", f"--config.seed={starts[0].seed}"]
+    command += [shlex.quote(f"--config.{path}={_text(value)}") for path, value in changes.items()]
+    told = {"label": str(run["label"]), "group": run["group"], "changes": run["changes"], "command": " ".join(command),
+            "runs": [{"seed": start.seed, "folder": start.folder} for start in starts]}  # fmt: skip
+    return starts, told
+
+
+def _resolve(where: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], str, str | None]:
+    """The config that a file, a variant and changes make, with the file's name and variant."""
+    try:
+        config, name, variant = load_config(":".join(word for word in (given["config"], given["variant"]) if word))
+        for path, value in given["changes"].items():
+            config = change(config, path, _text(value))
+    except UserError as error:
+        raise UserError(f"{where}: {error.what}", nearest=error.nearest, fix=error.fix) from None
+    return plain(config), name, variant
+
+
+def _text(value: Any) -> str:
+    """A value as the command line would give it."""
+    return value if isinstance(value, str) else repr(value)
+
+
+def _fields(where: str, given: Any, known: Any, needed: Sequence[str]) -> None:
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where} is {given!r}", fix=f"give a dict with {', '.join(known)}")
+    for name in given:
+        if name not in known:
+            raise unknown(f"field of {where}", name, known)
+    for name in needed:
+        if name not in given:
+            raise UserError(f"{where} has no {name!r}", fix=f"it takes {', '.join(known)}")
+
+
+def _once(what: str, words: Sequence[str]) -> None:
+    for word in words:
+        if words.count(word) > 1:
+            raise UserError(f"{what} {word!r} is there twice", fix=f"give each {what} once")
+
+
+def refuse_others(plan: Plan, root: Path) -> None:
+    """UserError where a run's folder holds a run of another config: a study's rows are of one config each."""
+    for start in plan.starts:
+        file = RunDirectory(root / start.folder).config
+        if file.is_file():
+            different = differences(read_json(file)["config"], start.config)
+            fixed = [name for name in different if name.split(".")[0] not in FREE]
+            if fixed:
+                raise UserError(
+                    f"{root / start.folder} holds a run of another config: {', '.join(fixed[:6])} differ",
+                    fix="give the changed setting a label of its own, remove that folder, or give another --workdir",
+                )
+
+
+def chosen_starts(plan: Plan, only: str | None) -> list[Start]:
+    """The plan's starts, or those of one label. UserError where there is no such label."""
+    labels = dict.fromkeys(start.label for start in plan.starts)
+    if only is not None and only not in labels:
+        raise unknown("label", only, labels)
+    return [start for start in plan.starts if only in (None, start.label)]

@@ -1,0 +1,154 @@
+"""What a study does in processes of their own, so that it never takes hold of a device, and a run that fails fails
+alone: looking its configs over, and training and judging one run.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from mi_contrast.core.errors import UserError, run_job, unknown
+from mi_contrast.core.layout import RunDirectory, read_json, write_json
+from mi_contrast.reporting.run import read_run
+from mi_contrast.reporting.study_runs import judgement
+from mi_contrast.studies.plan import Plan, Start
+
+CACHE = "compiled"  # in the study's folder: programs that its runs share, where no other cache is set
+
+
+def look_over(plan: Plan, starts: Sequence[Start]) -> None:
+    """UserError on the first mistake in these starts' configs, their data or the tasks; looked for in a new process."""
+    if not starts:
+        return
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_look, args=(starts, plan.tasks, there))
+    process.start()
+    there.close()
+    try:
+        found = here.recv()
+    except EOFError:  # an error of our own: its traceback was printed there
+        raise SystemExit(1) from None
+    finally:
+        process.join()
+    if found is not None:
+        what, likely, fix = found
+        raise UserError(what, nearest=likely, fix=fix)
+
+
+def _look(starts: Sequence[Start], tasks: Sequence[Mapping[str, Any]], answer: Connection) -> None:
+    from mi_contrast.evaluation.judge import chosen_data, load_split
+    from mi_contrast.evaluation.tasks import TASKS
+    from mi_contrast.training import assemble
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    seen: set[str] = set()
+    labels: set[str] = set()
+    try:
+        for task in tasks:
+            if task["task"]["kind"] not in TASKS:
+                raise unknown("task", task["task"]["kind"], TASKS)
+        for start in starts:
+            if start.label in labels:
+                continue  # seeds differ in nothing else
+            labels.add(start.label)
+            try:
+                config = assemble.check(start.config)
+                assemble.make_parts(config, 0, assemble.make_mesh())
+                for data in (config["data"], *(chosen_data(task["data"], config["data"]) for task in tasks)):
+                    for split in (data["split"], data["test_split"]):
+                        if (key := json.dumps([data, split, config["views"]["size"]], sort_keys=True)) not in seen:
+                            seen.add(key)
+                            load_split(data, split, config["views"]["size"])
+            except UserError as error:
+                raise UserError(f"run {start.label!r}: {error.what}", nearest=error.nearest, fix=error.fix) from None
+    except UserError as error:
+        answer.send((error.what, error.nearest, error.fix))
+    else:
+        answer.send(None)
+
+
+def begin(start: Start, plan: Plan, root: Path) -> multiprocessing.process.BaseProcess:
+    """Starts training and judging a run in a new process, which prints to output.txt in the run's folder.
+
+    It exits as every job does; SIGTERM, or the end of the process that began it, makes it save and exit 75.
+    """
+    others = [root / other.folder for other in plan.starts if other.folder != start.folder]
+    process = multiprocessing.get_context("spawn").Process(target=_work, args=(start, plan, root, others))
+    process.start()
+    return process
+
+
+def _work(start: Start, plan: Plan, root: Path, others: Sequence[Path]) -> None:
+    run = root / start.folder
+    with open(run / "output.txt", "a", encoding="utf-8") as output:
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the study's turns it on
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.exit(run_job(lambda _: train_and_judge(start, plan, root, others), []))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def train_and_judge(start: Start, plan: Plan, root: Path, others: Sequence[Path]) -> None:
+    """Trains a run, or goes on with it, then judges it and its untrained twin by every task not yet judged.
+
+    The twin's result is taken from another run of the same network, data and seed where there is one.
+    Raises as `mi_contrast.main.train` and `judge` do.
+    """
+    import jax
+
+    from mi_contrast.evaluation.judge import judge
+    from mi_contrast.interchange import open_source
+    from mi_contrast.main import train
+    from mi_contrast.reporting.page import write_report
+
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        jax.config.update("jax_compilation_cache_dir", str((root / CACHE).resolve()))
+    folder = train(start.config, root / start.folder, name=start.name, variant=start.variant)
+    backbone = None
+    for task, told in zip(plan.tasks, plan.told["tasks"], strict=True):
+        for twin in (False, True):
+            if judgement(read_run(folder), told, twin) is not None:
+                continue
+            if twin and borrow_twin(folder, others, told):
+                continue
+            backbone = backbone or open_source(folder)
+            print(judge(task, backbone, twin=twin))
+    write_report(folder)
+
+
+def borrow_twin(folder: Path, others: Sequence[Path], task: Mapping[str, Any]) -> bool:
+    """Lays the twin's result of another run of the same birth beside this run's; False where no other has it."""
+    born = _birth(read_json(RunDirectory(folder).config)["config"])
+    for other in others:
+        run = RunDirectory(other)
+        if not run.config.is_file() or _birth(read_json(run.config)["config"]) != born:
+            continue
+        found = judgement(read_run(other), task, True)
+        for path in run.results.glob("*.json") if found else ():
+            if read_json(path) == found:
+                write_json(RunDirectory(folder).results / path.name, found)
+                return True
+    return False
+
+
+def _birth(config: Mapping[str, Any]) -> str:
+    """What an untrained twin depends on: network, seed, data, and how pixels are prepared."""
+    views = {name: item for name, item in config["views"].items() if not isinstance(item, Mapping)}
+    return json.dumps([config["model"], config["seed"], config["data"], views], sort_keys=True)

@@ -1,0 +1,95 @@
+import csv
+import io
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from mi_contrast.core.layout import write_json
+from mi_contrast.reporting.study_page import write_study
+from mi_contrast.reporting.study_runs import Spread
+from mi_contrast.reporting.study_table import cell
+from tests.reporting import fake_study
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    fake_study.write(folder)
+    write_study(folder)
+    return folder
+
+
+def test_a_cell_tells_mean_ends_and_n():
+    three = Spread({0: 0.5, 1: 0.52, 2: 0.51})
+    assert cell(three, "%", 3).replace("\u202f", " ") == "51.0 % (50.0 to 52.0)"
+    assert cell(three, "%", 4).endswith(", n 3")
+    assert cell(Spread({0: 2.5}), "nats").replace("\u202f", " ") == "2.50 nats"
+    assert cell(None, "%") == ""
+
+
+def test_json_and_csv_agree_with_the_runs(root):
+    told = json.loads((root / "table.json").read_text())
+    rows = {row["label"]: row for row in csv.DictReader(io.StringIO((root / "table.csv").read_text()))}
+    settings = {row["label"]: row for row in told["settings"]}
+    assert settings["all"]["values"]["knn"]["seeds"] == {"0": 0.5, "1": 0.52, "2": 0.51}
+    assert settings["ring b"]["runs"][1]["reason"].startswith("numbers went bad")
+    assert settings["ring b"]["values"]["knn"]["low"] is None  # one seed: no spread
+    assert float(rows["all"]["knn"]) == pytest.approx(0.51) and rows["all"]["knn_n"] == "3"
+    assert float(rows["all"]["knn_untrained"]) == pytest.approx(0.31)
+    assert (rows["ring b"]["done"], rows["ring b"]["failed"], rows["ring b"]["asked"]) == ("1", "1", "3")
+    assert rows["ring b"]["knn_low"] == "" and rows["ring c"]["knn"] == ""
+
+
+def test_markdown_has_a_row_a_setting_and_every_failure(root):
+    text = (root / "table.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 4 and len({line.count("|") for line in lines}) == 1
+    assert "| all | 3 | 51.0 % (50.0 to 52.0) | 31.0 % (30.0 to 32.0) | 2.25 nats (2.00 to 2.50) of 6.93 nats |" in text
+    assert "| ring b | 1 of 3, 1 failed | 40.0 % |" in text
+    assert "ring b, seed 1 failed: numbers went bad" in text
+
+
+def test_the_figure_shows_every_seed_and_a_mean_only_of_several(root):
+    tree = ElementTree.parse(root / "figure.svg")
+    kinds = [(item.tag.removeprefix(SVG), item.get("class")) for item in tree.iter()]
+    drawn = 3 * (3 + 3 + 1)  # seeds in each of the three panels
+    assert kinds.count(("circle", "seed")) == drawn + 1  # and the legend's
+    assert kinds.count(("path", "mean")) == kinds.count(("path", "span")) == 3 * 2 + 1
+    assert kinds.count(("circle", "twin")) == 3 + 1
+    assert kinds.count(("path", "reference")) == 3 + 1
+    words = [item.text for item in tree.iter(f"{SVG}text")]
+    assert {"all", "ring c", "1 failed", "0 of 1", "n 3", "nats, of at most 6.93", "rings"} <= set(words)
+
+
+def test_places_are_those_of_the_numbers(root):
+    tree = ElementTree.parse(root / "figure.svg")
+    places = {}
+    for group in tree.iter(f"{SVG}g"):
+        title = group.find(f"{SVG}title").text
+        if title.startswith("all, knn"):
+            told = [float(v) for v in re.findall(r"seed \d: ([\d.]+)", title)]
+            places = dict(zip(told, [float(c.get("cx")) for c in group.iter(f"{SVG}circle")], strict=True))
+    assert set(places) == {50.0, 51.0, 52.0}
+    assert places[51.0] - places[50.0] == pytest.approx(places[52.0] - places[51.0], abs=0.21)  # x is linear
+
+
+def test_the_page_is_whole_and_safe(root):
+    page = (root / "study.html").read_text()
+    assert page.count("<svg") == 1 and "http" not in page.replace("http://www.w3.org/2000/svg", "")
+    assert "in a row &lt;b&gt;" in page and "<b>\n" not in page
+    assert "7 of 10 runs done" in page and "Which negatives?" in page
+    assert "+20.0" in page and "over untrained" in page  # accuracy beside the twin
+    assert "of 6.93" in page  # information beside its ceiling
+    assert "by luck alone: 1 in 4" in page and "--config=configs/ring.py" in page
+
+
+def test_a_study_of_nothing_yet_has_its_page(tmp_path):
+    write_json(tmp_path / "study.json", fake_study.told({"all": (0,), "a|b": (0,)}))
+    study = write_study(tmp_path)
+    assert [state.word for *_, state in study.runs] == ["waiting", "waiting"]
+    assert "a/b" in (tmp_path / "table.md").read_text()
+    ElementTree.parse(tmp_path / "figure.svg")
