@@ -1,5 +1,6 @@
 """An export and a run directory, made once."""
 
+import numpy as np
 import pytest
 
 from mi_contrast.core.checkpoint import Checkpoints
@@ -19,6 +20,16 @@ CONFIG = dict(
 )
 
 
+SPLIT = dict(backbone="tiny", width=8, split="ydbdr")
+YDBDR = dict(mean=(0.457, -0.082, -0.052), std=(0.5, 1.331, 1.333), size=16)
+
+
+@pytest.fixture(scope="session")
+def split():
+    """The representation of two networks, a channel and two channels of YDbDr."""
+    return Representation(twins.random_variables(SPLIT), spec_of(SPLIT, **YDBDR))
+
+
 @pytest.fixture(scope="session")
 def representation():
     return Representation(twins.random_variables(MODEL), spec_of(MODEL, **PIXELS))
@@ -31,15 +42,15 @@ def export(representation, tmp_path):
     return tmp_path / "export"
 
 
-def make_run(root, config=CONFIG, networks=None):
+def make_run(root, config=CONFIG, networks=None, model=MODEL):
     """A run directory with a checkpoint at step 40: online weights of seed 0, target weights of seed 1."""
     run = RunDirectory(root)
     run.root.mkdir()
     write_json(run.config, {"name": "moco", "variant": None, "config": config})
 
     def tower(seed):
-        variables = twins.random_variables(MODEL, seed)
-        head = {"0": {"kernel": variables["params"]["conv1"]["kernel"][0, 0]}}
+        variables = twins.random_variables(model, seed)
+        head = {"0": {"kernel": np.ones((3, 4), np.float32)}}
         return {
             "params": {"backbone": variables["params"], "head": head},
             "batch_stats": {"backbone": variables["batch_stats"], "head": {}},

@@ -12,7 +12,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import export as module
 from mi_contrast.interchange import load, write_export
 from mi_contrast.models.representation import Representation, spec_of
-from tests.interchange.conftest import CONFIG, MODEL, PIXELS
+from tests.interchange.conftest import CONFIG, MODEL, PIXELS, SPLIT, YDBDR
 from tests.models import twins
 
 BYTES = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
@@ -125,3 +125,43 @@ def test_load_gives_back_every_bit(export, representation):
     found = load(export)
     assert found.spec == representation.spec == spec_of(MODEL, **PIXELS)
     np.testing.assert_array_equal(found.encode(BYTES), representation.encode(BYTES))
+
+
+def test_a_split_comes_back_with_every_bit(split, tmp_path):
+    write_export(tmp_path / "export", split, config={}, commit=None)
+    found = load(tmp_path / "export")
+    assert found.spec == split.spec == spec_of(SPLIT, **YDBDR) and found.dim == split.dim == 16
+    np.testing.assert_array_equal(found.encode(BYTES), split.encode(BYTES))
+    manifest = json.loads((tmp_path / "export" / "manifest.json").read_text())
+    assert manifest["split"] == {
+        "colour_space": "ydbdr",
+        "channels": {"first": [0], "second": [1, 2]},
+        "features": "first, then second",
+    }
+    assert manifest["features"] == 16 and "first." in manifest["names"]
+    assert manifest["preprocessing"]["formula"] == "(ydbdr of pixel in [0, 1] - mean) / std"
+    assert {name.split(".")[0] for name in manifest["tensors"]} == {"first", "second"}
+
+
+def test_torch_agrees_with_a_split_read_as_its_manifest_says(split, tmp_path):
+    """Two strict loads, scikit-image's YDbDr, torch's features side by side."""
+    nets = {view: twins.twin("tiny", 8, channels=n).eval() for view, n in (("first", 1), ("second", 2))}
+    color = pytest.importorskip("skimage.color")
+    import torch
+    from safetensors.torch import load_file
+
+    write_export(tmp_path / "export", split, config={}, commit=None)
+    state = load_file(tmp_path / "export" / "backbone.safetensors")
+    x = ((color.rgb2ydbdr(BYTES) - YDBDR["mean"]) / YDBDR["std"]).astype(np.float32)
+    theirs = []
+    for (view, net), channels in zip(nets.items(), ([0], [1, 2]), strict=True):
+        own = {n.removeprefix(f"{view}."): t for n, t in state.items() if n.startswith(f"{view}.")}
+        net.load_state_dict(own, strict=True)
+        with torch.no_grad():
+            theirs.append(net(twins.to_torch(x[..., channels])).numpy())
+    np.testing.assert_allclose(split.encode(BYTES), np.concatenate(theirs, axis=1), atol=1e-4)
+
+
+def test_one_network_alone_says_it_is_no_split(export):
+    manifest = json.loads((export / "manifest.json").read_text())
+    assert manifest["split"] is None and manifest["model"]["split"] is None and manifest["names"] == "torchvision"

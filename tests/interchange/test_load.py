@@ -11,8 +11,8 @@ import pytest
 import safetensors.numpy
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.interchange import load, open_source
-from tests.interchange.conftest import CONFIG, MODEL, make_run
+from mi_contrast.interchange import load, open_source, write_export
+from tests.interchange.conftest import CONFIG, MODEL, SPLIT, YDBDR, make_run
 from tests.models import twins
 
 BYTES = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)
@@ -137,6 +137,35 @@ def test_a_run_directory_gives_the_weights_its_config_names(run, weights, seed):
     jax.tree.map(np.testing.assert_array_equal, loaded.representation.variables, twins.random_variables(MODEL, seed))
     assert (loaded.tensors, loaded.step, loaded.sha256) == (100, 40, None)
     assert loaded.representation.spec["size"] == 16 and loaded.config["seed"] == 3
+
+
+def test_an_export_from_before_there_were_splits_still_loads(export, representation):
+    path = export / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["split"], manifest["model"]["split"]
+    path.write_text(json.dumps(manifest))
+    found = load(export)
+    assert found.spec == representation.spec
+    np.testing.assert_array_equal(found.encode(BYTES), representation.encode(BYTES))
+
+
+def test_a_run_directory_of_a_split_gives_both_networks(tmp_path, split):
+    model = SPLIT | dict(head=dict(kind="mlp_bn"), predictor=dict(hidden=4), jigsaw=dict(dim=4))
+    run = make_run(tmp_path / "cmc", CONFIG | dict(model=model, views=YDBDR), model=SPLIT)
+    loaded = open_source(run.root)
+    assert loaded.representation.spec == split.spec and loaded.tensors == 2 * 3 * 5
+    np.testing.assert_array_equal(loaded.representation.encode(BYTES), split.encode(BYTES))
+
+
+def test_one_network_is_not_taken_for_two_nor_two_for_one(tmp_path, split):
+    single = {n: v for n, v in SPLIT.items() if n != "split"}
+    run = make_run(tmp_path / "two", CONFIG | dict(model=single), model=SPLIT)
+    assert "(0 of 15 tensors match); did you mean 'params.first.bn1.bias'?" in refusal(run.root)
+    run = make_run(tmp_path / "one", CONFIG | dict(model=SPLIT, views=YDBDR), model=single)
+    assert "lacks 'params.first.bn1.bias' (0 of 30 tensors match)" in refusal(run.root)
+    write_export(tmp_path / "export", split, config={}, commit=None)
+    rewrite(tmp_path / "export", lambda t: {n: x for n, x in t.items() if not n.startswith("second.")})
+    assert "lacks 'second.bn1.bias' (15 of 30 tensors match)" in refusal(tmp_path / "export")
 
 
 def test_a_run_of_another_network_is_refused(tmp_path):

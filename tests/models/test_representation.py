@@ -13,7 +13,7 @@ import pytest
 from mi_contrast.core.errors import UserError
 from mi_contrast.models import representation as module
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation, of_tower, spec_of
+from mi_contrast.models.representation import Representation, of_tower, prepared, spec_of
 from tests.models import twins
 
 MODEL = dict(backbone="tiny", width=8, stem="small")
@@ -86,6 +86,49 @@ def test_a_towers_backbone_is_taken_without_its_head():
     x = jnp.asarray((BYTES[:8] / 255 - np.array(PIXELS["mean"])) / PIXELS["std"], jnp.float32)
     expected = jax.jit(lambda v: tower.encode(v, x, train=False).features)(variables)
     np.testing.assert_allclose(found.encode(BYTES[:8]), expected, atol=1e-5)
+
+
+SPLIT = MODEL | {"split": "lab"}
+LAB = dict(mean=(50, 6.025, -6.6895), std=(50, 92.208, 101.1675), size=16)
+
+
+def test_a_split_puts_both_networks_features_side_by_side():
+    """scikit-image's Lab, normalised; channel 0 through the first backbone, 1 and 2 through the second."""
+    color = pytest.importorskip("skimage.color")
+    found = Representation(twins.random_variables(SPLIT), spec_of(SPLIT, **LAB))
+    assert found.dim == 16 and found.spec["split"] == "lab"
+    x = jnp.asarray((color.rgb2lab(BYTES[:65]) - LAB["mean"]) / LAB["std"], jnp.float32)
+
+    @jax.jit
+    def alone(x, view):
+        return found.backbone.apply(view, x, False)
+
+    views = [{name: tree[view] for name, tree in found.variables.items()} for view in ("first", "second")]
+    expected = np.concatenate([alone(x[..., :1], views[0]), alone(x[..., 1:], views[1])], axis=1)
+    for images in (BYTES[:65], BYTES[:65] / np.float32(255), jnp.asarray(BYTES[:65])):
+        np.testing.assert_allclose(found.encode(images), expected, atol=1e-4)
+    as_rgb = Representation(found.variables, spec_of(MODEL | {"split": "rgb"}, **LAB))
+    assert np.abs(as_rgb.encode(BYTES[:65]) - expected).max() > 0.1, "the space counts"
+
+
+def test_both_backbones_of_a_split_are_taken_with_the_statistics_of_one_pass():
+    """Untrained, with the statistics of a batch: what training sees of that batch, but for the unbiased variance."""
+    tower = towers.build(SPLIT)
+    x = prepared(BYTES[:64], "lab", LAB["mean"], LAB["std"])
+    born = tower.init(jax.random.key(0), (16, 16, 3))
+    variables = towers.with_statistics_of(tower, born, x)
+    found = of_tower(variables, SPLIT, **LAB)
+    assert set(found.variables["params"]) == {"first", "second"}
+    assert not {"head", "predictor", "jigsaw"} & set(found.spec["model"])
+
+    @jax.jit
+    def in_training(x):
+        seen = (("first", x[..., :1]), ("second", x[..., 1:]))
+        return jnp.concatenate([tower.encode(born, y, train=True, view=view).features for view, y in seen], axis=1)
+
+    as_trained = in_training(x)
+    np.testing.assert_allclose(found.encode(BYTES[:64]), as_trained, atol=0.05)
+    assert np.abs(of_tower(born, SPLIT, **LAB).encode(BYTES[:64]) - as_trained).max() > 0.2
 
 
 @pytest.mark.parametrize(

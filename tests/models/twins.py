@@ -23,27 +23,27 @@ def torchvision():
     return torchvision
 
 
-def twin(backbone, width=64, stem="imagenet"):
+def twin(backbone, width=64, stem="imagenet", channels=3):
     """The torch net whose features are ours: torchvision's ResNet without its classifier, or a plain Sequential."""
     torchvision()
     from torch import nn
     from torchvision.models import resnet
 
     if backbone == "tiny":
-        net, channels = nn.Sequential(), (3, width // 4, width // 2, width)
+        net, widths = nn.Sequential(), (channels, width // 4, width // 2, width)
         for i in (1, 2, 3):
-            net.add_module(f"conv{i}", nn.Conv2d(channels[i - 1], channels[i], 3, 2, 1, bias=False))
-            net.add_module(f"bn{i}", nn.BatchNorm2d(channels[i]))
+            net.add_module(f"conv{i}", nn.Conv2d(widths[i - 1], widths[i], 3, 2, 1, bias=False))
+            net.add_module(f"bn{i}", nn.BatchNorm2d(widths[i]))
             net.add_module(f"relu{i}", nn.ReLU())
         net.add_module("pool", nn.AdaptiveAvgPool2d(1))
         net.add_module("flat", nn.Flatten())
         return net
     block = resnet.Bottleneck if backbone == "resnet50" else resnet.BasicBlock
     net = resnet.ResNet(block, list(BLOCKS[backbone]))
-    if width != 64 or stem == "small":
+    if width != 64 or stem == "small" or channels != 3:
         large = stem == "imagenet"
         net.inplanes = width
-        net.conv1 = nn.Conv2d(3, width, 7 if large else 3, 2 if large else 1, 3 if large else 1, bias=False)
+        net.conv1 = nn.Conv2d(channels, width, 7 if large else 3, 2 if large else 1, 3 if large else 1, bias=False)
         net.bn1 = nn.BatchNorm2d(width)
         net.maxpool = net.maxpool if large else nn.Identity()
         for i, blocks in enumerate(BLOCKS[backbone]):
