@@ -45,7 +45,7 @@ def random(key: Key[Array, ""], valid: Bool[Array, " N"], dim: int, mesh: Mesh) 
     """A bank of random directions: rows uniform in [-s, s]^D with s = 1 / sqrt(D / 3), then normalised.
 
     To start from one forward pass instead, `update` this bank with momentum 0, chunk by chunk, until each example has
-    been written. The rows do not depend on the mesh.
+    been written. A row is a function of the key and the example, whatever the mesh.
 
     Args:
       valid: bool [N], of the split's N examples those that are trained on.
@@ -63,12 +63,19 @@ def random(key: Key[Array, ""], valid: Bool[Array, " N"], dim: int, mesh: Mesh) 
     size = padded(len(valid))
     _check_cut(size, mesh)
 
+    bound = (dim / 3) ** -0.5
+
+    def row(key: Array, example: Array, real: Array) -> Array:
+        drawn = jax.random.uniform(jax.random.fold_in(key, example), (dim,), jnp.float32, -bound, bound)
+        return jnp.where(real, drawn / jnp.linalg.norm(drawn), 0)
+
+    def on_shard(key: Array, examples: Array, valid: Array) -> Array:
+        return lax.map(lambda given: row(key, *given), (examples, valid), batch_size=MULTIPLE)
+
     def make(key: Array, valid: Array) -> Bank:
         valid = jnp.pad(valid.astype(bool), (0, size - len(valid)))
-        bound = (dim / 3) ** -0.5
-        rows = jax.random.uniform(key, (size, dim), jnp.float32, -bound, bound)
-        rows = rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
-        return Bank(jnp.where(valid[:, None], rows, 0), valid)
+        rows = jax.shard_map(on_shard, mesh=mesh, in_specs=(SAME, CUT, CUT), out_specs=CUT)
+        return Bank(rows(key, jnp.arange(size), valid), valid)
 
     return jax.jit(make, out_shardings=along_batch(mesh))(key, valid)
 
