@@ -28,18 +28,18 @@ TEMPERATURE, MOMENTUM, BATCH = 0.07, 0.5, 64
 def run(repeats: int, small: bool = False) -> dict[str, Any]:
     """Peak memory of a device in MiB and in its part of the bank, and seconds a step."""
     examples, dim = (5000, 16) if small else (1_281_167, 128)
-    mesh, seconds, peak = make_mesh(), {}, {}
+    mesh, seconds, mib = make_mesh(), {}, {}
     bank = banks.random(jax.random.key(0), jnp.ones(examples, bool), dim, mesh)
     part = bank.rows.nbytes / mesh.size / 2**20
     for name, support in SUPPORTS.items():
         program = compiled(support, bank, mesh)
-        peak[name] = _peak(program.memory_analysis()) / 2**20
+        mib[name] = peak(program.memory_analysis()) / 2**20
         seconds[name], bank = _timed(program, bank, repeats, mesh)
     return {
         "what": f"value, gradient and update, {BATCH} anchors, bank {examples} x {dim}, {mesh.size} devices, float32",
         "bank_mib_a_device": part,
-        "peak_mib_a_device": peak,
-        "peak_in_banks": {name: mib / part for name, mib in peak.items()},
+        "peak_mib_a_device": mib,
+        "peak_in_banks": {name: value / part for name, value in mib.items()},
         "seconds": {name: spread(values) for name, values in seconds.items()},
     }
 
@@ -75,7 +75,8 @@ def compiled(support: Any, bank: banks.Bank, mesh: Mesh) -> Any:
     return jitted.lower(bank, *shapes).compile()
 
 
-def _peak(memory: Any) -> int:
+def peak(memory: Any) -> int:
+    """Bytes of arguments, results and temporaries, what is donated counted once."""
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return held + memory.temp_size_in_bytes
 

@@ -1,0 +1,28 @@
+"""The step with a bank of ImageNet's size stays under 3 banks, by its compiled programs; nothing of that size is made."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mi_contrast.benchmarks import bank_step
+from mi_contrast.core.mesh import along_batch, make_mesh
+from mi_contrast.pools.bank import Bank, padded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(bank_step.SUPPORTS))
+def test_peak_memory_is_under_three_banks(name):
+    mesh, size = make_mesh(), padded(1_281_167)
+    shape = ((size, 128), jnp.float32), ((size,), jnp.bool_)
+    bank = Bank(*(jax.ShapeDtypeStruct(*s, sharding=along_batch(mesh)) for s in shape))
+    memory = bank_step.compiled(bank_step.SUPPORTS[name], bank, mesh).memory_analysis()
+    rows = size * 128 * 4
+    assert memory.argument_size_in_bytes > rows and memory.alias_size_in_bytes >= rows
+    assert bank_step.peak(memory) < 2 * rows  # 3 is what was asked for
+
+
+@pytest.mark.slow
+def test_the_case_runs():
+    seen = bank_step.run(1, small=True)
+    assert set(seen["peak_in_banks"]) == set(seen["seconds"]) == {"ring", "cave"}
+    assert seen["bank_mib_a_device"] == pytest.approx(5120 * 16 * 4 / 2**20 / jax.device_count())
