@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mi_contrast.views.colour import JITTERS, ORDERS
+from mi_contrast.views.randaugment import Layers, draw_layers
 
 TRIES = 10
 # A view makes one vector of uniform numbers; each decision reads its own place in it, so that adding or removing an op
@@ -29,6 +30,9 @@ PLACES = {
     "solarize": 32,
 }
 COUNT = 33
+# What else a view draws, it draws from a key folded from its own by one of these numbers, which are as lasting. They
+# begin above the places: in JAX, number i of a key's vector and the key folded by i come of the same bits.
+STREAMS = {"layers": 1000, "patches": 1001}
 
 
 class Draw(NamedTuple):
@@ -43,6 +47,7 @@ class Draw(NamedTuple):
     blur: Bool[Array, ""]
     sigma: Float[Array, ""]
     solarize: Bool[Array, ""]
+    layers: Layers | None  # of RandAugment; None where the policy has none
 
 
 def draw(ops: Mapping[str, Any], key: Key[Array, ""], height: int, width: int) -> Draw:
@@ -71,7 +76,13 @@ def draw(ops: Mapping[str, Any], key: Key[Array, ""], height: int, width: int) -
         blur=u["blur"] < blur.get("p", 0.0),
         sigma=low + u["sigma"] * (high - low),
         solarize=u["solarize"] < solarize.get("p", 0.0),
+        layers=draw_layers(ops["randaugment"], stream(key, "layers")) if "randaugment" in ops else None,
     )
+
+
+def stream(key: Key[Array, ""], name: str) -> Key[Array, ""]:
+    """The view's key folded by the number of one of `STREAMS`."""
+    return jax.random.fold_in(key, STREAMS[name])
 
 
 def crop_box(

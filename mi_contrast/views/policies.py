@@ -9,46 +9,49 @@ A policy of kind 'two_crops': size (pixels a side), mean and std (per channel, o
   grey      p
   blur      dict(sigma=(low, high), p)                    Gaussian, pixels of the view
   solarize  dict(threshold, p)
+  randaugment  dict(layers, magnitude, std, p, ops, fill)   see the module of that name; fill in levels, 0 to 255
   order     the ops' names in the order they are applied, crop first
+
+It may have a section `jigsaw`: such ops, and grid (cells a side), cell and patch (pixels a side). That view is a crop
+of grid x cell pixels a side, a patch cut at random out of each of its cells, the patches in random order.
+
+A policy of kind 'channels': size, `split`, the colour space whose first channel is the view 'first' and whose other two
+are 'second', mean and std of that space's channels, and `both`, the ops of the one crop that both are made from.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from jax.sharding import Mesh
-
-from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.views.colour import JITTERS
+from mi_contrast.core.errors import unknown
+from mi_contrast.views.build import Views, build
+from mi_contrast.views.channels import CONSTANTS, plain_channels
+from mi_contrast.views.checks import check
 from mi_contrast.views.plain import normalise, plain, unnormalise
-from mi_contrast.views.two_crops import SOURCES, Views
+from mi_contrast.views.randaugment import ALL
+from mi_contrast.views.two_crops import SOURCES
 
 __all__ = [
     "Views",
     "build",
+    "byol",
     "check",
+    "cmc",
+    "infomin",
     "moco_v1",
     "moco_v2",
+    "moco_v3",
     "normalise",
+    "pirl",
     "plain",
+    "plain_channels",
     "simclr",
     "unnormalise",
 ]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-KINDS = ("two_crops",)
-FIELDS = ("kind", "size", "mean", "std", *SOURCES)
-OPS: dict[str, tuple[str, ...]] = {  # each op's fields; () where it is a probability
-    "crop": ("area", "aspect"),
-    "flip": (),
-    "jitter": (*JITTERS, "p"),
-    "grey": (),
-    "blur": ("sigma", "p"),
-    "solarize": ("threshold", "p"),
-}
 
 
 def crop(low: float) -> dict[str, Any]:
@@ -119,83 +122,110 @@ def simclr(size: int, strength: float = 1.0, blur: float = 0.5) -> dict[str, Any
     return two_crops(size, ops, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-def build(policy: Mapping[str, Any], mesh: Mesh | None = None) -> Views:
-    """The views of a policy; over a mesh of several devices each makes those of its own part of the batch.
+def moco_v3(size: int, low: float = 0.2) -> dict[str, Any]:
+    """MoCo v3's: MoCo v2's with a smaller saturation, blur always on one view and seldom on the other, which is also
+    solarized at times. `low` is the crop's least area: .2 for a ResNet-50, .08 for the transformers.
 
-    Raises UserError as `check` does.
+    Source: Chen, Xie and He 2021 (MoCo v3), the released code.
     """
-    check(policy)
-    return Views(policy, mesh)
+    ops = {
+        "crop": crop(low),
+        "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "p": 0.8},
+        "grey": 0.2,
+        "blur": {"sigma": (0.1, 2.0), "p": 1.0},
+        "flip": 0.5,
+    }
+    policy = two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD)
+    policy["key"]["blur"]["p"] = 0.1
+    policy["key"]["solarize"] = {"threshold": 0.5, "p": 0.2}
+    policy["key"]["order"] = ("crop", "jitter", "grey", "blur", "solarize", "flip")
+    return policy
 
 
-def check(policy: Mapping[str, Any]) -> None:
-    """Raises UserError on an unknown or missing field, or a value out of its range, with the nearest right word."""
-    known_fields("the views", policy, FIELDS)
-    if policy["kind"] not in KINDS:
-        raise unknown("kind of views", policy["kind"], KINDS)
-    if not isinstance(policy["size"], int) or policy["size"] < 1:
-        raise UserError(f"views.size is {policy['size']!r}", fix="give a whole number of pixels above 0")
-    for name in ("mean", "std"):
-        numbers(f"views.{name}", policy[name], 3, 0.0, math.inf)
-    if not all(policy["std"]):
-        raise UserError(f"views.std is {policy['std']!r}", fix="give three numbers above 0")
-    for name in SOURCES:
-        check_ops(f"views.{name}", policy[name])
+def byol(size: int) -> dict[str, Any]:
+    """BYOL's: MoCo v3's ops on crops of .08 of the area or more.
+
+    Source: Grill et al. 2020 (BYOL), the appendix on image augmentations.
+    """
+    return moco_v3(size, low=0.08)
 
 
-def check_ops(where: str, ops: Mapping[str, Any]) -> None:
-    """Raises UserError where one view's ops are not as the module's text says."""
-    known_fields(where, ops, (*OPS, "order"), required=("order",))
-    for name in ops:
-        at = f"{where}.{name}"
-        if name == "order":
-            continue
-        if not OPS[name]:
-            numbers(at, (ops[name],), 1, 0.0, 1.0)
-            continue
-        known_fields(at, ops[name], OPS[name])
-        for field, value in ops[name].items():
-            check_field(f"{at}.{field}", field, value)
-    order, given = tuple(ops["order"]), [name for name in ops if name != "order"]
-    for name in order:
-        if name not in given:
-            raise unknown(f"op in {where}.order", name, given)
-    if sorted(order) != sorted(given) or ("crop" in given and order[0] != "crop"):
-        raise UserError(f"{where}.order is {', '.join(order)}", fix=f"name each of {', '.join(given)} once, crop first")
+def infomin(size: int, jigsaw: bool = True) -> dict[str, Any]:
+    """InfoMin's: crop, flip, SimCLR's jitter, blur, RandAugment, greyscale; and a jigsaw of another crop.
+
+    Source: Tian et al. 2020 (InfoMin), the released code. Its blur has 23 taps at every sigma and reflects at the edge;
+    ours ends at three standard deviations and the outermost pixel goes on.
+    """
+    ops = {
+        "crop": crop(0.2),
+        "flip": 0.5,
+        "jitter": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "p": 0.8},
+        "blur": {"sigma": (0.1, 2.0), "p": 0.5},
+        "randaugment": {
+            "layers": 2,
+            "magnitude": 10.0,
+            "std": 0.5,
+            "p": 0.5,
+            "ops": ALL,
+            "fill": (124.0, 116.0, 104.0),
+        },
+        "grey": 0.2,
+    }
+    policy = two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD)
+    return {**policy, "jigsaw": patches(size)} if jigsaw else policy
 
 
-def check_field(where: str, field: str, value: Any) -> None:
-    """Raises UserError where one number or pair of an op is out of its range."""
-    if field in ("area", "aspect", "sigma"):
-        low, high = numbers(where, value, 2, 0.0, 1.0 if field == "area" else math.inf)
-        if not 0.0 < low <= high:
-            raise UserError(f"{where} is {value!r}", fix="give (low, high) with 0 < low <= high")
-        return
-    limit = {"hue": 0.5, "p": 1.0, "threshold": 1.0}.get(field, math.inf)
-    numbers(where, (value,), 1, 0.0, limit)
+def pirl(size: int) -> dict[str, Any]:
+    """PIRL's, as re-implemented beside InfoMin: MoCo v1's ops in another order, on crops of .08 of the area or more,
+    and a jigsaw.
+
+    Source: Misra and van der Maaten 2020 (PIRL); the released code of Tian et al. 2020.
+    """
+    ops = {
+        "crop": crop(0.08),
+        "flip": 0.5,
+        "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4, "p": 1.0},
+        "grey": 0.2,
+    }
+    return {**two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD), "jigsaw": patches(size)}
 
 
-def known_fields(where: str, given: Any, known: Iterable[str], required: Iterable[str] | None = None) -> None:
-    """Raises UserError where `given` is no section, or has an unknown field, or lacks a required one (default: all)."""
-    if not isinstance(given, Mapping):
-        raise UserError(f"{where} is {given!r}", fix="it is a section with fields of its own")
-    for name in given:
-        if name not in known:
-            raise unknown(f"field of {where}", name, known)
-    for name in known if required is None else required:
-        if name not in given:
-            raise UserError(f"{where} has no field {name!r}", fix="begin from moco_v1, moco_v2 or simclr")
+def patches(size: int) -> dict[str, Any]:
+    """The jigsaw's section: a crop of .6 of the area or more, flipped, cut into 3 x 3 cells of 85 / 224 of the view's
+    side, with patches of 64 / 224 of it, as released; both rounded (at 32 pixels a cell has 12, a patch 9).
+    """
+    return {
+        "crop": {"area": (0.6, 1.0), "aspect": (3 / 4, 4 / 3)},
+        "flip": 0.5,
+        "order": ("crop", "flip"),
+        "grid": 3,
+        "cell": max(1, round(size * 85 / 224)),
+        "patch": max(1, round(size * 64 / 224)),
+    }
 
 
-def numbers(where: str, given: Any, count: int, low: float, high: float) -> tuple[float, ...]:
-    """The `count` numbers given, each in [low, high], else UserError."""
-    values = tuple(given) if isinstance(given, (tuple, list)) else (given,)
-    right = len(values) == count and all(
-        isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= high and math.isfinite(v)
-        for v in values
-    )
-    if not right:
-        bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of {low:g} or more"
-        shown = given if count > 1 else values[0] if values else given
-        raise UserError(f"{where} is {shown!r}", fix=f"give {count} number{'s' * (count > 1)} {bounds}")
-    return values
+def cmc(
+    size: int,
+    split: str = "lab",
+    low: float = 0.2,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> dict[str, Any]:
+    """CMC's: one crop, flipped or not, its lightness one view and its colours the other. `low` is the crop's least
+    area (the released code takes .08 for ResNets on ImageNet); mean and std are of the space's channels, the released
+    constants where left out.
+
+    Source: Tian et al. 2020 (Contrastive Multiview Coding), the released code. The one beside InfoMin splits 'ydbdr'
+    and adds a jitter, which `both` may have.
+    """
+    if split not in CONSTANTS:
+        raise unknown("split of channels", split, CONSTANTS)
+    known_mean, known_std = CONSTANTS[split]
+    return {
+        "kind": "channels",
+        "size": size,
+        "split": split,
+        "mean": known_mean if mean is None else tuple(mean),
+        "std": known_std if std is None else tuple(std),
+        "both": {"crop": crop(low), "flip": 0.5, "order": ("crop", "flip")},
+    }

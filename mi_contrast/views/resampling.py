@@ -111,7 +111,7 @@ def banded_columns(
 ) -> Float[Array, "H 3 size"]:
     """Each block of output columns from the part of the image's columns that it needs."""
     height, _, width = image.shape
-    block = BLOCK if size % BLOCK == 0 else size
+    block = block_of(size)
     most = max(1.0, width / size)
     span = min(width, math.ceil(block * most) + 2 * math.ceil(most))
     support = jnp.maximum(1.0, length / size)
@@ -125,6 +125,13 @@ def banded_columns(
 
     made = lax.map(make, centres(size, start, length, flip).reshape(size // block, block))
     return jnp.swapaxes(made, 0, 1).reshape(height, 3, size)
+
+
+def block_of(size: int) -> int:
+    """How many of `size` columns a product makes: `BLOCK`, or the largest divisor from half to twice that, or all."""
+    if size % BLOCK == 0:
+        return BLOCK
+    return next((n for n in range(2 * BLOCK, BLOCK // 2 - 1, -1) if size % n == 0), size)
 
 
 def product(a: Float[Array, "n m"], b: Float[Array, "m k"]) -> Float[Array, "n k"]:

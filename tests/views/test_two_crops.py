@@ -11,6 +11,7 @@ import pytest
 
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.views import colour, policies, two_crops
+from mi_contrast.views.augmenting import all_at_once, draws_of, one_by_one
 from mi_contrast.views.blur import gaussian_blur
 from mi_contrast.views.draws import draw
 from mi_contrast.views.resampling import resample, to_lines, to_pixels
@@ -104,10 +105,10 @@ def test_grey_before_or_after_the_jitter_shows():
 def test_the_accelerators_way_gives_the_same_views():
     ops = {**EVERYTHING, "grey": 0.2, "jitter": {**JITTER, "p": 0.8}, "blur": {"sigma": (0.1, 2.0), "p": 0.5}}
     rule = policies.two_crops(SIZE, ops, (0.0,) * 3, (1.0,) * 3)
-    draws = jax.vmap(lambda key: draw(ops, key, *SOURCES.shape[2:4]))(KEYS)
+    draws = draws_of(ops, 0, KEYS, SOURCES[:, 0])
     made = [
-        jax.jit(partial(way, rule, rule["query"]))(SOURCES[:, 0], draws)
-        for way in (two_crops.one_by_one, two_crops.all_at_once)
+        jax.jit(partial(way, partial(two_crops.crop, rule, rule["query"])))(SOURCES[:, 0], draws)
+        for way in (one_by_one, all_at_once)
     ]
     np.testing.assert_allclose(*made, atol=3e-5)
 

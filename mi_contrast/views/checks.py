@@ -1,0 +1,147 @@
+"""What a policy may say: every mistake is one line, with the nearest right word."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.views import channels, randaugment, two_crops
+from mi_contrast.views.colour import JITTERS
+
+SETTINGS = ("kind", "size", "mean", "std")
+KINDS: Mapping[str, tuple[str, ...]] = {  # each kind's views, or what they share
+    "two_crops": tuple(two_crops.SOURCES),
+    "channels": ("both",),
+}
+OPS: Mapping[str, tuple[str, ...]] = {  # each op's fields; () where it is a probability
+    "crop": ("area", "aspect"),
+    "flip": (),
+    "jitter": (*JITTERS, "p"),
+    "grey": (),
+    "blur": ("sigma", "p"),
+    "solarize": ("threshold", "p"),
+    "randaugment": ("layers", "magnitude", "std", "p", "ops", "fill"),
+}
+CUTS = ("grid", "cell", "patch")  # what a jigsaw has beside ops
+
+
+def check(policy: Mapping[str, Any]) -> None:
+    """Raises UserError on an unknown or missing field, or a value out of its range, with the nearest right word."""
+    if not isinstance(policy, Mapping) or "kind" not in policy:
+        known_fields("the views", policy, SETTINGS)
+    if policy["kind"] not in KINDS:
+        raise unknown("kind of views", policy["kind"], KINDS)
+    sections = KINDS[policy["kind"]]
+    if policy["kind"] == "channels":
+        known_fields("the views", policy, (*SETTINGS, "split", *sections))
+        if policy["split"] not in channels.CONSTANTS:
+            raise unknown("views.split", policy["split"], channels.CONSTANTS)
+    else:
+        required = (*SETTINGS, *sections)
+        known_fields("the views", policy, (*required, two_crops.JIGSAW), required=required)
+    whole("views.size", policy["size"], "pixels")
+    for name in ("mean", "std"):
+        low = 0.0 if name == "std" or policy["kind"] == "two_crops" else -math.inf
+        numbers(f"views.{name}", policy[name], 3, low, math.inf)
+    if not all(policy["std"]):
+        raise UserError(f"views.std is {policy['std']!r}", fix="give three numbers above 0")
+    for name in sections:
+        check_ops(f"views.{name}", policy[name])
+    if two_crops.JIGSAW in policy:
+        check_jigsaw(f"views.{two_crops.JIGSAW}", policy[two_crops.JIGSAW])
+
+
+def check_jigsaw(where: str, section: Mapping[str, Any]) -> None:
+    """Raises UserError where the section is not an op list with a grid, a cell and a patch that fits it."""
+    known_fields(where, section, (*OPS, *CUTS, "order"), required=(*CUTS, "order"))
+    for name in CUTS:
+        whole(f"{where}.{name}", section[name], "cells a side" if name == "grid" else "pixels")
+    if section["patch"] > section["cell"]:
+        raise UserError(
+            f"{where}.patch is {section['patch']}, its cell {section['cell']}", fix="a patch is cut out of a cell"
+        )
+    check_ops(where, {name: value for name, value in section.items() if name not in CUTS})
+
+
+def check_randaugment(where: str, settings: Mapping[str, Any]) -> None:
+    """Raises UserError where the settings of RandAugment are not as the policies' text says."""
+    whole(f"{where}.layers", settings["layers"], "layers")
+    numbers(f"{where}.magnitude", (settings["magnitude"],), 1, 0.0, randaugment.HIGHEST)
+    numbers(f"{where}.std", (settings["std"],), 1, 0.0, math.inf)
+    numbers(f"{where}.p", (settings["p"],), 1, 0.0, 1.0)
+    numbers(f"{where}.fill", settings["fill"], 3, 0.0, 255.0)
+    if isinstance(settings["ops"], str) or not settings["ops"]:
+        raise UserError(f"{where}.ops is {settings['ops']!r}", fix=f"give some of {', '.join(randaugment.OPS)}")
+    for name in settings["ops"]:
+        if name not in randaugment.OPS:
+            raise unknown(f"op in {where}.ops", name, randaugment.OPS)
+
+
+def whole(where: str, given: Any, what: str) -> None:
+    """Raises UserError where `given` is not a whole number above 0."""
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise UserError(f"{where} is {given!r}", fix=f"give a whole number of {what} above 0")
+
+
+def check_ops(where: str, ops: Mapping[str, Any]) -> None:
+    """Raises UserError where one view's ops are not as the module's text says."""
+    known_fields(where, ops, (*OPS, "order"), required=("order",))
+    for name in ops:
+        at = f"{where}.{name}"
+        if name == "order":
+            continue
+        if not OPS[name]:
+            numbers(at, (ops[name],), 1, 0.0, 1.0)
+            continue
+        known_fields(at, ops[name], OPS[name])
+        if name == "randaugment":
+            check_randaugment(at, ops[name])
+            continue
+        for field, value in ops[name].items():
+            check_field(f"{at}.{field}", field, value)
+    order, given = tuple(ops["order"]), [name for name in ops if name != "order"]
+    for name in order:
+        if name not in given:
+            raise unknown(f"op in {where}.order", name, given)
+    if sorted(order) != sorted(given) or ("crop" in given and order[0] != "crop"):
+        raise UserError(f"{where}.order is {', '.join(order)}", fix=f"name each of {', '.join(given)} once, crop first")
+
+
+def check_field(where: str, field: str, value: Any) -> None:
+    """Raises UserError where one number or pair of an op is out of its range."""
+    if field in ("area", "aspect", "sigma"):
+        low, high = numbers(where, value, 2, 0.0, 1.0 if field == "area" else math.inf)
+        if not 0.0 < low <= high:
+            raise UserError(f"{where} is {value!r}", fix="give (low, high) with 0 < low <= high")
+        return
+    limit = {"hue": 0.5, "p": 1.0, "threshold": 1.0}.get(field, math.inf)
+    numbers(where, (value,), 1, 0.0, limit)
+
+
+def known_fields(where: str, given: Any, known: Iterable[str], required: Iterable[str] | None = None) -> None:
+    """Raises UserError where `given` is no section, or has an unknown field, or lacks a required one (default: all)."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where} is {given!r}", fix="it is a section with fields of its own")
+    for name in given:
+        if name not in known:
+            raise unknown(f"field of {where}", name, known)
+    for name in known if required is None else required:
+        if name not in given:
+            raise UserError(f"{where} has no field {name!r}", fix="begin from a policy of mi_contrast.views.policies")
+
+
+def numbers(where: str, given: Any, count: int, low: float, high: float) -> tuple[float, ...]:
+    """The `count` numbers given, each in [low, high], else UserError."""
+    values = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    right = len(values) == count and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= high and math.isfinite(v)
+        for v in values
+    )
+    if not right:
+        bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of {low:g} or more"
+        bounds = bounds if math.isfinite(low) else "that are finite"
+        shown = given if count > 1 else values[0] if values else given
+        raise UserError(f"{where} is {shown!r}", fix=f"give {count} number{'s' * (count > 1)} {bounds}")
+    return values
