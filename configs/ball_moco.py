@@ -18,7 +18,7 @@ from mi_contrast.methods.recipes import recipe
 
 
 def get_config(variant="digits"):
-    config, queue, temperature = recipe(variant)
+    config, queue, temperature, *_ = recipe(variant)
     config.method = dict(
         views="two_crops",
         target="ema",

@@ -13,6 +13,7 @@ from mi_contrast.benchmarks.timing import spread
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.training import assemble, loop
 from mi_contrast.training.metrics import read
+from mi_contrast.training.state import placement
 from mi_contrast.training.step import make_step
 
 
@@ -47,7 +48,7 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
 def bare_step(job: assemble.Job, step: Any, count: int) -> float:
     """images/s of `count` steps on one batch, each step's guard read a step late, as the loop does."""
     with job.open() as reader:
-        batch, state = reader.batch(0), loop.placed(job.first_state(), job.parts.mesh)
+        batch, state = reader.batch(0), loop.placed(job.first_state(), placement(job.parts.row, job.parts.mesh))
         state, scalars = jax.block_until_ready(step(state, batch, job.tables))
         began = time.perf_counter()
         for _ in range(count):

@@ -14,6 +14,7 @@ import numpy as np
 from mi_contrast.benchmarks.timing import interleaved, ratio, spread
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.training import assemble, loop
+from mi_contrast.training.state import placement
 from mi_contrast.training.step import make_step
 
 PEER_QUEUE, DIM, TEMPERATURE = 4096, 128, 0.1
@@ -29,7 +30,7 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
     step = make_step(job.parts)
     with job.open() as reader:
         first = reader.batch(0)
-    state = loop.placed(job.first_state(), job.parts.mesh)
+    state = loop.placed(job.first_state(), placement(job.parts.row, job.parts.mesh))
 
     def ours() -> None:
         nonlocal state

@@ -49,7 +49,7 @@ def contrast(
         candidate of that anchor. The id -1 matches nothing.
       anchor_labels, pool_labels: int32 [B] and [K], or [B, R] and [K, R], for `Close`: a candidate is a positive too
         where a column agrees. The label -1 matches nothing.
-      key: for `Drawn`; an anchor's draws depend on it and on the anchor's place among all anchors.
+      key: for `Drawn`: one for all, an anchor's draws depending on its place among all anchors too, or one each [B].
       block: how many anchors are scored at a time; memory beyond the inputs is about 2 x block x K float32.
       axis_name: inside `shard_map`, the mesh axis (or axes) over which anchors and pool are cut. Anchors, positives,
         ids, labels and nats are this device's, the pool's rows too; anchors are gathered, the pool stays where it is.

@@ -82,8 +82,9 @@ def gather(
     columns = lambda x: None if x is None else jnp.atleast_2d(jnp.asarray(x).T).T  # noqa: E731
     seeds, key = None, given.key
     if isinstance(support, Drawn) and key is not None:
-        mine = lambda i: jax.random.bits(jax.random.fold_in(key, i), (2,))  # noqa: E731
-        seeds = jax.vmap(mine)(first_row(len(anchors), axis) + jnp.arange(len(anchors)))
+        places = first_row(len(anchors), axis) + jnp.arange(len(anchors))
+        keys = key if key.ndim else jax.vmap(lambda i: jax.random.fold_in(key, i))(places)
+        seeds = jax.vmap(lambda own: jax.random.bits(own, (2,)))(keys)
     ids, labels = columns(given.anchor_ids), columns(given.anchor_labels)
     rows = Rows(anchors, positive, temperature, jax.tree.map(each, support), form, ids, labels, seeds)
     return alike((rows, Pool(pool, given.valid, given.pool_ids, columns(given.pool_labels))))
@@ -108,6 +109,8 @@ def _check_given(given: Given, support: Support, count: int, size: int) -> None:
             raise UserError(f"{shapes} do not fit", fix="give [B] and [K], or [B, R] and [K, R]")
     if isinstance(support, Drawn) and given.key is None:
         raise UserError("Drawn() has no key to draw by", fix="give key=jax.random.key(...)")
+    if given.key is not None and given.key.shape not in ((), (count,)):
+        raise UserError(f"key {given.key.shape} does not fit", fix=f"give one, or {count} of them")
 
 
 def alike(tree: Any) -> Any:

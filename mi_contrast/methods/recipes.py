@@ -6,7 +6,8 @@ serve any method; a variant never touches terms or supports.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -17,11 +18,20 @@ from mi_contrast.views.colour import JITTERS
 
 
 class Recipe(NamedTuple):
-    """What a variant gives a config file: the config but for its row, and the sizes for the row to use."""
+    """What a variant gives a config file: the config but for its row, and the sizes for the row to use.
+
+    queue: rows of a queue; temperature, of_bank, of_batch: temperatures against a queue, a bank and a batch; drawn:
+    candidates that an anchor draws from a bank; clusters: of one k-means over the bank, one for each 43 examples as
+    released for ImageNet.
+    """
 
     config: ConfigDict
     queue: int
     temperature: float
+    of_bank: float = 0.1
+    of_batch: float = 0.5
+    drawn: int = 4095
+    clusters: int = 552
 
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -41,7 +51,8 @@ def _base() -> ConfigDict:
     config.model = ConfigDict(
         dict(
             backbone="resnet18", width=64, stem="small", norm=dict(kind="batch", groups=1),
-            head=dict(kind="mlp", hidden=None, dim=128), dtype="float32", remat=False,
+            head=dict(kind="mlp", hidden=None, dim=128), predictor=None, jigsaw=None, split=None, dtype="float32",
+            remat=False,
         )
     )  # fmt: skip
     config.method = ConfigDict()
@@ -69,7 +80,7 @@ def _digits() -> Recipe:
     config.model.backbone, config.model.width = "tiny", 64
     config.optim.kind, config.optim.lr, config.optim.warmup = "adamw", cosine(0.003, 0.0), 200
     config.log.every = 100
-    return Recipe(config, queue=1024, temperature=0.2)
+    return Recipe(config, queue=1024, temperature=0.2, of_bank=0.2, of_batch=0.2, drawn=1023, clusters=500)
 
 
 def _cifar10() -> Recipe:
@@ -86,11 +97,29 @@ def _cifar10() -> Recipe:
 
 def _cifar10_small() -> Recipe:
     """Five to ten minutes on two cores: a ResNet-18 of width 16."""
-    config, queue, temperature = _cifar10()
+    config, queue, temperature, *_ = _cifar10()
     config.model.width = 16
     config.steps = 400
     config.eval.every = 200
     return Recipe(config, queue, temperature)
+
+
+def _cifar100() -> Recipe:
+    """200 epochs of 50,000 images less the held-out twentieth, as CIFAR-10."""
+    recipe = _cifar10()
+    recipe.config.data.name = "cifar100"
+    recipe.config.steps = 200 * (47500 // 256)
+    return recipe
+
+
+def _stl10() -> Recipe:
+    """200 epochs of the 100,000 images without labels, at 64 pixels; labels and their judges want split='train'."""
+    recipe = _cifar10()
+    config = recipe.config
+    config.data.name, config.data.split, config.data.size = "stl10", "unlabelled", 64
+    config.views = ConfigDict(policies.moco_v2(64))
+    config.steps = 200 * (95000 // 256)
+    return recipe._replace(queue=16384)
 
 
 def _imagenet() -> Recipe:
@@ -102,10 +131,44 @@ def _imagenet() -> Recipe:
     config.model.norm.groups = 8
     config.steps = 200 * (1217109 // 256)
     config.eval.every = config.checkpoint.every = 5000
-    return Recipe(config, queue=65536, temperature=0.2)
+    return Recipe(config, queue=65536, temperature=0.2, of_bank=0.07, of_batch=0.1, clusters=30000)
 
 
-VARIANTS = {"digits": _digits, "cifar10_small": _cifar10_small, "cifar10": _cifar10, "imagenet": _imagenet}
+def viewed(config: ConfigDict, policy: Callable[[int], dict[str, Any]]) -> None:
+    """Gives the config a policy's ops, at the variant's size, with its mean and std. Digits keep their light crops, and
+    take the policy's jigsaw alone: a crop of a fifth of the area has no digit in it.
+    """
+    views, made = config.views, policy(config.views.size)
+    if config.data.name == "moving_digits":
+        made = {**views.to_dict(), **({"jigsaw": made["jigsaw"]} if "jigsaw" in made else {})}
+    with config.unlocked():
+        config.views = ConfigDict({**made, "mean": views.mean, "std": views.std})
+
+
+def split(config: ConfigDict, space: str) -> None:
+    """Two views of one crop's channels in a colour space, by the constants released for it, each with a network of half
+    the variant's width.
+    """
+    low = 0.8 if config.data.name == "moving_digits" else 0.2
+    with config.unlocked():
+        config.views = ConfigDict(policies.cmc(config.views.size, space, low))
+        config.model.split = space
+    config.model.width //= 2
+
+
+def alone(config: ConfigDict) -> None:
+    """Every example its own pair, as methods of one row an example have it."""
+    config.data.shared = ()
+
+
+VARIANTS = {
+    "digits": _digits,
+    "cifar10_small": _cifar10_small,
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+    "stl10": _stl10,
+    "imagenet": _imagenet,
+}
 
 
 def recipe(variant: str) -> Recipe:

@@ -3,30 +3,45 @@
 A row names the views, the target network, the pools and the terms. A term says: take this view as the anchor and that
 one as its positive, score them against a support drawn from a pool, turn the scores into nats by a form, at a
 temperature, and weigh the result.
+
+  views    two_crops (query, key), channels (first, second), jigsaw (query, key, jigsaw)
+  target   ema (a moving average), same (the same weights, no gradient) or none (the same weights, with gradient)
+  pools    by name, `kind` the name itself where left out:
+             in_batch(views)                    this step's embeddings of these views, over all devices
+             queue(size, takes)                 keys of past steps
+             bank(momentum, takes, ...)         one row an example
+  terms    anchor       a view, by the online network and its predictor; with look_up=POOL, the row of that pool
+                        nearest to the view's embedding, without gradient
+           positive     a view, by the target; or 'row', the example's own row of the term's pool, a bank
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from mi_contrast import estimators as mi
-from mi_contrast.core import schedules
 from mi_contrast.core.config import plain
-from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import Schedule
-from mi_contrast.views.two_crops import SOURCES
+from mi_contrast.methods.words import fields, form, number, support, whole, word
 
-VIEWS = {"two_crops": SOURCES}
-TARGETS = ("ema",)
-POOLS = {"queue": ("size",)}
-SUPPORTS = {"all": (), "ball": ("lower",), "ring": ("lower", "upper")}
-FORMS = {"softmax": mi.Softmax}
+VIEWS: Mapping[str, Mapping[str, int]] = {  # each view's source, an index into the example's sources
+    "two_crops": {"query": 0, "key": -1},
+    "channels": {"first": 0, "second": 0},
+    "jigsaw": {"query": 0, "key": -1, "jigsaw": 0},
+}
+TARGETS = ("ema", "same", "none")
+POOLS: Mapping[str, Mapping[str, Any]] = {  # fields and their defaults; a default of ... must be given
+    "in_batch": {"views": ...},
+    "queue": {"size": ..., "takes": None},
+    "bank": {"momentum": ..., "takes": None, "start": "random", "self_row": False, "clusters": None},
+}
+CLUSTERS = ("number", "clusterings", "every_epochs")
+STARTS = ("random", "forward")
+OWN_ROW = "row"
 
-ROW_FIELDS = ("views", "target", "momentum", "pools", "terms")
+ROW_FIELDS = ("views", "target", "pools", "terms")
 TERM_FIELDS = ("anchor", "positive", "pool", "support", "form", "temperature", "weight")
 
 
@@ -38,14 +53,15 @@ class Term:
     positive: str
     pool: str
     support: Mapping[str, Any]
-    form: str
+    form: Mapping[str, Any]
     temperature: Schedule
     weight: Schedule
+    look_up: str | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """A checked method. `pools` maps a pool's name to its settings, with its kind under 'kind'."""
+    """A checked method. `pools` maps a pool's name to its settings, all of them, with its kind under 'kind'."""
 
     views: str
     target: str
@@ -58,90 +74,133 @@ class Row:
         """For each view, which of the example's sources it is made from: an index into axis 1 of `sources`."""
         return VIEWS[self.views]
 
+    def of_kind(self, kind: str) -> tuple[str, ...]:
+        """The names of the pools of a kind."""
+        return tuple(name for name, pool in self.pools.items() if pool["kind"] == kind)
 
-def _fields(what: str, given: Any, needed: tuple[str, ...]) -> None:
-    if not isinstance(given, Mapping):
-        raise UserError(f"{what} is {given!r}", fix=f"give a dict with {', '.join(needed)}")
-    for name in given:
-        if name not in needed:
-            raise unknown(f"field of {what}", name, needed)
-    for name in needed:
-        if name not in given:
-            raise UserError(f"{what} has no {name!r}", fix=f"it takes {', '.join(needed)}")
+    @property
+    def online_views(self) -> tuple[str, ...]:
+        """The views that the online network encodes, in the order in which batch statistics pass through them."""
+        own = [term.anchor for term in self.terms if term.look_up is None]
+        own += [self.pools[name]["takes"] for name in self.of_kind("bank")]
+        return _once(own + (self._beside if self.target == "none" else []))
+
+    @property
+    def target_views(self) -> tuple[str, ...]:
+        """The views that the target encodes, without gradient; none where there is no target."""
+        return () if self.target == "none" else _once(self._beside)
+
+    @property
+    def _beside(self) -> list[str]:
+        views = [term.positive for term in self.terms if term.positive != OWN_ROW]
+        views += [term.anchor for term in self.terms if term.look_up is not None]
+        views += [view for name in self.of_kind("in_batch") for view in self.pools[name]["views"]]
+        return views + [self.pools[name]["takes"] for name in self.of_kind("queue")]
+
+    @property
+    def judged(self) -> tuple[str, str]:
+        """The two views between which mutual information is reported."""
+        first, second = tuple(self.source)[:2]
+        return first, second
 
 
-def _word(what: str, word: Any, table: Any) -> str:
-    if word not in table:
-        raise unknown(what, word, table)
-    return word
-
-
-def _number(what: str, schedule: Any, low: float, high: float = np.inf, *, above: bool = False) -> Schedule:
-    schedules.check(schedule, what)
-    for point in schedules.points(schedule):
-        if not (low < point if above else low <= point) or point > high:
-            bounds = f"{'above' if above else 'at least'} {low:g}" + (
-                "" if np.isinf(high) else f" and at most {high:g}"
-            )
-            raise UserError(f"{what} is {point:g}", fix=f"give a number {bounds}")
-    return schedule
-
-
-def _support(what: str, support: Any) -> Mapping[str, Any]:
-    kind = support.get("kind") if isinstance(support, Mapping) else None
-    _word(f"kind of {what}", kind, SUPPORTS)
-    needed = SUPPORTS[str(kind)]
-    _fields(what, support, ("kind", *needed))
-    for name in needed:
-        _number(f"{what}.{name}", support[name], 0.0, 1.0)
-    lower, upper = support.get("lower", 0.0), support.get("upper", 1.0)
-    for t in np.linspace(0.0, 1.0, 257):  # both ends move; the band must stay open throughout
-        at_lower, at_upper = float(schedules.value(lower, t)), float(schedules.value(upper, t))
-        if needed and not at_lower < at_upper:
-            raise UserError(
-                f"{what} has lower {at_lower:.4g} >= upper {at_upper:.4g} at progress {t:.3g}",
-                fix="percentiles run from least (0) to most similar (1); give lower < upper",
-            )
-    return support
+def _once(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 def _term(at: int, term: Any, views: tuple[str, ...], pools: Mapping[str, Any]) -> Term:
     what = f"config.method.terms.{at}"
-    _fields(what, term, TERM_FIELDS)
-    if term["anchor"] == term["positive"]:
-        raise UserError(f"{what} has {term['anchor']!r} as anchor and positive", fix=f"give two of {', '.join(views)}")
+    fields(what, term, TERM_FIELDS, ("look_up",))
+    pool = word(f"pool in {what}.pool", term["pool"], pools)
+    rows = pools[pool]["kind"] == "bank"
+    anchor = word(f"view in {what}.anchor", term["anchor"], views)
+    positive = word(f"view in {what}.positive", term["positive"], (*views, OWN_ROW) if rows else views)
+    if anchor == positive:
+        raise UserError(f"{what} has {anchor!r} as anchor and positive", fix=f"give two of {', '.join(views)}")
+    look_up = term.get("look_up")
+    if look_up is not None:
+        where = word(f"pool in {what}.look_up", look_up, pools)
+        if pools[where]["kind"] != "queue":
+            raise UserError(f"{what} looks up {where!r}, a {pools[where]['kind']}", fix="look up a queue")
+    found = support(f"{what}.support", term["support"])
+    if found.get("by") == "clusters" and not pools[pool].get("clusters"):
+        fix = "give it clusters=dict(number=..., clusterings=..., every_epochs=...), or close by label"
+        raise UserError(f"{what} is close by clusters, but pool {pool!r} has none", fix=fix)
+    made = form(f"{what}.form", term["form"], found)
+    if made["kind"] == "binary" and not rows:
+        raise UserError(f"{what}: binary needs a bank, whose size is the data's", fix="take softmax, or a bank")
     return Term(
-        anchor=_word(f"view in {what}.anchor", term["anchor"], views),
-        positive=_word(f"view in {what}.positive", term["positive"], views),
-        pool=_word(f"pool in {what}.pool", term["pool"], pools),
-        support=_support(f"{what}.support", term["support"]),
-        form=_word(f"form in {what}.form", term["form"], FORMS),
-        temperature=_number(f"{what}.temperature", term["temperature"], 0.0, above=True),
-        weight=_number(f"{what}.weight", term["weight"], 0.0),
+        anchor,
+        positive,
+        pool,
+        found,
+        made,
+        number(f"{what}.temperature", term["temperature"], 0.0, above=True),
+        number(f"{what}.weight", term["weight"], 0.0),
+        look_up,
     )
+
+
+def _pool(name: str, given: Any, views: tuple[str, ...]) -> dict[str, Any]:
+    what = f"config.method.pools.{name}"
+    kind = given.get("kind", name) if isinstance(given, Mapping) else name
+    word("pool in config.method.pools" if kind == name else f"kind of {what}", kind, POOLS)
+    known = POOLS[kind]
+    needed = [field for field, default in known.items() if default is ...]
+    fields(what, given, needed, [*(field for field in known if field not in needed), "kind"])
+    pool = {"kind": kind, **known, **given}
+    if kind == "in_batch":
+        if not isinstance(pool["views"], (tuple, list)) or not pool["views"]:
+            raise UserError(f"{what}.views is {pool['views']!r}", fix=f"give some of {', '.join(views)}")
+        for view in pool["views"]:
+            word(f"view in {what}.views", view, views)
+    if kind == "queue":
+        whole(f"{what}.size", pool["size"])
+    if kind == "bank":
+        number(f"{what}.momentum", pool["momentum"], 0.0, 1.0)
+        word(f"word in {what}.start", pool["start"], STARTS)
+        if not isinstance(pool["self_row"], bool):
+            raise UserError(f"{what}.self_row is {pool['self_row']!r}", fix="give False, or True as released")
+        if pool["clusters"] is not None:
+            fields(f"{what}.clusters", pool["clusters"], CLUSTERS)
+            for field in CLUSTERS:
+                whole(f"{what}.clusters.{field}", pool["clusters"][field])
+    if pool.get("takes") is not None:
+        word(f"view in {what}.takes", pool["takes"], views)
+    return pool
+
+
+def _takes(name: str, pool: dict[str, Any], terms: tuple[Term, ...]) -> dict[str, Any]:
+    """A queue takes its first term's positive, a bank its anchor, where the config does not say."""
+    if pool["kind"] == "in_batch" or pool["takes"] is not None:
+        return pool
+    for term in terms:
+        if term.pool == name:
+            return pool | {"takes": term.positive if pool["kind"] == "queue" else term.anchor}
+    raise UserError(f"config.method.pools.{name} is in no term", fix="say which view it takes: takes='key'")
 
 
 def build(method: Any) -> Row:
     """The row that `config.method` describes. UserError on any unknown word, wrong type or closed band."""
     method = plain(method, "config.method")
-    _fields("config.method", method, ROW_FIELDS)
-    views = tuple(VIEWS[_word("word in config.method.views", method["views"], VIEWS)])
+    fields("config.method", method, ROW_FIELDS, ("momentum",))
+    views = tuple(VIEWS[word("word in config.method.views", method["views"], VIEWS)])
+    target = word("word in config.method.target", method["target"], TARGETS)
+    if (target == "ema") != ("momentum" in method):
+        said = "has no momentum" if target == "ema" else f"has a momentum, but its target is {target!r}"
+        raise UserError(f"config.method {said}", fix="give momentum with target='ema', and nowhere else")
     if not isinstance(method["pools"], Mapping):
         raise UserError(
             f"config.method.pools is {method['pools']!r}", fix="give a dict such as dict(queue=dict(size=65536))"
         )
-    for name, pool in method["pools"].items():
-        _word("pool in config.method.pools", name, POOLS)
-        _fields(f"config.method.pools.{name}", pool, POOLS[name])
-        size = pool["size"]
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise UserError(f"config.method.pools.{name}.size is {size!r}", fix="give a whole number above 0")
+    pools = {name: _pool(name, pool, views) for name, pool in method["pools"].items()}
     if not isinstance(method["terms"], tuple) or not method["terms"]:
         raise UserError("config.method.terms is empty", fix="give at least one term")
+    terms = tuple(_term(i, term, views, pools) for i, term in enumerate(method["terms"]))
     return Row(
         views=method["views"],
-        target=_word("word in config.method.target", method["target"], TARGETS),
-        momentum=_number("config.method.momentum", method["momentum"], 0.0, 1.0),
-        pools=method["pools"],
-        terms=tuple(_term(i, term, views, method["pools"]) for i, term in enumerate(method["terms"])),
+        target=target,
+        momentum=number("config.method.momentum", method.get("momentum", 0.0), 0.0, 1.0),
+        pools={name: _takes(name, pool, terms) for name, pool in pools.items()},
+        terms=terms,
     )

@@ -7,36 +7,40 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
 from mi_contrast.core.mesh import DATA
 from mi_contrast.estimators import supports
-from mi_contrast.methods.rows import FORMS, Term
+from mi_contrast.methods import words
+from mi_contrast.methods.rows import Term
 
 
 class Candidates(NamedTuple):
-    """A pool as a term sees it: rows f32 [K, D], constants; valid bool [K]; ids int32 [K]."""
+    """A pool as a term sees it: rows f32 [K, D]; valid bool [K]; ids int32 [K], None where an anchor's own rows are
+    candidates too; labels int32 [K, R], None where nothing is close.
+    """
 
     rows: Float[Array, "K D"]
     valid: Bool[Array, " K"]
-    ids: Int[Array, " K"]
+    ids: Int[Array, " K"] | None
+    labels: Int[Array, "K R"] | None = None
 
 
-def percentiles_at(term: Term, t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
-    """The percentiles of the term's support at progress t, by name."""
-    return {name: schedules.value(s, t) for name, s in term.support.items() if name != "kind"}
+class Anchors(NamedTuple):
+    """What a term is told of its anchors: ids int32 [B, V] of the example's own rows; labels int32 [B, R]; keys [B] for
+    their draws.
+    """
 
-
-def support_at(term: Term, t: Float[Array, ""]) -> Any:
-    """The term's support at progress t, its percentiles as traced float32."""
-    return {"all": mi.All, "ball": mi.Ball, "ring": mi.Ring}[term.support["kind"]](**percentiles_at(term, t))
+    ids: Int[Array, "B V"]
+    labels: Int[Array, "B R"] | None = None
+    keys: Key[Array, " B"] | None = None
 
 
 def settings_at(term: Term, t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
     """The values of the term's schedules at progress t, by name, for the log."""
-    return percentiles_at(term, t) | {
+    return words.percentiles_at(term.support, t) | {
         "temperature": schedules.value(term.temperature, t),
         "weight": schedules.value(term.weight, t),
     }
@@ -47,18 +51,30 @@ def nats(
     anchors: Float[Array, "B D"],
     positives: Float[Array, "B D"],
     pool: Candidates,
-    anchor_ids: Int[Array, "B V"],
+    told: Anchors,
     t: Float[Array, ""],
     mesh: Mesh,
+    *,
+    cut: bool = False,
+    gradient: bool = False,
+    form: Any = None,
 ) -> Float[Array, " B"]:
     """The term's value for each anchor, in nats (larger means more information), without its weight.
 
-    Anchors are cut over the mesh axis `data`, the pool is the same everywhere; candidates whose id is one of the
-    anchor's own, and invalid ones, are left out. Gradients go to anchors and positives; the pool is constant.
+    Anchors are cut over the mesh axis `data`; the pool is the same everywhere or, with `cut`, cut as well, and then
+    anchors travel to it. Candidates whose id is one of the anchor's own, and invalid ones, are left out. Gradients go
+    to anchors and positives and, with `gradient`, to the pool. `form` stands in for the term's own.
     """
-    form = FORMS[term.form]()
+    temperature = schedules.value(term.temperature, t)
+    form = words.form_at(term.form, t, temperature) if form is None else form
+    own = told.ids if pool.ids is not None else None
+    labels = told.labels if pool.labels is not None else None
+    keys = told.keys if term.support["kind"] == "drawn" else None
 
-    def on_shard(anchors, positives, anchor_ids, pool, support, temperature):
+    def on_shard(
+        anchors: Array, positives: Array, told: tuple[Any, ...], pool: Candidates, given: tuple[Any, ...]
+    ) -> Array:
+        (ids, labels, keys), (support, form, temperature) = told, given
         return mi.contrast(
             anchors,
             positives,
@@ -67,17 +83,42 @@ def nats(
             form,
             temperature=temperature,
             valid=pool.valid,
-            anchor_ids=anchor_ids,
+            anchor_ids=ids,
             pool_ids=pool.ids,
+            anchor_labels=labels,
+            pool_labels=pool.labels,
+            key=keys,
+            axis_name=DATA if cut else None,
+            pool_gradient=gradient,
         )
 
-    cut, same = PartitionSpec(DATA), PartitionSpec()
-    scored = jax.shard_map(on_shard, mesh=mesh, in_specs=(cut, cut, cut, same, same, same), out_specs=cut)
-    pool = jax.lax.stop_gradient(pool)
-    return scored(anchors, positives, anchor_ids, pool, support_at(term, t), schedules.value(term.temperature, t))
+    whole, parts = PartitionSpec(), PartitionSpec(DATA)
+    specs = (parts, parts, parts, parts if cut else whole, whole)
+    scored = jax.shard_map(on_shard, mesh=mesh, in_specs=specs, out_specs=parts)
+    pool = pool if gradient else jax.lax.stop_gradient(pool)
+    given = words.support_at(term.support, t), form, temperature
+    return scored(anchors, positives, (own, labels, keys), pool, given)
 
 
-def ceiling(term: Term, pool: Candidates, t: Float[Array, ""]) -> Float[Array, ""]:
-    """log(1 + n), n the support's size among all valid candidates: what no anchor's value can exceed."""
-    valid = jnp.sum(pool.valid, dtype=jnp.int32)
-    return jnp.log1p(supports.size(support_at(term, t), valid).astype(jnp.float32))
+def ceiling(term: Term, pool: Candidates, t: Float[Array, ""], own: int = 0) -> Float[Array, ""]:
+    """log(1 + n), n the support's size among all valid candidates: what no anchor's value can exceed, where the form is
+    softmax or hard; binary and decoupled have no such ceiling. `own` of the pool are no anchor's candidates.
+    """
+    valid = jnp.maximum(jnp.sum(pool.valid, dtype=jnp.int32) - own, 0)
+    return jnp.log1p(supports.size(words.support_at(term.support, t), valid).astype(jnp.float32))
+
+
+def log_normaliser(
+    positive: Float[Array, " B"], value: Float[Array, " B"], data_size: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Log Z of this batch for the binary form, from the softmax form's value over the same candidates: log of the mean
+    e^f over candidates and positives, + log N, since f+ - value is the log of each anchor's own mean.
+
+    Args:
+      positive: f32 [B], critic value of each anchor with its positive.
+      value: f32 [B], nats of the softmax form.
+      data_size: N.
+    Source: Wu et al. 2018, as released.
+    """
+    means = jax.lax.stop_gradient(positive - value)
+    return jax.nn.logsumexp(means) - jnp.log(jnp.float32(len(means))) + jnp.log(data_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from mi_contrast.core import colour
 from mi_contrast.core.checkpoint import flatten
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, nearest, unknown
@@ -22,10 +23,12 @@ from mi_contrast.methods import recipes, rows
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, of_tower
 from mi_contrast.models.towers import with_statistics_of
+from mi_contrast.pools import bank as banks
 from mi_contrast.training import optimiser, probe
 from mi_contrast.training.held_out import Measure, make_accuracy, make_information
+from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State
-from mi_contrast.training.step import Parts, Tables, first_state
+from mi_contrast.training.step import Parts, encode_plain, first_state
 from mi_contrast.views import policies
 
 OWN_RULES = ("method", "views", "model", "data.options")  # sections whose rooms check their fields themselves
@@ -45,6 +48,7 @@ class Job:
     batch_size: int
     shared: tuple[str, ...]
     resident: bool | None
+    split: str | None
 
     def open(self) -> Reader:
         """The reader of the kept part of the training split."""
@@ -60,10 +64,34 @@ class Job:
 
     def first_state(self) -> State:
         """The state before the first step; batch statistics from the evaluation view of the first examples."""
-        images = self.images.images(self.kept[: self.batch_size])
+        images = jnp.asarray(self.images.images(self.kept[: self.batch_size]))
+        return jax.jit(lambda x: first_state(self.parts, self.evaluation_view(x), with_statistics_of))(images)
+
+    def evaluation_view(self, images: jax.Array) -> jax.Array:
+        """Images uint8 [B, H, W, 3] as a representation sees them: f32, of the policy's size, colours and norm."""
         views = self.parts.views
-        plain_images = policies.plain(jnp.asarray(images), views.size, views.mean, views.std)
-        return jax.jit(lambda x: first_state(self.parts, x, with_statistics_of))(plain_images)
+        plain = policies.plain(images, views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        return policies.normalise(colour.from_rgb(plain, self.split or "rgb"), views.mean, views.std)
+
+    def fill(self, state: State) -> State:
+        """The first state with those banks written that start from a forward pass, over evaluation views."""
+        forward = [name for name in self.parts.row.of_kind("bank") if self.parts.row.pools[name]["start"] == "forward"]
+        if not forward:
+            return state
+
+        def embed(network: Any, images: jax.Array, view: str) -> jax.Array:
+            return encode_plain(self.parts, network, self.evaluation_view(images), view).embedding
+
+        embed = jax.jit(embed, static_argnums=2)
+        filled = dict(state.pools)
+        for start in range(0, len(self.kept), self.batch_size):
+            at = self.kept[start : start + self.batch_size]
+            at = np.pad(at, (0, self.batch_size - len(at)), mode="edge")
+            for name in forward:
+                view = self.parts.row.pools[name]["takes"]
+                rows = embed(state.online, jnp.asarray(self.images.images(at)), view)
+                filled[name] = banks.update(filled[name], jnp.asarray(at, jnp.int32), rows, 0.0, self.parts.mesh)
+        return replace(state, pools=filled)
 
 
 def check(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,8 +140,9 @@ def compare(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> N
             raise UserError(f"{at} is {value!r}", fix=f"give a {type(example).__name__} such as {example!r}")
 
 
-def make_parts(config: Mapping[str, Any], classes: int, mesh: Mesh) -> Parts:
-    """What a step of this config is made of, its data not looked at: `classes` of the label, 0 where there is none.
+def make_parts(config: Mapping[str, Any], classes: int, mesh: Mesh, kept: np.ndarray | None = None) -> Parts:
+    """What a step of this config is made of, its data not looked at: `classes` of the label, 0 where there is none;
+    `kept` bool [N], the examples that are trained on, 1,024 where unknown.
 
     Raises UserError on a mistake in the config.
     """
@@ -122,6 +151,7 @@ def make_parts(config: Mapping[str, Any], classes: int, mesh: Mesh) -> Parts:
     for name in row.source:
         if name not in views.names:
             raise unknown("view of the row", name, views.names)
+    _fit_together(row, config)
     tower = towers.build(config["model"])
     batch, steps = config["data"]["batch"], config["steps"]
     groups = config["model"]["norm"].get("groups", 1)
@@ -139,7 +169,24 @@ def make_parts(config: Mapping[str, Any], classes: int, mesh: Mesh) -> Parts:
         total_steps=steps,
         rate=optimiser.learning_rate(config["optim"], steps),
         batch_norm_groups=groups,
+        kept=np.ones(1024, bool) if kept is None else kept,
     )
+
+
+def _fit_together(row: rows.Row, config: Mapping[str, Any]) -> None:
+    """UserError where the row's views ask of the model what it does not have."""
+    model, views = config["model"], config["views"]
+    if row.views == "channels" and model.get("split") != views.get("split"):
+        said = f"config.model.split is {model.get('split')!r}, the views are split by {views.get('split')!r}"
+        raise UserError(said, fix=f"set model.split={views.get('split')!r}")
+    if row.views != "channels" and model.get("split") is not None:
+        raise UserError(f"config.model.split is {model['split']!r}, but the row's views are {row.views}",
+                        fix="set model.split=None, or views='channels'")  # fmt: skip
+    if row.views == "jigsaw" and model.get("jigsaw") is None:
+        raise UserError("config.model has no head for the row's jigsaw", fix="set model.jigsaw=dict(dim=128)")
+    if config["export"]["weights"] == "target" and row.target != "ema":
+        raise UserError(f"config.export.weights is 'target', but the row's target is {row.target!r}",
+                        fix="set export.weights='online'")  # fmt: skip
 
 
 def build(config: Mapping[str, Any]) -> Job:
@@ -154,7 +201,9 @@ def build(config: Mapping[str, Any]) -> Job:
     label = data["label"] or next(iter(images.labels), None)
     if label is not None and label not in images.labels:
         raise unknown(f"label of {images.name}", label, images.labels)
-    parts = make_parts(config, len(images.classes[label]) if label else 0, mesh)
+    trained_on = np.zeros(len(images), bool)
+    trained_on[kept] = True
+    parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, trained_on)
     views = parts.views
 
     def represent(network: dict[str, Any]) -> Representation:
@@ -171,5 +220,6 @@ def build(config: Mapping[str, Any]) -> Job:
     tables = Tables(jnp.asarray(labels, jnp.int32), jnp.asarray(whose, jnp.int32))
     tables = jax.device_put(tables, replicated(mesh))
     return Job(
-        parts, images, kept, held, tables, tuple(judges), represent, data["batch"], data["shared"], data["resident"]
-    )
+        parts, images, kept, held, tables, tuple(judges), represent, data["batch"], data["shared"], data["resident"],
+        config["model"].get("split"),
+    )  # fmt: skip

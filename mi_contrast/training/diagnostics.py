@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
-from mi_contrast.core.mesh import along_batch, replicated
+from mi_contrast.core.mesh import DATA, along_batch, replicated
 from mi_contrast.data.readers import Batch
-from mi_contrast.methods import scoring
-from mi_contrast.training.state import State
-from mi_contrast.training.step import Parts, Scalars, Tables, candidates, make_views, progress
+from mi_contrast.methods import words
+from mi_contrast.methods.rows import Term
+from mi_contrast.methods.scoring import Candidates
+from mi_contrast.training import pools as pooling
+from mi_contrast.training.pools import Tables
+from mi_contrast.training.state import State, placement
+from mi_contrast.training.step import (
+    Parts,
+    Scalars,
+    anchors_of,
+    encode_online,
+    encode_targets,
+    make_views,
+    progress,
+)
 
 ANCHORS = 256  # of the batch, at most: a share of 256 anchors is known to 3 points
 
@@ -32,22 +46,18 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
     def statistics(state: State, batch: Batch, tables: Tables) -> Scalars:
         t = progress(state.step, parts.total_steps)
         views = make_views(parts, state.step, batch)
-        anchors = parts.tower.encode(state.online, views[term.anchor], train=True).embedding[:ANCHORS]
-        pool = candidates(state.pools[term.pool])
-        own, theirs = batch.index[:ANCHORS, row.source[term.anchor]], jnp.maximum(pool.ids, 0)
-        found = mi.contrast_statistics(
-            anchors,
-            pool.rows,
-            scoring.support_at(term, t),
-            temperature=schedules.value(term.temperature, t),
-            valid=pool.valid,
-            anchor_ids=batch.index[:ANCHORS],
-            pool_ids=pool.ids,
-            labels={
-                "same_class": (tables.labels[own], tables.labels[theirs]),
-                "same_instance": (tables.groups[own], tables.groups[theirs]),
-            },
-        )
+        targets, _ = encode_targets(parts, state, state.target or state.online, views)
+        roles = encode_online(parts, state.online["params"], state.online["batch_stats"], views, targets)
+        pool, cut, *_ = pooling.seen(row, term, state.pools, state.carried, roles.beside, batch.index, tables)
+        anchors, index = anchors_of(parts, term, roles, state, batch), batch.index
+        if not cut:  # a pool that lies whole is looked at by some; anchors travel to one that is cut
+            anchors, index = anchors[:ANCHORS], index[:ANCHORS]
+        own, theirs = index[:, row.source[term.anchor]], jnp.maximum(_examples(pool), 0)
+        labels = {
+            "same_class": (tables.labels[own], tables.labels[theirs]),
+            "same_instance": (tables.groups[own], tables.groups[theirs]),
+        }
+        found = _looked_at(parts, term, anchors, pool, index if pool.ids is not None else None, labels, t, cut)
         some = found.size > 0
         count = jnp.maximum(jnp.sum(some), 1)
 
@@ -62,4 +72,40 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
         }
 
     everywhere = replicated(parts.mesh)
-    return jax.jit(statistics, in_shardings=(everywhere, along_batch(parts.mesh), everywhere), out_shardings=everywhere)
+    placed = placement(row, parts.mesh)
+    return jax.jit(statistics, in_shardings=(placed, along_batch(parts.mesh), everywhere), out_shardings=everywhere)
+
+
+def _examples(pool: Candidates) -> jax.Array:
+    """The example of each candidate; of a bank, its row."""
+    return jnp.arange(len(pool.rows), dtype=jnp.int32) if pool.ids is None else pool.ids
+
+
+def _looked_at(
+    parts: Parts, term: Term, anchors: jax.Array, pool: Candidates, index: Any, labels: Any, t: jax.Array, cut: bool
+) -> mi.Statistics:
+    """`contrast_statistics` of the term, over the devices where the pool is cut."""
+    own = {name: mine for name, (mine, _) in labels.items()}
+    theirs = {name: others for name, (_, others) in labels.items()}
+
+    def on_shard(anchors: Any, index: Any, own: Any, pool: Any, theirs: Any, given: Any) -> mi.Statistics:
+        support, temperature = given
+        return mi.contrast_statistics(
+            anchors,
+            pool.rows,
+            support,
+            temperature=temperature,
+            valid=pool.valid,
+            anchor_ids=index,
+            pool_ids=pool.ids,
+            labels={name: (own[name], theirs[name]) for name in own},
+            axis_name=DATA if cut else None,
+        )
+
+    given = words.support_at(term.support, t), schedules.value(term.temperature, t)
+    arguments = anchors, index, own, pool._replace(labels=None), theirs, given
+    if not cut:
+        return on_shard(*arguments)
+    whole, part = PartitionSpec(), PartitionSpec(DATA)
+    specs = (part, part, part, part, part, whole)
+    return jax.shard_map(on_shard, mesh=parts.mesh, in_specs=specs, out_specs=part)(*arguments)

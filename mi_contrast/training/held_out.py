@@ -24,7 +24,7 @@ from mi_contrast.readout.accuracy import top1
 from mi_contrast.readout.knn import knn
 from mi_contrast.training import probe as probes
 from mi_contrast.training.state import State
-from mi_contrast.training.step import Parts, progress
+from mi_contrast.training.step import Parts, encode, progress
 
 CHUNK = 128  # pairs a forward pass
 Measure = Callable[[State], dict[str, float]]
@@ -37,15 +37,15 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
     views: the online network in eval mode on both sides, the first term's temperature, at most log(pairs). alignment
     and uniformity are those pairs' embeddings', effective_rank the backbone's features'.
     """
-    first = parts.row.terms[0]
+    first, (one, other) = parts.row.terms[0], parts.row.judged
     index = distinct_pairs(images, held, pairs, shared, seed=0)
     key = random.stream(jax.random.key(0), "held_out")
 
     @jax.jit
     def embed(online: Any, sources: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         views = parts.views(sources, jax.vmap(lambda at: jax.random.fold_in(key, at))(positions))
-        anchors = parts.tower.encode(online, views[first.anchor], train=False)
-        positives = parts.tower.encode(online, views[first.positive], train=False)
+        anchors = encode(parts, online, one, views[one], train=False)
+        positives = encode(parts, online, other, views[other], train=False)
         return anchors.embedding, positives.embedding, anchors.features
 
     @jax.jit

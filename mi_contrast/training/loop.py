@@ -18,22 +18,20 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
 from mi_contrast.core import checkpoint as checkpoints
 from mi_contrast.core.config import differences
 from mi_contrast.core.errors import BadNumbersError, StoppedError, UserError
 from mi_contrast.core.layout import RunDirectory, locked, read_json, write_json
-from mi_contrast.core.mesh import replicated
 from mi_contrast.core.progress import Progress
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
-from mi_contrast.training import assemble
+from mi_contrast.training import assemble, pools
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.diagnostics import make_support_statistics
 from mi_contrast.training.metrics import Log, cut_back
 from mi_contrast.training.pictures import draw_pairs
-from mi_contrast.training.state import State, abstract, from_tree, to_tree
+from mi_contrast.training.state import State, abstract, from_tree, placement, to_tree
 from mi_contrast.training.step import make_step
 
 FREE = ("steps", "log", "checkpoint")  # what may differ between the starts of one run
@@ -128,7 +126,8 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
             numbers["images_per_second"] = (at - last_logged[0]) * job.batch_size / (now - last_logged[1])
             last_logged = (at, now)
             log.write(at, now - began, numbers)
-            note = f"objective {numbers['objective']:.3f} of {numbers['objective_ceiling']:.2f} nats"
+            most = numbers.get("objective_ceiling")
+            note = f"objective {numbers['objective']:.3f} " + ("nats" if most is None else f"of {most:.2f} nats")
         if bad >= config["optim"]["patience"]:
             raise BadNumbersError(
                 f"{bad} steps in a row up to step {at} had a loss or gradient that is not finite; the network is as it "
@@ -152,6 +151,10 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
                 draw_pairs(folder.pictures / "pairs.png", job)
                 measure(0)
             for at in range(start + 1, last + 1):
+                if (at - 1) % reader.steps_per_epoch == 0:
+                    epoch = (at - 1) // reader.steps_per_epoch
+                    carried = pools.refreshed(parts.row, state.pools, state.carried, epoch, parts.mesh)
+                    state = replace(state, carried=carried)
                 batch = reader.batch(at - 1)
                 profile(at)
                 logged = at % config["log"]["every"] == 0 or at == last
@@ -184,35 +187,35 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
     return Outcome(folder, max(last, start), complete=last == total)
 
 
-def placed(state: State, mesh: Mesh) -> State:
-    """A copy of the state on every device of the mesh: committed and strongly typed, so that a fresh start and a
-    resumed one compile the same program, and no two leaves share memory that a step would donate.
+def placed(state: State, where: State) -> State:
+    """A copy of the state over the devices: committed and strongly typed, so that a fresh start and a resumed one
+    compile the same program, and no two leaves share memory that a step would donate.
     """
-    return jax.tree.map(lambda x: jax.device_put(np.array(x), replicated(mesh)), state)
+    return jax.device_put(jax.tree.map(np.array, state), where)
 
 
 def _restore_or_begin(kept: checkpoints.Checkpoints, job: Job, config: Mapping[str, Any]) -> tuple[State, int]:
     """The newest state in this folder, or the first one, placed over the mesh."""
-    mesh = job.parts.mesh
+    where = placement(job.parts.row, job.parts.mesh)
     if kept.latest() is None:
-        state = placed(job.first_state(), mesh)
+        state = placed(job.first_state(), where)
         if config["checkpoint"]["start_from"] is not None:
-            state = _start_from(state, Path(config["checkpoint"]["start_from"]), mesh)
-        return state, 0
-    wanted = abstract(jax.eval_shape(job.first_state), replicated(mesh))
+            state = _start_from(state, Path(config["checkpoint"]["start_from"]), where)
+        return placed(job.fill(state), where), 0
+    wanted = abstract(jax.eval_shape(job.first_state), where)
     step, tree = kept.restore(to_tree(wanted))
     print(f"going on from step {step}, checkpoint {kept.directory / str(step)}")
     return from_tree(wanted, tree), step
 
 
-def _start_from(state: State, path: Path, mesh: Mesh) -> State:
+def _start_from(state: State, path: Path, where: State) -> State:
     """The first state with the networks of another run's newest checkpoint; every leaf must match."""
-    step, saved = checkpoints.read(RunDirectory(path).checkpoints, subtree=("online", "target"))
-    wanted = {"online": dict(state.online), "target": dict(state.target)}
+    wanted = {"online": dict(state.online)} | ({"target": dict(state.target)} if state.target else {})
+    step, saved = checkpoints.read(RunDirectory(path).checkpoints, subtree=tuple(wanted))
     checkpoints.check_match(saved, wanted, f"checkpoint.start_from {path} (step {step})")
     count = len(checkpoints.flatten(wanted))
     print(f"weights of {path}, step {step}: {count} of {count} leaves loaded")
-    return placed(replace(state, online=saved["online"], target=saved["target"]), mesh)
+    return placed(replace(state, **saved), where)
 
 
 def _record_start(folder: RunDirectory, config: Mapping[str, Any], start: int) -> str | None:

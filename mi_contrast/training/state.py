@@ -11,9 +11,11 @@ import flax.serialization
 import flax.struct
 import jax
 from jax import Array
+from jax.sharding import Mesh
 
 from mi_contrast.core.checkpoint import Tree
-from mi_contrast.pools.queue import Queue
+from mi_contrast.core.mesh import along_batch, replicated
+from mi_contrast.methods.rows import Row, Term
 
 
 @flax.struct.dataclass
@@ -27,7 +29,7 @@ class State:
     online: dict[str, Any]
     target: dict[str, Any]
     optimiser: Any
-    pools: dict[str, Queue]
+    pools: dict[str, Any]
     carried: dict[str, Any]
     guard: Array
     probe: dict[str, Any]
@@ -43,6 +45,48 @@ def from_tree(like: State, tree: Tree) -> State:
     return flax.serialization.from_state_dict(like, tree)
 
 
-def abstract(state: State, sharding: jax.sharding.Sharding) -> State:
-    """Shapes and dtypes of the state, each with the given sharding."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+def placement(row: Row, mesh: Mesh) -> State:
+    """How the state lies over the mesh, as a prefix of it: banks and their clusterings cut, everything else whole."""
+    whole, cut = replicated(mesh), along_batch(mesh)
+    pools = {name: cut if pool["kind"] == "bank" else whole for name, pool in row.pools.items()}
+    prefix: Any = State
+    return prefix(
+        step=whole,
+        online=whole,
+        target=whole,
+        optimiser=whole,
+        pools={name: where for name, where in pools.items() if row.pools[name]["kind"] != "in_batch"},
+        carried={name: cut for name in map(of_clusters, clustered(row))}
+        | {normaliser(i): whole for i, term in enumerate(row.terms) if binary(term)},
+        guard=whole,
+        probe=whole,
+    )
+
+
+def abstract(state: State, where: State) -> State:
+    """Shapes and dtypes of the state, each with its sharding: `where` is a prefix of it, as `placement` gives."""
+
+    def of_part(sharding: jax.sharding.Sharding, part: Any) -> Any:
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), part)
+
+    return jax.tree.map(of_part, where, state, is_leaf=lambda x: isinstance(x, jax.sharding.Sharding))
+
+
+def binary(term: Term) -> bool:
+    """Whether the term carries a normaliser."""
+    return term.form["kind"] == "binary"
+
+
+def normaliser(at: int) -> str:
+    """Where the carried state holds the log normaliser of term `at`; -inf before the first batch."""
+    return f"log_normaliser_{at}"
+
+
+def clustered(row: Row) -> tuple[str, ...]:
+    """The names of the banks that are clustered."""
+    return tuple(name for name in row.of_kind("bank") if row.pools[name]["clusters"] is not None)
+
+
+def of_clusters(name: str) -> str:
+    """Where the carried state holds the labels of a bank's clusterings."""
+    return f"{name}_clusters"

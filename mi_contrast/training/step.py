@@ -9,39 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from mi_contrast import estimators as mi
 from mi_contrast.core import keys as random
 from mi_contrast.core import schedules
 from mi_contrast.core.mesh import along_batch, replicated
 from mi_contrast.data.readers import Batch
-from mi_contrast.methods import scoring
-from mi_contrast.methods.rows import Row
-from mi_contrast.models.towers import Tower
-from mi_contrast.pools import queue as queues
+from mi_contrast.methods import scoring, words
+from mi_contrast.methods.rows import OWN_ROW, Row, Term
+from mi_contrast.models.towers import Encoded, Tower
+from mi_contrast.pools import queue
+from mi_contrast.training import pools as pooling
 from mi_contrast.training import probe as probes
-from mi_contrast.training.state import State
+from mi_contrast.training.pools import Tables
+from mi_contrast.training.state import State, binary, normaliser, placement
 from mi_contrast.views.policies import Views
 
 Scalars = dict[str, Array]
 
 
-class Tables(NamedTuple):
-    """What is known of every training example by its stable index: labels int32 [N], -1 unknown; groups int32 [N]."""
-
-    labels: Int[Array, " N"]
-    groups: Int[Array, " N"]
-
-
 @dataclass(frozen=True)
 class Parts:
-    """What a step is made of; nothing here changes during a run."""
+    """What a step is made of; nothing here changes during a run. kept: bool [N], the examples that are trained on."""
 
     row: Row
     views: Views
@@ -53,6 +51,27 @@ class Parts:
     total_steps: int
     rate: optax.Schedule
     batch_norm_groups: int
+    kept: np.ndarray
+
+
+class Roles(NamedTuple):
+    """What the networks made of a batch: online and target passes by view, and the online batch statistics after."""
+
+    online: dict[str, Encoded]
+    target: dict[str, Encoded]
+    statistics: Any
+
+    @property
+    def beside(self) -> dict[str, Array]:
+        """By view, what positives and candidates are: the target's embeddings or, without one, online predictions."""
+        if self.target:
+            return {name: found.embedding for name, found in self.target.items()}
+        return {name: found.prediction for name, found in self.online.items()}
+
+    @property
+    def to_keep(self) -> dict[str, Array]:
+        """By view, what queues take: the target's embeddings or, without one, the online ones."""
+        return {name: found.embedding for name, found in (self.target or self.online).items()}
 
 
 def progress(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
@@ -62,22 +81,42 @@ def progress(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
 
 def first_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callable[..., Any]) -> State:
     """The state before the first step: fresh networks whose batch statistics come from one forward pass over `images`
-    (so that the untrained network can be judged), the target an exact copy, empty pools.
+    (so that the untrained network can be judged), the target an exact copy, empty queues, random banks.
     """
     key = random.stream(jax.random.key(parts.seed), "init")
     online = parts.tower.init(key, (images.shape[1], images.shape[2], 3))
     online = calibrate(parts.tower, online, images)
-    encoded = jax.eval_shape(lambda v, x: parts.tower.encode(v, x, train=False), online, images)
+    shape = jax.eval_shape(lambda v: encode_plain(parts, v, images, parts.row.online_views[0]), online)
+    pools = pooling.first(parts.row, parts.kept, shape.embedding.shape[1], parts.seed, parts.mesh)
+    carried = pooling.first_clusters(parts.row, pools, parts.mesh)
+    carried |= {normaliser(i): jnp.full((), -jnp.inf) for i, term in enumerate(parts.row.terms) if binary(term)}
     return State(
         step=jnp.zeros((), jnp.int32),
         online=online,
-        target=jax.tree.map(jnp.copy, online),
+        target=jax.tree.map(jnp.copy, online) if parts.row.target == "ema" else {},
         optimiser=parts.optimiser.init(online["params"]),
-        pools={name: queues.empty(p["size"], encoded.embedding.shape[1]) for name, p in parts.row.pools.items()},
-        carried={},
+        pools=pools,
+        carried=carried,
         guard=jnp.zeros((), jnp.int32),
-        probe={} if parts.probe is None else parts.probe.init(encoded.features.shape[1]),
+        probe={} if parts.probe is None else parts.probe.init(shape.features.shape[1] * len(probed(parts.row))),
     )
+
+
+def encode(parts: Parts, variables: Any, view: str, images: Array, *, train: bool) -> Encoded:
+    """A view's pass through its network; where views are channels each has its own."""
+    return parts.tower.encode(variables, images, train=train, view=view if parts.row.views == "channels" else None)
+
+
+def encode_plain(parts: Parts, variables: Any, images: Float[Array, "B H W 3"], view: str) -> Encoded:
+    """A view's pass in eval mode over whole images, of which a network of channels sees its own."""
+    if parts.row.views == "channels":
+        images = images[..., :1] if view == "first" else images[..., 1:]
+    return encode(parts, variables, view, images, train=False)
+
+
+def probed(row: Row) -> tuple[str, ...]:
+    """The views on whose features the online probe learns, side by side: those a representation is made of."""
+    return tuple(row.source) if row.views == "channels" else row.online_views[:1]
 
 
 def make_views(parts: Parts, step: Int[Array, ""], batch: Batch) -> Mapping[str, Float[Array, "B H W 3"]]:
@@ -88,18 +127,83 @@ def make_views(parts: Parts, step: Int[Array, ""], batch: Batch) -> Mapping[str,
     return parts.views(batch.sources, example_keys)
 
 
-def encode_keys(parts: Parts, step: Int[Array, ""], target: dict[str, Any], images: Array) -> Any:
+def encode_keys(parts: Parts, step: Int[Array, ""], target: dict[str, Any], name: str, images: Array) -> Encoded:
     """Keys by the target network. Where batch statistics are of groups, the keys are permuted over the groups first,
     so that a group's statistics can't tell which key belongs to which anchor: the answer to shuffled batch
     normalisation that needs no second device.
     """
     if parts.batch_norm_groups == 1:
-        return parts.tower.encode(target, images, train=True)
+        return encode(parts, target, name, images, train=True)
     key = random.stream(random.step_key(parts.seed, step), "batch_norm")
     order = jax.random.permutation(key, images.shape[0])
-    encoded = parts.tower.encode(target, images[order], train=True)
+    encoded = encode(parts, target, name, images[order], train=True)
     back = jnp.argsort(order)
-    return encoded._replace(features=encoded.features[back], embedding=encoded.embedding[back])
+    moved = {field: getattr(encoded, field)[back] for field in ("features", "embedding", "prediction")}
+    return encoded._replace(**moved)
+
+
+def encode_targets(
+    parts: Parts, state: State, target: dict[str, Any], views: Mapping[str, Array]
+) -> tuple[dict[str, Encoded], Any]:
+    """The target's passes, without gradient, its batch statistics threaded through them in the row's order; and those
+    statistics. Where the target is the online network itself its own passes alone move them.
+    """
+    found: dict[str, Encoded] = {}
+    for name in parts.row.target_views:
+        found[name] = encode_keys(parts, state.step, target, name, views[name])
+        target = {**target, "batch_stats": found[name].batch_stats}
+    return jax.lax.stop_gradient(found), jax.lax.stop_gradient(target.get("batch_stats"))
+
+
+def encode_online(
+    parts: Parts, params: Any, statistics: Any, views: Mapping[str, Array], target: dict[str, Encoded]
+) -> Roles:
+    """The online passes, batch statistics threaded through them in the row's order."""
+    online: dict[str, Encoded] = {}
+    for name in parts.row.online_views:
+        variables = {"params": params, "batch_stats": statistics}
+        online[name] = encode(parts, variables, name, views[name], train=True)
+        statistics = online[name].batch_stats
+    return Roles(online, target, statistics)
+
+
+def anchors_of(parts: Parts, term: Term, roles: Roles, state: State, batch: Batch) -> Array:
+    """The term's anchors [B, D]: online predictions of its view or, looked up, what the queue has nearest to them."""
+    if term.look_up is None:
+        return roles.online[term.anchor].prediction
+    return pooling.nearest(state.pools[term.look_up], roles.to_keep[term.anchor], batch.index)
+
+
+def score(
+    parts: Parts, at: int, roles: Roles, state: State, batch: Batch, tables: Tables, t: Array
+) -> tuple[Array, pooling.Seen, Scalars]:
+    """Nats of each anchor of term `at`, its pool as seen, and what the term carries on to the next step."""
+    row, term, mesh = parts.row, parts.row.terms[at], parts.mesh
+    pool = pooling.seen(row, term, state.pools, state.carried, roles.beside, batch.index, tables)
+    if term.positive == OWN_ROW:
+        positives = pooling.own_rows(term, state.pools, batch.index, mesh)
+    else:
+        positives = roles.beside[term.positive]
+    anchors = anchors_of(parts, term, roles, state, batch)
+    own = batch.index[:, 0] if term.positive == OWN_ROW else batch.index[:, row.source[term.anchor]]
+    keys = None
+    if term.support["kind"] == "drawn":
+        of_examples = random.example_keys(parts.seed, state.step, jnp.arange(len(own), dtype=jnp.int32))
+        keys = jax.vmap(lambda key: jax.random.fold_in(random.stream(key, "support"), at))(of_examples)
+    told = scoring.Anchors(batch.index, pooling.anchor_labels(term, own, state.carried, tables, mesh), keys)
+    nats = partial(
+        scoring.nats, term, anchors, positives, pool.candidates, told, t, mesh, cut=pool.cut, gradient=pool.gradient
+    )
+    if not binary(term):
+        return nats(), pool, {}
+    examples = jnp.float32(parts.kept.sum())
+    temperature = schedules.value(term.temperature, t)
+    positive = jnp.sum(anchors * positives, axis=1) / temperature
+    fresh = scoring.log_normaliser(positive, nats(form=mi.Softmax()), examples)
+    momentum = schedules.value(term.form["momentum"], t)
+    log_z = mi.moving_normaliser(state.carried[normaliser(at)], fresh, momentum)
+    form = words.form_at(term.form, t, temperature, log_z, examples)
+    return nats(form=form), pool, {normaliser(at): log_z}
 
 
 def averaged(momentum: Float[Array, ""], state: State) -> dict[str, Any]:
@@ -109,85 +213,74 @@ def averaged(momentum: Float[Array, ""], state: State) -> dict[str, Any]:
     return {"params": params, "batch_stats": state.target["batch_stats"]}
 
 
-def candidates(pool: queues.Queue) -> scoring.Candidates:
-    """The pool as terms see it."""
-    return scoring.Candidates(pool.rows, queues.valid(pool), pool.ids)
-
-
 def _select(ok: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda n, o: jnp.where(ok, n, o), new, old)
 
 
 def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Scalars]]:
     """The step of these parts, jitted, its state donated, for arrays placed over `parts.mesh`."""
-    row, tower = parts.row, parts.tower
+    row = parts.row
 
     def step(state: State, batch: Batch, tables: Tables) -> tuple[State, Scalars]:
         t = progress(state.step, parts.total_steps)
         views = make_views(parts, state.step, batch)
         momentum = schedules.value(row.momentum, t)
-        target = averaged(momentum, state)
-        positives = {term.positive for term in row.terms}
-        targets = {name: encode_keys(parts, state.step, target, views[name]) for name in positives}
-        targets = jax.lax.stop_gradient(targets)
+        target = averaged(momentum, state) if row.target == "ema" else state.online
+        targets, target_statistics = encode_targets(parts, state, target, views)
 
-        def loss_of(params: Any) -> tuple[Array, tuple[Any, Any, Scalars]]:
-            statistics, online = state.online["batch_stats"], {}
-            for name in dict.fromkeys(term.anchor for term in row.terms):
-                online[name] = tower.encode({"params": params, "batch_stats": statistics}, views[name], train=True)
-                statistics = online[name].batch_stats
-            objective, ceiling, scalars = jnp.zeros(()), jnp.zeros(()), Scalars()
+        def loss_of(params: Any) -> tuple[Array, tuple[Roles, Scalars, Scalars]]:
+            roles = encode_online(parts, params, state.online["batch_stats"], views, targets)
+            objective, ceiling, scalars, carried = jnp.zeros(()), jnp.zeros(()), Scalars(), Scalars()
             for i, term in enumerate(row.terms):
-                anchors, keys = online[term.anchor].embedding, targets[term.positive].embedding
-                pool = candidates(state.pools[term.pool])
-                value = jnp.mean(scoring.nats(term, anchors, keys, pool, batch.index, t, parts.mesh))
-                weight, most = schedules.value(term.weight, t), scoring.ceiling(term, pool, t)
+                values, pool, on = score(parts, i, roles, state, batch, tables, t)
+                value, carried = jnp.mean(values), carried | on
+                weight, most = schedules.value(term.weight, t), scoring.ceiling(term, pool.candidates, t, pool.own)
                 objective, ceiling = objective + weight * value, ceiling + weight * most
                 of_term = scoring.settings_at(term, t)
                 if len(row.terms) > 1:
                     of_term = {f"{name}_{i}": v for name, v in (of_term | {"term": value, "ceiling": most}).items()}
                 scalars |= of_term
-            scalars |= {"objective": objective, "objective_ceiling": ceiling}
-            return -objective, (statistics, online, scalars)
+            scalars |= {"objective": objective}
+            if all(term.form["kind"] in ("softmax", "hard") for term in row.terms):
+                scalars |= {"objective_ceiling": ceiling}
+            return -objective, (roles, scalars, carried)
 
-        (loss, (statistics, online, scalars)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-            state.online["params"]
-        )
+        (loss, (roles, scalars, carried)), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.online["params"])
         norm = optax.tree.norm(gradient)
         ok = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, optimiser = parts.optimiser.update(gradient, state.optimiser, state.online["params"])
         params = optax.apply_updates(state.online["params"], updates)
         new = replace(
             state,
-            online={"params": params, "batch_stats": statistics},
-            target={"params": target["params"], "batch_stats": targets[row.terms[-1].positive].batch_stats},
+            online={"params": params, "batch_stats": roles.statistics},
             optimiser=optimiser,
+            carried=state.carried | carried,
         )
+        if row.target == "ema":
+            new = replace(new, target={"params": target["params"], "batch_stats": target_statistics})
         if parts.probe is not None:
-            features = online[row.terms[0].anchor].features
-            labels = tables.labels[batch.index[:, row.source[row.terms[0].anchor]]]
+            looked_at = probed(row)
+            features = jnp.concatenate([roles.online[view].features for view in looked_at], axis=1)
+            labels = tables.labels[batch.index[:, row.source[looked_at[0]]]]
             learned, probe_loss = parts.probe.learn(state.probe, jax.lax.stop_gradient(features), labels)
             new, scalars = replace(new, probe=learned), scalars | {"probe_loss": probe_loss}
-        pools = state.pools
-        for name in dict.fromkeys(term.pool for term in row.terms):
-            term = next(term for term in row.terms if term.pool == name)
-            made_from = batch.index[:, row.source[term.positive]]
-            pools = {**pools, name: queues.push(pools[name], targets[term.positive].embedding, made_from, ok)}
+        online = {name: found.embedding for name, found in roles.online.items()}
+        momenta = {name: schedules.value(row.pools[name]["momentum"], t) for name in row.of_kind("bank")}
+        pools = pooling.taken(row, state.pools, online, roles.to_keep, batch.index, momenta, ok, parts.mesh)
         kept = _select(ok, replace(new, pools={}), replace(state, pools={}))
         guard = jnp.where(ok, 0, state.guard + 1)
-        scalars |= {
-            "lr": parts.rate(state.step),
-            "momentum": momentum,
-            "grad_norm": norm,
-            "bad_steps": guard,
-            "queue_fill": jnp.mean(jnp.stack([queues.fill(pool) for pool in pools.values()])),
-        }
+        scalars |= {"lr": parts.rate(state.step), "grad_norm": norm, "bad_steps": guard}
+        if row.target == "ema":
+            scalars |= {"momentum": momentum}
+        if queues := row.of_kind("queue"):
+            scalars |= {"queue_fill": jnp.mean(jnp.stack([queue.fill(pools[name]) for name in queues]))}
         return replace(kept, step=state.step + 1, guard=guard, pools=pools), scalars
 
     everywhere = replicated(parts.mesh)
+    placed = placement(row, parts.mesh)
     return jax.jit(
         step,
-        in_shardings=(everywhere, along_batch(parts.mesh), everywhere),
-        out_shardings=(everywhere, everywhere),
+        in_shardings=(placed, along_batch(parts.mesh), everywhere),
+        out_shardings=(placed, everywhere),
         donate_argnums=0,
     )

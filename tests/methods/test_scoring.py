@@ -47,7 +47,13 @@ def test_a_ring_term_equals_the_loop_and_leaves_own_keys_out(t):
     anchors, positives, pool, valid, ids, anchor_ids = inputs()
     term = rows.build(ROW).terms[0]
     found = scoring.nats(
-        term, anchors, positives, scoring.Candidates(pool, valid, ids), anchor_ids, jnp.float32(t), make_mesh()
+        term,
+        anchors,
+        positives,
+        scoring.Candidates(pool, valid, ids),
+        scoring.Anchors(anchor_ids),
+        jnp.float32(t),
+        make_mesh(),
     )
     u = min(t / 0.5, 1.0)
     band = (0.9 * u, 0.9 + 0.09 * u)
@@ -80,7 +86,9 @@ def values_and_gradients():
 
         def mean(anchors, positives, term=term):
             pool_ = scoring.Candidates(pool, valid, ids)
-            return jnp.mean(scoring.nats(term, anchors, positives, pool_, anchor_ids, jnp.float32(1), mesh))
+            return jnp.mean(
+                scoring.nats(term, anchors, positives, pool_, scoring.Anchors(anchor_ids), jnp.float32(1), mesh)
+            )
 
         value, gradients = jax.jit(jax.value_and_grad(mean, argnums=(0, 1)))(anchors, positives)
         found[kind["kind"]] = [float(value), *(np.asarray(g).ravel().tolist() for g in gradients)]
@@ -99,3 +107,45 @@ def test_eight_devices_equal_one():
     for kind, values in one.items():
         for a, b in zip(values, eight[kind], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_two_terms_over_the_batch_are_nt_xent():
+    """SimCLR's convention: 2B - 2 candidates and the positive, averaged over both directions."""
+    import optax
+
+    anchors, positives, *_ = inputs()
+    ids = np.arange(B, dtype=np.int32)
+    term = rows.build(SIMCLR).terms[0]
+
+    def ours(anchors, positives):
+        pool = jnp.stack([anchors, positives], axis=1).reshape(2 * B, D)
+        candidates = scoring.Candidates(pool, np.ones(2 * B, bool), np.repeat(ids, 2))
+        told = scoring.Anchors(ids[:, None])
+        nats = lambda a, p: scoring.nats(  # noqa: E731
+            term, a, p, candidates, told, jnp.float32(0), make_mesh(), cut=True, gradient=True
+        )
+        return (nats(anchors, positives).mean() + nats(positives, anchors).mean()) / 2
+
+    def theirs(anchors, positives):
+        labels = jnp.concatenate([ids, ids])
+        loss = optax.losses.ntxent(jnp.concatenate([anchors, positives]), labels, temperature=0.2)
+        return math.log(2 * B - 1) - loss.mean()
+
+    graded = [jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(anchors, positives) for f in (ours, theirs)]
+    np.testing.assert_allclose(graded[0][0], graded[1][0], atol=1e-5)
+    for a, b in zip(graded[0][1], graded[1][1], strict=True):
+        a, b = (x - (x * y).sum(axis=1, keepdims=True) * y for x, y in ((a, anchors), (b, anchors)))
+        np.testing.assert_allclose(a, b, atol=2e-5)  # theirs normalises within
+
+
+SIMCLR = dict(
+    views="two_crops",
+    target="none",
+    pools=dict(in_batch=dict(views=("query", "key"))),
+    terms=(
+        dict(
+            anchor="query", positive="key", pool="in_batch", form="softmax", temperature=0.2, weight=1.0,
+            support=dict(kind="all"),
+        ),
+    ),
+)  # fmt: skip

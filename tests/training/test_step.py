@@ -11,7 +11,9 @@ from mi_contrast.data.readers import Batch
 from mi_contrast.models.towers import with_statistics_of
 from mi_contrast.pools import queue as queues
 from mi_contrast.training import assemble, loop
-from mi_contrast.training.step import Tables, averaged, first_state, make_step, make_views
+from mi_contrast.training.pools import Tables
+from mi_contrast.training.state import placement
+from mi_contrast.training.step import averaged, first_state, make_step, make_views
 from tests.training import small
 
 
@@ -29,7 +31,7 @@ def batch(seed, size=32, views=2):
 def begin(**changes):
     parts = assemble.make_parts(assemble.check(small.config(**changes)), 10, make_mesh())
     images = jnp.asarray(np.random.default_rng(9).normal(size=(32, 32, 32, 3)), jnp.float32)
-    return parts, loop.placed(first_state(parts, images, with_statistics_of), parts.mesh)
+    return parts, loop.placed(first_state(parts, images, with_statistics_of), placement(parts.row, parts.mesh))
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +83,14 @@ def test_a_step_that_is_not_finite_changes_nothing_but_step_and_guard(started):
     rows = poisoned.pools["queue"].rows.at[3].set(jnp.nan)
     poisoned.pools["queue"] = queues.Queue(rows, poisoned.pools["queue"].ids, poisoned.pools["queue"].pointer)
     before = jax.tree.map(np.array, poisoned)
-    after, scalars = step(loop.placed(poisoned, parts.mesh), batch(3), tables())
+    after, scalars = step(loop.placed(poisoned, placement(parts.row, parts.mesh)), batch(3), tables())
     assert int(scalars["bad_steps"]) == 1
     assert int(after.step) == int(before.step) + 1 and int(after.guard) == 1
     for name in ("online", "target", "optimiser", "pools", "probe"):
         jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
-    good, scalars = step(loop.placed(jax.tree.map(jnp.asarray, states[3]), parts.mesh), batch(3), tables())
+    good, scalars = step(
+        loop.placed(jax.tree.map(jnp.asarray, states[3]), placement(parts.row, parts.mesh)), batch(3), tables()
+    )
     assert int(scalars["bad_steps"]) == 0
     pairs = zip(jax.tree.leaves(good.online), jax.tree.leaves(states[3].online), strict=True)
     assert max(np.abs(np.asarray(a) - b).max() for a, b in pairs) > 0
@@ -100,14 +104,14 @@ def test_keys_come_back_in_order_from_permuted_groups():
 
     parts, state = begin(model__norm={"kind": "frozen"})
     images = make_views(parts, jnp.int32(0), batch(0))["key"]
-    plainly = encode_keys(parts, jnp.int32(0), state.target, images).embedding
-    permuted = encode_keys(replace(parts, batch_norm_groups=4), jnp.int32(0), state.target, images).embedding
+    plainly = encode_keys(parts, jnp.int32(0), state.target, "key", images).embedding
+    permuted = encode_keys(replace(parts, batch_norm_groups=4), jnp.int32(0), state.target, "key", images).embedding
     np.testing.assert_allclose(permuted, plainly, atol=1e-5)
     grouped, state = begin(model__norm={"kind": "batch", "groups": 4})
     one, state_one = begin()
     assert grouped.batch_norm_groups == 4
-    a = encode_keys(grouped, jnp.int32(0), state.target, images).embedding
-    b = encode_keys(one, jnp.int32(0), state_one.target, images).embedding
+    a = encode_keys(grouped, jnp.int32(0), state.target, "key", images).embedding
+    b = encode_keys(one, jnp.int32(0), state_one.target, "key", images).embedding
     assert np.abs(a - b).max() > 1e-4  # a group's statistics are not the batch's
 
 

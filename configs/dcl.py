@@ -1,0 +1,34 @@
+"""Decoupled contrastive learning: SimCLR with the positive left out of the candidates.
+
+Row of the paper (Yeh et al. 2022): figures unknown. No bound on mutual information, and no ceiling.
+
+Deviations from the released code: the two directions are averaged, not added; candidates are this step's other
+examples over all devices, both views, 2B - 2 of them and the positive; head and optimiser as the variant has them
+(released: three layers with batch norm, LARS); bilinear crops.
+
+Variants: :digits (default; embedded data, about 5 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
+minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
+"""
+
+from mi_contrast.methods.recipes import recipe, viewed
+from mi_contrast.views.policies import simclr
+
+
+def get_config(variant="digits"):
+    found = recipe(variant)
+    config = found.config
+    viewed(config, simclr)
+    term = dict(
+        pool="in_batch",
+        support=dict(kind="all"),
+        form="decoupled",
+        temperature=found.of_batch,
+        weight=0.5,
+    )
+    config.method = dict(
+        views="two_crops",
+        target="none",
+        pools=dict(in_batch=dict(views=("query", "key"))),
+        terms=(dict(anchor="query", positive="key", **term), dict(anchor="key", positive="query", **term)),
+    )
+    return config

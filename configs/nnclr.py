@@ -1,0 +1,38 @@
+"""NNCLR: the anchor's nearest neighbour in a queue stands in for the anchor.
+
+Row of the paper (Dwibedi et al. 2021; solo-learn's code): ImageNet figures unknown here. The neighbour is looked up
+before the queue takes this step's embeddings; it carries no gradient, and the other view's predictions, the
+positive's and the other examples', do.
+
+Deviations from solo-learn's code: the queue takes the first view's embeddings as there; the example's own older rows
+are no neighbours; while the queue is empty the embedding is its own neighbour; the two directions are averaged.
+
+Variants: :digits (default; embedded data, about 6 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
+minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
+"""
+
+from mi_contrast.methods.recipes import recipe, viewed
+from mi_contrast.views.policies import simclr
+
+
+def get_config(variant="digits"):
+    found = recipe(variant)
+    config = found.config
+    viewed(config, simclr)
+    config.model.head = dict(kind="mlp_bn", layers=3, hidden=512, dim=128)
+    config.model.predictor = dict(hidden=512, layers=2)
+    term = dict(look_up="queue", support=dict(kind="all"), form="softmax", temperature=found.temperature, weight=0.5)
+    config.method = dict(
+        views="two_crops",
+        target="none",
+        pools=dict(
+            queue=dict(size=found.queue, takes="query"),
+            keys=dict(kind="in_batch", views=("key",)),
+            queries=dict(kind="in_batch", views=("query",)),
+        ),
+        terms=(
+            dict(anchor="query", positive="key", pool="keys", **term),
+            dict(anchor="key", positive="query", pool="queries", **term),
+        ),
+    )
+    return config

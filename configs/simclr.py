@@ -1,0 +1,35 @@
+"""SimCLR: two views of a batch, every other example of it a candidate.
+
+Row of the paper (Chen et al. 2020; released code): ImageNet linear top-1 69.1, ResNet-50, 1,000 epochs; CIFAR-10
+about 91, ResNet-18, batch 512.
+
+Deviations from the released code: the two directions are averaged, not added; candidates are this step's other
+examples over all devices, both views, 2B - 2 of them and the positive; head and optimiser as the variant has them
+(released: three layers with batch norm, LARS); bilinear crops.
+
+Variants: :digits (default; embedded data, about 5 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
+minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
+"""
+
+from mi_contrast.methods.recipes import recipe, viewed
+from mi_contrast.views.policies import simclr
+
+
+def get_config(variant="digits"):
+    found = recipe(variant)
+    config = found.config
+    viewed(config, simclr)
+    term = dict(
+        pool="in_batch",
+        support=dict(kind="all"),
+        form="softmax",
+        temperature=found.of_batch,
+        weight=0.5,
+    )
+    config.method = dict(
+        views="two_crops",
+        target="none",
+        pools=dict(in_batch=dict(views=("query", "key"))),
+        terms=(dict(anchor="query", positive="key", **term), dict(anchor="key", positive="query", **term)),
+    )
+    return config

@@ -1,0 +1,78 @@
+"""Every row of configs/ made small: seconds of embedded pixels, a network of a few thousand weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.mesh import make_mesh
+from mi_contrast.data.readers import Batch
+from mi_contrast.models.towers import with_statistics_of
+from mi_contrast.training import assemble, loop
+from mi_contrast.training.pools import Tables, refreshed
+from mi_contrast.training.state import placement
+from mi_contrast.training.step import first_state, make_step
+
+ROOT = Path(__file__).parents[2]
+ALL = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+EXAMPLES, HELD, BATCH = 64, 4, 16
+
+
+def shrink(config: dict[str, Any]) -> dict[str, Any]:
+    """The run with a batch of 16, width 8, queues of 40 rows, 20 draws and 8 clusters."""
+    config["data"] |= dict(batch=BATCH, options={"size": 32, "length": 2})
+    config["model"] |= dict(width=8)
+    for field in ("head", "predictor"):
+        if (config["model"].get(field) or {}).get("hidden"):
+            config["model"][field]["hidden"] = 16
+    for pool in config["method"]["pools"].values():
+        if "size" in pool:
+            pool["size"] = 40
+        if pool.get("clusters"):
+            pool["clusters"] |= dict(number=8)
+    for term in config["method"]["terms"]:
+        for support in (term["support"], term["support"].get("of", {})):
+            if "k" in support:
+                support["k"] = 20
+    return config
+
+
+def small(name: str) -> dict[str, Any]:
+    """configs/<name>.py:digits, shrunk."""
+    return shrink(plain(load_config(f"configs/{name}.py:digits")[0]))
+
+
+def batch(seed: int) -> Batch:
+    """Random pixels of 16 of the examples that are trained on."""
+    draws = np.random.default_rng(seed)
+    sources = draws.integers(0, 256, (BATCH, 2, 32, 32, 3), dtype=np.uint8)
+    index = np.stack([draws.permutation(EXAMPLES - HELD)[:BATCH] for _ in range(2)], axis=1).astype(np.int32)
+    return Batch(jnp.asarray(sources), jnp.asarray(index))
+
+
+def begin(config: dict[str, Any]) -> tuple[Any, Any, Tables]:
+    """The parts, the first state with its first clusterings, and tables of 64 examples of ten classes."""
+    kept = np.arange(EXAMPLES) < EXAMPLES - HELD
+    parts = assemble.make_parts(assemble.check(config), 10, make_mesh(), kept)
+    images = jnp.asarray(np.random.default_rng(9).normal(size=(BATCH, 32, 32, 3)), jnp.float32)
+    state = jax.jit(lambda x: first_state(parts, x, with_statistics_of))(images)
+    state = loop.placed(state, placement(parts.row, parts.mesh))
+    state = replace(state, carried=refreshed(parts.row, state.pools, state.carried, 0, parts.mesh))
+    examples = jnp.arange(EXAMPLES, dtype=jnp.int32)
+    return parts, state, Tables(examples % 10, examples)
+
+
+def train(config: dict[str, Any], steps: int) -> tuple[Any, Any, list[dict[str, float]]]:
+    """The parts, the state after so many steps, and each step's scalars."""
+    parts, state, tables = begin(config)
+    step, scalars = make_step(parts), []
+    for at in range(steps):
+        state, found = step(state, batch(at), tables)
+        scalars.append({name: float(value) for name, value in found.items()})
+    return parts, state, scalars

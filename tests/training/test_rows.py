@@ -1,0 +1,145 @@
+"""Every row of configs/: it trains, its pools take what they should, and eight devices do what one does."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.pools.bank import Bank
+from mi_contrast.training import assemble, loop
+from tests.training import rows, small
+
+QUICK = ("ir", "simclr")
+APART = ("ball_ir", "la", "cmc", "hard_simclr", "moco_v3", "nnclr", "infomin")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in rows.ALL]
+)
+def test_a_row_trains(name):
+    parts, state, scalars = rows.train(rows.small(name), 2)
+    assert all(found["bad_steps"] == 0 and np.isfinite(found["objective"]) for found in scalars)
+    assert scalars[1]["grad_norm"] > 0
+    if "objective_ceiling" in scalars[1]:
+        assert scalars[1]["objective"] <= scalars[1]["objective_ceiling"] + 1e-6
+    _, first, _ = rows.begin(rows.small(name))
+    for pool_name, pool in state.pools.items():
+        if not isinstance(pool, Bank):
+            assert int(pool.pointer) == 2 * rows.BATCH
+            continue
+        before, after = np.asarray(first.pools[pool_name].rows), np.asarray(pool.rows)
+        moved = np.flatnonzero((before != after).any(axis=1))
+        seen = np.unique([rows.batch(at).index[:, 0] for at in range(2)])
+        np.testing.assert_array_equal(moved, seen)  # the batch's examples and no other
+        np.testing.assert_allclose(np.linalg.norm(after[seen], axis=1), 1, atol=1e-5)
+        assert not np.asarray(pool.valid)[rows.EXAMPLES - rows.HELD :].any()
+    del parts
+
+
+def losses_of(names):
+    return {name: [found["objective"] for found in rows.train(rows.small(name), 3)[2]] for name in names}
+
+
+@pytest.mark.slow
+def test_eight_devices_do_what_one_does():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    code = (
+        "import json, jax; assert len(jax.devices()) == 8\n"
+        f"from tests.training.test_rows import losses_of; print(json.dumps(losses_of({APART})))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr[-3000:]
+    eight, one = json.loads(out.stdout.splitlines()[-1]), losses_of(APART)
+    for name, values in one.items():
+        ceiling = np.log(64)
+        # Clusterings of one device are scikit-learn's, those of several are Lloyd's on the devices.
+        steps = 0 if name == "la" else 3
+        np.testing.assert_allclose(eight[name][:1], values[:1], atol=1e-5 * ceiling if steps else np.inf, err_msg=name)
+        np.testing.assert_allclose(eight[name][:steps], values[:steps], atol=2e-4 * ceiling, err_msg=name)
+
+
+def test_the_own_row_is_a_candidate_only_where_asked():
+    config = rows.small("ir")
+    config["method"]["terms"][0]["support"] = {"kind": "all"}
+    ours = rows.train(config, 1)[2][0]
+    config["method"]["pools"]["bank"]["self_row"] = True
+    released = rows.train(config, 1)[2][0]
+    assert ours["objective_ceiling"] == pytest.approx(np.log(60), rel=1e-6)
+    assert released["objective_ceiling"] == pytest.approx(np.log(61), rel=1e-6)
+    assert ours["objective"] != released["objective"]
+
+
+def test_binary_nce_carries_its_normaliser():
+    config = rows.small("ir")
+    config["method"]["terms"][0]["form"] = {"kind": "binary", "momentum": 1.0}
+    _, state, scalars = rows.train(config, 2)
+    _, once, _ = rows.train(config, 1)
+    assert "objective_ceiling" not in scalars[0] and scalars[0]["objective"] < 0
+    assert np.isfinite(state.carried["log_normaliser_0"])
+    assert float(state.carried["log_normaliser_0"]) == float(once.carried["log_normaliser_0"])  # the first batch's
+    config["method"]["terms"][0]["form"]["momentum"] = 0.5
+    moved = rows.train(config, 2)[1]
+    assert float(moved.carried["log_normaliser_0"]) != float(state.carried["log_normaliser_0"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["la", "nnclr"])
+def test_stopping_and_going_on_changes_nothing(name, tmp_path):
+    from tests.training.test_resume import different
+
+    config = rows.small(name)
+    config["data"]["dir"] = str(small.DATA)
+    config["eval"] |= dict(every=6, pairs=16, knn_bank=64)
+    config["checkpoint"]["every"], config["steps"] = 100, 6
+    config["log"] |= dict(every=1, tensorboard=False)
+    loop.run(config, tmp_path / "whole")
+    loop.run(config, tmp_path / "parts", stop_at=3)
+    loop.run(config, tmp_path / "parts")
+    assert different(tmp_path / "whole", tmp_path / "parts") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "said"),
+    [
+        ("cmc", ("model", "split"), None, "model.split"),
+        ("simclr", ("model", "split"), "lab", "model.split"),
+        ("infomin", ("model", "jigsaw"), None, "jigsaw"),
+        ("simclr", ("export", "weights"), "target", "export.weights"),
+        ("simclr", ("method", "momentum"), 0.9, "momentum"),
+        ("ir", ("method", "pools", "bank", "momentum"), 1.5, "at most 1"),
+        ("ir", ("method", "terms", 0, "positive"), "rwo", "did you mean 'row'"),
+        ("ir", ("method", "terms", 0, "support", "of", "kind"), "cave", "has no 'lower'"),
+        ("la", ("method", "pools", "bank", "clusters"), None, "has none"),
+        ("nnclr", ("method", "terms", 0, "look_up"), "keys", "look up a queue"),
+        ("hard_simclr", ("method", "terms", 0, "support"), dict(kind="cave", lower=0.5, upper=0.9), "several"),
+        ("dcl", ("method", "terms", 0, "form"), "decuopled", "did you mean 'decoupled'"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(name, path, value, said):
+    config = rows.small(name)
+    at = config
+    for word in path[:-1]:
+        at = at[word]
+    at[path[-1]] = value
+    with pytest.raises(UserError, match=said) as told:
+        assemble.make_parts(assemble.check(config), 10, assemble.make_mesh())
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["cifar10_small", "cifar10", "cifar100", "stl10", "imagenet"])
+def test_every_variant_of_every_row_fits_together(variant):
+    from mi_contrast.core.config import load_config, plain
+
+    for name in rows.ALL:
+        config = plain(load_config(f"configs/{name}.py:{variant}")[0])
+        digits = plain(load_config(f"configs/{name}.py:digits")[0])
+        assemble.make_parts(assemble.check(config), 10, assemble.make_mesh())
+        kinds = lambda c: [(t["anchor"], t["positive"], t["support"]["kind"]) for t in c["method"]["terms"]]  # noqa: E731
+        assert kinds(config) == kinds(digits)
+    assert len(jax.devices()) >= 1
