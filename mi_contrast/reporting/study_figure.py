@@ -15,7 +15,7 @@ WIDTH, MARGIN, BETWEEN = 1100.0, 24.0, 22.0
 HEAD, ROW, GROUP, FOOT = 84.0, 27.0, 27.0, 64.0  # heights: titles, a setting, a group's name, axis and legend
 LABELS = (150.0, 300.0)  # the least and the most that the settings' names take
 OF = {"bound_share": "of anchors", "same_class": "of negatives", "same_instance": "of negatives"}
-LETTER = 7.1  # the mean width of a letter of a label
+LETTER = 6.7  # the mean width of a letter of a label
 STYLE = """
 .study { color-scheme: light dark; --card: #ffffff; --ink: #1b1d21; --soft: #5d636e; --faint: #8b919b; --rule: #e4e1da;
   --grid: #ecebe6; --stripe: #f8f7f4; --c1: #2459c4; --c2: #c8641b; --bad: #c0262d; }
@@ -43,7 +43,7 @@ STYLE = """
 def draw(study: Study) -> str:
     """The figure as a whole SVG file that carries its colours for light and dark."""
     widest = max((len(setting.label) for setting in study.settings), default=0)
-    left = MARGIN + min(max(LETTER * widest + 62, LABELS[0]), LABELS[1])
+    left = MARGIN + max(min(max(LETTER * widest + 62, LABELS[0]), LABELS[1]), 8.7 * len(_title(study)) + 14)
     panels = max(len(study.figure), 1)
     width = (WIDTH - MARGIN - left - BETWEEN * (panels - 1)) / panels
     places = dict(_places(study))
@@ -72,13 +72,17 @@ def _places(study: Study) -> Iterator[tuple[str, float]]:
             y += ROW
 
 
+def _title(study: Study) -> str:
+    return study.name + (f" : {study.variant}" if study.variant else "")
+
+
 def _text(kind: str, x: float, y: float, text: str, anchor: str = "start") -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
 def _names(study: Study, places: dict[str, float], left: float) -> Iterator[str]:
     """The rows' stripes and names, with how many seeds each rests on, and how many failed."""
-    yield _text("h1", MARGIN, 36, study.name + (f" : {study.variant}" if study.variant else ""))
+    yield _text("h1", MARGIN, 36, _title(study))
     yield _text("facts", MARGIN, 56, "mean and seeds")
     room = int((left - MARGIN - 62) / LETTER) + 1
     for i, setting in enumerate(study.settings):
@@ -88,7 +92,7 @@ def _names(study: Study, places: dict[str, float], left: float) -> Iterator[str]
             place = f'x="{MARGIN - 8:.1f}" y="{y - ROW / 2:.1f}" width="{wide:.1f}" height="{ROW:.1f}"'
             yield f'<rect class="stripe" {place} rx="4"/>'
         label = setting.label if len(setting.label) <= room else setting.label[: room - 1] + "…"
-        yield _text("label", MARGIN, y + 4.5, label)
+        yield _text("row", MARGIN, y + 4.5, label)
         done, failed, asked = setting.count("done"), setting.count("failed"), len(setting.runs)
         if failed:
             yield _text("bad", left - 14, y + 4.5, f"{failed} failed", "end")
@@ -118,7 +122,7 @@ def _panel(
     def x(value: float) -> float:
         return left + (right - left) * (value - low) / (high - low)
 
-    marks = ticks(low, high, 3 if right - left < 190 else 5)
+    marks = ticks(low, high, 4 if right - left < 190 else 6)
     apart = marks[1] - marks[0] if len(marks) > 1 else abs(marks[0]) or 1.0 if marks else 1.0
     for mark in marks:
         yield f'<path class="grid" d="M{x(mark):.1f} {HEAD:.1f}V{bottom:.1f}"/>'
@@ -158,7 +162,7 @@ def _facts(study: Study, column: Column) -> Iterator[str]:
     if column.task:
         yield "on the test split"
     elif top is not None:
-        yield f"nats, of at most {top:.2f}"
+        yield f"nats, at most {top:.2f}"
     elif column.unit != "%":
         yield column.unit
     else:

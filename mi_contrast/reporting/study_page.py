@@ -12,7 +12,7 @@ from mi_contrast.core.layout import RunDirectory, write_text
 from mi_contrast.reporting import study_figure, study_runs, study_table
 from mi_contrast.reporting.page import template, value
 from mi_contrast.reporting.study_runs import Column, Setting, Study
-from mi_contrast.reporting.words import number, signed
+from mi_contrast.reporting.words import THIN, number
 
 PAGE, FIGURE = "study.html", "figure.svg"
 
@@ -89,10 +89,11 @@ def _cell(setting: Setting, column: Column) -> Cell:
     spread = setting.values.get(column.name)
     if spread is None:
         return Cell("")
-    ends = f"{number(spread.low, column.unit)} to {number(spread.high, column.unit)}" if spread.n > 1 else ""
+    mean = number(spread.mean, column.unit)
+    low, high = (number(v, column.unit).removesuffix(THIN + column.unit) for v in (spread.low, spread.high))
     below, top = "", setting.values.get(study_runs.CEILINGS.get(column.name, ""))
     if top is not None:
         below = f"of {number(top.mean, 'nats')}"
-    elif column.task and (gained := study_runs.gain(setting, column.name)):
-        below = f"{signed(100 * gained.mean, 'points')} over untrained"
-    return Cell(number(spread.mean, column.unit), ends, below)
+    elif column.task and (twin := setting.untrained.get(column.name)):
+        below = f"untrained {number(twin.mean, '%')}"
+    return Cell(mean, f"{low} to {high}" if spread.n > 1 else "", below)

@@ -15,7 +15,7 @@ from mi_contrast.core.config import differences
 from mi_contrast.core.layout import RunDirectory, read_json
 from mi_contrast.reporting import story
 from mi_contrast.reporting.run import Run, read_run
-from mi_contrast.reporting.words import signed
+from mi_contrast.reporting.words import THIN, signed
 
 STUDY, FAILED = "study.json", "failed.json"  # in the study's folder, and in that of a run that failed
 MEASURES = {  # the metrics of a run that a study's columns may name: metric -> (title, unit)
@@ -26,9 +26,11 @@ MEASURES = {  # the metrics of a run that a study's columns may name: metric -> 
     "probe_top1": ("online probe", "%"),
     "objective_ceiling": ("objective ceiling", "nats"),
     "bound_share": ("bound holds", "%"),
+    "bound_gap": ("bound gap", "nats"),
     "lower": ("from percentile", "%"),
     "upper": ("to percentile", "%"),
 }
+POINTS = f"{THIN}points"
 CEILINGS = {"mi_nats": "mi_ceiling", "objective": "objective_ceiling"}
 
 
@@ -119,6 +121,20 @@ class Study:
         return [(setting, *run) for setting in self.settings for run in setting.runs]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A setting's accuracy less the reference's, seed by seed, and what may be said of it."""
+
+    label: str
+    title: str
+    points: Spread
+    verdict: str
+
+    def __str__(self) -> str:
+        mean, low, high = (signed(100 * v, "points") for v in (self.points.mean, self.points.low, self.points.high))
+        return f"{mean} ({low.removesuffix(POINTS)} to {high.removesuffix(POINTS)})"
+
+
 def read_study(root: Path) -> Study:
     """Reads study.json and every run directory it names. UserError where there is none; runs may lack."""
     told = read_json(root / STUDY)
@@ -201,25 +217,28 @@ def paired(a: Spread | None, b: Spread | None) -> Spread | None:
     return Spread(both) if both else None
 
 
-def comparisons(study: Study) -> list[str]:
-    """A sentence for each setting and task: how it stands to the reference, seed by seed. None of one seed is made."""
+def comparisons(study: Study) -> list[Comparison]:
+    """How each setting's accuracies stand to the reference's, over seeds that both have; of one seed none is made."""
     against: Mapping[str, Spread] = next((s.values for s in study.settings if s.label == study.reference), {})
-    said = []
-    for setting in study.settings:
-        for column in (c for c in study.columns if c.task and setting.label != study.reference):
-            found = paired(setting.values.get(column.name), against.get(column.name))
-            if found is None or found.n < 2:
-                continue
-            low, high = (signed(100 * v, "points") for v in (found.low, found.high))
-            above, below = (sum(v > 0 for v in found.values.values()), sum(v < 0 for v in found.values.values()))
-            if found.n in (above, below):
-                luck = f"by luck alone: 1 in {2 ** (found.n - 1)}"
-                verdict = f"{'above' if above else 'below'} in each of {found.n} seeds ({luck})"
-            else:
-                verdict = f"above in {above} of {found.n} seeds: no difference is claimed"
-            mean = f"{signed(100 * found.mean, 'points')} to {study.reference} ({low} to {high})"
-            said.append(f"{setting.label}, {column.title}: {mean}, {verdict}.")
-    return said
+    found = [
+        (setting, column, paired(setting.values.get(column.name), against.get(column.name)))
+        for setting in study.settings
+        for column in study.columns
+        if column.task and setting.label != study.reference
+    ]
+    return [
+        Comparison(s.label, column.title, points, _verdict(points))
+        for s, column, points in found
+        if points and points.n > 1
+    ]
+
+
+def _verdict(points: Spread) -> str:
+    above, below = (sum(sign * v > 0 for v in points.values.values()) for sign in (1, -1))
+    if points.n not in (above, below):
+        return f"above in {above} of {points.n} seeds: no difference is claimed"
+    word = "above" if above else "below"
+    return f"{word} in each of {points.n} seeds (by luck alone: 1 in {2 ** (points.n - 1)})"
 
 
 def failures(study: Study) -> list[tuple[str, str, str]]:

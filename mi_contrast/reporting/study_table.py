@@ -49,7 +49,10 @@ def as_json(study: Study) -> dict[str, Any]:
             }
             for setting in study.settings
         ],
-        "comparisons": comparisons(study),
+        "comparisons": [
+            {"label": one.label, "column": one.title, "difference": tell(one.points), "verdict": one.verdict}
+            for one in comparisons(study)
+        ],
     }
 
 
@@ -85,7 +88,8 @@ def as_markdown(study: Study) -> str:
     spread = "Mean over seeds (least to greatest); a single seed has no spread, and no difference is read from it."
     parts = ["\n".join(lines), spread]
     if said := comparisons(study):
-        parts.append("\n".join(f"- {sentence}" for sentence in said))
+        lines = [f"- {one.label}, {one.title}: {one} to {study.reference}, {one.verdict}." for one in said]
+        parts.append("\n".join(lines))
     if failed := failures(study):
         parts.append("\n".join(f"- {where} failed: {reason}" for where, _, reason in failed))
     return "\n\n".join(parts).replace(THIN, " ") + "\n"

@@ -105,16 +105,17 @@ def _setting(study: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[list[Sta
     """The starts of one setting, a seed each, and what study.json says of it."""
     common = {"data.dir": study["data_dir"], "steps": study["steps"]}
     changes = {**run["changes"], **{path: value for path, value in common.items() if value is not None}}
+    config, name, variant = _resolve(f"run {run['label']!r}", {**run, "changes": changes})
+    slug = re.sub(r"[^a-z0-9.]+", "-", str(run["label"]).lower()).strip("-.")
     starts: list[Start] = []
     if not run["seeds"] or not isinstance(run["seeds"], tuple):
         raise UserError(f"run {run['label']!r} has seeds {run['seeds']!r}", fix="give whole numbers: seeds=(0, 1, 2)")
     for seed in run["seeds"]:
         if isinstance(seed, bool) or not isinstance(seed, int):
             raise UserError(f"run {run['label']!r} has seed {seed!r}", fix="give whole numbers: seeds=(0, 1, 2)")
-        seeded = {**run, "changes": {**changes, "seed": seed}}
-        config, name, variant = _resolve(f"run {run['label']!r}", seeded)
-        slug = re.sub(r"[^a-z0-9.]+", "-", str(run["label"]).lower()).strip("-.")
-        starts.append(Start(str(run["label"]), seed, f"runs/{slug}-seed{seed}", name, variant, config))
+        starts.append(
+            Start(str(run["label"]), seed, f"runs/{slug}-seed{seed}", name, variant, {**config, "seed": seed})
+        )
     spec = f"{run['config']}:{run['variant']}" if run["variant"] else run["config"]
     command = ["python -m mi_contrast.main", f"--config={spec}", f"--config.seed={starts[0].seed}"]
     command += [shlex.quote(f"--config.{path}={_text(value)}") for path, value in changes.items()]

@@ -5,6 +5,7 @@ import pytest
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import write_json
+from mi_contrast.reporting.run import read_run
 from mi_contrast.reporting.study_runs import (
     MEASURES,
     Spread,
@@ -16,7 +17,6 @@ from mi_contrast.reporting.study_runs import (
     read_study,
     state_of,
 )
-from mi_contrast.reporting.run import read_run
 from tests.reporting import fake_study
 
 
@@ -89,7 +89,8 @@ def test_differences_are_paired_by_seed(study):
 
 def test_one_seed_claims_nothing_and_more_say_how_sure(study):
     (said,) = comparisons(study)
-    assert said.startswith("ring a, knn top-1: +2.0") and "above in each of 3 seeds (by luck alone: 1 in 4)" in said
+    assert (said.label, said.verdict) == ("ring a", "above in each of 3 seeds (by luck alone: 1 in 4)")
+    assert str(said).replace("\u202f", " ") == "+2.0 points (+1.0 to +3.0)"
 
 
 def test_seeds_that_disagree_claim_nothing(tmp_path):
@@ -98,7 +99,7 @@ def test_seeds_that_disagree_claim_nothing(tmp_path):
         fake_study.write_run(tmp_path / f"runs/all-seed{seed}", top1=0.5, untrained=0.3)
         fake_study.write_run(tmp_path / f"runs/ring-a-seed{seed}", top1=top1, untrained=0.3)
     (said,) = comparisons(read_study(tmp_path))
-    assert "above in 1 of 2 seeds: no difference is claimed" in said
+    assert said.verdict == "above in 1 of 2 seeds: no difference is claimed"
 
 
 def test_every_measure_has_words():

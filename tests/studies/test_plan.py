@@ -1,0 +1,129 @@
+import json
+
+import pytest
+
+from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.errors import UserError
+from mi_contrast.core.layout import RunDirectory, write_json
+from mi_contrast.core.schedules import linear
+from mi_contrast.studies.plan import chosen_starts, refuse_others, settle
+
+LOWER = "method.terms.0.support.lower"
+KNN = dict(config="configs/evaluate/knn.py", changes={"task.k": 20})
+BALL = dict(label="Ball 90-100 %", config="configs/ball_moco.py", variant="digits", changes={LOWER: 0.9}, seeds=(0, 3))
+
+
+def study(**changes):
+    return {
+        "question": "", "data_dir": None, "steps": None, "reference": "all", "columns": ("mi_nats",),
+        "figure": ("knn", "mi_nats"), "evaluate": (KNN,), "runs": (dict(label="all", config="configs/moco.py"), BALL),
+    } | changes  # fmt: skip
+
+
+def test_every_setting_has_a_run_a_seed_with_its_own_config():
+    plan = settle(study(), "negatives", "digits")
+    assert [(s.label, s.seed, s.folder) for s in plan.starts] == [
+        ("all", 0, "runs/all-seed0"),
+        ("Ball 90-100 %", 0, "runs/ball-90-100-seed0"),
+        ("Ball 90-100 %", 3, "runs/ball-90-100-seed3"),
+    ]
+    untouched = plain(load_config("configs/ball_moco.py:digits")[0])
+    untouched["seed"] = 3
+    untouched["method"]["terms"][0]["support"]["lower"] = 0.9
+    assert plan.starts[2].config == untouched
+    assert (plan.starts[2].name, plan.starts[2].variant) == ("ball_moco", "digits")
+    assert json.loads(json.dumps(plan.told))["settings"][1]["runs"][1]["seed"] == 3
+
+
+def test_steps_and_data_of_the_study_are_those_of_every_run():
+    run = BALL | {"changes": {"steps": 600}}
+    plan = settle(study(steps=50, data_dir="/data", runs=(run,), reference=None))
+    assert {(s.config["steps"], s.config["data"]["dir"]) for s in plan.starts} == {(50, "/data")}
+
+
+def test_the_command_told_makes_the_same_config():
+    import shlex
+
+    from mi_contrast.core.config import parse
+
+    changes = {LOWER: linear(0.0, 0.5), "data.shared": (), "optim.kind": "sgd", "optim.clip": None}
+    plan = settle(study(runs=(BALL | {"changes": changes},), reference=None))
+    words = shlex.split(plan.told["settings"][0]["command"])
+    assert words[:3] == ["python", "-m", "mi_contrast.main"]
+    assert plain(parse(words[3:], {"config=": ""}).config) == plan.starts[0].config
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (dict(runs=(BALL | {"config": "configs/bal_moco.py"},)), "did you mean 'configs/ball_moco.py'"),
+        (dict(runs=(BALL | {"variant": "digit"},)), "did you mean 'digits'"),
+        (dict(runs=(BALL | {"changes": {"optim.momentun": 0.5}},)), "run 'Ball 90-100 %': no field 'momentun'"),
+        (dict(runs=(BALL | {"changes": {"optim.momentun": 0.5}},)), "did you mean 'momentum'"),
+        (dict(runs=(BALL | {"changes": {"steps": "many"}},)), "takes a int"),
+        (dict(runs=(BALL, BALL)), "label 'Ball 90-100 %' is there twice"),
+        (dict(runs=(BALL, BALL | {"label": "ball 90 100"})), "folder 'runs/ball-90-100-seed0' is there twice"),
+        (dict(runs=(BALL | {"seeds": (0, 0)},)), "is there twice"),
+        (dict(runs=(BALL | {"seeds": ()},)), "has seeds ()"),
+        (dict(runs=(BALL | {"seeds": (0.5,)},)), "has seed 0.5"),
+        (dict(runs=(BALL | {"sedes": (0,)},)), "did you mean 'seeds'"),
+        (dict(runs=(dict(label="x"),)), "has no 'config'"),
+        (dict(runs=(), reference=None), "config.runs is empty"),
+        (dict(reference="al"), "did you mean 'all'"),
+        (dict(columns=("mi_nat",), figure=()), "did you mean 'mi_nats'"),
+        (dict(figure=("linear",)), "unknown column in config.figure 'linear'"),
+        (dict(evaluate=(KNN, KNN)), "task 'knn' is there twice"),
+        (dict(evaluate=(dict(config="configs/evaluate/kn.py"),)), "did you mean 'configs/evaluate/knn.py'"),
+        (dict(evaluate=(dict(config="configs/moco.py"),)), "unknown field of config.evaluate.0: configs/moco.py"),
+        (dict(evaluate=(KNN | {"changes": {"task.kk": 3}},)), "no field 'kk'"),
+        (dict(runz=()), "did you mean 'runs'"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_is_run(changes, said):
+    with pytest.raises(UserError) as caught:
+        settle(study(**changes))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_changed_setting_is_refused_and_a_new_one_is_welcome(tmp_path):
+    before = settle(study())
+    for start in before.starts[1:]:
+        write_json(RunDirectory(tmp_path / start.folder).config, {"config": start.config})
+    refuse_others(before, tmp_path)
+    refuse_others(settle(study(runs=(*study()["runs"], BALL | {"label": "new", "changes": {}}))), tmp_path)
+    logged = BALL | {"changes": BALL["changes"] | {"log.every": 7, "checkpoint.every": 9}}
+    refuse_others(settle(study(runs=(study()["runs"][0], logged))), tmp_path)
+    changed = settle(study(runs=(study()["runs"][0], BALL | {"changes": {LOWER: 0.8}})))
+    with pytest.raises(UserError, match=r"seed0 holds a run of another config: method.terms.0.support.lower"):
+        refuse_others(changed, tmp_path)
+    with pytest.raises(UserError, match="steps differ"):
+        refuse_others(settle(study(steps=7)), tmp_path)
+
+
+def test_one_label_alone():
+    plan = settle(study())
+    assert [start.seed for start in chosen_starts(plan, "Ball 90-100 %")] == [0, 3]
+    with pytest.raises(UserError, match="did you mean 'all'"):
+        chosen_starts(plan, "alll")
+
+
+@pytest.mark.parametrize(
+    "spec", ["negatives:digits", "negatives:cifar10_small", "negatives:tiny", "views:digits", "views:cifar10_small"]
+)
+def test_the_studies_that_come_with_the_package_settle(spec):
+    from mi_contrast.methods import rows
+    from mi_contrast.views import policies
+
+    name, variant = spec.split(":")
+    plan = settle(*load_config(f"configs/studies/{name}.py:{variant}"))
+    for start in plan.starts:
+        rows.build(start.config["method"])
+        policies.check(start.config["views"])
+    configs = {json.dumps(start.config, sort_keys=True) for start in plan.starts}
+    assert len(configs) == len(plan.starts)  # no two settings are the same under two labels
+    assert len({start.config["steps"] for start in plan.starts}) == 1
+    if spec == "negatives:digits":
+        ring = next(s.config["method"]["terms"][0]["support"] for s in plan.starts if s.label == "ring 90-99")
+        own = plain(load_config("configs/ring_moco.py:digits")[0])["method"]["terms"][0]["support"]
+        for end in ("lower", "upper"):
+            assert ring[end] == pytest.approx(own[end])
