@@ -107,7 +107,10 @@ def test_the_prediction_is_the_predictors_of_the_head(full, tower, variables):
 
 
 def test_further_parts_leave_the_others_as_they_were_born(full, variables):
-    _, made = full
+    whole, made = full
+    of_head = jax.random.split(jax.random.key(0))[1]  # a seed's networks stay what they were before there were parts
+    by_hand = jax.jit(lambda key: whole.head.init(key, jnp.zeros((1, 16)), False))(of_head)["params"]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), by_hand, made["params"]["head"])
     assert set(made["params"]) == set(made["batch_stats"]) == {"backbone", "head", "predictor", "jigsaw"}
     for part in ("backbone", "head"):
         jax.tree.map(np.testing.assert_array_equal, made["params"][part], variables["params"][part])
