@@ -1,4 +1,4 @@
-"""The step with a bank of ImageNet's size stays under 3 banks, by its compiled programs; nothing of that size is made."""
+"""The step with a bank of ImageNet's size stays under 3 banks, by its compiled programs alone."""
 
 import jax
 import jax.numpy as jnp

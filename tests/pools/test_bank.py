@@ -244,6 +244,8 @@ def on_eight():
         return whole[index], rows
 
     ours, control = compiled(alone(mesh), mesh), compiled(gathered, mesh)
+    with pytest.raises(UserError, match="2048 rows over 3 devices; use a number of devices that divides 1024"):
+        random(make_mesh(jax.devices()[:3]))
     return {
         "rows": np.asarray(bank.rows).tolist(),
         "reads": [np.asarray(x).tolist() for x in reads],
