@@ -29,8 +29,7 @@ CUTS = ("grid", "cell", "patch")  # what a jigsaw has beside ops
 
 def check(policy: Mapping[str, Any]) -> None:
     """Raises UserError on an unknown or missing field, or a value out of its range, with the nearest right word."""
-    if not isinstance(policy, Mapping) or "kind" not in policy:
-        known_fields("the views", policy, SETTINGS)
+    known_fields("the views", policy, policy, required=("kind",))
     if policy["kind"] not in KINDS:
         raise unknown("kind of views", policy["kind"], KINDS)
     sections = KINDS[policy["kind"]]

@@ -8,16 +8,16 @@ import pytest
 from scipy import stats
 
 from mi_contrast.views.colour import ORDERS
-from mi_contrast.views.draws import COUNT, PLACES, centre_box, crop_box, draw
-from mi_contrast.views.policies import moco_v1, moco_v2, simclr
+from mi_contrast.views.draws import COUNT, PLACES, STREAMS, centre_box, crop_box, draw
+from mi_contrast.views.policies import infomin, moco_v1, moco_v2, moco_v3, simclr
 
 COUNTED = 20_000
 UNLIKELY = 1e-4  # the keys are fixed: a test below this is wrong, not unlucky
 
 
 @cache
-def drawn(policy, size, height, width):
-    ops = policy(size)["query"]
+def drawn(policy, size, height, width, view="query"):
+    ops = policy(size)[view]
     keys = jax.random.split(jax.random.key(7), COUNTED)
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda key: draw(ops, key, height, width)))(keys))
 
@@ -105,15 +105,18 @@ def test_the_largest_uniform_number_stays_inside():
 
 
 @pytest.mark.parametrize(
-    "policy, rates",
+    "policy, view, rates",
     [
-        (moco_v1, dict(flip=0.5, jitter=1.0, grey=0.2, blur=0.0, solarize=0.0)),
-        (moco_v2, dict(flip=0.5, jitter=0.8, grey=0.2, blur=0.5, solarize=0.0)),
-        (simclr, dict(flip=0.5, jitter=0.8, grey=0.2, blur=0.5, solarize=0.0)),
+        (moco_v1, "query", dict(flip=0.5, jitter=1.0, grey=0.2, blur=0.0, solarize=0.0)),
+        (moco_v2, "query", dict(flip=0.5, jitter=0.8, grey=0.2, blur=0.5, solarize=0.0)),
+        (simclr, "query", dict(flip=0.5, jitter=0.8, grey=0.2, blur=0.5, solarize=0.0)),
+        (infomin, "key", dict(flip=0.5, jitter=0.8, grey=0.2, blur=0.5, solarize=0.0)),
+        (moco_v3, "query", dict(flip=0.5, jitter=0.8, grey=0.2, blur=1.0, solarize=0.0)),
+        (moco_v3, "key", dict(flip=0.5, jitter=0.8, grey=0.2, blur=0.1, solarize=0.2)),
     ],
 )
-def test_ops_apply_at_their_rates(policy, rates):
-    made = drawn(policy, 32, 32, 32)
+def test_ops_apply_at_their_rates(policy, view, rates):
+    made = drawn(policy, 32, 32, 32, view)
     for name, rate in rates.items():
         hits = int(getattr(made, name).sum())
         if rate in (0.0, 1.0):
@@ -168,12 +171,18 @@ def test_places_do_not_overlap():
     assert sorted(numbers) == list(range(COUNT))
 
 
+def test_streams_begin_above_the_places():
+    assert min(STREAMS.values()) > COUNT and len(set(STREAMS.values())) == len(STREAMS)
+
+
 def test_an_op_more_changes_no_other_decision():
     ops = moco_v2(32)["query"]
     fewer = {name: value for name, value in ops.items() if name != "blur"}
+    more = {**ops, "randaugment": infomin(32)["query"]["randaugment"]}
     key = jax.random.key(3)
-    for name, with_blur, without in zip(
-        draw(ops, key, 32, 32)._fields, draw(ops, key, 32, 32), draw(fewer, key, 32, 32), strict=True
-    ):
+    many, some, few = jax.jit(lambda: [draw(each, key, 32, 32) for each in (more, ops, fewer)])()
+    for name in some._fields:
         if name not in ("blur", "sigma"):
-            np.testing.assert_array_equal(with_blur, without)
+            np.testing.assert_array_equal(getattr(some, name), getattr(few, name))
+        if name != "layers":
+            np.testing.assert_array_equal(getattr(some, name), getattr(many, name))

@@ -8,18 +8,31 @@ from ml_collections import ConfigDict
 from mi_contrast.core.errors import UserError
 from mi_contrast.views import policies
 
-POLICIES = (policies.moco_v1, policies.moco_v2, policies.simclr)
+POLICIES = (
+    policies.moco_v1,
+    policies.moco_v2,
+    policies.simclr,
+    policies.moco_v3,
+    policies.byol,
+    policies.infomin,
+    policies.pirl,
+    policies.cmc,
+)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("size", [32, 64, 96, 224])
+@pytest.mark.parametrize("size", [32, 224])
 def test_every_policy_at_every_size(policy, size):
     views = policies.build(policy(size))
     sources = jax.ShapeDtypeStruct((4, 1, 40, 50, 3), jnp.uint8)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
     made = jax.eval_shape(views, sources, keys)
-    assert set(made) == set(views.names)
-    assert all(view.shape == (4, size, size, 3) and view.dtype == jnp.float32 for view in made.values())
+    assert views.names == tuple(views.sources) == tuple(views.shapes) and set(made) == set(views.names)
+    for name, view in made.items():
+        assert view.shape == (4, *views.shapes[name]) and view.dtype == jnp.float32
+        mean, std = views.channels(name)
+        assert len(mean) == len(std) == view.shape[-1]
+    assert views.size == size and len(views.mean) == len(views.std) == 3
 
 
 def test_orders_are_those_of_the_released_code():
@@ -27,6 +40,38 @@ def test_orders_are_those_of_the_released_code():
     assert policies.moco_v2(32)["query"]["order"] == ("crop", "jitter", "grey", "blur", "flip")
     assert policies.simclr(32)["key"]["order"] == ("crop", "flip", "jitter", "grey", "blur")
     assert policies.simclr(32, blur=0.0)["key"]["order"] == ("crop", "flip", "jitter", "grey")
+
+    assert policies.moco_v3(32)["query"]["order"] == ("crop", "jitter", "grey", "blur", "flip")
+    assert policies.moco_v3(32)["key"]["order"] == ("crop", "jitter", "grey", "blur", "solarize", "flip")
+    assert policies.infomin(32)["key"]["order"] == ("crop", "flip", "jitter", "blur", "randaugment", "grey")
+    assert policies.pirl(32)["query"]["order"] == ("crop", "flip", "jitter", "grey")
+    assert policies.cmc(32)["both"]["order"] == ("crop", "flip")
+    assert policies.infomin(32)["jigsaw"]["order"] == ("crop", "flip")
+
+
+def test_settings_are_those_of_the_released_code():
+    blurs = [
+        [policies.moco_v3(32)[view]["blur"]["p"] for view in ("query", "key")],
+        policies.moco_v2(32)["key"]["blur"],
+    ]
+    assert blurs == [[1.0, 0.1], {"sigma": (0.1, 2.0), "p": 0.5}]
+    assert policies.moco_v3(32)["key"]["solarize"] == {"threshold": 0.5, "p": 0.2}
+    assert "solarize" not in policies.moco_v3(32)["query"]
+    jitters = {policy.__name__: tuple(policy(32)["query"]["jitter"].values()) for policy in POLICIES[:-1]}
+    assert jitters == {
+        "moco_v1": (0.4, 0.4, 0.4, 0.4, 1.0),
+        "moco_v2": (0.4, 0.4, 0.4, 0.1, 0.8),
+        "simclr": (0.8, 0.8, 0.8, 0.2, 0.8),
+        "moco_v3": (0.4, 0.4, 0.2, 0.1, 0.8),
+        "byol": (0.4, 0.4, 0.2, 0.1, 0.8),
+        "infomin": (0.8, 0.8, 0.8, 0.2, 0.8),
+        "pirl": (0.4, 0.4, 0.4, 0.4, 1.0),
+    }
+    least = {policy.__name__: policy(32)["query"]["crop"]["area"][0] for policy in POLICIES[:-1]}
+    assert least == dict(moco_v1=0.2, moco_v2=0.2, simclr=0.08, moco_v3=0.2, byol=0.08, infomin=0.2, pirl=0.08)
+    assert policies.cmc(32)["both"]["crop"]["area"] == (0.2, 1.0)
+    drawn = policies.infomin(32)["query"]["randaugment"]
+    assert (drawn["layers"], drawn["magnitude"], drawn["std"], drawn["p"]) == (2, 10.0, 0.5, 0.5)
 
 
 def test_simclr_scales_its_jitter_and_leaves_images_in_their_range():
@@ -44,8 +89,8 @@ def test_a_policy_is_plain_data_that_a_config_holds(policy):
     policies.check(lists)
 
 
-def changed(path, value):
-    policy = copy.deepcopy(policies.moco_v2(32))
+def changed(path, value, base=policies.moco_v2):
+    policy = copy.deepcopy(base(32))
     *sections, field = path.split(".")
     inside = policy
     for section in sections:
@@ -97,8 +142,59 @@ def test_a_mistake_is_named(path, value, says):
     assert says in str(caught.value)
 
 
-def test_the_unchanged_policy_is_right():
-    policies.check(changed("size", 32))
+@pytest.mark.parametrize(
+    "path, value, says",
+    [
+        ("jigsaw.patch", 13, "a patch is cut out of a cell"),
+        ("jigsaw.grid", 0, "whole number of cells"),
+        ("jigsaw.cell", None, "has no field 'cell'"),
+        ("jigsaw.ceil", 3, "did you mean 'cell'"),
+        ("jigsaw.flip", 2.0, "views.jigsaw.flip is 2.0"),
+        ("jigsaw.order", ("crop",), "name each of"),
+        ("jigsaw", 3, "views.jigsaw is 3"),
+        ("query.randaugment.layers", 0, "whole number of layers"),
+        ("query.randaugment.magnitude", 11.0, "from 0 to 10"),
+        ("query.randaugment.std", -1.0, "of 0 or more"),
+        ("query.randaugment.p", 1.5, "from 0 to 1"),
+        ("query.randaugment.fill", (124.0, 116.0), "3 numbers"),
+        ("query.randaugment.fill", (124.0, 116.0, 300.0), "from 0 to 255"),
+        ("query.randaugment.ops", ("rotate", "shear"), "unknown op in views.query.randaugment.ops"),
+        ("query.randaugment.ops", ("equalise",), "did you mean 'equalize'"),
+        ("query.randaugment.ops", (), "give some of"),
+        ("query.randaugment.ops", "rotate", "give some of"),
+        ("query.randaugment.ops", None, "has no field 'ops'"),
+        ("query.randaugment.magnitud", 3.0, "did you mean 'magnitude'"),
+    ],
+)
+def test_a_mistake_of_infomin_is_named(path, value, says):
+    with pytest.raises(UserError) as caught:
+        policies.build(changed(path, value, policies.infomin))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path, value, says",
+    [
+        ("split", "labs", "did you mean 'lab'"),
+        ("split", None, "has no field 'split'"),
+        ("both.flip", 2.0, "views.both.flip is 2.0"),
+        ("both.order", ("crop",), "name each of"),
+        ("query", {}, "unknown field of the views"),
+        ("std", (0.0, 1.0, 1.0), "three numbers above 0"),
+        ("mean", (0.0, float("nan"), 1.0), "3 numbers that are finite"),
+        ("kind", "two_crops", "unknown field of the views"),
+        ("kind", None, "has no field 'kind'"),
+    ],
+)
+def test_a_mistake_of_cmc_is_named(path, value, says):
+    with pytest.raises(UserError) as caught:
+        policies.build(changed(path, value, policies.cmc))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_unchanged_policy_is_right(policy):
+    policies.check(changed("size", 32, policy))
 
 
 def test_the_two_views_share_no_dict():

@@ -113,6 +113,32 @@ def test_the_accelerators_way_gives_the_same_views():
     np.testing.assert_allclose(*made, atol=3e-5)
 
 
+def test_the_accelerators_way_of_infomin_gives_the_same_views():
+    rule = policies.infomin(SIZE)
+    rule["query"]["randaugment"]["p"] = 1.0
+    images = jnp.concatenate([SOURCES[:, 0]] * 4)  # so that most of the 15 ops are drawn
+    draws = jax.jit(partial(draws_of, rule["query"], 0))(jax.random.split(jax.random.key(8), 48), images)
+    layers = np.stack([draws.layers.kind.ravel(), draws.layers.place.ravel()], -1)
+    assert len(np.unique(layers, axis=0)) >= 14
+    one_way, other = (
+        jax.jit(partial(way, partial(two_crops.crop, rule, rule["query"]))) for way in (one_by_one, all_at_once)
+    )
+    made = np.asarray(one_way(images, draws))
+    # a value that lies on the edge between two levels may fall either way, and equalize tells levels far apart
+    assert (np.abs(made - other(images, draws)) > 0.05).mean() < 2e-3
+    without = draws._replace(layers=draws.layers._replace(kind=jnp.zeros_like(draws.layers.kind)))
+    assert (np.abs(made - one_way(images, without)) > 0.05).mean() > 0.4  # the ops show
+
+
+def test_views_of_equal_ops_are_made_by_one_program_with_the_same_values(made):
+    rule = policies.moco_v2(SIZE)
+    apart = {**rule, "key": {**rule["key"], "order": list(rule["key"]["order"])}}  # equal in all but Python's eyes
+    assert rule["query"] == rule["key"] and apart["query"] != apart["key"]
+    twice = jax.jit(policies.build(apart))(SOURCES, KEYS)
+    for name in made:
+        np.testing.assert_array_equal(made[name], twice[name])
+
+
 def test_with_and_without_jit(made):
     bare = policies.build(policies.moco_v2(SIZE))(SOURCES, KEYS)
     for name in made:
