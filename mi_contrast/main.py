@@ -51,12 +51,19 @@ def methods() -> str:
         config, name, _ = load_config(str(file))
         first = (file.read_text(encoding="utf-8").split('"""')[1]).strip().splitlines()[0]
         terms = plain(config.method)["terms"]
-        words = "; ".join(f"{t['anchor']} x {t['pool']}, {t['support']['kind']}, {t['form']}" for t in terms)
+        words = "; ".join(f"{t['anchor']} x {t['pool']}, {_words(t['support'])}, {_words(t['form'])}" for t in terms)
         rows.append((f"configs/{name}.py", words, first))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     return "\n".join(
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[2]]) for row in rows
     )
+
+
+def _words(given: Any) -> str:
+    """A support or a form in a word or two."""
+    if isinstance(given, str):
+        return given
+    return given["kind"] + (f" of {_words(given['of'])}" if "of" in given else "")
 
 
 def _workdir(call: Call) -> Path:

@@ -104,7 +104,7 @@ def estimate(
     network and every choice come from a part's training and validation samples; what is held out is only read.
 
     Args:
-      x, y: float [N, dx], [N, dy], pairs in rows, independent draws.
+      x, y: float [N, dx], [N, dy], pairs in rows, independent draws; [N] is [N, 1].
       method: one of the six.
       key: typed key: cuts the parts, starts the networks, draws the batches. Same key, same answer.
       critic: 'separable' (an inner product of two networks) or 'joint' (one network of x and y; slower).
@@ -157,7 +157,7 @@ def estimate(
 
 
 def _samples(x: ArrayLike, y: ArrayLike, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    x, y = (z[:, None] if z.ndim == 1 else z for z in (np.asarray(x, np.float64), np.asarray(y, np.float64)))
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or 0 in (x.shape[1], y.shape[1]):
         raise UserError(f"x {x.shape} and y {y.shape} do not fit", fix="give [N, dx] and [N, dy]")
     if parts < 2:
