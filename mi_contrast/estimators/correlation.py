@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.special import digamma
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators.reading import Estimate
@@ -19,7 +19,11 @@ EPSILON = float(np.finfo(np.float32).eps)
 
 
 def canonical_correlation(
-    x: Float[Array, "... N dx"], y: Float[Array, "... N dy"], *, corrected: bool = False, tolerance: float = 1e-5
+    x: Float[ArrayLike, "... N dx"],
+    y: Float[ArrayLike, "... N dy"],
+    *,
+    corrected: bool = False,
+    tolerance: float = 1e-5,
 ) -> Estimate:
     """The mutual information of Gaussians with these samples' canonical correlations r, in nats.
 

@@ -7,7 +7,7 @@ down the columns, which a processor's vector units take as they come.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,20 +22,30 @@ ON_CPU, ELSEWHERE = 2**19, 2**24  # distances of a block: what a processor's cac
 NARROWEST = 64  # samples across, however many there are down
 
 
-def between(rows: Float[Array, "N d"], points: Float[Array, "C d"], ids: Int[Array, " C"]) -> Float[Array, "N C"]:
-    """max_j |row_j - point_j|; infinite from a sample to itself, `ids` being the points' places among the rows.
+class Space(NamedTuple):
+    """Samples of x or of y, and the length that counts as 1 in each column."""
 
-    >>> between(jnp.array([[0.0], [2.0], [5.0]]), jnp.array([[2.0]]), jnp.array([1]))[:, 0]
+    rows: Float[Array, "N d"]
+    unit: Float[Array, "1 d"]
+
+
+def between(space: Space, points: Float[Array, "C d"], ids: Int[Array, " C"]) -> Float[Array, "N C"]:
+    """max_j |row_j - point_j| / unit_j; infinite from a sample to itself (`ids`: the points' places among the rows).
+
+    Differences are scaled, not samples: a compiler that scales a sample anew on either side of a difference, and rounds
+    it otherwise there, would set equal samples apart.
+
+    >>> between(Space(jnp.array([[0.0], [2.0], [5.0]]), jnp.ones((1, 1))), jnp.array([[2.0]]), jnp.array([1]))[:, 0]
     Array([ 2., inf,  3.], dtype=float32)
     """
 
-    def widen(far: Array, column: tuple[Array, Array]) -> tuple[Array, None]:
-        row, point = column
-        return jnp.maximum(far, jnp.abs(row[:, None] - point)), None
+    def widen(far: Array, column: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        row, point, scale = column
+        return jnp.maximum(far, jnp.abs(row[:, None] - point) * scale), None
 
     # A column at a time: a maximum of many columns at once is one that XLA does not bring to vector units.
-    far = jnp.where(jnp.arange(len(rows))[:, None] == ids, jnp.inf, 0.0)
-    return lax.scan(widen, far, (rows.T, points.T))[0]
+    far = jnp.where(jnp.arange(len(space.rows))[:, None] == ids, jnp.inf, 0.0)
+    return lax.scan(widen, far, (space.rows.T, points.T, 1 / space.unit[0]))[0]
 
 
 def kth_smallest(distances: Float[Array, "N C"], k: int) -> Float[Array, " C"]:
@@ -73,14 +83,14 @@ def block_of(samples: int, pairs: int, chunk: int | None) -> tuple[int, int]:
 
 
 def of_pairs(function: Callable[..., Any], pairs: int, *arrays: Array) -> Any:
-    """Applies a function of one pair of samples ([N, d] each), over leading axes of any number, `pairs` of them at once.
+    """Applies a function of one pair of samples over leading axes of any number, `pairs` of them at once.
 
     Where the caller maps it (`jax.vmap`), what is mapped joins those axes, so that memory stays bounded.
 
     Args:
-      function: arrays [N, ...] of one pair to a pytree of arrays.
+      function: arrays of two axes, of one pair, to a pytree of arrays.
       pairs: how many pairs at once.
-      arrays: [..., N, d], leading axes alike.
+      arrays: of two axes each after the leading ones, which are alike.
     Returns:
       pytree of arrays [..., *what the function gives].
     """

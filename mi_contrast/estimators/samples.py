@@ -42,12 +42,11 @@ def _columns(x: Any) -> Array:
     return x[:, None] if x.ndim == 1 else x
 
 
-def unit_variance(x: Float[Array, "... N d"]) -> Float[Array, "... N d"]:
-    """Each column with mean 0 and variance 1; a constant column is all 0.
+def deviation(x: Float[Array, "... N d"]) -> Float[Array, "... 1 d"]:
+    """The standard deviation of each column; 1 where a column is constant.
 
-    >>> bool(jnp.allclose(unit_variance(jnp.array([[1.0, 7.0], [3.0, 7.0]])), jnp.array([[-1.0, 0.0], [1.0, 0.0]])))
-    True
+    >>> deviation(jnp.array([[1.0, 7.0], [5.0, 7.0]]))
+    Array([[2., 1.]], dtype=float32)
     """
-    x = x - jnp.mean(x, axis=-2, keepdims=True)
     spread = jnp.std(x, axis=-2, keepdims=True)
-    return x / jnp.where(spread == 0, 1.0, spread)
+    return jnp.where(jnp.min(x, axis=-2, keepdims=True) == jnp.max(x, axis=-2, keepdims=True), 1.0, spread)
