@@ -201,7 +201,7 @@ def start(workdir, *changes):
 
 @pytest.mark.slow
 def test_a_real_study_is_stopped_and_goes_on(tmp_path):
-    changes = ("--only=ring 90-99", "--config.steps=300")
+    changes = ("--only=ring 90-99", "--config.steps=200")
     process = start(tmp_path / "study", *changes)
     metrics = RunDirectory(tmp_path / "study/runs/ring-90-99-seed0").metrics
     for _ in range(4000):
