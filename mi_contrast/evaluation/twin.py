@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.keys import stream
@@ -13,7 +13,7 @@ from mi_contrast.data.pairing import held_out
 from mi_contrast.data.sets import ImageSet
 from mi_contrast.interchange import Loaded
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation
+from mi_contrast.models.representation import Representation, prepared
 
 
 def untrained(backbone: Loaded, images: ImageSet) -> Loaded:
@@ -37,8 +37,7 @@ def untrained(backbone: Loaded, images: ImageSet) -> Loaded:
     key = stream(jax.random.key(seed), "init")
     born = tower.init(key, image_shape=(spec["size"], spec["size"], 3))
     kept, _ = held_out(images)
-    pixels = images.images(kept[:batch]).astype(np.float32) / 255.0
-    normalised = (pixels - np.float32(spec["mean"])) / np.float32(spec["std"])
-    variables = towers.with_statistics_of(tower, born, normalised)
+    seen = prepared(jnp.asarray(images.images(kept[:batch])), spec.get("split"), spec["mean"], spec["std"])
+    variables = towers.with_statistics_of(tower, born, seen)
     bare = {part: variables[part]["backbone"] for part in ("params", "batch_stats")}
     return replace(backbone, representation=Representation(bare, spec), step=0)
