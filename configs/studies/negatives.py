@@ -26,8 +26,8 @@ VARIANTS = {  # changes of every run, and the seeds of the main settings and of 
     "cifar10_small": ({}, (0, 1, 2), (0,)),
     "tiny": (
         {
-            "steps": 12, "data.batch": 32, "data.options": dict(size=32, length=2), "model.width": 8, "eval.every": 12,
-            "eval.pairs": 16, "eval.knn_bank": 64, "log.every": 4, "method.pools.queue.size": 100,
+            "steps": 12, "data.batch": 32, "data.options": dict(size=32, length=2), "model.width": 8,
+            "eval.every": 1000, "eval.pairs": 16, "eval.knn_bank": 64, "log.every": 4, "method.pools.queue.size": 100,
         },
         (0, 1),
         (),

@@ -19,7 +19,12 @@ from mi_contrast.reporting.words import THIN, signed
 
 STUDY, FAILED = "study.json", "failed.json"  # in the study's folder, and in that of a run that failed
 MEASURES = {  # the metrics of a run that a study's columns may name: metric -> (title, unit)
-    **{name: (words or p.title, p.unit) for _, ps in story.SECTIONS for p in ps for name, words in p.names.items()},
+    **{
+        name: (words or p.title.lower(), p.unit)
+        for _, ps in story.SECTIONS
+        for p in ps
+        for name, words in p.names.items()
+    },
     "mi_nats": ("MI", "nats"),
     "mi_ceiling": ("MI ceiling", "nats"),
     "knn_top1": ("held-out kNN", "%"),
