@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -90,13 +92,15 @@ def support(what: str, given: Any) -> Mapping[str, Any]:
     for name in percentiles:
         number(f"{what}.{name}", given[name], 0.0, 1.0)
     lower, upper = given.get("lower", 0.0), given.get("upper", 1.0)
-    for t in np.linspace(0.0, 1.0, 257):  # both ends move; the band must stay open throughout
-        at_lower, at_upper = float(schedules.value(lower, t)), float(schedules.value(upper, t))
-        if percentiles and not at_lower < at_upper:
-            raise UserError(
-                f"{what} has lower {at_lower:.4g} >= upper {at_upper:.4g} at progress {t:.3g}",
-                fix="percentiles run from least (0) to most similar (1); give lower < upper",
-            )
+    if percentiles:  # both ends move; the band must stay open throughout
+        times = np.linspace(0.0, 1.0, 257)
+        ends = [np.asarray(jax.vmap(partial(schedules.value, end))(jnp.asarray(times))) for end in (lower, upper)]
+        for t, at_lower, at_upper in zip(times, *ends, strict=True):
+            if not at_lower < at_upper:
+                raise UserError(
+                    f"{what} has lower {at_lower:.4g} >= upper {at_upper:.4g} at progress {t:.3g}",
+                    fix="percentiles run from least (0) to most similar (1); give lower < upper",
+                )
     return given
 
 

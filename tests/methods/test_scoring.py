@@ -133,9 +133,9 @@ def test_two_terms_over_the_batch_are_nt_xent():
 
     graded = [jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(anchors, positives) for f in (ours, theirs)]
     np.testing.assert_allclose(graded[0][0], graded[1][0], atol=1e-5)
-    for a, b in zip(graded[0][1], graded[1][1], strict=True):
-        a, b = (x - (x * y).sum(axis=1, keepdims=True) * y for x, y in ((a, anchors), (b, anchors)))
-        np.testing.assert_allclose(a, b, atol=2e-5)  # theirs normalises within
+    for a, b, y in zip(graded[0][1], graded[1][1], (anchors, positives), strict=True):
+        a, b = (x - (x * y).sum(axis=1, keepdims=True) * y for x in (a, b))  # theirs normalises within
+        np.testing.assert_allclose(a, b, atol=2e-5)
 
 
 SIMCLR = dict(
