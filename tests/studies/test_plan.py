@@ -106,7 +106,15 @@ def test_one_label_alone():
         chosen_starts(plan, "alll")
 
 
-STUDIES = ("negatives:digits", "negatives:cifar10_small", "negatives:tiny", "views:digits", "views:cifar10_small")
+STUDIES = (
+    "methods:cifar10_small",
+    "methods:digits",
+    "negatives:digits",
+    "negatives:cifar10_small",
+    "negatives:tiny",
+    "views:digits",
+    "views:cifar10_small",
+)
 
 
 @pytest.mark.parametrize("spec", STUDIES)

@@ -1,0 +1,53 @@
+"""Which method? Ten rows of the family, trained for the same number of steps on the same data.
+
+Three seeds of ir, ring_ir, moco and ring_moco, whose difference is the question of Wu et al. 2021; one of the others,
+about which nothing is claimed beyond what each gains over its own untrained network.
+
+Rows differ in what they cost: cmc and its kin train two networks of half the width, jigsaws encode nine patches more.
+The number of steps and of images is the same for all.
+
+Variants: :cifar10_small (default; 400 steps of 256, ResNet-18 of width 16, 5 to 10 minutes a run on 2 cores; give
+--config.data_dir), :digits (embedded data, 600 steps, about a minute and a half a run).
+"""
+
+from ml_collections import ConfigDict
+
+from mi_contrast.core.errors import unknown
+
+VARIANTS = {"cifar10_small": {}, "digits": {"steps": 600}}
+MAIN = ("ir", "ring_ir", "moco", "ring_moco")
+REST = ("cave_ir", "la", "cmc", "ring_cmc", "simclr", "infomin")
+
+
+def get_config(variant="cifar10_small"):
+    if variant not in VARIANTS:
+        raise unknown("variant", variant, VARIANTS)
+    often = {"checkpoint.every": 200, "log.tensorboard": False}
+    return ConfigDict(
+        dict(
+            question=(
+                "Which method? Ten rows of the family, the same data and steps: what each gains over its untrained "
+                "network, and the nats between its views."
+            ),
+            data_dir=None,
+            steps=None,
+            reference=None,
+            runs=tuple(
+                dict(
+                    group="Three seeds" if name in MAIN else "One seed",
+                    label=name,
+                    config=f"configs/{name}.py",
+                    variant=variant,
+                    changes={**VARIANTS[variant], **often},
+                    seeds=(0, 1, 2) if name in MAIN else (0,),
+                )
+                for name in MAIN + REST
+            ),
+            evaluate=(dict(config="configs/evaluate/linear.py"), dict(config="configs/evaluate/knn.py")),
+            columns=(
+                "mi_nats", "mi_ceiling", "knn_top1", "same_class", "same_instance", "bound_share", "bound_gap",
+                "images_per_second",
+            ),
+            figure=("linear", "knn", "mi_nats", "same_class", "bound_share"),
+        )
+    )  # fmt: skip
