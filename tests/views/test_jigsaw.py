@@ -11,6 +11,7 @@ from mi_contrast.views import policies
 from mi_contrast.views.augmenting import all_at_once, augment, one_by_one
 from mi_contrast.views.jigsaw import draws_of_jigsaw, jigsaw
 from mi_contrast.views.resampling import to_pixels
+from tests.views.test_draws import boxes_by_the_law, same_law
 
 COUNTED = 20_000
 UNLIKELY = 1e-4
@@ -72,6 +73,9 @@ def test_each_example_has_an_order_of_its_own(drawn):
 def test_the_crop_follows_its_law(drawn):
     areas = drawn.crop.box[:, 2] * drawn.crop.box[:, 3] / (40 * 48)
     assert areas.min() > 0.57 and areas.max() <= 1.0
+    for low, right in ((0.6, True), (0.65, False)):
+        theirs = boxes_by_the_law(COUNTED, 40, 48, (low, 1.0), (3 / 4, 4 / 3))
+        assert (min(same_law(drawn.crop.box, theirs)) > UNLIKELY) == right
     assert stats.binomtest(int(drawn.crop.flip.sum()), COUNTED, 0.5).pvalue > UNLIKELY
     assert not drawn.crop.jitter.any() and not drawn.crop.blur.any()
 

@@ -182,6 +182,15 @@ def test_every_op_is_as_likely_and_half_are_skipped(drawn):
     assert np.abs(both - np.eye(4)).max() < 5 / math.sqrt(COUNTED)
 
 
+def test_no_two_keys_share_a_draw():
+    settings = {**SETTINGS, "magnitude": 5.0, "std": 2.0, "ops": ("rotate", "shear_x", "colour")}
+    keys = jax.random.split(jax.random.key(3), COUNTED)
+    drawn = jax.tree.map(np.asarray, jax.jit(jax.vmap(partial(ra.draw_layers, settings)))(keys))
+    assert len(np.unique(drawn.argument, axis=0)) > 0.999 * COUNTED  # but where both layers' levels are clipped
+    together = np.corrcoef(np.abs(drawn.argument.T))
+    assert abs(together[0, 1]) < 5 / math.sqrt(COUNTED)
+
+
 def of(drawn, name):
     op = ra.OPS[name]
     return drawn.argument[(drawn.kind == op.kind) & (drawn.place == op.place)].astype(np.float64)

@@ -179,18 +179,20 @@ EIGHT = """
 import jax, jax.numpy as jnp, numpy as np, re
 from mi_contrast.core.mesh import along_batch, make_mesh
 from mi_contrast.views import policies
-mesh, rule = make_mesh(), policies.simclr(16)
+mesh = make_mesh()
 assert mesh.size == 8
 sources = jnp.asarray(np.random.default_rng(0).integers(0, 256, (16, 1, 20, 20, 3), np.uint8))
 keys = jax.random.split(jax.random.key(5), 16)
-alone = jax.jit(policies.build(rule))(sources, keys)
 cut = jax.device_put((sources, keys), along_batch(mesh))
-made = jax.jit(policies.build(rule, mesh)).lower(*cut).compile()
-assert not re.search("all-gather|all-reduce|collective-permute|all-to-all", made.as_text())
-for name, view in made(*cut).items():
-    np.testing.assert_array_equal(view, alone[name])
+for policy in (policies.simclr, policies.infomin, policies.cmc):
+    rule = policy(16)
+    alone = jax.jit(policies.build(rule))(sources, keys)
+    made = jax.jit(policies.build(rule, mesh)).lower(*cut).compile()
+    assert not re.search("all-gather|all-reduce|collective-permute|all-to-all", made.as_text())
+    for name, view in made(*cut).items():
+        np.testing.assert_array_equal(view, alone[name])
 uneven = jax.jit(policies.build(rule, mesh))(sources[:12], keys[:12])
-np.testing.assert_array_equal(uneven["key"], alone["key"][:12])
+np.testing.assert_array_equal(uneven["first"], alone["first"][:12])
 """
 
 
