@@ -2,9 +2,9 @@
 the sum of three entropies. Distances are max-norm, within x, within y and across.
 
 Both answer with the jackknife's standard error: how the estimate moves as each sample is left out, read from the
-(k + 1)-th neighbours in a second pass and not by N estimates. On average it errs upwards (Efron and Stein 1981): for
-Gaussians it is 1.05 to 1.8 times the spread over samples (most where there is no dependence), never less, whereas the
-spread of the terms over sqrt(N) is .4 to .85 of it.
+(k + 1)-th neighbours in a second pass and not by N estimates. On average it errs upwards (Efron and Stein 1981): on
+Gaussians of 1 and 2 dimensions, N 40 to 1,000, k 3 and 10, it was 1.05 to 1.9 times the spread over samples (most where
+there is no dependence), and the spread of the terms over sqrt(N) .4 to .85 of it.
 """
 
 from __future__ import annotations
