@@ -9,8 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt8
 
+from mi_contrast.core.colour import SPACES
 from mi_contrast.views.augmenting import augment, draws_of, over_batch
-from mi_contrast.views.colour_spaces import SPACES
 from mi_contrast.views.draws import Draw
 from mi_contrast.views.plain import normalise, plain
 from mi_contrast.views.resampling import to_pixels
@@ -77,7 +77,7 @@ def plain_channels(
     Args:
       images: uint8, or float in [0, 1], [B, H, W, 3].
       size: pixels a side.
-      space: a name of `colour_spaces.SPACES`, the policy's `split`.
+      space: a name of `core.colour.SPACES`, the policy's `split`.
       mean, std: of the space's three channels, as the policy has them.
 
     Returns:

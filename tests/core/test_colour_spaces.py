@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from skimage import color
 
-from mi_contrast.views.colour_spaces import PRIMARIES, SPACES, rgb_to_lab
+from mi_contrast.core.colour import PRIMARIES, SPACES, rgb_to_lab
 
 OTHERS = [name for name in SPACES if name != "rgb"]
 CORNERS = np.array(list(itertools.product(np.linspace(0, 1, 6), repeat=3)), np.float32)
