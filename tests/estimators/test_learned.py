@@ -131,7 +131,7 @@ def test_readings_and_effects_against_leaving_each_pair_out():
         ({"method": "info_nse"}, "did you mean 'info_nce'"),
         ({"critic": "joined"}, "did you mean 'joint'"),
         ({"x": np.zeros((99, 2))}, "do not fit"),
-        ({"x": np.zeros(N)}, "do not fit"),
+        ({"x": np.zeros((N, 2, 1))}, "do not fit"),
         ({"x": np.zeros((30, 2)), "y": np.zeros((30, 2))}, "at least 60"),
         ({"x": np.full((N, 2), np.nan)}, "x has values that are not finite"),
         ({"parts": 1}, "parts 1"),
