@@ -161,18 +161,16 @@ def test_two_tasks_as_float64_reads_them():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("k", [3, 5])
-@pytest.mark.parametrize("variant", [1, 2])
-def test_every_task_as_float64_reads_it(variant, k):
+@pytest.mark.parametrize(("variant", "k", "standardise"), [(1, 5, False), (2, 3, True)])
+def test_every_task_as_float64_reads_it(variant, k, standardise):
     if not TASKS.exists():
         pytest.skip("the tasks' file is absent")
     with np.load(TASKS) as file:
         count = len(json.loads(str(file["meta"])))
     apart = {}
-    for standardise in (False, True):
-        for name, x, y in tasks(range(count)):
-            ours = float(mi.ksg(x, y, k, variant, standardise=standardise, errors=False).nats)
-            apart[name, standardise] = abs(ours - reference(x, y, k, variant, standardise))
+    for name, x, y in tasks(range(count)):
+        ours = float(mi.ksg(x, y, k, variant, standardise=standardise, errors=False).nats)
+        apart[name] = abs(ours - reference(x, y, k, variant, standardise))
     assert max(apart.values()) < 1e-3, apart
 
 
