@@ -7,9 +7,9 @@ Deviations from the released code: the two directions are averaged, not added; t
 candidates; banks are written after the optimiser's step. The release's binary NCE is form=dict(kind='binary',
 momentum=1.).
 
-Variants: :digits (default; embedded data, about 5 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
-minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a frame: see
-`ir`. Other splits: ydbdr, ycbcr, rgb (recipes.split).
+Variants: :digits (default; embedded data, about 18 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
+to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a
+frame: see `ir`. Other splits: ydbdr, ycbcr, rgb (recipes.split).
 """
 
 from mi_contrast.core.schedules import linear

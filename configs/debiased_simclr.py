@@ -7,8 +7,8 @@ Deviations from the released code: the two directions are averaged, not added; c
 examples over all devices, both views, 2B - 2 of them and the positive; head and optimiser as the variant has them
 (released: three layers with batch norm, LARS); bilinear crops.
 
-Variants: :digits (default; embedded data, about 5 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
-minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
+Variants: :digits (default; embedded data, about 5 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
+to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
 """
 
 from mi_contrast.methods.recipes import recipe, viewed

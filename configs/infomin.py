@@ -6,9 +6,9 @@ other crop's key, and the queue; each branch has half the weight.
 
 Deviations from the released code: as `moco`; batch statistics pass through the query first, then its patches.
 
-Variants: :digits (default; embedded data, about 8 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
-minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits the crops stay light and
-the jigsaw is added.
+Variants: :digits (default; embedded data, about 9 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
+to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits the crops stay light
+and the jigsaw is added.
 """
 
 from mi_contrast.methods.recipes import recipe, viewed

@@ -8,10 +8,10 @@ Deviations from the released code: the anchor's own row is left out of its candi
 bank is written after the optimiser's step, not before; where an example comes twice in a batch the last one is kept;
 initial rows are of unit length; views are MoCo v2's where the variant says so; learning rate by cosine.
 
-Variants: :digits (default; embedded data, about 4 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
-minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a frame, so
-that its background tells it apart as well as its digit; a row of the bank can't share one and redraw the other.
-Expect nats, and no digit.
+Variants: :digits (default; embedded data, about 12 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
+to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a
+frame, so that its background tells it apart as well as its digit; a row of the bank can't share one and redraw the
+other. Expect nats, and no digit.
 """
 
 from mi_contrast.methods.recipes import alone, recipe

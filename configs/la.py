@@ -8,10 +8,10 @@ Deviations from the released code: no warm-up of 10 epochs of instance discrimin
 never also a candidate, so that an empty close set is 0 nats and not log(1e-7); the clusterings are there from the
 first step on and are made anew whatever the batch size; see also `ir`.
 
-Variants: :digits (default; embedded data, about 6 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
-minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a frame, so
-that its background tells it apart as well as its digit; a row of the bank can't share one and redraw the other.
-Expect nats, and no digit.
+Variants: :digits (default; embedded data, about 11 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
+to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a
+frame, so that its background tells it apart as well as its digit; a row of the bank can't share one and redraw the
+other. Expect nats, and no digit.
 """
 
 from mi_contrast.methods.recipes import alone, recipe

@@ -6,8 +6,8 @@ epochs, ResNet-50, batch 4,096, LARS. Candidates are the keys of the other view,
 Deviations from the released code: the two directions are averaged, not added, and not scaled by 2 temperature;
 momentum is constant where the release lets it rise to 1 by a flag; optimiser and sizes as the variant has them.
 
-Variants: :digits (default; embedded data, about 6 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
-minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
+Variants: :digits (default; embedded data, about 7 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
+to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
 """
 
 from mi_contrast.methods.recipes import recipe, viewed

@@ -7,8 +7,8 @@ positive's and the other examples', do.
 Deviations from solo-learn's code: the queue takes the first view's embeddings as there; the example's own older rows
 are no neighbours; while the queue is empty the embedding is its own neighbour; the two directions are averaged.
 
-Variants: :digits (default; embedded data, about 6 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
-minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
+Variants: :digits (default; embedded data, about 5 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
+to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
 """
 
 from mi_contrast.methods.recipes import recipe, viewed

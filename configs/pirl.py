@@ -8,9 +8,9 @@ Batch statistics pass through the image first, then its nine patches. Deviations
 is left out of an anchor's candidates, which are the draws of `ir`; patches see no jitter, as in the re-
 implementation.
 
-Variants: :digits (default; embedded data, about 8 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
-minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a frame: see
-`ir`.
+Variants: :digits (default; embedded data, about 21 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
+to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a
+frame: see `ir`.
 """
 
 from mi_contrast.methods.recipes import alone, recipe, viewed

@@ -8,8 +8,8 @@ examples over all devices, both views, 2B - 2 of them and the positive; head and
 (released: three layers with batch norm, LARS); bilinear crops. The released ring keeps the anchor's similarity with
 itself among its candidates, a constant that dominates; ours does not.
 
-Variants: :digits (default; embedded data, about 5 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
-minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
+Variants: :digits (default; embedded data, about 5 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
+to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
 """
 
 from mi_contrast.core.schedules import linear

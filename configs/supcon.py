@@ -5,8 +5,8 @@ epochs; SimCLR there 93.6 and 70.7. It reads labels in training, which no other 
 
 Deviations from the released code: the loss is not scaled by temperature / .07; the two directions are averaged.
 
-Variants: :digits (default; embedded data, about 5 minutes on 2 cores), :cifar10_small (ResNet-18 of width 16, 5 to 10
-minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
+Variants: :digits (default; embedded data, about 5 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
+to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
 """
 
 from mi_contrast.methods.recipes import recipe, viewed
