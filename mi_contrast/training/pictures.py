@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mi_contrast.core import keys as random
+from mi_contrast.core.colour import SPACES
 from mi_contrast.data.pairing import distinct_pairs
 from mi_contrast.training.assemble import Job
 from mi_contrast.views.policies import unnormalise
@@ -26,11 +27,37 @@ def draw_pairs(path: Path, job: Job) -> None:
     views = jax.jit(lambda s, k: job.parts.views(s, k))(jnp.asarray(sources), keys)
     rows = []
     for name, source in job.parts.row.source.items():
-        shown = unnormalise(views[name], job.parts.views.mean, job.parts.views.std)
-        rows += [sources[:, source], shown]
+        shown = as_rgb(name, np.asarray(views[name]), job.split)
+        rows += [sources[:, source], unnormalise_in(shown, job.parts.views.mean, job.parts.views.std, job.split)]
     lines = [np.concatenate([_cell(image) for image in row], axis=1) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(lines, axis=0)).save(path)
+
+
+def as_rgb(name: str, images: np.ndarray, split: str | None) -> np.ndarray:
+    """A view as whole images [n, H, W, 3], still normalised: patches laid out in their grid, the channels that a view
+    lacks at their mean.
+    """
+    if images.ndim == 5:
+        side = round(images.shape[1] ** 0.5)
+        grid = images.reshape(len(images), side, side, *images.shape[2:])
+        return grid.transpose(0, 1, 3, 2, 4, 5).reshape(
+            len(images), side * images.shape[2], side * images.shape[3], images.shape[4]
+        )
+    if split is None:
+        return images
+    lacking = [(0, 2)] if name == "first" else [(1, 0)]
+    return np.pad(images, [(0, 0)] * 3 + lacking)
+
+
+def unnormalise_in(
+    images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], split: str | None
+) -> np.ndarray:
+    """Normalised images, of a colour space where there is a split, as uint8 RGB."""
+    if split is None:
+        return unnormalise(images, mean, std)
+    pixels = images * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
+    return unnormalise(np.asarray(SPACES[split][1](pixels)), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def _cell(pixels: np.ndarray) -> np.ndarray:
