@@ -55,9 +55,9 @@ def unnormalise_in(
 ) -> np.ndarray:
     """Normalised images, of a colour space where there is a split, as uint8 RGB."""
     if split is None:
-        return unnormalise(images, mean, std)
+        return unnormalise(jnp.asarray(images), mean, std)
     pixels = images * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
-    return unnormalise(np.asarray(SPACES[split][1](pixels)), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return unnormalise(SPACES[split][1](pixels), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def _cell(pixels: np.ndarray) -> np.ndarray:
