@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
-from jax.typing import ArrayLike
 from jaxtyping import Float, UInt8
 
 from mi_contrast.core.colour import from_rgb
@@ -106,12 +105,12 @@ def _features(
     return features if mesh is None else jax.lax.with_sharding_constraint(features, replicated(mesh))
 
 
-def prepared(images: Images, split: str | None, mean: ArrayLike, std: ArrayLike) -> Float[Array, "B H W 3"]:
+def prepared(images: Images, split: str | None, mean: Any, std: Any) -> Float[Array, "B H W 3"]:
     """(x - mean) / std, x the pixels in [0, 1] or, with a split, in its colour space: what the networks are given.
 
     Args:
       images: uint8, or floating in [0, 1], [B, H, W, 3], RGB.
-      split, mean, std: of a spec.
+      split, mean, std: of a spec, three numbers each.
     """
     images = jnp.asarray(images)
     x = images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images.astype(jnp.float32)

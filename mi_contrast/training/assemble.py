@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mi_contrast.core import colour
 from mi_contrast.core.checkpoint import flatten
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, nearest, unknown
@@ -21,7 +20,7 @@ from mi_contrast.data.pairing import held_out
 from mi_contrast.data.readers import RESIDENT_BYTES, Reader, make_reader
 from mi_contrast.methods import recipes, rows
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation, of_tower
+from mi_contrast.models.representation import Representation, of_tower, prepared
 from mi_contrast.models.towers import with_statistics_of
 from mi_contrast.pools import bank as banks
 from mi_contrast.training import optimiser, probe
@@ -48,7 +47,6 @@ class Job:
     batch_size: int
     shared: tuple[str, ...]
     resident: bool | None
-    split: str | None
 
     def open(self) -> Reader:
         """The reader of the kept part of the training split."""
@@ -71,27 +69,28 @@ class Job:
         """Images uint8 [B, H, W, 3] as a representation sees them: f32, of the policy's size, colours and norm."""
         views = self.parts.views
         plain = policies.plain(images, views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        return policies.normalise(colour.from_rgb(plain, self.split or "rgb"), views.mean, views.std)
+        return prepared(plain, self.parts.tower.split, views.mean, views.std)
 
     def fill(self, state: State) -> State:
         """The first state with those banks written that start from a forward pass, over evaluation views."""
-        forward = [name for name in self.parts.row.of_kind("bank") if self.parts.row.pools[name]["start"] == "forward"]
-        if not forward:
-            return state
+        row, mesh = self.parts.row, self.parts.mesh
+        pools = dict(state.pools)
+        for name in row.of_kind("bank"):
+            if row.pools[name]["start"] == "forward":
+                pools[name] = self._filled(pools[name], state.online, row.pools[name]["takes"], mesh)
+        return replace(state, pools=pools)
 
-        def embed(network: Any, images: jax.Array, view: str) -> jax.Array:
-            return encode_plain(self.parts, network, self.evaluation_view(images), view).embedding
+    def _filled(self, bank: banks.Bank, network: dict[str, Any], view: str, mesh: Mesh) -> banks.Bank:
+        def write(bank: banks.Bank, network: dict[str, Any], images: jax.Array, at: jax.Array) -> banks.Bank:
+            rows = encode_plain(self.parts, network, self.evaluation_view(images), view).embedding
+            return banks.update(bank, at, rows, 0.0, mesh)
 
-        embed = jax.jit(embed, static_argnums=2)
-        filled = dict(state.pools)
+        written = jax.jit(write, donate_argnums=0)
         for start in range(0, len(self.kept), self.batch_size):
             at = self.kept[start : start + self.batch_size]
-            at = np.pad(at, (0, self.batch_size - len(at)), mode="edge")
-            for name in forward:
-                view = self.parts.row.pools[name]["takes"]
-                rows = embed(state.online, jnp.asarray(self.images.images(at)), view)
-                filled[name] = banks.update(filled[name], jnp.asarray(at, jnp.int32), rows, 0.0, self.parts.mesh)
-        return replace(state, pools=filled)
+            at = np.pad(at, (0, self.batch_size - len(at)), mode="edge").astype(np.int32)
+            bank = written(bank, network, jnp.asarray(self.images.images(at)), jnp.asarray(at))
+        return bank
 
 
 def check(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -220,6 +219,5 @@ def build(config: Mapping[str, Any]) -> Job:
     tables = Tables(jnp.asarray(labels, jnp.int32), jnp.asarray(whose, jnp.int32))
     tables = jax.device_put(tables, replicated(mesh))
     return Job(
-        parts, images, kept, held, tables, tuple(judges), represent, data["batch"], data["shared"], data["resident"],
-        config["model"].get("split"),
-    )  # fmt: skip
+        parts, images, kept, held, tables, tuple(judges), represent, data["batch"], data["shared"], data["resident"]
+    )

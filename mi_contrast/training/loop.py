@@ -201,7 +201,7 @@ def _restore_or_begin(kept: checkpoints.Checkpoints, job: Job, config: Mapping[s
         state = placed(job.first_state(), where)
         if config["checkpoint"]["start_from"] is not None:
             state = _start_from(state, Path(config["checkpoint"]["start_from"]), where)
-        return placed(job.fill(state), where), 0
+        return job.fill(state), 0
     wanted = abstract(jax.eval_shape(job.first_state), where)
     step, tree = kept.restore(to_tree(wanted))
     print(f"going on from step {step}, checkpoint {kept.directory / str(step)}")

@@ -12,6 +12,7 @@ from PIL import Image
 from mi_contrast.core import keys as random
 from mi_contrast.core.colour import SPACES
 from mi_contrast.data.pairing import distinct_pairs
+from mi_contrast.models.towers import CHANNELS
 from mi_contrast.training.assemble import Job
 from mi_contrast.views.policies import unnormalise
 
@@ -25,10 +26,10 @@ def draw_pairs(path: Path, job: Job) -> None:
     sources = np.stack([job.images.images(column) for column in index.T], axis=1)
     keys = jax.random.split(random.stream(jax.random.key(job.parts.seed), "views"), columns)
     views = jax.jit(lambda s, k: job.parts.views(s, k))(jnp.asarray(sources), keys)
-    rows = []
+    rows, split = [], job.parts.tower.split
     for name, source in job.parts.row.source.items():
-        shown = as_rgb(name, np.asarray(views[name]), job.split)
-        rows += [sources[:, source], unnormalise_in(shown, job.parts.views.mean, job.parts.views.std, job.split)]
+        shown = as_rgb(name, np.asarray(views[name]), split)
+        rows += [sources[:, source], unnormalise_in(shown, job.parts.views.mean, job.parts.views.std, split)]
     lines = [np.concatenate([_cell(image) for image in row], axis=1) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(lines, axis=0)).save(path)
@@ -46,8 +47,9 @@ def as_rgb(name: str, images: np.ndarray, split: str | None) -> np.ndarray:
         )
     if split is None:
         return images
-    lacking = [(0, 2)] if name == "first" else [(1, 0)]
-    return np.pad(images, [(0, 0)] * 3 + lacking)
+    whole = np.zeros((*images.shape[:-1], 3), images.dtype)
+    whole[..., CHANNELS[name]] = images
+    return whole
 
 
 def unnormalise_in(

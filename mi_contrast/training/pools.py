@@ -18,7 +18,7 @@ from mi_contrast.pools import bank as banks
 from mi_contrast.pools import clusters, queue
 from mi_contrast.pools.bank import Bank
 from mi_contrast.pools.queue import Queue
-from mi_contrast.training.state import clustered, of_clusters
+from mi_contrast.training.state import of_clusters
 
 Pools = dict[str, Any]
 
@@ -53,7 +53,7 @@ def first(row: Row, kept: Bool[np.ndarray, " N"], dim: int, seed: int, mesh: Mes
 def first_clusters(row: Row, pools: Pools, mesh: Mesh) -> dict[str, Array]:
     """Labels of the clusterings of each bank that has them, before the first of them: nothing is close."""
     found = {}
-    for name in clustered(row):
+    for name in row.clustered:
         asked = row.pools[name]["clusters"]
         found[of_clusters(name)] = clusters.unassigned(len(pools[name].valid), asked["clusterings"], mesh)
     return found
@@ -61,7 +61,7 @@ def first_clusters(row: Row, pools: Pools, mesh: Mesh) -> dict[str, Array]:
 
 def refreshed(row: Row, pools: Pools, carried: dict[str, Any], epoch: int, mesh: Mesh) -> dict[str, Any]:
     """The carried state with fresh clusterings of the banks that are due in this epoch, 0 being the first."""
-    for name in clustered(row):
+    for name in row.clustered:
         asked = row.pools[name]["clusters"]
         if epoch % asked["every_epochs"] == 0:
             seeds = [1000 * epoch + j for j in range(asked["clusterings"])]
@@ -107,7 +107,7 @@ def anchor_labels(
     by = term.support.get("by")
     if by is None:
         return None
-    return tables.labels[own][:, None] if by == "label" else banks.read(carried[of_clusters(term.pool)], own, mesh)
+    return tables.labels[own][:, None] if by == "label" else clusters.of(carried[of_clusters(term.pool)], own, mesh)
 
 
 def own_rows(term: Term, pools: Pools, index: Int[Array, "B V"], mesh: Mesh) -> Float[Array, "B D"]:

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from mi_contrast.core.checkpoint import Tree
 from mi_contrast.core.mesh import along_batch, replicated
-from mi_contrast.methods.rows import Row, Term
+from mi_contrast.methods.rows import Row
 
 
 @flax.struct.dataclass
@@ -49,15 +49,16 @@ def placement(row: Row, mesh: Mesh) -> State:
     """How the state lies over the mesh, as a prefix of it: banks and their clusterings cut, everything else whole."""
     whole, cut = replicated(mesh), along_batch(mesh)
     pools = {name: cut if pool["kind"] == "bank" else whole for name, pool in row.pools.items()}
+    pools = {name: where for name, where in pools.items() if name not in row.of_kind("in_batch")}
     prefix: Any = State
     return prefix(
         step=whole,
         online=whole,
         target=whole,
         optimiser=whole,
-        pools={name: where for name, where in pools.items() if row.pools[name]["kind"] != "in_batch"},
-        carried={name: cut for name in map(of_clusters, clustered(row))}
-        | {normaliser(i): whole for i, term in enumerate(row.terms) if binary(term)},
+        pools=pools,
+        carried={name: cut for name in map(of_clusters, row.clustered)}
+        | {normaliser(i): whole for i, term in enumerate(row.terms) if term.binary},
         guard=whole,
         probe=whole,
     )
@@ -72,19 +73,9 @@ def abstract(state: State, where: State) -> State:
     return jax.tree.map(of_part, where, state, is_leaf=lambda x: isinstance(x, jax.sharding.Sharding))
 
 
-def binary(term: Term) -> bool:
-    """Whether the term carries a normaliser."""
-    return term.form["kind"] == "binary"
-
-
 def normaliser(at: int) -> str:
     """Where the carried state holds the log normaliser of term `at`; -inf before the first batch."""
     return f"log_normaliser_{at}"
-
-
-def clustered(row: Row) -> tuple[str, ...]:
-    """The names of the banks that are clustered."""
-    return tuple(name for name in row.of_kind("bank") if row.pools[name]["clusters"] is not None)
 
 
 def of_clusters(name: str) -> str:

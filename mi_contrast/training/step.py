@@ -26,12 +26,12 @@ from mi_contrast.core.mesh import along_batch, replicated
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import scoring, words
 from mi_contrast.methods.rows import OWN_ROW, Row, Term
-from mi_contrast.models.towers import Encoded, Tower
+from mi_contrast.models.towers import CHANNELS, Encoded, Tower
 from mi_contrast.pools import queue
 from mi_contrast.training import pools as pooling
 from mi_contrast.training import probe as probes
 from mi_contrast.training.pools import Tables
-from mi_contrast.training.state import State, binary, normaliser, placement
+from mi_contrast.training.state import State, normaliser, placement
 from mi_contrast.views.policies import Views
 
 Scalars = dict[str, Array]
@@ -89,7 +89,7 @@ def first_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callab
     shape = jax.eval_shape(lambda v: encode_plain(parts, v, images, parts.row.online_views[0]), online)
     pools = pooling.first(parts.row, parts.kept, shape.embedding.shape[1], parts.seed, parts.mesh)
     carried = pooling.first_clusters(parts.row, pools, parts.mesh)
-    carried |= {normaliser(i): jnp.full((), -jnp.inf) for i, term in enumerate(parts.row.terms) if binary(term)}
+    carried |= {normaliser(i): jnp.full((), -jnp.inf) for i, term in enumerate(parts.row.terms) if term.binary}
     return State(
         step=jnp.zeros((), jnp.int32),
         online=online,
@@ -110,7 +110,7 @@ def encode(parts: Parts, variables: Any, view: str, images: Array, *, train: boo
 def encode_plain(parts: Parts, variables: Any, images: Float[Array, "B H W 3"], view: str) -> Encoded:
     """A view's pass in eval mode over whole images, of which a network of channels sees its own."""
     if parts.row.views == "channels":
-        images = images[..., :1] if view == "first" else images[..., 1:]
+        images = images[..., CHANNELS[view]]
     return encode(parts, variables, view, images, train=False)
 
 
@@ -194,7 +194,7 @@ def score(
     nats = partial(
         scoring.nats, term, anchors, positives, pool.candidates, told, t, mesh, cut=pool.cut, gradient=pool.gradient
     )
-    if not binary(term):
+    if not term.binary:
         return nats(), pool, {}
     examples = jnp.float32(parts.kept.sum())
     temperature = schedules.value(term.temperature, t)

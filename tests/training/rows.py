@@ -18,6 +18,7 @@ from mi_contrast.training import assemble, loop
 from mi_contrast.training.pools import Tables, refreshed
 from mi_contrast.training.state import placement
 from mi_contrast.training.step import first_state, make_step
+from tests.training import small as small_run
 
 ROOT = Path(__file__).parents[2]
 ALL = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
@@ -46,6 +47,16 @@ def shrink(config: dict[str, Any]) -> dict[str, Any]:
 def small(name: str) -> dict[str, Any]:
     """configs/<name>.py:digits, shrunk."""
     return shrink(plain(load_config(f"configs/{name}.py:digits")[0]))
+
+
+def whole(name: str) -> dict[str, Any]:
+    """`small` as a whole run of six steps over embedded digits, its judges shrunk too."""
+    config = small(name)
+    config["data"]["dir"] = str(small_run.DATA)
+    config["eval"] |= dict(every=6, pairs=16, knn_bank=64)
+    config["checkpoint"]["every"], config["steps"] = 100, 6
+    config["log"] |= dict(every=1, tensorboard=False)
+    return config
 
 
 def batch(seed: int) -> Batch:

@@ -12,7 +12,9 @@ import pytest
 from mi_contrast.core.errors import UserError
 from mi_contrast.pools.bank import Bank
 from mi_contrast.training import assemble, loop
-from tests.training import rows, small
+from mi_contrast.training.state import placement
+from mi_contrast.training.step import encode_plain
+from tests.training import rows
 
 QUICK = ("ir", "simclr")
 APART = ("ball_ir", "cmc", "hard_simclr", "moco_v3", "infomin")
@@ -85,19 +87,33 @@ def test_binary_nce_carries_its_normaliser():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["la", "nnclr"])
+@pytest.mark.parametrize("name", ["la", "nnclr", "cmc", "infomin"])
 def test_stopping_and_going_on_changes_nothing(name, tmp_path):
     from tests.training.test_resume import different
 
-    config = rows.small(name)
-    config["data"]["dir"] = str(small.DATA)
-    config["eval"] |= dict(every=6, pairs=16, knn_bank=64)
-    config["checkpoint"]["every"], config["steps"] = 100, 6
-    config["log"] |= dict(every=1, tensorboard=False)
+    config = rows.whole(name)
     loop.run(config, tmp_path / "whole")
     loop.run(config, tmp_path / "parts", stop_at=3)
     loop.run(config, tmp_path / "parts")
     assert different(tmp_path / "whole", tmp_path / "parts") == []
+
+
+@pytest.mark.parametrize("name", ["ir", "cmc"])
+def test_a_bank_may_start_from_one_forward_pass(name):
+    config = rows.whole(name)
+    for pool in config["method"]["pools"].values():
+        pool["start"] = "forward"
+    job = assemble.build(config)
+    state = job.fill(loop.placed(job.first_state(), placement(job.parts.row, job.parts.mesh)))
+    some = job.kept[[0, 7, -1]]
+    seen = job.evaluation_view(job.images.images(some))
+    for pool_name, pool in state.pools.items():
+        view = job.parts.row.pools[pool_name]["takes"]
+        own = encode_plain(job.parts, state.online, seen, view).embedding
+        np.testing.assert_allclose(pool.rows[some], own, atol=1e-5)
+        lengths = np.linalg.norm(np.asarray(pool.rows), axis=1)
+        np.testing.assert_allclose(lengths[job.kept], 1, atol=1e-5)
+        assert (lengths[job.held] == 0).all()
 
 
 @pytest.mark.parametrize(
