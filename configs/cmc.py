@@ -13,6 +13,7 @@ frame: see `ir`. Other splits: ydbdr, ycbcr, rgb (recipes.split).
 """
 
 from mi_contrast.methods.recipes import alone, recipe, split
+from mi_contrast.methods.skeletons import across_channels
 
 
 def get_config(variant="digits"):
@@ -20,20 +21,6 @@ def get_config(variant="digits"):
     config = found.config
     alone(config)
     split(config, "lab")
-    term = dict(
-        positive="row",
-        support=dict(kind="drawn", k=found.drawn, of=dict(kind="all")),
-        form="softmax",
-        temperature=found.of_bank,
-        weight=0.5,
-    )
-    config.method = dict(
-        views="channels",
-        target="none",
-        pools=dict(
-            of_first=dict(kind="bank", momentum=0.5, takes="first"),
-            of_second=dict(kind="bank", momentum=0.5, takes="second"),
-        ),
-        terms=(dict(anchor="first", pool="of_second", **term), dict(anchor="second", pool="of_first", **term)),
-    )
+    support = dict(kind="drawn", k=found.drawn, of=dict(kind="all"))
+    config.method = across_channels(support, found.of_bank)
     return config

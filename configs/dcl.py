@@ -11,6 +11,7 @@ to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerat
 """
 
 from mi_contrast.methods.recipes import recipe, viewed
+from mi_contrast.methods.skeletons import over_batch
 from mi_contrast.views.policies import simclr
 
 
@@ -18,17 +19,5 @@ def get_config(variant="digits"):
     found = recipe(variant)
     config = found.config
     viewed(config, simclr)
-    term = dict(
-        pool="in_batch",
-        support=dict(kind="all"),
-        form="decoupled",
-        temperature=found.of_batch,
-        weight=0.5,
-    )
-    config.method = dict(
-        views="two_crops",
-        target="none",
-        pools=dict(in_batch=dict(views=("query", "key"))),
-        terms=(dict(anchor="query", positive="key", **term), dict(anchor="key", positive="query", **term)),
-    )
+    config.method = over_batch(dict(kind="all"), "decoupled", found.of_batch)
     return config

@@ -15,26 +15,14 @@ other. Expect nats, and no digit.
 """
 
 from mi_contrast.methods.recipes import alone, recipe
+from mi_contrast.methods.skeletons import over_bank
 
 
 def get_config(variant="digits"):
     found = recipe(variant)
     config = found.config
     alone(config)
-    config.method = dict(
-        views="two_crops",
-        target="none",
-        pools=dict(bank=dict(momentum=0.5, clusters=dict(number=found.clusters, clusterings=3, every_epochs=5))),
-        terms=(
-            dict(
-                anchor="query",
-                positive="row",
-                pool="bank",
-                support=dict(kind="close", by="clusters", of=dict(kind="nearest", k=found.drawn + 1)),
-                form="softmax",
-                temperature=found.of_bank,
-                weight=1.0,
-            ),
-        ),
-    )
+    support = dict(kind="close", by="clusters", of=dict(kind="nearest", k=found.drawn + 1))
+    clusters = dict(number=found.clusters, clusterings=3, every_epochs=5)
+    config.method = over_bank(support, found.of_bank, momentum=0.5, clusters=clusters)
     return config

@@ -14,6 +14,7 @@ frame: see `ir`. Other splits: ydbdr, ycbcr, rgb (recipes.split).
 
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods.recipes import alone, recipe, split
+from mi_contrast.methods.skeletons import across_channels
 
 
 def get_config(variant="digits"):
@@ -21,24 +22,7 @@ def get_config(variant="digits"):
     config = found.config
     alone(config)
     split(config, "lab")
-    term = dict(
-        positive="row",
-        support=dict(
-            kind="drawn",
-            k=found.drawn,
-            of=dict(kind="ring", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5)),
-        ),
-        form="softmax",
-        temperature=found.of_bank,
-        weight=0.5,
-    )
-    config.method = dict(
-        views="channels",
-        target="none",
-        pools=dict(
-            of_first=dict(kind="bank", momentum=0.5, takes="first"),
-            of_second=dict(kind="bank", momentum=0.5, takes="second"),
-        ),
-        terms=(dict(anchor="first", pool="of_second", **term), dict(anchor="second", pool="of_first", **term)),
-    )
+    ring = dict(kind="ring", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5))
+    support = dict(kind="drawn", k=found.drawn, of=ring)
+    config.method = across_channels(support, found.of_bank)
     return config

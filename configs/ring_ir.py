@@ -17,30 +17,14 @@ other. Expect nats, and no digit.
 
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods.recipes import alone, recipe
+from mi_contrast.methods.skeletons import over_bank
 
 
 def get_config(variant="digits"):
     found = recipe(variant)
     config = found.config
     alone(config)
-    config.method = dict(
-        views="two_crops",
-        target="none",
-        pools=dict(bank=dict(momentum=0.0)),
-        terms=(
-            dict(
-                anchor="query",
-                positive="row",
-                pool="bank",
-                support=dict(
-                    kind="drawn",
-                    k=found.drawn,
-                    of=dict(kind="ring", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5)),
-                ),
-                form="softmax",
-                temperature=found.of_bank,
-                weight=1.0,
-            ),
-        ),
-    )
+    ring = dict(kind="ring", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5))
+    support = dict(kind="drawn", k=found.drawn, of=ring)
+    config.method = over_bank(support, found.of_bank)
     return config

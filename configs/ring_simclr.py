@@ -14,6 +14,7 @@ to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerat
 
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods.recipes import recipe, viewed
+from mi_contrast.methods.skeletons import over_batch
 from mi_contrast.views.policies import simclr
 
 
@@ -21,17 +22,6 @@ def get_config(variant="digits"):
     found = recipe(variant)
     config = found.config
     viewed(config, simclr)
-    term = dict(
-        pool="in_batch",
-        support=dict(kind="ring", lower=linear(0.0, 0.50, end=0.5), upper=linear(0.90, 0.95, end=0.5)),
-        form="softmax",
-        temperature=found.of_batch,
-        weight=0.5,
-    )
-    config.method = dict(
-        views="two_crops",
-        target="none",
-        pools=dict(in_batch=dict(views=("query", "key"))),
-        terms=(dict(anchor="query", positive="key", **term), dict(anchor="key", positive="query", **term)),
-    )
+    ring = dict(kind="ring", lower=linear(0.0, 0.50, end=0.5), upper=linear(0.90, 0.95, end=0.5))
+    config.method = over_batch(ring, "softmax", found.of_batch)
     return config

@@ -1,0 +1,56 @@
+"""Rows that several configs share but for a support, a form or a temperature: what `config.method` is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Words = Mapping[str, Any]
+
+
+def over_bank(support: Words, temperature: float, momentum: float = 0.0, **bank: Any) -> dict[str, Any]:
+    """Each example against a support of a bank of one row an example, its own row the positive.
+
+    Source: Wu et al. 2018; momentum 0 is Wu et al. 2020 and 2021.
+    """
+    term = dict(
+        anchor="query",
+        positive="row",
+        pool="bank",
+        support=support,
+        form="softmax",
+        temperature=temperature,
+        weight=1.0,
+    )
+    return dict(views="two_crops", target="none", pools=dict(bank=dict(momentum=momentum, **bank)), terms=(term,))
+
+
+def over_batch(support: Words, form: Words | str, temperature: float) -> dict[str, Any]:
+    """Both views of an example against this step's other examples, the two directions averaged.
+
+    Source: Chen et al. 2020 (SimCLR).
+    """
+    term = dict(pool="in_batch", support=support, form=form, temperature=temperature, weight=0.5)
+    return dict(
+        views="two_crops",
+        target="none",
+        pools=dict(in_batch=dict(views=("query", "key"))),
+        terms=(dict(anchor="query", positive="key", **term), dict(anchor="key", positive="query", **term)),
+    )
+
+
+def across_channels(support: Words, temperature: float) -> dict[str, Any]:
+    """Each view of a split against a support of the other's bank, the two directions averaged.
+
+    Source: Tian et al. 2020 (Contrastive Multiview Coding), its bank momentum.
+    """
+    term = dict(positive="row", support=support, form="softmax", temperature=temperature, weight=0.5)
+    return dict(
+        views="channels",
+        target="none",
+        pools=dict(
+            of_first=dict(kind="bank", momentum=0.5, takes="first"),
+            of_second=dict(kind="bank", momentum=0.5, takes="second"),
+        ),
+        terms=(dict(anchor="first", pool="of_second", **term), dict(anchor="second", pool="of_first", **term)),
+    )
