@@ -237,3 +237,16 @@ def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | N
     for path, text in changes:
         config = change(config, path, text)
     return Call(config, file_name, variant, given)
+
+
+def fields(what: str, given: Any, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raises UserError where `given` is no section, has an unknown field, or lacks a needed one."""
+    needed, optional = tuple(needed), tuple(optional)
+    if not isinstance(given, Mapping):
+        raise UserError(f"{what} is {given!r}", fix=f"give a dict with {', '.join(needed or optional)}")
+    for name in given:
+        if name not in needed + optional:
+            raise unknown(f"field of {what}", name, needed + optional)
+    for name in needed:
+        if name not in given:
+            raise UserError(f"{what} has no {name!r}", fix=f"it takes {', '.join(needed + optional)}")

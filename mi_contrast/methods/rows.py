@@ -21,15 +21,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import fields, plain
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import Schedule
-from mi_contrast.methods.words import fields, form, number, support, whole, word
+from mi_contrast.methods.words import form, number, support, whole, word
+from mi_contrast.views import channels, two_crops
 
 VIEWS: Mapping[str, Mapping[str, int]] = {  # each view's source, an index into the example's sources
-    "two_crops": {"query": 0, "key": -1},
-    "channels": {"first": 0, "second": 0},
-    "jigsaw": {"query": 0, "key": -1, "jigsaw": 0},
+    "two_crops": two_crops.SOURCES,
+    "channels": channels.SOURCES,
+    "jigsaw": {**two_crops.SOURCES, two_crops.JIGSAW: 0},
 }
 TARGETS = ("ema", "same", "none")
 POOLS: Mapping[str, Mapping[str, Any]] = {  # fields and their defaults; a default of ... must be given
@@ -58,6 +59,11 @@ class Term:
     weight: Schedule
     look_up: str | None = None
 
+    @property
+    def binary(self) -> bool:
+        """Whether the term carries a normaliser."""
+        return self.form["kind"] == "binary"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -77,6 +83,11 @@ class Row:
     def of_kind(self, kind: str) -> tuple[str, ...]:
         """The names of the pools of a kind."""
         return tuple(name for name, pool in self.pools.items() if pool["kind"] == kind)
+
+    @property
+    def clustered(self) -> tuple[str, ...]:
+        """The names of the banks that are clustered."""
+        return tuple(name for name in self.of_kind("bank") if self.pools[name]["clusters"] is not None)
 
     @property
     def online_views(self) -> tuple[str, ...]:

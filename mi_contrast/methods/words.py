@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
+from mi_contrast.core.config import fields
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Schedule
 
@@ -33,19 +34,6 @@ FORMS: Mapping[str, Mapping[str, Any]] = {  # fields and their defaults
     "binary": {"momentum": 1.0},
 }
 MADE = {"all": mi.All, "ball": mi.Ball, "ring": mi.Ring, "cave": mi.Cave}
-
-
-def fields(what: str, given: Any, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """Raises UserError where `given` is no section, has an unknown field, or lacks a needed one."""
-    needed, optional = tuple(needed), tuple(optional)
-    if not isinstance(given, Mapping):
-        raise UserError(f"{what} is {given!r}", fix=f"give a dict with {', '.join(needed or optional)}")
-    for name in given:
-        if name not in needed + optional:
-            raise unknown(f"field of {what}", name, needed + optional)
-    for name in needed:
-        if name not in given:
-            raise UserError(f"{what} has no {name!r}", fix=f"it takes {', '.join(needed + optional)}")
 
 
 def word(what: str, given: Any, table: Iterable[str]) -> str:

@@ -22,14 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mi_contrast.core.config import change, differences, load_config, plain
+from mi_contrast.core.config import change, differences, fields, load_config, plain
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.layout import RunDirectory, read_json
 from mi_contrast.reporting.study_runs import MEASURES
 
 STUDY_FIELDS = ("question", "data_dir", "steps", "reference", "runs", "evaluate", "columns", "figure")
-RUN_FIELDS: dict[str, Any] = {"label": None, "config": None, "variant": None, "changes": {}, "seeds": (0,), "group": ""}
-TASK_FIELDS: dict[str, Any] = {"config": None, "variant": None, "changes": {}}
+RUN_NEEDED, TASK_NEEDED = ("label", "config"), ("config",)
+TASK_DEFAULTS: dict[str, Any] = {"variant": None, "changes": {}}
+RUN_DEFAULTS: dict[str, Any] = {**TASK_DEFAULTS, "seeds": (0,), "group": ""}
 FREE = ("log", "checkpoint")  # sections of a run's config that may differ between starts of the study
 
 
@@ -59,7 +60,7 @@ class Plan:
 def settle(config: Any, name: str = "study", variant: str | None = None) -> Plan:
     """Every run and task of a study's config, checked field by field. UserError on any mistake; touches no disk."""
     study = plain(config)
-    _fields("config", study, STUDY_FIELDS, STUDY_FIELDS)
+    fields("config", study, STUDY_FIELDS)
     tasks, told_tasks = _tasks(study["evaluate"])
     tables = {"columns": MEASURES, "figure": (*(task["name"] for task in told_tasks), *study["columns"])}
     for field, table in tables.items():
@@ -69,8 +70,8 @@ def settle(config: Any, name: str = "study", variant: str | None = None) -> Plan
     starts: list[Start] = []
     settings = []
     for at, given in enumerate(study["runs"]):
-        _fields(f"config.runs.{at}", given, RUN_FIELDS, ("label", "config"))
-        made, told = _setting(study, {**RUN_FIELDS, **given})
+        fields(f"config.runs.{at}", given, RUN_NEEDED, RUN_DEFAULTS)
+        made, told = _setting(study, {**RUN_DEFAULTS, **given})
         starts += made
         settings.append(told)
     labels = [row["label"] for row in settings]
@@ -90,9 +91,9 @@ def _tasks(evaluate: Sequence[Any]) -> tuple[list[dict[str, Any]], list[dict[str
     tasks, told = [], []
     for at, given in enumerate(evaluate):
         where = f"config.evaluate.{at}"
-        _fields(where, given, TASK_FIELDS, ("config",))
-        task, *_ = _resolve(where, {**TASK_FIELDS, **given})
-        _fields(f"{where}: {given['config']}", task, ("task", "data", "batch_size", "seed"), ("task", "data", "seed"))
+        fields(where, given, TASK_NEEDED, TASK_DEFAULTS)
+        task, *_ = _resolve(where, {**TASK_DEFAULTS, **given})
+        fields(f"{where}: {given['config']}", task, ("task", "data", "seed"), ("batch_size",))
         words = [str(word) for word in (task["task"]["kind"], task["data"]["name"]) if word is not None]
         settings = {**task["task"], "seed": task["seed"]}
         tasks.append(task)
@@ -138,17 +139,6 @@ def _resolve(where: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], str,
 def _text(value: Any) -> str:
     """A value as the command line would give it."""
     return value if isinstance(value, str) else repr(value)
-
-
-def _fields(where: str, given: Any, known: Any, needed: Sequence[str]) -> None:
-    if not isinstance(given, Mapping):
-        raise UserError(f"{where} is {given!r}", fix=f"give a dict with {', '.join(known)}")
-    for name in given:
-        if name not in known:
-            raise unknown(f"field of {where}", name, known)
-    for name in needed:
-        if name not in given:
-            raise UserError(f"{where} has no {name!r}", fix=f"it takes {', '.join(known)}")
 
 
 def _once(what: str, words: Sequence[str]) -> None:
