@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, UInt8
 
 from mi_contrast.core.colour import from_rgb
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.mesh import DATA, along_batch, replicated
 from mi_contrast.models import towers
 from mi_contrast.models.description import BEYOND_BACKBONE, resolve
@@ -26,6 +26,7 @@ from mi_contrast.models.description import BEYOND_BACKBONE, resolve
 # One program serves blocks of this many images; a smaller batch is padded to a power of two, which makes a few more.
 BLOCK = 256
 RANGE_SLACK = 1e-3
+LAYERS = ("pooled", "map")
 
 Images = UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"] | np.ndarray
 
@@ -53,18 +54,23 @@ class Representation:
         """Number of features."""
         return self.backbone.dim * (1 if self.spec["split"] is None else len(towers.CHANNELS))
 
-    def encode(self, images: Images) -> Float[Array, "B F"]:
-        """Pooled features of each image alone, in evaluation mode.
+    def encode(self, images: Images, *, layer: str = "pooled") -> Float[Array, "B F"]:
+        """Features of each image alone, in evaluation mode.
 
         Args:
           images: uint8, or floating in [0, 1], [B, H, W, 3], RGB, not normalised, of any H and W, any B.
+          layer: 'pooled', the mean over the last map; or 'map', that map itself, flattened as [h, w, features], whose
+            length grows with H and W (Wu et al. 2020 fit their linear classifier on it).
 
         Returns:
-          f32 [B, F]; the same array on every device where the variables are replicated over several.
-        Raises UserError on another shape, dtype or range.
+          f32 [B, F], F = `dim` where pooled; the same array on every device where the variables are replicated over
+          several.
+        Raises UserError on another shape, dtype or range, or an unknown layer.
         """
         check_images(images)
-        network = self.backbone, self.spec["split"]
+        if layer not in LAYERS:
+            raise unknown("layer", layer, LAYERS)
+        network = self.backbone, self.spec["split"], layer == "pooled"
         mean, std = (np.asarray(self.spec[name], np.float32) for name in ("mean", "std"))
         batch = images.shape[0]
         block = BLOCK if batch >= BLOCK else 1 << (batch - 1).bit_length()
@@ -85,23 +91,24 @@ class Representation:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _features(
-    network: tuple[towers.Backbone, str | None],
+    network: tuple[towers.Backbone, str | None, bool],
     mesh: Mesh | None,
     variables: towers.Variables,
     images: Array,
     mean: Array,
     std: Array,
 ) -> Array:
-    backbone, split = network
+    backbone, split, pooled = network
     if mesh is not None:
         images = jax.lax.with_sharding_constraint(images, along_batch(mesh))
     x = prepared(images, split, mean, std)
     if split is None:
-        features = cast(Array, backbone.apply(variables, x, False))
+        features = cast(Array, backbone.apply(variables, x, False, pooled))
     else:
         own = {view: {name: variables[name][view] for name in towers.COLLECTIONS} for view in towers.CHANNELS}
-        parts = [backbone.apply(own[view], x[..., seen], False) for view, seen in towers.CHANNELS.items()]
+        parts = [backbone.apply(own[view], x[..., seen], False, pooled) for view, seen in towers.CHANNELS.items()]
         features = jnp.concatenate(cast(list[Array], parts), axis=-1)
+    features = features.reshape(len(features), -1)
     return features if mesh is None else jax.lax.with_sharding_constraint(features, replicated(mesh))
 
 

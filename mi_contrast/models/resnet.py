@@ -107,7 +107,8 @@ class Stage(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images to pooled features: a stem, four stages of residual blocks, the mean over the map.
+    """Images to pooled features: a stem, four stages of residual blocks, the mean over the map; where not `pooled`, the
+    map itself, float32 [B, h, w, F].
 
     Attributes:
       block, blocks: the kind of block and how many a stage.
@@ -134,7 +135,7 @@ class ResNet(nn.Module):
         return 8 * self.width * self.block.expansion
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W 3"], train: bool) -> Float[Array, "B F"]:
+    def __call__(self, x: Float[Array, "B H W 3"], train: bool, pooled: bool = True) -> Float[Array, "B ... F"]:
         if self.stem == "imagenet":
             if min(x.shape[1:3]) <= SMALL_IMAGE:
                 warnings.warn(
@@ -161,4 +162,4 @@ class ResNet(nn.Module):
                 name=f"layer{i + 1}",
             )
             x = stage(x, train)
-        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32) if pooled else x.astype(jnp.float32)

@@ -13,7 +13,8 @@ from mi_contrast.models.normalisation import BatchNorm, Statistics
 
 
 class Tiny(nn.Module):
-    """Three 3x3 convolutions of stride 2 (conv1 to conv3), each with batch norm and ReLU, and the mean over the map.
+    """Three 3x3 convolutions of stride 2 (conv1 to conv3), each with batch norm and ReLU, and the mean over the map;
+    where not `pooled`, the map itself, float32 [B, h, w, F].
 
     Attributes:
       width: channels of the last convolution and number of features; the first has a quarter, the second a half.
@@ -31,8 +32,8 @@ class Tiny(nn.Module):
         return self.width
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W 3"], train: bool) -> Float[Array, "B F"]:
+    def __call__(self, x: Float[Array, "B H W 3"], train: bool, pooled: bool = True) -> Float[Array, "B ... F"]:
         for i, features in enumerate((self.width // 4, self.width // 2, self.width), start=1):
             x = Conv(features, 3, 2, self.dtype, name=f"conv{i}")(x)
             x = nn.relu(BatchNorm(self.statistics, name=f"bn{i}")(x, train))
-        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        return jnp.mean(x, axis=(1, 2), dtype=jnp.float32) if pooled else x.astype(jnp.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -76,26 +76,60 @@ def fit(
     classes: int,
     watch: Callable[[range], Iterable[int]] | None = None,
 ) -> Linear:
-    """The classifier after the last epoch (not the best one) of SGD on mean cross-entropy.
+    """The classifier after the last epoch of SGD, as `fit_each` with the learning rate as it stands."""
+    return one_of(fit_each(features, labels, key, settings, (1.0,), classes=classes, watch=watch), 0)
+
+
+def one_of(models: Linear, index: int) -> Linear:
+    """One of the classifiers that `fit_each` fitted side by side."""
+    return Linear(models.weights[index], models.bias[index], models.mean, models.scale)
+
+
+@jax.jit
+def scores_each(models: Linear, features: Float[Arrays, "N F"]) -> Float[Array, "R N C"]:
+    """Logits of each of the classifiers that `fit_each` fitted, float32 [R, N, C]."""
+    return jax.vmap(scores, in_axes=(Linear(0, 0, None, None), None))(models, features)
+
+
+def fit_each(
+    features: Float[Arrays, "N F"],
+    labels: Int[Arrays, " N"],
+    key: Key[Array, ""],
+    settings: SGD,
+    factors: Sequence[float],
+    *,
+    classes: int,
+    watch: Callable[[range], Iterable[int]] | None = None,
+) -> Linear:
+    """Classifiers after the last epoch (not the best one) of SGD on mean cross-entropy, one a learning rate.
+
+    All are fitted in one run, by one matrix product a batch: the rates are those of `settings` times each of the
+    factors. They start from the same weights and see the same batches; none depends on the others.
 
     v <- momentum v + gradient + weight_decay w;  w <- w - lr v. Weights start as normal(0, .01), the bias as 0.
     Each epoch is a new permutation of all N examples; a last smaller batch counts with its own mean.
 
     Args:
       features: float [N, F], frozen; labels: int [N] in [0, classes).
+      factors: R numbers above 0, of the learning rate.
       key: decides the first weights and the permutations; equal arguments give equal bits.
       watch: wraps the loop over epochs, to show how it goes.
 
     Returns:
-      Linear, float32; not finite where the learning rate was too large for the features, which the caller checks.
+      Linear, float32, weights [R, F, C] and bias [R, C]; not finite where a learning rate was too large for the
+      features, which the caller checks.
+    Raises UserError on no factor, or one that is not above 0.
     Source: He et al. 2020 (MoCo), linear classification protocol; Wu et al. 2021 (Ring), transfer settings. Both train
       on augmented images, this one on features taken once.
     """
+    if not factors or min(factors) <= 0:
+        raise UserError(f"factors of the learning rate are {tuple(factors)}", fix="give some, all above 0")
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels, jnp.int32)
     mean, scale = statistics(features, settings.standardise)
     standardised = (features - mean) / scale
     weights = 0.01 * jax.random.normal(stream(key, "init"), (features.shape[1], classes), jnp.float32)
-    parameters = (weights, jnp.zeros(classes, jnp.float32))
+    weights = jnp.broadcast_to(weights, (len(factors), *weights.shape))
+    parameters = (weights, jnp.zeros((len(factors), classes), jnp.float32))
     state = _optimiser(settings.momentum, settings.weight_decay).init(parameters)
     steps = -(-len(features) // settings.batch_size)
     for epoch in range(settings.epochs) if watch is None else watch(range(settings.epochs)):
@@ -106,7 +140,7 @@ def fit(
             standardised,
             labels,
             jax.random.fold_in(stream(key, "permutation"), epoch),
-            jax.vmap(partial(schedules.value, settings.lr))(progress),
+            jnp.outer(jnp.asarray(factors), jax.vmap(partial(schedules.value, settings.lr))(progress)),
             settings.momentum,
             settings.weight_decay,
             batch_size=settings.batch_size,
@@ -123,7 +157,8 @@ def _optimiser(momentum, weight_decay):
 
 @partial(jax.jit, static_argnames="batch_size")
 def _epoch(parameters, state, features, labels, key, rates, momentum, weight_decay, *, batch_size):
-    count, padded = len(features), len(rates) * batch_size
+    """An epoch of every classifier; parameters, state and rates have a leading axis of classifiers, the rest none."""
+    count, padded = len(features), rates.shape[1] * batch_size
     optimiser = _optimiser(momentum, weight_decay)
 
     def loss(parameters, rows, real):
@@ -133,12 +168,15 @@ def _epoch(parameters, state, features, labels, key, rates, momentum, weight_dec
         return jnp.sum(each * real) / jnp.sum(real)
 
     def step(carry, batch):
+        rows, real, rates = batch
+        return jax.vmap(partial(move, rows=rows, real=real))(carry, rates), None
+
+    def move(carry, rate, *, rows, real):
         parameters, state = carry
-        rows, real, rate = batch
         gradient = jax.grad(loss)(parameters, rows, real)
         updates, state = optimiser.update(gradient, state, parameters)
-        return (jax.tree.map(lambda p, u: p - rate * u, parameters, updates), state), None
+        return jax.tree.map(lambda p, u: p - rate * u, parameters, updates), state
 
     rows = jnp.pad(jax.random.permutation(key, count), (0, padded - count)).reshape(-1, batch_size)
     real = (jnp.arange(padded) < count).astype(jnp.float32).reshape(-1, batch_size)
-    return jax.lax.scan(step, (parameters, state), (rows, real, rates))[0]
+    return jax.lax.scan(step, (parameters, state), (rows, real, rates.T))[0]

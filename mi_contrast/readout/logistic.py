@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -54,16 +54,44 @@ def fit(features: Float[Arrays, "N F"], labels: Int[Arrays, " N"], settings: LBF
       Solution, float32. The optimum is unique for l2 > 0, but for a shift of b common to all classes.
     Source: optax.lbfgs (Nocedal & Wright 2006, algorithm 7.5, zoom line search).
     """
+    return fit_path(features, labels, settings, (settings.l2,), classes=classes)[0]
+
+
+def fit_path(
+    features: Float[Arrays, "N F"],
+    labels: Int[Arrays, " N"],
+    settings: LBFGS,
+    l2s: Sequence[float],
+    *,
+    classes: int,
+    watch: Callable[[range], Iterable[int]] | None = None,
+) -> list[Solution]:
+    """The classifier of each regulariser, in the order given, each sought from the one before, the first from zero.
+
+    From strong to weak is quickest: a strong one's optimum is near zero, and each is near the next.
+
+    Args:
+      l2s: the regularisers, in place of the one in `settings`.
+      watch: wraps the loop over them, to show how it goes.
+    Raises UserError on one that can't be.
+    """
+    for l2 in l2s:
+        replace(settings, l2=l2)  # raises where it can't be
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels, jnp.int32)
     mean, scale = statistics(features, settings.standardise)
-    (weights, bias), done, left = _solve(
-        (features - mean) / scale, labels, settings.l2, settings.tolerance, settings.iterations, classes=classes
-    )
-    return Solution(Linear(weights, bias, mean, scale), done, left)
+    standardised = (features - mean) / scale
+    start = (jnp.zeros((features.shape[1], classes), jnp.float32), jnp.zeros(classes, jnp.float32))
+    found = []
+    for i in range(len(l2s)) if watch is None else watch(range(len(l2s))):
+        start, done, left = _solve(start, standardised, labels, l2s[i], settings.tolerance, settings.iterations)
+        found.append(Solution(Linear(*start, mean, scale), done, left))
+        if watch is not None:
+            jax.block_until_ready(start)
+    return found
 
 
-@partial(jax.jit, static_argnames="classes")
-def _solve(features, labels, l2, tolerance, iterations, *, classes):
+@jax.jit
+def _solve(begin, features, labels, l2, tolerance, iterations):
     def loss(parameters):
         weights, bias = parameters
         logits = jnp.matmul(features, weights, precision="highest") + bias
@@ -87,7 +115,6 @@ def _solve(features, labels, l2, tolerance, iterations, *, classes):
         _, _, done, left = carry
         return (done < iterations) & (left > tolerance)
 
-    zero = (jnp.zeros((features.shape[1], classes), jnp.float32), jnp.zeros(classes, jnp.float32))
-    start = (zero, solver.init(zero), jnp.int32(0), largest(jax.grad(loss)(zero)))
+    start = (begin, solver.init(begin), jnp.int32(0), largest(jax.grad(loss)(begin)))
     parameters, _, done, left = jax.lax.while_loop(goes_on, step, start)
     return parameters, done, left

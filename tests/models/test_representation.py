@@ -177,3 +177,19 @@ def test_eight_devices_share_a_batch():
         [sys.executable, "-c", ON_EIGHT], env={**os.environ, **flags}, capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == "equal", done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("split", [None, "lab"])
+def test_the_map_is_what_the_pooled_features_are_the_mean_of(split):
+    model = dict(MODEL, split=split)
+    found = Representation(twins.random_variables(model), spec_of(model, **PIXELS))
+    images = BYTES[:5]
+    mapped = np.asarray(found.encode(images, layer="map")).reshape(5, 2, 2, -1)
+    pooled = np.asarray(found.encode(images))
+    np.testing.assert_allclose(mapped.mean(axis=(1, 2)), pooled, atol=1e-6)
+    assert mapped.std(axis=(1, 2)).min() >= 0 and np.abs(mapped - pooled[:, None, None]).max() > 0.01
+
+
+def test_an_unknown_layer_is_named(made):
+    with pytest.raises(UserError, match="unknown layer 'pool'; did you mean 'pooled'"):
+        made.encode(BYTES[:2], layer="pool")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,3 +99,25 @@ def test_numbers_that_go_bad_are_seen():
 def test_settings_that_can_not_be_are_refused(wrong):
     with pytest.raises(UserError):
         SGD(**wrong)
+
+
+def test_rates_side_by_side_are_rates_one_by_one():
+    features, labels = blobs(70)
+    settings = SGD(lr=0.02, weight_decay=1e-3, epochs=4, batch_size=16)
+    factors = (0.3, 1.0, 10.0)
+    found = linear.fit_each(features, labels, jax.random.key(3), settings, factors, classes=5)
+    each = np.asarray(linear.scores_each(found, features))
+    for i, factor in enumerate(factors):
+        alone = linear.fit(features, labels, jax.random.key(3), replace(settings, lr=0.02 * factor), classes=5)
+        np.testing.assert_allclose(linear.one_of(found, i).weights, alone.weights, atol=1e-5)
+        np.testing.assert_allclose(each[i], linear.scores(alone, features), atol=1e-4)
+    assert np.abs(found.weights[0] - found.weights[2]).max() > 0.05
+
+
+def test_a_rate_that_goes_bad_leaves_the_others_alone():
+    features, labels = blobs(70)
+    settings = SGD(lr=0.02, weight_decay=1e-3, epochs=4, batch_size=16, standardise=False)
+    found = linear.fit_each(features * 10, labels, jax.random.key(3), settings, (1e30, 1.0), classes=5)
+    assert not np.isfinite(found.weights[0]).all() and np.isfinite(found.weights[1]).all()
+    with pytest.raises(UserError, match="factors"):
+        linear.fit_each(features, labels, jax.random.key(3), settings, (), classes=5)

@@ -32,3 +32,15 @@ def test_an_unfinished_solution_says_so():
 def test_settings_that_can_not_be_are_refused():
     with pytest.raises(UserError, match="l2 is -1"):
         LBFGS(l2=-1)
+
+
+def test_a_path_of_regularisers_finds_each_one_s_optimum():
+    features, labels = blobs(700)
+    l2s = (1e-1, 1e-2, 1e-3)
+    found = logistic.fit_path(features, labels, LBFGS(), l2s, classes=5)
+    for l2, solution in zip(l2s, found, strict=True):
+        alone = logistic.fit(features, labels, LBFGS(l2=l2), classes=5)
+        np.testing.assert_allclose(solution.model.weights, alone.model.weights, atol=2e-3)
+        assert solution.gradient <= 1e-5
+    with pytest.raises(UserError, match="l2 is -1"):
+        logistic.fit_path(features, labels, LBFGS(), (1e-1, -1), classes=5)
