@@ -59,7 +59,7 @@ def _base() -> ConfigDict:
     config.optim = ConfigDict(
         dict(
             kind="sgd", lr=cosine(0.03, 0.0), warmup=0, momentum=0.9, weight_decay=1e-4, decay_all=True, clip=None,
-            patience=20,
+            patience=20, microbatches=1,
         )
     )  # fmt: skip
     config.eval = ConfigDict(dict(every=1000, pairs=1024, knn_k=200, knn_bank=20000, probe_lr=1e-3))

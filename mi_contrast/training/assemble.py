@@ -25,6 +25,7 @@ from mi_contrast.models.towers import with_statistics_of
 from mi_contrast.pools import bank as banks
 from mi_contrast.training import optimiser, probe
 from mi_contrast.training.held_out import Measure, make_accuracy, make_information
+from mi_contrast.training.microbatches import divide
 from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State
 from mi_contrast.training.step import Parts, encode_plain, first_state
@@ -168,6 +169,7 @@ def make_parts(config: Mapping[str, Any], classes: int, mesh: Mesh, kept: np.nda
         total_steps=steps,
         rate=optimiser.learning_rate(config["optim"], steps),
         batch_norm_groups=groups,
+        microbatches=divide(config["optim"]["microbatches"], tower, config["model"]["norm"], batch, mesh.size),
         kept=np.ones(1024, bool) if kept is None else kept,
     )
 

@@ -11,7 +11,7 @@ import optax
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import UserError, unknown
 
-FIELDS = ("kind", "lr", "warmup", "momentum", "weight_decay", "decay_all", "clip", "patience")
+FIELDS = ("kind", "lr", "warmup", "momentum", "weight_decay", "decay_all", "clip", "patience", "microbatches")
 
 
 def learning_rate(optim: Mapping[str, Any], total_steps: int) -> optax.Schedule:

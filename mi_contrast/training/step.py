@@ -30,6 +30,7 @@ from mi_contrast.models.towers import CHANNELS, Encoded, Tower
 from mi_contrast.pools import queue
 from mi_contrast.training import pools as pooling
 from mi_contrast.training import probe as probes
+from mi_contrast.training.microbatches import Microbatches
 from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State, normaliser, placement
 from mi_contrast.views.policies import Views
@@ -51,6 +52,7 @@ class Parts:
     total_steps: int
     rate: optax.Schedule
     batch_norm_groups: int
+    microbatches: Microbatches | None
     kept: np.ndarray
 
 
@@ -103,8 +105,11 @@ def first_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callab
 
 
 def encode(parts: Parts, variables: Any, view: str, images: Array, *, train: bool) -> Encoded:
-    """A view's pass through its network; where views are channels each has its own."""
-    return parts.tower.encode(variables, images, train=train, view=view if parts.row.views == "channels" else None)
+    """A view's pass through its network, in parts where a step has them; where views are channels each has its own."""
+    own = view if parts.row.views == "channels" else None
+    if train and parts.microbatches is not None:
+        return parts.microbatches.encode(variables, images, own)
+    return parts.tower.encode(variables, images, train=train, view=own)
 
 
 def encode_plain(parts: Parts, variables: Any, images: Float[Array, "B H W 3"], view: str) -> Encoded:
