@@ -12,7 +12,17 @@ def get_config():
         dict(
             task=dict(kind="knn", k=200, temperature=0.07),
             # None: the backbone's own training set, its splits, options and label
-            data=dict(name=None, dir=None, split=None, test_split=None, options=None, label=None),
+            data=dict(
+                name=None,
+                dir=None,
+                split=None,
+                test_split=None,
+                options=None,
+                label=None,
+                test_name=None,
+                test_dir=None,
+            ),
+            features=dict(layer="pooled", views=None, copies=1, keep=True),
             batch_size=256,  # of encoding; no score depends on it
             seed=0,
         )

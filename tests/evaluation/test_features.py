@@ -41,8 +41,8 @@ def test_a_network_is_read_in_eval_mode_and_left_as_it_was():
 
 def test_features_that_are_not_finite_are_never_scored():
     class Broken(MeanColour):
-        def encode(self, images):
-            return super().encode(images) * np.where(np.arange(len(images)) == 2, np.nan, 1.0)[:, None]
+        def encode(self, images, **how):
+            return super().encode(images, **how) * np.where(np.arange(len(images)) == 2, np.nan, 1.0)[:, None]
 
     with pytest.raises(BadNumbersError, match="features of 2 of 8 images are not finite, first at 2"):
         encode_all(Broken(), image_set(8), batch_size=4)

@@ -8,7 +8,8 @@ import pytest
 from mi_contrast.core.config import load_config
 from mi_contrast.core.errors import BadNumbersError, UserError
 from mi_contrast.evaluation import judge as module
-from mi_contrast.evaluation.judge import chosen_data, file_name, judge
+from mi_contrast.evaluation.asked import chosen_data, file_name
+from mi_contrast.evaluation.judge import judge
 from mi_contrast.interchange import Loaded
 from mi_contrast.readout.accuracy import interval95
 from tests.evaluation.fake import MeanColour, image_set

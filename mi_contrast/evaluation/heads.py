@@ -1,0 +1,69 @@
+"""The fitted head, kept beside the result that it got: a linear classifier on the backbone's features."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import Array, Float
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.readout import linear
+from mi_contrast.readout.accuracy import Arrays
+
+FORMAT = "mi_contrast linear head 1"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A fitted linear classifier. classes: names of its scores' columns; about: what it was fitted on, and how."""
+
+    model: linear.Linear
+    classes: tuple[str, ...]
+    about: Mapping[str, Any]
+
+    def scores(self, features: Float[Arrays, "N F"]) -> Float[Array, "N C"]:
+        """Logits, float32 [N, C], of features as `Representation.encode` gives them for `about['layer']`."""
+        return linear.scores(self.model, features)
+
+
+def write_head(path: Path, model: linear.Linear, classes: Sequence[str], about: Mapping[str, Any]) -> None:
+    """Writes a head as safetensors: weights [F, C], bias [C], mean [F] and scale [F]; the rest in its metadata."""
+    tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in model._asdict().items()}
+    metadata = {"format": FORMAT, "classes": json.dumps(list(classes)), "about": json.dumps(about)}
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_bytes(safetensors.numpy.save(tensors, metadata=metadata))
+    temporary.replace(path)
+
+
+def read_head(path: str | Path) -> Head:
+    """The head in a file that an evaluation wrote, results/<task>-<dataset>.safetensors.
+
+    scores = ((features - mean) / scale) weights + bias. UserError where the file is missing, damaged or no head.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder) / "linear-blobs.safetensors"
+    ...     model = linear.Linear(jnp.eye(2), jnp.zeros(2), jnp.ones(2), jnp.ones(2))
+    ...     write_head(file, model, ("cat", "dog"), {"layer": "pooled"})
+    ...     head = read_head(file)
+    >>> head.classes[int(head.scores(np.array([[1.0, 3.0]])).argmax())]
+    'dog'
+    """
+    try:
+        with safetensors.safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"can't read the head {path} ({error})") from None
+    if metadata.get("format") != FORMAT or set(tensors) != set(linear.Linear._fields):
+        raise UserError(f"{path} is not a head", fix="give a .safetensors beside a result of the linear task")
+    model = linear.Linear(**{name: jnp.asarray(value) for name, value in tensors.items()})
+    return Head(model, tuple(json.loads(metadata["classes"])), json.loads(metadata["about"]))
