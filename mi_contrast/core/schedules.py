@@ -2,6 +2,8 @@
 
 A schedule is a number (constant) or a dict made by one of the functions below, so that a config stays plain data;
 `value(schedule, t)` reads it at progress t = step / total_steps, clipped to [0, 1], in float32, inside or outside jit.
+One kind, `adaptive`, moves with what is learned and not with t: what it has come to is a run's state, and who keeps it
+(training.adaptive) gives `value` the number.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ FIELDS = {
     "step": {"values", "boundaries"},
     "cosine": {"a", "b", "start", "end"},
     "exponential": {"a", "b", "rate"},
+    "adaptive": {"a", "b", "on", "every", "by", "window"},
 }
+WATCHED = ("objective", "mi_nats", "knn_top1")  # what an adaptive schedule may follow; more is better in each
 
 
 def constant(v: float) -> dict[str, Any]:
@@ -51,6 +55,29 @@ def exponential(a: float, b: float, rate: float) -> dict[str, Any]:
     return {"kind": "exponential", "a": a, "b": b, "rate": rate}
 
 
+def adaptive(
+    a: float, b: float, on: str = "objective", every: int = 100, by: float = 0.05, window: int = 5
+) -> dict[str, Any]:
+    """A + (b - a) level, the level in [0, 1] and 0 at first.
+
+    At every `every`-th step the mean of `on` since the last such step is held against the mean of the `window` ones
+    before: where it is more, the level rises by `by`, where it is less, it falls by as much. `on` is the objective of
+    each step, in nats, or one of the run's measurements, mi_nats or knn_top1, then of those since the last move.
+
+    Source: Wu et al. 2021 (Ring), released code, where the move of every step begins with the mean of nothing, and the
+    policy on the loss moves against the one on accuracy: here more is better in each, and nothing moves before there
+    is something to compare with.
+    """
+    return {"kind": "adaptive", "a": a, "b": b, "on": on, "every": every, "by": by, "window": window}
+
+
+def pace(schedule: Schedule) -> tuple[str, int, float, int] | None:
+    """(on, every, by, window) of an adaptive schedule, else None: those of one pace share a level and move together."""
+    if not isinstance(schedule, Mapping) or schedule.get("kind") != "adaptive":
+        return None
+    return schedule["on"], schedule["every"], schedule["by"], schedule["window"]
+
+
 def check(schedule: Schedule, where: str) -> None:
     """Raises UserError where `schedule` is not a number or one of the kinds above; `where` names the field."""
     if isinstance(schedule, bool) or not isinstance(schedule, (int, float, Mapping)):
@@ -70,8 +97,22 @@ def check(schedule: Schedule, where: str) -> None:
             raise UserError(f"{where}: schedule {kind} has start >= end", fix="give start < end")
         if kind == "exponential" and not schedule["rate"] > 0:
             raise UserError(f"{where}: schedule exponential has rate {schedule['rate']}", fix="give a rate above 0")
+        if kind == "adaptive":
+            _check_pace(schedule, where)
     if not all(math.isfinite(x) for x in points(schedule)):
         raise UserError(f"{where} is not finite", fix="give finite numbers")
+
+
+def _check_pace(schedule: Mapping[str, Any], where: str) -> None:
+    if schedule["on"] not in WATCHED:
+        raise unknown(f"`on` of {where}", schedule["on"], WATCHED)
+    for name in ("every", "window"):
+        if isinstance(schedule[name], bool) or not isinstance(schedule[name], int) or schedule[name] < 1:
+            raise UserError(
+                f"{where}: schedule adaptive has {name} {schedule[name]!r}", fix="give a whole number above 0"
+            )
+    if not 0 < schedule["by"] <= 1:
+        raise UserError(f"{where}: schedule adaptive has by {schedule['by']!r}", fix="give a number above 0, at most 1")
 
 
 def points(schedule: Schedule) -> tuple[float, ...]:
@@ -86,7 +127,10 @@ def points(schedule: Schedule) -> tuple[float, ...]:
 
 
 def value(schedule: Schedule, t: Float[Array, ""] | float) -> Float[Array, ""]:
-    """The schedule at progress t, clipped to [0, 1]. float32 scalar; t may be traced."""
+    """The schedule at progress t, clipped to [0, 1]. float32 scalar; t may be traced.
+
+    UserError on an adaptive schedule, which is no function of t.
+    """
     t = jnp.clip(jnp.asarray(t, jnp.float32), 0.0, 1.0)
     if not isinstance(schedule, Mapping):
         return jnp.full((), schedule, jnp.float32)
@@ -96,6 +140,10 @@ def value(schedule: Schedule, t: Float[Array, ""] | float) -> Float[Array, ""]:
     if kind == "step":
         passed = jnp.sum(t >= jnp.asarray(schedule["boundaries"], jnp.float32))
         return jnp.asarray(schedule["values"], jnp.float32)[passed]
+    if kind == "adaptive":
+        raise UserError(
+            "an adaptive schedule stands where values move with progress alone", fix="take another schedule"
+        )
     a, b = jnp.float32(schedule["a"]), jnp.float32(schedule["b"])
     if kind == "exponential":
         last = math.exp(-schedule["rate"])

@@ -79,17 +79,27 @@ def support(what: str, given: Any) -> Mapping[str, Any]:
     percentiles = [name for name in ("lower", "upper") if name in needed]
     for name in percentiles:
         number(f"{what}.{name}", given[name], 0.0, 1.0)
-    lower, upper = given.get("lower", 0.0), given.get("upper", 1.0)
-    if percentiles:  # both ends move; the band must stay open throughout
-        times = np.linspace(0.0, 1.0, 257)
-        ends = [np.asarray(jax.vmap(partial(schedules.value, end))(jnp.asarray(times))) for end in (lower, upper)]
-        for t, at_lower, at_upper in zip(times, *ends, strict=True):
-            if not at_lower < at_upper:
-                raise UserError(
-                    f"{what} has lower {at_lower:.4g} >= upper {at_upper:.4g} at progress {t:.3g}",
-                    fix="percentiles run from least (0) to most similar (1); give lower < upper",
-                )
+    if percentiles:
+        _stays_open(what, given.get("lower", 0.0), given.get("upper", 1.0))
     return given
+
+
+def _stays_open(what: str, lower: Schedule, upper: Schedule) -> None:
+    """UserError where a band closes at any time: both ends move."""
+    fix = "percentiles run from least (0) to most similar (1); give lower < upper"
+    if schedules.pace(lower) or schedules.pace(upper):
+        ends = schedules.points(lower), schedules.points(upper)
+        if schedules.pace(lower) != schedules.pace(upper):  # one may be anywhere while the other moves
+            ends = (max(ends[0]),), (min(ends[1]),)
+        for at_lower, at_upper in zip(*ends, strict=True):
+            if not at_lower < at_upper:
+                raise UserError(f"{what} may come to lower {at_lower:.4g} >= upper {at_upper:.4g}", fix=fix)
+        return
+    times = np.linspace(0.0, 1.0, 257)
+    moving = [np.asarray(jax.vmap(partial(schedules.value, end))(jnp.asarray(times))) for end in (lower, upper)]
+    for t, at_lower, at_upper in zip(times, *moving, strict=True):
+        if not at_lower < at_upper:
+            raise UserError(f"{what} has lower {at_lower:.4g} >= upper {at_upper:.4g} at progress {t:.3g}", fix=fix)
 
 
 def form(what: str, given: Any, support: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, of_tower, prepared
 from mi_contrast.models.towers import with_statistics_of
 from mi_contrast.pools import bank as banks
-from mi_contrast.training import optimiser, probe
+from mi_contrast.training import adaptive, optimiser, probe
 from mi_contrast.training.held_out import Measure, make_accuracy, make_information
 from mi_contrast.training.microbatches import divide
 from mi_contrast.training.pools import Tables
@@ -202,6 +202,9 @@ def build(config: Mapping[str, Any]) -> Job:
     label = data["label"] or next(iter(images.labels), None)
     if label is not None and label not in images.labels:
         raise unknown(f"label of {images.name}", label, images.labels)
+    followed = [on for on, *_ in adaptive.paces(rows.build(config["method"])).values()]
+    if label is None and "knn_top1" in followed:
+        raise UserError(f"a schedule is adaptive on knn_top1, and {images.name} has no labels", fix="take mi_nats")
     trained_on = np.zeros(len(images), bool)
     trained_on[kept] = True
     parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, trained_on)

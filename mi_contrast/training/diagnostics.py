@@ -27,6 +27,7 @@ from mi_contrast.training.step import (
     encode_targets,
     make_views,
     progress,
+    settled,
 )
 
 ANCHORS = 256  # of the batch, at most: a share of 256 anchors is known to 3 points
@@ -40,10 +41,11 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
     support minus over the pool (below 0 the batch's mean is not a bound, whatever the share); same_class and
     same_instance: share of the support's weight that has the anchor's label, or belongs to its group.
     """
-    row = parts.row
-    term = row.terms[0]
+    given = parts
 
     def statistics(state: State, batch: Batch, tables: Tables) -> Scalars:
+        parts = settled(given, state)
+        row, term = parts.row, parts.row.terms[0]
         t = progress(state.step, parts.total_steps)
         views = make_views(parts, state.step, batch)
         targets, _ = encode_targets(parts, state, state.target or state.online, views)
@@ -72,7 +74,7 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
         }
 
     everywhere = replicated(parts.mesh)
-    placed = placement(row, parts.mesh)
+    placed = placement(parts.row, parts.mesh)
     return jax.jit(statistics, in_shardings=(placed, along_batch(parts.mesh), everywhere), out_shardings=everywhere)
 
 

@@ -24,7 +24,7 @@ from mi_contrast.readout.accuracy import top1
 from mi_contrast.readout.knn import knn
 from mi_contrast.training import probe as probes
 from mi_contrast.training.state import State
-from mi_contrast.training.step import Parts, encode, progress
+from mi_contrast.training.step import Parts, encode, progress, settled
 
 CHUNK = 128  # pairs a forward pass
 Measure = Callable[[State], dict[str, float]]
@@ -37,7 +37,7 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
     views: the online network in eval mode on both sides, the first term's temperature, at most log(pairs). alignment
     and uniformity are those pairs' embeddings', effective_rank the backbone's features'.
     """
-    first, (one, other) = parts.row.terms[0], parts.row.judged
+    one, other = parts.row.judged
     index = distinct_pairs(images, held, pairs, shared, seed=0)
     key = random.stream(jax.random.key(0), "held_out")
 
@@ -49,8 +49,10 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
         return anchors.embedding, positives.embedding, anchors.features
 
     @jax.jit
-    def read(anchors: jax.Array, positives: jax.Array, features: jax.Array, t: jax.Array) -> dict[str, jax.Array]:
-        scores = (anchors @ positives.T) / schedules.value(first.temperature, t)
+    def read(
+        anchors: jax.Array, positives: jax.Array, features: jax.Array, temperature: jax.Array
+    ) -> dict[str, jax.Array]:
+        scores = (anchors @ positives.T) / temperature
         values = mi.info_nce(jnp.diagonal(scores), scores, where=~jnp.eye(pairs, dtype=bool))
         return {
             "mi_nats": jnp.mean(values),
@@ -67,7 +69,8 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
             sources = np.stack([images.images(column) for column in index[at].T], axis=1)
             found.append([np.asarray(x) for x in embed(state.online, sources, at)])
         whole = [np.concatenate(x)[:pairs] for x in zip(*found, strict=True)]
-        read_out = read(*whole, progress(state.step, parts.total_steps))
+        first, t = settled(parts, state).row.terms[0], progress(state.step, parts.total_steps)
+        read_out = read(*whole, schedules.value(first.temperature, t))
         return {name: float(value) for name, value in read_out.items()}
 
     return measure

@@ -26,7 +26,7 @@ from mi_contrast.core.layout import RunDirectory, locked, read_json, write_json
 from mi_contrast.core.progress import Progress
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
-from mi_contrast.training import assemble, pools
+from mi_contrast.training import adaptive, assemble, pools
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.diagnostics import make_support_statistics
 from mi_contrast.training.metrics import Log, cut_back
@@ -135,11 +135,13 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
             )
 
     def measure(at: int) -> None:
+        nonlocal state
         numbers = {name: value for judge in job.judges for name, value in judge(state).items()}
         log.write(at, time.perf_counter() - began, numbers)
         shown = [f"mi {numbers['mi_nats']:.3f} of {numbers['mi_ceiling']:.2f} nats"]
         shown += [f"{name} {100 * numbers[name]:.1f} %" for name in ("knn_top1", "probe_top1") if name in numbers]
         progress.say(f"step {at}: " + ", ".join(shown))
+        state = replace(state, carried=adaptive.after_measuring(parts.row, state.carried, numbers))
 
     def save(at: int) -> None:
         if kept.latest() != at:

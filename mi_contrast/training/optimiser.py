@@ -42,6 +42,8 @@ def build(optim: Mapping[str, Any], total_steps: int) -> optax.GradientTransform
         if name not in FIELDS:
             raise unknown("field of config.optim", name, FIELDS)
     schedules.check(optim["lr"], "config.optim.lr")
+    if schedules.pace(optim["lr"]):
+        raise UserError("config.optim.lr is adaptive", fix="take a schedule of progress, such as cosine(.03, 0.)")
     if min(schedules.points(optim["lr"])) < 0:
         raise UserError("config.optim.lr is below 0", fix="give rates of 0 or more")
     if not 0 <= optim["momentum"] < 1:

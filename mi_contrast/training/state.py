@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from mi_contrast.core.checkpoint import Tree
 from mi_contrast.core.mesh import along_batch, replicated
 from mi_contrast.methods.rows import Row
+from mi_contrast.training.adaptive import paces
 
 
 @flax.struct.dataclass
@@ -58,7 +59,8 @@ def placement(row: Row, mesh: Mesh) -> State:
         optimiser=whole,
         pools=pools,
         carried={name: cut for name in map(of_clusters, row.clustered)}
-        | {normaliser(i): whole for i, term in enumerate(row.terms) if term.binary},
+        | {normaliser(i): whole for i, term in enumerate(row.terms) if term.binary}
+        | dict.fromkeys(paces(row), whole),
         guard=whole,
         probe=whole,
     )

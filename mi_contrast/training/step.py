@@ -28,6 +28,7 @@ from mi_contrast.methods import scoring, words
 from mi_contrast.methods.rows import OWN_ROW, Row, Term
 from mi_contrast.models.towers import CHANNELS, Encoded, Tower
 from mi_contrast.pools import queue
+from mi_contrast.training import adaptive
 from mi_contrast.training import pools as pooling
 from mi_contrast.training import probe as probes
 from mi_contrast.training.microbatches import Microbatches
@@ -76,6 +77,11 @@ class Roles(NamedTuple):
         return {name: found.embedding for name, found in (self.target or self.online).items()}
 
 
+def settled(parts: Parts, state: State) -> Parts:
+    """The parts with the row as this state has it: adaptive schedules at their levels."""
+    return replace(parts, row=adaptive.settled(parts.row, state.carried))
+
+
 def progress(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
     """Step / total_steps, clipped to [0, 1]."""
     return jnp.clip(step / total_steps, 0.0, 1.0).astype(jnp.float32)
@@ -90,8 +96,9 @@ def first_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callab
     online = calibrate(parts.tower, online, images)
     shape = jax.eval_shape(lambda v: encode_plain(parts, v, images, parts.row.online_views[0]), online)
     pools = pooling.first(parts.row, parts.kept, shape.embedding.shape[1], parts.seed, parts.mesh)
-    carried = pooling.first_clusters(parts.row, pools, parts.mesh)
+    carried: dict[str, Any] = pooling.first_clusters(parts.row, pools, parts.mesh)
     carried |= {normaliser(i): jnp.full((), -jnp.inf) for i, term in enumerate(parts.row.terms) if term.binary}
+    carried |= adaptive.first(parts.row)
     return State(
         step=jnp.zeros((), jnp.int32),
         online=online,
@@ -224,10 +231,11 @@ def _select(ok: Array, new: Any, old: Any) -> Any:
 
 def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Scalars]]:
     """The step of these parts, jitted, its state donated, for arrays placed over `parts.mesh`."""
-    row = parts.row
+    given = parts
 
     def step(state: State, batch: Batch, tables: Tables) -> tuple[State, Scalars]:
-        t = progress(state.step, parts.total_steps)
+        parts = settled(given, state)
+        row, t = parts.row, progress(state.step, parts.total_steps)
         views = make_views(parts, state.step, batch)
         momentum = schedules.value(row.momentum, t)
         target = averaged(momentum, state) if row.target == "ema" else state.online
@@ -259,7 +267,7 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
             state,
             online={"params": params, "batch_stats": roles.statistics},
             optimiser=optimiser,
-            carried=state.carried | carried,
+            carried=state.carried | carried | adaptive.after_step(given.row, state.carried, state.step, -loss),
         )
         if row.target == "ema":
             new = replace(new, target={"params": target["params"], "batch_stats": target_statistics})
@@ -282,7 +290,7 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
         return replace(kept, step=state.step + 1, guard=guard, pools=pools), scalars
 
     everywhere = replicated(parts.mesh)
-    placed = placement(row, parts.mesh)
+    placed = placement(parts.row, parts.mesh)
     return jax.jit(
         step,
         in_shardings=(placed, along_batch(parts.mesh), everywhere),
