@@ -1,23 +1,22 @@
-"""load(path): the representation in a run directory or an export, every tensor matched or none loaded."""
+"""load(path): the representation in a run directory, an export or another trainer's file, every tensor matched."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import safetensors
-import safetensors.numpy
 
 from mi_contrast.core import checkpoint
 from mi_contrast.core.errors import UserError, nearest
 from mi_contrast.core.layout import RunDirectory, read_json
 from mi_contrast.interchange.export import FORMAT, MANIFEST, VERSION
+from mi_contrast.interchange.foreign import SUFFIXES, read_foreign, read_safetensors, read_tensors
+from mi_contrast.interchange.loaded import Loaded
 from mi_contrast.interchange.names import check_match, from_foreign, leaves
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, spec_of
@@ -25,52 +24,47 @@ from mi_contrast.models.representation import Representation, spec_of
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A representation and where it came from.
-
-    tensors: how many were loaded, which is all that the network has; step: of training, None where unknown;
-    config: of training, {} where unknown; sha256: of the file of weights, None for a run directory.
+def load(path: str | Path, *, preprocessing: Mapping[str, Any] | None = None) -> Representation:
+    """The representation in a run directory (its newest checkpoint), an export, or a file of weights of another
+    trainer. See `open_source`.
     """
-
-    representation: Representation
-    source: Path
-    tensors: int
-    step: int | None
-    config: Mapping[str, Any]
-    sha256: str | None = None
-
-    def __str__(self) -> str:
-        return f"loaded {self.tensors} of {self.tensors} tensors from {self.source}"
+    return open_source(path, preprocessing=preprocessing).representation
 
 
-def load(path: str | Path) -> Representation:
-    """The representation in a run directory (its newest checkpoint) or an export. See `open_source`."""
-    return open_source(path).representation
-
-
-def open_source(path: str | Path) -> Loaded:
+def open_source(path: str | Path, *, preprocessing: Mapping[str, Any] | None = None) -> Loaded:
     """Loads a representation, and tells what was loaded from where.
 
     Args:
       path: a run directory (weights of its newest checkpoint, the online ones unless its config's `export.weights` is
-        'target'), an export directory, or the file of weights inside one (its sum verified).
+        'target'), an export directory, the file of weights inside one (its sum verified), or a ResNet's state dict as
+        another trainer saved it: .safetensors, .pth, .pt, .ckpt, .pth.tar (see `families` for whose; no code in it is
+        ever run).
+      preprocessing: of another trainer's file only: any of mean, std and size, where they aren't ImageNet's and 224.
     Raises UserError where the path is none of these, the sum differs, or a tensor is missing, unexpected, or of
     another shape or dtype; the message names it, the nearest, and how many of how many were loaded.
     """
     path = Path(path)
     for recognise, read in READERS:
         if recognise(path):
+            if preprocessing:
+                raise UserError(f"{path} tells its own preprocessing", fix="leave mean, std and size out")
             loaded = read(path)
-            logger.info("%s", loaded)
-            return loaded
-    if not path.exists():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"{path} does not exist", nearest=nearest(path.name, beside), fix=TAKES)
-    raise UserError(f"{path} is neither a run directory nor an export", fix=TAKES)
+            break
+    else:
+        if not path.exists():
+            beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise UserError(f"{path} does not exist", nearest=nearest(path.name, beside), fix=TAKES)
+        if not path.is_file() or path.suffix not in (".safetensors", *SUFFIXES):
+            raise UserError(f"{path} is neither a run directory nor an export nor a file of weights", fix=TAKES)
+        loaded = read_foreign(path, preprocessing)
+    logger.info("%s", loaded)
+    return loaded
 
 
-TAKES = "give a run directory (config.json, checkpoints/) or an export (manifest.json, backbone.safetensors)"
+TAKES = (
+    "give a run directory (config.json, checkpoints/), an export (manifest.json, backbone.safetensors) or a file of "
+    f"weights ({', '.join(SUFFIXES)}, .safetensors)"
+)
 
 
 def is_export(path: Path) -> bool:
@@ -79,8 +73,8 @@ def is_export(path: Path) -> bool:
 
 
 def is_export_file(path: Path) -> bool:
-    """Whether `path` is a safetensors file."""
-    return path.is_file() and path.suffix == ".safetensors"
+    """Whether `path` is a file of weights in an export directory."""
+    return path.is_file() and path.suffix in (".safetensors", *SUFFIXES) and is_export(path.parent)
 
 
 def is_run(path: Path) -> bool:
@@ -90,8 +84,6 @@ def is_run(path: Path) -> bool:
 
 def read_export_file(path: Path) -> Loaded:
     """Reads an export from the path of its file of weights; the manifest beside it says what they are."""
-    if not is_export(path.parent):
-        raise UserError(f"{path} has no {MANIFEST} beside it", fix="give an export directory whole")
     named = read_manifest(path.parent)["file"]
     if path.name != named:
         raise UserError(f"{path} is not the file that its manifest names", nearest=named)
@@ -110,17 +102,15 @@ def read_export(path: Path) -> Loaded:
     if digest != manifest["sha256"]:
         raise UserError(f"{file} has sha256 {digest[:12]}..., its manifest says {manifest['sha256'][:12]}...",
                         fix="the file is damaged or was changed: copy the export again")  # fmt: skip
-    try:
-        tensors = safetensors.numpy.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is not a safetensors file ({error})") from None
+    tensors = read_safetensors(data, file) if file.suffix == ".safetensors" else read_tensors(file)[0]
     listed = {n: (tuple(t["shape"]), t["dtype"]) for n, t in manifest["tensors"].items()}
     check_match(tensors, listed, f"{file} against its manifest")
     model, pixels = manifest["model"], manifest["preprocessing"]
     variables, count = from_foreign(tensors, towers.template(model), str(file))
     spec = spec_of(model, mean=pixels["mean"], std=pixels["std"], size=pixels["size"])
     representation = Representation(jax.tree.map(jnp.asarray, variables), spec)
-    return Loaded(representation, path, count, manifest["step"], manifest["config"], digest)
+    commit = manifest.get("commit")
+    return Loaded(representation, path, count, manifest["step"], manifest["config"], digest, commit)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -153,7 +143,10 @@ def read_run(path: Path) -> Loaded:
     wanted = {".".join(p): (tuple(x.shape), str(x.dtype)) for p, x in leaves(towers.template(spec["model"])).items()}
     found = {".".join(p): x for p, x in leaves(variables).items()}
     check_match(found, wanted, f"checkpoint {run.checkpoints / str(step)}")
-    return Loaded(Representation(jax.tree.map(jnp.asarray, variables), spec), path, len(wanted), step, config)
+    starts = read_json(run.starts).get("starts", []) if run.starts.is_file() else []
+    commit = starts[-1].get("commit") if starts else None
+    representation = Representation(jax.tree.map(jnp.asarray, variables), spec)
+    return Loaded(representation, path, len(wanted), step, config, None, commit)
 
 
 READERS = ((is_export, read_export), (is_export_file, read_export_file), (is_run, read_run))
