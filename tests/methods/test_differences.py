@@ -93,7 +93,7 @@ def test_every_word_of_a_row_is_on_the_page():
     assert {name: set(named(cells[0])) for name, cells in forms.items()} == {n: set(f) for n, f in words.FORMS.items()}
     moving = of_section("schedules")
     assert {name: set(named(cells[0])) for name, cells in moving.items()} == {
-        n: f for n, f in schedules.FIELDS.items() if n not in ("constant", "adaptive")
+        n: f for n, f in schedules.FIELDS.items() if n != "constant"
     }
 
 
