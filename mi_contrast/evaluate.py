@@ -9,13 +9,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mi_contrast.core.config import parse
+from mi_contrast.core.config import package_configs, parse
 from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.evaluation.judge import judge
 from mi_contrast.interchange import open_source
+from mi_contrast.reporting.transfer import write_tables
 
 FLAGS = {
-    "config=": "a task's config, configs/evaluate/linear.py[:variant] or knn.py; --config.a.b=v changes a field",
+    "config=": "a task's config, configs/evaluate/linear.py[:variant], knn.py, ...; --config.a.b=v changes a field",
     "backbone=": "a run directory or an export",
     "workdir=": "where results/ goes; the run directory by default, needed for an export",
     "untrained": "judge the same network before training instead, to know what training gained",
@@ -23,16 +24,21 @@ FLAGS = {
 
 
 def main(arguments: list[str]) -> None:
-    """The job: one backbone, one data set, one task."""
+    """The job: one backbone, one task."""
     call = parse(arguments, FLAGS, usage=__doc__ or "")
     if call.config is None:
-        raise UserError("no --config", fix="give --config=configs/evaluate/linear.py or knn.py")
+        known = ", ".join(f"configs/evaluate/{p.name}" for p in sorted((package_configs() / "evaluate").glob("*.py")))
+        raise UserError("no --config", fix=f"give --config=FILE, one of {known}")
     if "backbone" not in call.flags:
         raise UserError("no --backbone", fix="give --backbone=RUN_DIRECTORY_OR_EXPORT")
     workdir = Path(call.flags["workdir"]) if "workdir" in call.flags else None
     backbone = open_source(call.flags["backbone"])
     print(backbone)
-    print(judge(call.config, backbone, workdir, twin="untrained" in call.flags))
+    found = judge(call.config, backbone, workdir, twin="untrained" in call.flags)
+    print(found)
+    if found.result["task"] == "transfer":
+        for path in write_tables(found.result, found.path):
+            print(f"written to {path}")
 
 
 if __name__ == "__main__":

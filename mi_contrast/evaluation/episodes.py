@@ -106,7 +106,7 @@ def _shares(keys, fit, test, of_fit, of_test, settings):
             scores = fewshot.prototypes(queries, support, given, classes=ways, cosine=settings.by == "cosine")
         return jnp.mean((jnp.argmax(scores, axis=1) == truth).astype(jnp.float32))
 
-    return jax.lax.map(episode, keys, batch_size=16)
+    return jax.lax.map(episode, keys)
 
 
 def mean_and_interval(shares: Float[np.ndarray, " E"]) -> tuple[float, tuple[float, float]]:

@@ -132,7 +132,7 @@ def judge_features(
     }
     beside = None if label == main_label(fit_images) else label
     if "test_name" in data:
-        beside = "-".join(filter(None, (beside, "on", short_name(data["test_name"]))))
+        beside = "_".join(filter(None, (beside, "on", short_name(data["test_name"]))))
     path = results / file_name(name or result["task"], data["name"], beside, twin)
     write_json(path, result)
     if outcome.head is not None:

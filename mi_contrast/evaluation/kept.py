@@ -79,7 +79,7 @@ def kept(folder: Path | None, key: Mapping[str, Any], take: Callable[[], Values]
 
 def _read(path: Path, text: str) -> tuple[Values | None, str]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             values, key, digest = file["values"], str(file["key"]), str(file["sha256"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         return None, " ".join(str(error).split())[:80] or type(error).__name__

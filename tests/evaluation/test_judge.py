@@ -9,6 +9,7 @@ from mi_contrast.core.config import load_config
 from mi_contrast.core.errors import BadNumbersError, UserError
 from mi_contrast.evaluation import judge as module
 from mi_contrast.evaluation.asked import chosen_data, file_name
+from mi_contrast.evaluation.heads import read_head
 from mi_contrast.evaluation.judge import judge
 from mi_contrast.interchange import Loaded
 from mi_contrast.readout.accuracy import interval95
@@ -156,11 +157,17 @@ def test_file_names(parts, expected):
 
 
 @pytest.mark.parametrize(
-    "spec", ["knn.py", "linear.py", "linear.py:standard", "linear.py:ring", "linear.py:moco", "linear.py:logistic"]
+    "spec",
+    [
+        "knn.py",
+        "fewshot.py:one_shot",
+        "fewshot.py:cosine",
+        *(f"linear.py:{name}" for name in ("standard", "grid", "ring", "moco", "moco_grid", "logistic")),
+    ],
 )
 def test_every_shipped_config_judges(tmp_path, asked, spec):
     config, _, _ = load_config(f"configs/evaluate/{spec}")
-    for name, value in (("k", 9), ("epochs", 2)):
+    for name, value in (("k", 9), ("epochs", 2), ("ways", 2), ("episodes", 20)):
         if name in config.task:
             config.task[name] = value
     assert judge(config, loaded(tmp_path)).result["top1"] > 0.5
@@ -177,3 +184,78 @@ def test_results_fold_no_state_into_the_backbone(tmp_path, asked):
     judge(knn_config(), backbone)
     assert backbone == same and Path(backbone.source) == tmp_path
     assert np.all([size == 64 for size in backbone.representation.batches])
+
+
+def test_features_are_kept_for_the_next_task(tmp_path, asked):
+    backbone = loaded(tmp_path)
+    first = judge(knn_config(), backbone)
+    encoded = list(backbone.representation.batches)
+    second = judge(linear_config(), backbone)
+    assert backbone.representation.batches == encoded and len(list((tmp_path / "features").iterdir())) == 2
+    judge(knn_config() | {"features": {"keep": False}}, backbone, tmp_path / "elsewhere")
+    assert len(backbone.representation.batches) == 2 * len(encoded)
+    assert not (tmp_path / "elsewhere" / "features").exists()
+    assert first.result["settings"]["layer"] == second.result["settings"]["layer"] == "pooled"
+
+
+def linear_config(**more):
+    return knn_config() | {"task": dict(kind="linear", solver="sgd", lr=0.1, epochs=3, batch_size=32), **more}
+
+
+def test_the_fitted_head_lies_beside_the_result_and_makes_its_score(tmp_path, asked):
+    backbone = loaded(tmp_path)
+    found = judge(linear_config(), backbone)
+    head = read_head(found.path.with_suffix(".safetensors"))
+    test = image_set(120, "test", name="blobs", seed=4)
+    scores = head.scores(backbone.representation.encode(test.images(np.arange(120))))
+    assert np.mean(np.argmax(scores, axis=1) == test.labels["dark"]) == pytest.approx(found.result["top1"])
+    assert head.classes == ("no", "yes") and head.about["backbone"] == str(tmp_path)
+    assert not list((tmp_path / "results").glob("knn*.safetensors"))
+
+
+def test_fit_on_one_set_test_on_another(tmp_path, asked):
+    found = judge(knn_config(label="colour", test_name="other", test_dir="/here"), loaded(tmp_path))
+    assert asked == [("blobs", "train[:90%]", "/there", 8, {"size": 8}), ("other", "test", "/here", 8, {})]
+    assert found.path.name == "knn-blobs-on_other.json" and found.result["tested_on"] == "other"
+    assert "blobs, tested on other" in str(found)
+    with pytest.raises(UserError, match="test_dir without"):
+        judge(knn_config(test_dir="/here"), loaded(tmp_path))
+
+
+def test_another_set_of_other_classes_is_refused_before_any_encoding(tmp_path, asked, monkeypatch):
+    load = module.sets.load
+    monkeypatch.setattr(
+        module.sets, "load", lambda name, *a, **k: load(name, *a, **k) if name == "blobs" else image_set(60, classes=3)
+    )
+    backbone = loaded(tmp_path)
+    with pytest.raises(UserError, match=r"has 4 classes, .* has 3 or other ones"):
+        judge(knn_config(label="colour", test_name="other"), backbone)
+    assert backbone.representation.batches == []
+
+
+def test_views_to_fit_on_are_a_linear_task_s_alone(tmp_path, asked):
+    views = {"features": dict(views="crops", copies=3)}
+    backbone = loaded(tmp_path)
+    found = judge(linear_config(**views), backbone)
+    assert found.result["fit"]["examples"] == 300 and found.result["settings"]["copies"] == 3
+    assert sum(backbone.representation.batches) == 5 * 64 * 3 + 2 * 64  # the last batches filled up
+    with pytest.raises(UserError, match="the knn task is fitted on images as they are"):
+        judge(knn_config() | views, loaded(tmp_path))
+    for wrong, says in (
+        (dict(views="crosp"), "did you mean 'crops'"),
+        (dict(copies=2), "copies is 2"),
+        (dict(layr=1), "did you mean 'layer'"),
+    ):
+        with pytest.raises(UserError, match=says):
+            judge(linear_config(features=wrong), loaded(tmp_path / "fresh"))
+
+
+def test_a_backbone_that_was_not_loaded_is_never_judged(tmp_path, asked):
+    with pytest.raises(UserError, match="0 of the network's 1 tensors were loaded"):
+        judge(knn_config(), replace(loaded(tmp_path), tensors=0))
+    assert asked == []
+
+
+def test_an_unknown_task_names_the_nearest(tmp_path, asked):
+    with pytest.raises(UserError, match="unknown task 'transfr'; did you mean 'transfer'"):
+        judge(knn_config() | {"task": dict(kind="transfr")}, loaded(tmp_path))

@@ -1,0 +1,105 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from mi_contrast.evaluation.kept import digest_of, identity_of, kept
+from tests.evaluation.fake import image_set
+
+KEY = {"set": "folder:/a b", "split": "train[:9]", "variables": "ab"}
+
+
+class Counted:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        return np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def test_features_are_taken_once_a_key(tmp_path):
+    take = Counted()
+    one, two = (kept(tmp_path / "features", KEY, take) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert take.calls == 1 and one.dtype == np.float32
+    kept(tmp_path / "features", KEY | {"variables": "ac"}, take)
+    kept(tmp_path / "features", KEY | {"layer": "map"}, take)
+    assert take.calls == 3 and len(list((tmp_path / "features").iterdir())) == 3
+    kept(None, KEY, take)
+    assert take.calls == 4
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another"])
+def test_a_damaged_file_is_taken_anew_with_one_line(tmp_path, capsys, damage):
+    take = Counted()
+    expected = kept(tmp_path, KEY, take)
+    (path,) = tmp_path.iterdir()
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "flipped":
+        at = data.find(expected.tobytes())
+        data[at + 5] ^= 64
+        path.write_bytes(data)
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:
+        kept(tmp_path, KEY | {"variables": "other"}, lambda: expected + 1)
+        next(p for p in tmp_path.iterdir() if p != path).replace(path)
+    np.testing.assert_array_equal(kept(tmp_path, KEY, take), expected)
+    assert take.calls == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "damaged" in said and path.name in said
+    kept(tmp_path, KEY, take)
+    assert take.calls == 2 and capsys.readouterr().err == ""
+
+
+def test_every_bit_of_the_variables_and_every_change_of_the_data_counts():
+    tree = {"params": {"a": np.zeros(3, np.float32)}, "batch_stats": {"a": np.ones(3, np.float32)}}
+    other = jax.tree.map(np.array, tree)
+    assert digest_of(tree) == digest_of(jax.tree.map(jax.numpy.asarray, other))
+    other["batch_stats"]["a"][2] = np.nextafter(np.float32(1), np.float32(2))
+    assert digest_of(tree) != digest_of(other)
+    assert digest_of(tree) != digest_of({"params": tree["batch_stats"], "batch_stats": tree["params"]})
+    images = image_set(40)
+    changed = [
+        replace(images, split="other"),
+        image_set(40, seed=1),
+        image_set(40, size=9),
+        replace(images, labels={"colour": np.roll(images.labels["colour"], 1)}),
+        replace(images, classes={"colour": tuple("abce")}),
+    ]
+    found = {str(identity_of(each)) for each in (images, *changed)}
+    assert len(found) == 6 and str(identity_of(image_set(40))) in found
+
+
+SHARDED = """
+import jax, numpy as np
+from mi_contrast.evaluation.features import encode_all
+from mi_contrast.core.mesh import make_mesh, replicated
+from mi_contrast.models import representation, towers
+from dataclasses import replace
+from tests.evaluation.fake import image_set
+model = dict(backbone="tiny", width=8)
+variables = towers.build(model).init(jax.random.key(0), (8, 8, 3))
+one = representation.of_tower(variables, model, mean=(.5,) * 3, std=(.25,) * 3, size=8)
+four = replace(one, variables=jax.device_put(one.variables, replicated(make_mesh())))
+images = image_set(21)
+a, b = (encode_all(e, images, batch_size=8) for e in (one, four))
+assert jax.device_count() == 4 and representation.data_mesh(four.variables) is not None
+np.testing.assert_allclose(a, b, atol=1e-6)
+print("alike")
+"""
+
+
+@pytest.mark.slow
+def test_features_over_four_devices_are_those_of_one(tmp_path):
+    import os
+
+    env = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4", JAX_PLATFORMS="cpu")
+    found = subprocess.run([sys.executable, "-c", SHARDED], env=env, capture_output=True, text=True, check=False)
+    assert found.stdout.strip() == "alike", found.stderr
