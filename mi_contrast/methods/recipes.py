@@ -149,9 +149,13 @@ def split(config: ConfigDict, space: str) -> None:
     """Two views of one crop's channels in a colour space, by the constants released for it, each with a network of half
     the variant's width.
     """
-    low = 0.8 if config.data.name == "moving_digits" else 0.2
+    digits = config.data.name == "moving_digits"
+    made = policies.cmc(config.views.size, space, 0.8 if digits else 0.2)
+    if digits:  # a mirrored digit is another
+        del made["both"]["flip"]
+        made["both"]["order"] = ("crop",)
     with config.unlocked():
-        config.views = ConfigDict(policies.cmc(config.views.size, space, low))
+        config.views = ConfigDict(made)
         config.model.split = space
     config.model.width //= 2
 
