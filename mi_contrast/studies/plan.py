@@ -93,7 +93,7 @@ def _tasks(evaluate: Sequence[Any]) -> tuple[list[dict[str, Any]], list[dict[str
         where = f"config.evaluate.{at}"
         fields(where, given, TASK_NEEDED, TASK_DEFAULTS)
         task, *_ = _resolve(where, {**TASK_DEFAULTS, **given})
-        fields(f"{where}: {given['config']}", task, ("task", "data", "seed"), ("batch_size",))
+        fields(f"{where}: {given['config']}", task, ("task", "data", "seed"), ("batch_size", "features"))
         words = [str(word) for word in (task["task"]["kind"], task["data"]["name"]) if word is not None]
         settings = {**task["task"], "seed": task["seed"]}
         tasks.append(task)
