@@ -3,9 +3,10 @@
 Row of the papers (Wu et al. 2020): figures unknown. The ball begins as the whole bank and narrows to its closest
 tenth over the first half of training; as many draws as `ir` has.
 
-Deviations from the released code: the anchor's own row is left out of its candidates (`self_row=True` keeps it); the
-bank is written after the optimiser's step, not before; where an example comes twice in a batch the last one is kept;
-initial rows are of unit length; views are MoCo v2's where the variant says so; learning rate by cosine. The released
+Deviations from the released code: the anchor's own row is left out of its candidates (`self_row=True` keeps it); draws
+are k in the mean, Poisson, so that they don't depend on how the bank is cut over devices; the bank is written after
+the optimiser's step, not before; where an example comes twice in a batch the last one is kept; views are MoCo v2's
+where the variant says so; learning rate by cosine. The released
 ball takes a tenth of the batch size, not of the bank (25 rows); this one takes a tenth of the bank.
 
 Variants: :digits (default; embedded data, about 12 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5

@@ -6,8 +6,7 @@ The ball begins as the whole queue and shrinks to its closest tenth linearly ove
 ball around an embedding that means nothing yet would stop learning. A ball is an upper set, so the objective is at
 most InfoNCE whatever the critic: a bound on mutual information throughout.
 
-Deviations from the released code: those of configs/ring_moco.py; and its ball takes a tenth of the batch size, where
-a tenth of the bank is meant, as here.
+Deviations from the released code: those of configs/ring_moco.py.
 
 Variants: :digits (default; embedded data, about 4 minutes on 2 cores), :cifar10_small (5 to 10 minutes on 2 cores),
 :cifar10, :imagenet. The queue of :cifar10 is 4,096: 65,536 is more than the whole set.

@@ -3,9 +3,11 @@
 Row of the papers (Wu et al. 2020): figures unknown. The whole band takes part, since its size is |C|; with several
 positives the value is no bound on mutual information.
 
-Deviations from the released code: the anchor's own row is left out of its candidates (`self_row=True` keeps it); the
-bank is written after the optimiser's step, not before; where an example comes twice in a batch the last one is kept;
-initial rows are of unit length; views are MoCo v2's where the variant says so; learning rate by cosine.
+Deviations from the released code: the positives are candidates too, as Local Aggregation has it, and are averaged, so
+that the value has the ceiling log(|C| / |P|); the release leaves them out of the denominator, sums them, and draws k
+from the ring. The anchor's own row is left out of its candidates (`self_row=True` keeps it); the bank is written after
+the optimiser's step, not before; where an example comes twice in a batch the last one is kept; views are MoCo v2's
+where the variant says so; learning rate by cosine.
 
 Variants: :digits (default; embedded data, about 11 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a

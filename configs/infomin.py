@@ -4,7 +4,8 @@ Row of the paper (Tian et al. 2020, released code, ImageNet linear top-1, ResNet
 and 800 epochs; temperature .15, queue of 65,536, momentum .999. The query and its jigsaw share the positive, the
 other crop's key, and the queue; each branch has half the weight.
 
-Deviations from the released code: as `moco`; batch statistics pass through the query first, then its patches.
+Deviations from the released code: as `moco`; batch statistics pass through the query first, then its patches; the head
+of the patches is linear, where the release has two layers (model.jigsaw=dict(kind='mlp', dim=128)).
 
 Variants: :digits (default; embedded data, about 9 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits the crops stay light

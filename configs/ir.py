@@ -4,9 +4,10 @@ Row of the papers (Wu et al. 2018; Wu et al. 2021, linear top-1, ResNet-18, reca
 Softmax over the positive and 4,095 uniform draws, bank momentum 0, as Wu et al. 2020 and 2021 train it; the original
 has binary NCE (form=dict(kind='binary', momentum=1.)) and momentum .5; support=dict(kind='all') is the whole bank.
 
-Deviations from the released code: the anchor's own row is left out of its candidates (`self_row=True` keeps it); the
-bank is written after the optimiser's step, not before; where an example comes twice in a batch the last one is kept;
-initial rows are of unit length; views are MoCo v2's where the variant says so; learning rate by cosine.
+Deviations from the released code: the anchor's own row is left out of its candidates (`self_row=True` keeps it); draws
+are k in the mean, Poisson, so that they don't depend on how the bank is cut over devices; the bank is written after
+the optimiser's step, not before; where an example comes twice in a batch the last one is kept; views are MoCo v2's
+where the variant says so; learning rate by cosine. Initial rows are of unit length (Wu et al. 2018 leaves them not so).
 
 Variants: :digits (default; embedded data, about 12 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a

@@ -4,9 +4,9 @@ Row of the paper (Zhuang et al. 2019): ImageNet ResNet-18, 10 clusterings of 30,
 rows, bank momentum .5; close rows share a cluster in any of 3 clusterings, made anew before the first step and every
 5 epochs.
 
-Deviations from the released code: no warm-up of 10 epochs of instance discrimination; the own row is the positive and
-never also a candidate, so that an empty close set is 0 nats and not log(1e-7); the clusterings are there from the
-first step on and are made anew whatever the batch size; see also `ir`.
+Deviations from the released code: no warm-up of 10 epochs of instance discrimination; the own row is always a positive,
+beside 4,096 others, so that an anchor without close neighbours has a ball's value and not log(1e-7); the clusterings
+are there from the first step on and are made anew whatever the batch size; see also `ir`.
 
 Variants: :digits (default; embedded data, about 11 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a

@@ -5,7 +5,8 @@ before the queue takes this step's embeddings; it carries no gradient, and the o
 positive's and the other examples', do.
 
 Deviations from solo-learn's code: the queue takes the first view's embeddings as there; the example's own older rows
-are no neighbours; while the queue is empty the embedding is its own neighbour; the two directions are averaged.
+are no neighbours; while the queue is empty the embedding is its own neighbour; the two directions are averaged; batch
+statistics pass through the second view first.
 
 Variants: :digits (default; embedded data, about 5 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).

@@ -4,9 +4,10 @@ Row of the paper (Wu et al. 2021, linear top-1, ResNet-18, recalled): CIFAR-10 8
 ImageNet 43.2 and 48.4. The band begins as the easiest 90 % and ends as ranks 90 to 99 %, half way; as many draws as
 `ir` has.
 
-Deviations from the released code: the anchor's own row is left out of its candidates (`self_row=True` keeps it); the
-bank is written after the optimiser's step, not before; where an example comes twice in a batch the last one is kept;
-initial rows are of unit length; views are MoCo v2's where the variant says so; learning rate by cosine. The shipped
+Deviations from the released code: the anchor's own row is left out of its candidates (`self_row=True` keeps it); draws
+are k in the mean, Poisson, so that they don't depend on how the bank is cut over devices; the bank is written after
+the optimiser's step, not before; where an example comes twice in a batch the last one is kept; views are MoCo v2's
+where the variant says so; learning rate by cosine. The shipped
 configs leave the annealing off; we anneal, as the paper says.
 
 Variants: :digits (default; embedded data, about 12 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5

@@ -64,9 +64,8 @@ def adaptive(
     before: where it is more, the level rises by `by`, where it is less, it falls by as much. `on` is the objective of
     each step, in nats, or one of the run's measurements, mi_nats or knn_top1, then of those since the last move.
 
-    Source: Wu et al. 2021 (Ring), released code, where the move of every step begins with the mean of nothing, and the
-    policy on the loss moves against the one on accuracy: here more is better in each, and nothing moves before there
-    is something to compare with.
+    Source: Wu et al. 2021 (Ring), released code, whose first move compares with the mean of nothing: here nothing moves
+    before there is something to compare with.
     """
     return {"kind": "adaptive", "a": a, "b": b, "on": on, "every": every, "by": by, "window": window}
 

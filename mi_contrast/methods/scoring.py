@@ -102,7 +102,8 @@ def nats(
 
 def ceiling(term: Term, pool: Candidates, t: Float[Array, ""], own: int = 0) -> Float[Array, ""]:
     """log(1 + n), n the support's size among all valid candidates: what no anchor's value can exceed, where the form is
-    softmax or hard; binary and decoupled have no such ceiling. `own` of the pool are no anchor's candidates.
+    softmax or hard; of drawn candidates n is the mean number, and this bounds the expected value. Binary and decoupled
+    have no such ceiling. `own` of the pool are no anchor's candidates.
     """
     valid = jnp.maximum(jnp.sum(pool.valid, dtype=jnp.int32) - own, 0)
     return jnp.log1p(supports.size(words.support_at(term.support, t), valid).astype(jnp.float32))
