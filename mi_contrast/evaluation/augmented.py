@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key, UInt8
 
-from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.core.errors import BadNumbersError, UserError, unknown
 from mi_contrast.core.keys import stream
 from mi_contrast.core.progress import Progress
 from mi_contrast.data.sets import ImageSet
 from mi_contrast.evaluation.features import Encoder
 from mi_contrast.views import policies
+from mi_contrast.views.augmenting import draws_of, over_batch
+from mi_contrast.views.two_crops import crop
 
 BLACK, WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # mean and std that leave pixels in [0, 1]
 POLICIES: Mapping[str, Callable[[int], dict[str, Any]]] = {
@@ -41,53 +45,66 @@ def policy_named(name: str, size: int, training: Mapping[str, Any]) -> dict[str,
     if name == "train":
         if "kind" not in (own := training.get("views", {})):
             raise UserError("the backbone doesn't tell its views", fix=f"name some: {', '.join(POLICIES)}")
-        made = {view: own["both" if own["kind"] == "channels" else view] for view in ("query", "key")}
+        made = {name: own["both" if own["kind"] == "channels" else name] for name in ("query", "key")}
     elif name in POLICIES:
         made = POLICIES[name](size)
     else:
         raise unknown("views", name, ("train", *POLICIES))
-    ops = {view: dict(made[view]) for view in ("query", "key")}
-    return {"kind": "two_crops", "size": size, "mean": BLACK, "std": WHITE, **ops}
+    ops = {name: dict(made[name]) for name in ("query", "key")}
+    found = {"kind": "two_crops", "size": size, "mean": BLACK, "std": WHITE, **ops}
+    policies.check(found)
+    return found
 
 
-def pairs_of_views(
-    images: ImageSet, policy: Mapping[str, Any], *, batch_size: int, seed: int
-) -> Iterator[tuple[int, dict[str, Float[Array, "B H W 3"]]]]:
-    """(how many are real, query and key of a batch), in the set's order; the last batch filled up with its last image.
+@partial(jax.jit, static_argnums=0)
+def _view(frozen: str, images: UInt8[Array, "B H W 3"], keys: Key[Array, " B"], number: Array) -> Array:
+    policy = json.loads(frozen)
+    draws = draws_of(policy["query"], 0, jax.vmap(lambda key: jax.random.fold_in(key, number))(keys), images)
+    return jnp.clip(over_batch(partial(crop, policy, policy["query"]), images, draws), 0.0, 1.0)
 
-    The views of an image depend on its place in the split and the seed alone.
+
+def view(
+    policy: Mapping[str, Any], images: UInt8[Array, "B H W 3"], keys: Key[Array, " B"], number: int | Array
+) -> Float[Array, "B size size 3"]:
+    """The view of that number of each image by the policy's ops for a query, pixels in [0, 1], float32.
+
+    An example's view depends on its image, its key and the number alone. Jittable.
     """
-    views = policies.build(policy)
-    make = jax.jit(views.__call__)
-    count = len(images)
-    batch_size = min(batch_size, count)
+    return _view(json.dumps(policy), images, keys, jnp.asarray(number))
+
+
+def keys_of(rows: np.ndarray, seed: int) -> Key[Array, " B"]:
+    """The keys of the examples in these rows of a split."""
     key = stream(jax.random.key(seed), "views")
-    for start in range(0, count, batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), count - 1)
-        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.asarray(rows))
-        made = make(jnp.asarray(images.images(rows))[:, None], keys)
-        yield min(batch_size, count - start), {name: jnp.clip(view, 0.0, 1.0) for name, view in made.items()}
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.asarray(rows))
 
 
 def encode_views(
     encoder: Encoder,
     images: ImageSet,
-    policy: Mapping[str, Any],
     *,
+    policy: Mapping[str, Any],
     copies: int,
     batch_size: int,
     layer: str = "pooled",
     seed: int = 0,
 ) -> Float[np.ndarray, "N*copies F"]:
     """Features of `copies` views of every image: all images' first views, then their second ones, and so on."""
+    count = len(images)
+    batch_size = min(batch_size, count)
     found: list[list[np.ndarray]] = [[] for _ in range(copies)]
-    progress = Progress(f"features of {images.name} {images.split}, {copies} views", len(images) * copies, unit="view")
+    progress = Progress(f"features of {images.name} {images.split}, {copies} views", count * copies, unit="view")
     try:
-        for pair in range(-(-copies // 2)):
-            for real, made in pairs_of_views(images, policy, batch_size=batch_size, seed=seed + pair):
-                for copy, view in zip(range(2 * pair, copies), made.values(), strict=False):
-                    found[copy].append(np.asarray(encoder.encode(view, layer=layer))[:real])
-                    progress.advance(real)
+        for start in range(0, count, batch_size):
+            rows = np.minimum(np.arange(start, start + batch_size), count - 1)
+            read, keys, real = jnp.asarray(images.images(rows)), keys_of(rows, seed), min(batch_size, count - start)
+            for copy in range(copies):
+                pixels = view(policy, read, keys, copy)
+                found[copy].append(np.asarray(encoder.encode(pixels, layer=layer))[:real])
+                progress.advance(real)
     finally:
         progress.close()
-    return np.concatenate([part for of_copy in found for part in of_copy])
+    values = np.concatenate([part for of_copy in found for part in of_copy])
+    if not np.isfinite(values).all():
+        raise BadNumbersError(f"features of views of {images.name} {images.split} are not finite")
+    return values

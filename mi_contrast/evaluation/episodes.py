@@ -87,8 +87,9 @@ def by_class(labels: Int[np.ndarray, " N"], classes: list[int]) -> tuple[Int[Arr
 def _shares(keys, fit, test, of_fit, of_test, settings):
     ways, labels = settings.ways, jnp.arange(settings.ways)
 
-    def draw(key, table, counts, chosen, number):
+    def draw(key, rows, chosen, number):
         """`number` rows without replacement of each chosen class: the places of the largest of random numbers."""
+        table, counts = rows
         random = jax.random.uniform(key, (ways, table.shape[1]))
         real = jnp.arange(table.shape[1]) < counts[chosen][:, None]
         _, places = jax.lax.top_k(jnp.where(real, random, -1.0), number)
@@ -97,8 +98,8 @@ def _shares(keys, fit, test, of_fit, of_test, settings):
     def episode(key):
         of_classes, of_support, of_queries = jax.random.split(key, 3)
         chosen = jax.random.permutation(of_classes, of_fit[0].shape[0])[:ways]
-        rows, given = draw(of_support, *of_fit, chosen, settings.shots)
-        asked, truth = draw(of_queries, *of_test, chosen, settings.queries)
+        rows, given = draw(of_support, of_fit, chosen, settings.shots)
+        asked, truth = draw(of_queries, of_test, chosen, settings.queries)
         support, queries = fit[rows], test[asked]
         if settings.by == "ridge":
             scores = fewshot.ridge(queries, support, given, settings.l2, classes=ways)

@@ -20,8 +20,8 @@ from mi_contrast.models.representation import LAYERS
 class Encoder(Protocol):
     """Images in, one feature vector an image out, in eval mode: a `Representation`."""
 
-    def encode(self, images: np.ndarray, *, layer: str = "pooled") -> Float[Array, "B F"]:
-        """Features, float32 [B, F], of uint8 images [B, H, W, 3]."""
+    def encode(self, images: np.ndarray | Array, *, layer: str = "pooled") -> Float[Array, "B F"]:
+        """Features, float32 [B, F], of images [B, H, W, 3], uint8 or floating in [0, 1]."""
         ...
 
 

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from mi_contrast.readout.accuracy import effective_count, interval95, top1
 
 __all__ = ["Judgement", "chosen_data", "judge", "load_split"]
 
+Truth = tuple[np.ndarray, tuple[str, ...]]  # labels, classes
 # Kinds of task that are not a fit on features; each module has a `judge` of the same form as this one's.
 BEYOND = {
     "finetune": "mi_contrast.evaluation.finetune",
@@ -84,61 +85,90 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     raise unknown("task", kind, (*TASKS, *BEYOND))
 
 
-def judge_features(
-    config: Mapping[str, Any], backbone: Loaded, workdir: Path | None, *, twin: bool, name: str | None = None
-) -> Judgement:
-    """As `judge`, of a task on features; `name` goes before the file's where several judgements would share one."""
-    results = results_of(backbone, workdir)
-    began = time.perf_counter()
-    taking = Taking.read(config.get("features", {}))
-    if taking.views is not None and config["task"]["kind"] != "linear":
-        raise UserError(
-            f"the {config['task']['kind']} task is fitted on images as they are", fix="leave out features.views"
-        )
+@dataclass(frozen=True)
+class Ready:
+    """What every judgement of one set begins from: the chosen data and label, both splits, and where the result goes.
+
+    backbone: as given, or its untrained twin; began: when, by time.perf_counter.
+    """
+
+    data: Mapping[str, Any]
+    label: str
+    fit: sets.ImageSet
+    test: sets.ImageSet
+    backbone: Loaded
+    twin: bool
+    results: Path
+    began: float
+
+
+def ready(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None, *, twin: bool) -> Ready:
+    """Opens both splits at the backbone's size, and the folder of results. Raises UserError as `judge` does."""
+    results, began = results_of(backbone, workdir), time.perf_counter()
     data = chosen_data(config["data"], backbone.config.get("data", {}))
     size = backbone.representation.spec["size"]
-    fit_images, test_images = load_split(data, data["split"], size), load_test(data, size)
+    fit, test = load_split(data, data["split"], size), load_test(data, size)
+    label = main_label(fit) if data["label"] is None else data["label"]
     make_writable(results)
-    if twin:
-        backbone = untrained(backbone, fit_images)
-    label = main_label(fit_images) if data["label"] is None else data["label"]
-    fit, test = take(backbone, (fit_images, test_images), label, taking, config, results.parent / "features")
+    return Ready(data, label, fit, test, untrained(backbone, fit) if twin else backbone, twin, results, began)
+
+
+def judge_features(
+    config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = None, *, twin: bool = False
+) -> Judgement:
+    """As `judge`, of a task on features."""
+    taking, kind = Taking.read(config.get("features", {})), config["task"]["kind"]
+    if taking.views is not None and kind != "linear":
+        raise UserError(f"the {kind} task is fitted on images as they are", fix="leave out features.views")
+    begun = ready(config, backbone, workdir, twin=twin)
+    fit, test = take(begun, taking, config)
     outcome = run_task(config["task"], fit, test, seed=config["seed"])
+    how = {"features": fit.values.shape[1], "layer": taking.layer}
+    how |= {"views": taking.views, "copies": taking.copies} if taking.views else {}
+    return written(begun, config, outcome, test, how)
+
+
+def written(
+    begun: Ready, config: Mapping[str, Any], outcome: Outcome, test: Features, how: Mapping[str, Any]
+) -> Judgement:
+    """The judgement of an outcome, its file written, the fitted head beside it; `how` goes to the result's settings.
+
+    Raises BadNumbersError where scores are not finite.
+    """
     share, interval, count = measured(outcome, test, config["task"]["kind"])
+    data, backbone = begun.data, begun.backbone
     result = {
         "task": config["task"]["kind"],
         "dataset": data["name"],
         **({"tested_on": data["test_name"]} if "test_name" in data else {}),
-        "label": label,
-        "classes": config["task"].get("ways", len(fit.classes)),
-        "fit": {"split": data["split"], "examples": len(fit_images)},
+        "label": begun.label,
+        "classes": config["task"].get("ways", len(test.classes)),
+        "fit": {"split": data["split"], "examples": len(begun.fit)},
         "test": {"split": data["test_split"], "examples": len(test)},
         "top1": share,
         "interval95": interval,
         "independent_examples": round(count, 1),
-        "settings": {
-            **config["task"],
-            "seed": config["seed"],
-            "size": size,
-            "features": fit.values.shape[1],
-            "layer": taking.layer,
-            **({"views": taking.views, "copies": taking.copies} if taking.views else {}),
-        },
+        "settings": {**config["task"], "seed": config["seed"], "size": backbone.representation.spec["size"], **how},
         "solved": outcome.how,
         "backbone": backbone.sha256 or str(backbone.source),
         "step": backbone.step,
-        "untrained": twin,
-        "seconds": round(time.perf_counter() - began, 3),
+        "untrained": begun.twin,
+        "seconds": round(time.perf_counter() - begun.began, 3),
     }
-    beside = None if label == main_label(fit_images) else label
-    if "test_name" in data:
-        beside = "_".join(filter(None, (beside, "on", short_name(data["test_name"]))))
-    path = results / file_name(name or result["task"], data["name"], beside, twin)
+    path = begun.results / name_of(begun, result["task"])
     write_json(path, result)
     if outcome.head is not None:
-        about = {k: v for k, v in result.items() if k not in ("solved", "seconds")} | {"layer": taking.layer}
-        write_head(path.with_suffix(".safetensors"), outcome.head, fit.classes, about)
+        about = {k: v for k, v in result.items() if k not in ("solved", "seconds")}
+        write_head(path.with_suffix(".safetensors"), outcome.head, test.classes, about)
     return Judgement(result, path, said_of(result, path))
+
+
+def name_of(begun: Ready, task: str) -> str:
+    """The result's file: <task>-<dataset>[-<label>][_on_<set tested on>][-untrained].json."""
+    beside = None if begun.label == main_label(begun.fit) else begun.label
+    if "test_name" in begun.data:
+        beside = "_".join(filter(None, (beside, "on", short_name(begun.data["test_name"]))))
+    return file_name(task, begun.data["name"], beside, begun.twin)
 
 
 def check_loaded(backbone: Loaded) -> None:
@@ -151,45 +181,46 @@ def check_loaded(backbone: Loaded) -> None:
         )
 
 
-def take(
-    backbone: Loaded,
-    splits: tuple[sets.ImageSet, sets.ImageSet],
-    label: str,
-    taking: Taking,
-    config: Mapping[str, Any],
-    folder: Path,
-) -> tuple[Features, Features]:
-    """Features of the fitting and the test split, kept in the folder; all labels are looked at before any encoding."""
-    labels = [labels_of(images, label) for images in splits]
-    encoder = backbone.representation
-    spec = {name: encoder.spec[name] for name in encoder.spec}
+def take(begun: Ready, taking: Taking, config: Mapping[str, Any]) -> tuple[Features, Features]:
+    """Features of the fitting and the test split, kept beside the results; all labels are looked at before any
+    encoding.
+    """
+    fit_truth, test_truth = truths(begun)
+    encoder, spec = begun.backbone.representation, dict(begun.backbone.representation.spec)
     of_network = {"variables": digest_of(encoder.variables), "spec": spec, "layer": taking.layer}
     if jax.local_device_count() > 1:
         encoder = replace(encoder, variables=jax.device_put(encoder.variables, replicated(make_mesh())))
-    size, where = {"batch_size": config["batch_size"], "layer": taking.layer}, folder if taking.keep else None
-    if labels[0][1] != labels[1][1]:
-        raise UserError(
-            f"{splits[0].name} {splits[0].split} has {len(labels[0][1])} classes, {splits[1].name} {splits[1].split} "
-            f"has {len(labels[1][1])} or other ones",
-            fix="give two splits of one set, or two sets of the same classes",
-        )
+    size = {"batch_size": config["batch_size"], "layer": taking.layer}
+    where = begun.results.parent / "features" if taking.keep else None
 
     def key_of(images: sets.ImageSet, **more: Any) -> dict[str, Any]:
         return {**of_network, **identity_of(images), **more} if where is not None else {}
 
-    def plainly(images: sets.ImageSet, truth: Any) -> Features:
+    def plainly(images: sets.ImageSet, truth: Truth) -> Features:
         values = kept(where, key_of(images), lambda: encode_all(encoder, images, **size))
         return Features(values, *truth, images.groups)
 
-    def viewed(images: sets.ImageSet, truth: Any) -> Features:
-        policy = policy_named(taking.views, spec["size"], backbone.config)
+    def viewed(images: sets.ImageSet, truth: Truth) -> Features:
+        policy = policy_named(str(taking.views), spec["size"], begun.backbone.config)
         more = {"policy": policy, "copies": taking.copies, "seed": config["seed"]}
         values = kept(where, key_of(images, **more), lambda: encode_views(encoder, images, **more, **size))
         own = np.arange(len(images)) if images.groups is None else images.groups
         return Features(values, np.tile(truth[0], taking.copies), truth[1], np.tile(own, taking.copies))
 
-    fit = (plainly if taking.views is None else viewed)(splits[0], labels[0])
-    return fit, plainly(splits[1], labels[1])
+    fit = (plainly if taking.views is None else viewed)(begun.fit, fit_truth)
+    return fit, plainly(begun.test, test_truth)
+
+
+def truths(begun: Ready) -> tuple[Truth, Truth]:
+    """(labels, classes) of the fitting and of the test split. UserError where the classes are not the same."""
+    fit, test = (labels_of(images, begun.label) for images in (begun.fit, begun.test))
+    if fit[1] != test[1]:
+        raise UserError(
+            f"{begun.fit.name} {begun.fit.split} has {len(fit[1])} classes, {begun.test.name} {begun.test.split} has "
+            f"{len(test[1])} or other ones",
+            fix="give two splits of one set, or two sets of the same classes",
+        )
+    return fit, test
 
 
 def measured(outcome: Outcome, test: Features, kind: str) -> tuple[float, tuple[float, float], float]:
@@ -199,11 +230,12 @@ def measured(outcome: Outcome, test: Features, kind: str) -> tuple[float, tuple[
     """
     if outcome.shares is not None:
         return *mean_and_interval(outcome.shares), float(len(outcome.shares))
-    if not np.isfinite(outcome.scores).all():
+    scores = np.asarray(outcome.scores)
+    if not np.isfinite(scores).all():
         raise BadNumbersError(f"the {kind} task's scores are not finite; lower its learning rate")
-    share, count = float(top1(outcome.scores, test.labels)), float(len(test))
+    share, count = float(top1(scores, test.labels)), float(len(test))
     if test.groups is not None:
-        count = effective_count(np.argmax(outcome.scores, axis=-1) == test.labels, test.groups)
+        count = effective_count(np.argmax(scores, axis=-1) == test.labels, test.groups)
     return share, interval95(share, count), count
 
 

@@ -60,7 +60,8 @@ def by_sgd(
     """SGD at one learning rate, or at the best of several that are fitted side by side in one run."""
     factors = fields.get("factors")
     settings = fill(linear.SGD, {name: value for name, value in fields.items() if name != "factors"})
-    classes, how, factor = len(fit.classes), {}, 1.0
+    classes, factor = len(fit.classes), 1.0
+    how: dict[str, Any] = {}
 
     def fit_each(part: Features, chosen: Sequence[float]) -> linear.Linear:
         watch = watched(f"linear probe, {len(chosen)} rates" if len(chosen) > 1 else "linear probe", "epoch")
@@ -79,7 +80,8 @@ def by_lbfgs(
     fit: Features, fields: Mapping[str, Any], validation: float, key: Key[Array, ""]
 ) -> tuple[linear.Linear, dict[str, Any]]:
     """The optimum of the regularised problem, for one regulariser or the best of several; nothing is drawn."""
-    l2, classes, how = fields.get("l2"), len(fit.classes), {}
+    l2, classes = fields.get("l2"), len(fit.classes)
+    how: dict[str, Any] = {}
     settings = fill(logistic.LBFGS, {name: value for name, value in fields.items() if name != "l2"})
     if isinstance(l2, (tuple, list)):
         l2s = sorted(numbers("l2", l2), reverse=True)

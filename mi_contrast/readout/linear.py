@@ -88,7 +88,8 @@ def one_of(models: Linear, index: int) -> Linear:
 @jax.jit
 def scores_each(models: Linear, features: Float[Arrays, "N F"]) -> Float[Array, "R N C"]:
     """Logits of each of the classifiers that `fit_each` fitted, float32 [R, N, C]."""
-    return jax.vmap(scores, in_axes=(Linear(0, 0, None, None), None))(models, features)
+    standardised = (jnp.asarray(features, jnp.float32) - models.mean) / models.scale
+    return jnp.einsum("nf,rfc->rnc", standardised, models.weights, precision="highest") + models.bias[:, None]
 
 
 def fit_each(

@@ -83,8 +83,11 @@ def fit_path(
     start = (jnp.zeros((features.shape[1], classes), jnp.float32), jnp.zeros(classes, jnp.float32))
     found = []
     for i in range(len(l2s)) if watch is None else watch(range(len(l2s))):
-        start, done, left = _solve(start, standardised, labels, l2s[i], settings.tolerance, settings.iterations)
-        found.append(Solution(Linear(*start, mean, scale), done, left))
+        (weights, bias), done, left = _solve(
+            start, standardised, labels, l2s[i], settings.tolerance, settings.iterations
+        )
+        start = weights, bias
+        found.append(Solution(Linear(weights, bias, mean, scale), done, left))
         if watch is not None:
             jax.block_until_ready(start)
     return found

@@ -1,0 +1,60 @@
+"""Fine-tuning: the whole network on the labels of one split, scored once on another after the last epoch.
+
+The only task in which weights and batch statistics move. The network is saved beside the result, as an export that
+`mi_contrast.load` reads, and the head as .safetensors. Images are cropped and flipped anew at each step (task.views;
+None leaves them as they are, which digits and signs want); test images are resized and centre-cropped.
+
+  :sgd     (default) SGD, lr .01 falling to 0 along a cosine, momentum .9, weight decay 1e-4, ten times the rate for the
+           head, batches of 128, 30 epochs
+  :adamw   AdamW, lr 3e-4 falling to 0, weight decay .05
+  :frozen  as :sgd, with the batch statistics of the backbone throughout: for batches too small to have some
+
+Rates are a beginning, not a recipe of a paper: give --config.task.lr, and choose it on a part of the fitting split
+(--config.data.split='train[:80%]' --config.data.test_split='train[80%:]').
+"""
+
+from ml_collections import ConfigDict
+
+from mi_contrast.core import schedules
+from mi_contrast.core.errors import unknown
+
+SGD = dict(
+    kind="finetune",
+    optimiser="sgd",
+    lr=schedules.cosine(0.01, 0.0),
+    head_factor=10.0,
+    momentum=0.9,
+    weight_decay=1e-4,
+    epochs=30,
+    batch_size=128,
+    views="crops",
+    statistics="batch",
+)
+TASKS = {
+    "sgd": SGD,
+    "adamw": dict(SGD, optimiser="adamw", lr=schedules.cosine(3e-4, 0.0), weight_decay=0.05),
+    "frozen": dict(SGD, statistics="frozen"),
+}
+
+
+def get_config(variant="sgd"):
+    if variant not in TASKS:
+        raise unknown("variant of finetune", variant, TASKS)
+    return ConfigDict(
+        dict(
+            task=TASKS[variant],
+            # None: the backbone's own training set, its splits, options and label
+            data=dict(
+                name=None,
+                dir=None,
+                split=None,
+                test_split=None,
+                options=None,
+                label=None,
+                test_name=None,
+                test_dir=None,
+            ),
+            batch_size=256,  # of encoding the test split; no score depends on it
+            seed=0,
+        )
+    )
