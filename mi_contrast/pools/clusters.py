@@ -1,7 +1,7 @@
 """Clusterings of a bank: several k-means, whose labels say which rows are close, as local aggregation wants them.
 
-By scikit-learn where the bank is small and on one CPU; else Lloyd's steps on the devices that hold it, in blocks of
-rows, where only sums of clusters cross. Both start from distinct random rows and take 20 steps. Labels are int32
+By scikit-learn where the bank is small, whatever the devices; else Lloyd's steps on the devices that hold it, in blocks
+of rows, where only sums of clusters cross. Both start from distinct random rows and take 20 steps. Labels are int32
 [R, C], a column for each clustering, -1 for rows that are not valid, which matches nothing.
 """
 
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Key
 
@@ -41,18 +42,30 @@ class Clustering(NamedTuple):
 
 
 def refresh(bank: Bank, clusters: int, seeds: Sequence[int], mesh: Mesh) -> Int[Array, "R C"]:
-    """Labels of one k-means for each seed, cut over the mesh as the bank is: a function of bank, seeds and mesh.
+    """Labels of one k-means for each seed, cut over the mesh as the bank is: a function of bank and seeds.
 
-    By `fit_on_host` on a mesh of one CPU and up to 131,072 rows, else by `fit_on_devices`.
+    By `fit_on_host` of the first process up to 131,072 rows, else by `fit_on_devices`.
 
     Raises:
       UserError: fewer than 1 cluster, more clusters than valid rows, or no seeds.
     Source: Zhuang et al. 2019; its released code takes 20 iterations and from 3 to 10 clusterings.
     """
-    if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu" and len(bank.valid) <= HOST_LIMIT:
-        labels = fit_on_host(np.asarray(bank.rows), np.asarray(bank.valid), clusters, seeds)
-        return jax.device_put(labels, along_batch(mesh))
-    return fit_on_devices(bank.rows, bank.valid, clusters, seeds, mesh)
+    if len(bank.valid) > HOST_LIMIT:
+        return fit_on_devices(bank.rows, bank.valid, clusters, seeds, mesh)
+    rows, valid = (_on_host(part) for part in (bank.rows, bank.valid))
+    _check(int(valid.sum()), clusters, seeds)
+    if jax.process_index() == 0:
+        labels = fit_on_host(rows, valid, clusters, seeds)
+    else:
+        labels = np.empty((len(rows), len(seeds)), np.int32)
+    if jax.process_count() > 1:
+        labels = np.asarray(multihost_utils.broadcast_one_to_all(labels))
+    return jax.make_array_from_callback(labels.shape, along_batch(mesh), lambda at: labels[at])
+
+
+def _on_host(x: Array) -> np.ndarray:
+    """The whole array in this process's memory."""
+    return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))
 
 
 def unassigned(size: int, clusterings: int, mesh: Mesh) -> Int[Array, "R C"]:

@@ -140,10 +140,12 @@ def on_eight():
     mesh = make_mesh()
     found = lloyd(rows, valid, first_rows(), 20, mesh)
     labels = clusters.refresh(Bank(jnp.asarray(rows), jnp.asarray(valid)), CLUSTERS, (4, 5), mesh)
+    of_devices = clusters.fit_on_devices(jnp.asarray(rows), jnp.asarray(valid), CLUSTERS, (4, 5), mesh)
     return {
         "inertia": float(found.inertia),
         "lloyd": np.asarray(found.labels).tolist(),
         "labels": np.asarray(labels).tolist(),
+        "of_devices": np.asarray(of_devices).tolist(),
         "shards": [list(x.data.shape) for x in labels.addressable_shards],
     }
 
@@ -162,5 +164,6 @@ def test_eight_devices_equal_one_and_scikit_learn():
     theirs = KMeans(CLUSTERS, init=first_rows(), n_init=1, max_iter=20, tol=0).fit(rows[valid].astype(float))
     assert seen["inertia"] == pytest.approx(theirs.inertia_, rel=1e-4)
     np.testing.assert_array_equal(seen["lloyd"], one.labels)
-    np.testing.assert_array_equal(seen["labels"], on_devices(rows, valid, CLUSTERS, (4, 5)))
+    np.testing.assert_array_equal(seen["labels"], on_host(rows, valid, CLUSTERS, (4, 5)))
+    np.testing.assert_array_equal(seen["of_devices"], on_devices(rows, valid, CLUSTERS, (4, 5)))
     assert seen["shards"] == [[SIZE // 8, 2]] * 8

@@ -13,7 +13,7 @@ from mi_contrast.training.step import encode_plain, make_step
 from tests.training import matrix, rows
 
 QUICK = ("ir", "simclr")
-APART = ("ball_ir", "cmc", "hard_simclr", "moco_v3", "infomin")
+APART = ("la", "cmc", "hard_simclr", "moco_v3", "infomin")
 
 
 @pytest.mark.parametrize(
