@@ -6,7 +6,8 @@ import hashlib
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,19 @@ def write_export(
       step: training steps the weights have seen, where known.
     Raises UserError where `path` is something else than an export, or can't be written.
     """
+    with whole(path) as folder:
+        tensors = to_foreign(representation.variables)
+        data = safetensors.numpy.save(tensors, metadata={"format": "pt"})
+        _write_synced(folder / WEIGHTS, data)
+        write_json(folder / MANIFEST, manifest_of(representation, tensors, data, config, commit, step))
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A new folder to write an export into, which takes the place of `path` at the end, whole or not at all.
+
+    Raises UserError where `path` is something else than an export, or can't be written.
+    """
     path = Path(path)
     if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path} exists and is not an export", fix="name another place")
@@ -56,10 +70,7 @@ def write_export(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        tensors = to_foreign(representation.variables)
-        data = safetensors.numpy.save(tensors, metadata={"format": "pt"})
-        _write_synced(temporary / WEIGHTS, data)
-        write_json(temporary / MANIFEST, manifest_of(representation, tensors, data, config, commit, step))
+        yield temporary
         _replace(path, temporary, old)
     except OSError as error:
         raise UserError(f"can't write the export {path} ({error.strerror or error})") from error

@@ -69,8 +69,8 @@ class Found:
     """A backbone in a state dict.
 
     names: {the file's name: torchvision's}; what: which of the file's networks it is, in words, '' where no word says;
-    left_out: the other tensors of the file, in groups, counters of batches aside; pooled: False where the file shows that its network has no max
-    pool.
+    left_out: the other tensors of the file, in groups, counters of batches aside; pooled: False where the file shows
+    that its network has no max pool.
     """
 
     names: Mapping[str, str]

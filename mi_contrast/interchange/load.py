@@ -109,13 +109,15 @@ def read_export(path: Path) -> Loaded:
     variables, count = from_foreign(tensors, towers.template(model), str(file))
     spec = spec_of(model, mean=pixels["mean"], std=pixels["std"], size=pixels["size"])
     representation = Representation(jax.tree.map(jnp.asarray, variables), spec)
-    commit = manifest.get("commit")
-    return Loaded(representation, path, count, manifest["step"], manifest["config"], digest, commit)
+    commit, remarks = manifest.get("commit"), tuple(manifest.get("remarks", ()))
+    return Loaded(representation, path, count, manifest["step"], manifest["config"], digest, commit, remarks=remarks)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of an export directory. UserError where it is broken, or of another format or version."""
     manifest = read_json(path / MANIFEST)
+    if isinstance(manifest, dict) and str(manifest.get("format")).startswith(f"{FORMAT} for "):
+        raise UserError(f"{path} was written for {manifest.get('made_for')}, which is not read back", fix=TAKES)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{path / MANIFEST} is not a manifest of {FORMAT!r}", fix=TAKES)
     if manifest.get("format_version") != VERSION:
