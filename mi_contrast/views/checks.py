@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from mi_contrast.core.config import fields
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.views import channels, randaugment, two_crops
 from mi_contrast.views.colour import JITTERS
@@ -29,17 +30,16 @@ CUTS = ("grid", "cell", "patch")  # what a jigsaw has beside ops
 
 def check(policy: Mapping[str, Any]) -> None:
     """Raises UserError on an unknown or missing field, or a value out of its range, with the nearest right word."""
-    known_fields("the views", policy, policy, required=("kind",))
+    fields("the views", policy, ("kind",), policy)
     if policy["kind"] not in KINDS:
         raise unknown("kind of views", policy["kind"], KINDS)
     sections = KINDS[policy["kind"]]
     if policy["kind"] == "channels":
-        known_fields("the views", policy, (*SETTINGS, "split", *sections))
+        fields("the views", policy, (*SETTINGS, "split", *sections))
         if policy["split"] not in channels.CONSTANTS:
             raise unknown("views.split", policy["split"], channels.CONSTANTS)
     else:
-        required = (*SETTINGS, *sections)
-        known_fields("the views", policy, (*required, two_crops.JIGSAW), required=required)
+        fields("the views", policy, (*SETTINGS, *sections), (two_crops.JIGSAW,))
     whole("views.size", policy["size"], "pixels")
     for name in ("mean", "std"):
         low = 0.0 if name == "std" or policy["kind"] == "two_crops" else -math.inf
@@ -54,7 +54,7 @@ def check(policy: Mapping[str, Any]) -> None:
 
 def check_jigsaw(where: str, section: Mapping[str, Any]) -> None:
     """Raises UserError where the section is not an op list with a grid, a cell and a patch that fits it."""
-    known_fields(where, section, (*OPS, *CUTS, "order"), required=(*CUTS, "order"))
+    fields(where, section, (*CUTS, "order"), OPS)
     for name in CUTS:
         whole(f"{where}.{name}", section[name], "cells a side" if name == "grid" else "pixels")
     if section["patch"] > section["cell"]:
@@ -86,7 +86,7 @@ def whole(where: str, given: Any, what: str) -> None:
 
 def check_ops(where: str, ops: Mapping[str, Any]) -> None:
     """Raises UserError where one view's ops are not as the module's text says."""
-    known_fields(where, ops, (*OPS, "order"), required=("order",))
+    fields(where, ops, ("order",), OPS)
     for name in ops:
         at = f"{where}.{name}"
         if name == "order":
@@ -94,7 +94,7 @@ def check_ops(where: str, ops: Mapping[str, Any]) -> None:
         if not OPS[name]:
             numbers(at, (ops[name],), 1, 0.0, 1.0)
             continue
-        known_fields(at, ops[name], OPS[name])
+        fields(at, ops[name], OPS[name])
         if name == "randaugment":
             check_randaugment(at, ops[name])
             continue
@@ -117,18 +117,6 @@ def check_field(where: str, field: str, value: Any) -> None:
         return
     limit = {"hue": 0.5, "p": 1.0, "threshold": 1.0}.get(field, math.inf)
     numbers(where, (value,), 1, 0.0, limit)
-
-
-def known_fields(where: str, given: Any, known: Iterable[str], required: Iterable[str] | None = None) -> None:
-    """Raises UserError where `given` is no section, or has an unknown field, or lacks a required one (default: all)."""
-    if not isinstance(given, Mapping):
-        raise UserError(f"{where} is {given!r}", fix="it is a section with fields of its own")
-    for name in given:
-        if name not in known:
-            raise unknown(f"field of {where}", name, known)
-    for name in known if required is None else required:
-        if name not in given:
-            raise UserError(f"{where} has no field {name!r}", fix="begin from a policy of mi_contrast.views.policies")
 
 
 def numbers(where: str, given: Any, count: int, low: float, high: float) -> tuple[float, ...]:

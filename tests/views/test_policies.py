@@ -111,10 +111,10 @@ def changed(path, value, base=policies.moco_v2):
         ("size", 32.0, "views.size is 32.0"),
         ("std", (1.0, 1.0, 0.0), "three numbers above 0"),
         ("mean", (0.5, 0.5), "3 numbers"),
-        ("query", None, "has no field 'query'"),
+        ("query", None, "has no 'query'"),
         ("query", 3, "views.query is 3"),
         ("query.jiter", {}, "did you mean 'jitter'"),
-        ("query.order", None, "has no field 'order'"),
+        ("query.order", None, "has no 'order'"),
         ("query.order", ("crop", "jitter", "gray", "blur", "flip"), "did you mean 'grey'"),
         ("query.order", ("jitter", "crop", "grey", "blur", "flip"), "crop first"),
         ("query.order", ("crop", "jitter", "grey", "flip"), "name each of"),
@@ -130,10 +130,10 @@ def changed(path, value, base=policies.moco_v2):
         ("key.jitter.hue", 0.6, "from 0 to 0.5"),
         ("key.jitter.brightnes", 0.6, "did you mean 'brightness'"),
         ("key.jitter.contrast", -0.1, "of 0 or more"),
-        ("key.jitter.p", None, "has no field 'p'"),
+        ("key.jitter.p", None, "has no 'p'"),
         ("key.blur.sigma", (0.0, 2.0), "0 < low <= high"),
         ("key.blur.sigma", (0.1, float("inf")), "2 numbers"),
-        ("key.blur", 0.5, "it is a section"),
+        ("key.blur", 0.5, "give a dict with sigma, p"),
     ],
 )
 def test_a_mistake_is_named(path, value, says):
@@ -147,7 +147,7 @@ def test_a_mistake_is_named(path, value, says):
     [
         ("jigsaw.patch", 13, "a patch is cut out of a cell"),
         ("jigsaw.grid", 0, "whole number of cells"),
-        ("jigsaw.cell", None, "has no field 'cell'"),
+        ("jigsaw.cell", None, "has no 'cell'"),
         ("jigsaw.ceil", 3, "did you mean 'cell'"),
         ("jigsaw.flip", 2.0, "views.jigsaw.flip is 2.0"),
         ("jigsaw.order", ("crop",), "name each of"),
@@ -162,7 +162,7 @@ def test_a_mistake_is_named(path, value, says):
         ("query.randaugment.ops", ("equalise",), "did you mean 'equalize'"),
         ("query.randaugment.ops", (), "give some of"),
         ("query.randaugment.ops", "rotate", "give some of"),
-        ("query.randaugment.ops", None, "has no field 'ops'"),
+        ("query.randaugment.ops", None, "has no 'ops'"),
         ("query.randaugment.magnitud", 3.0, "did you mean 'magnitude'"),
     ],
 )
@@ -176,14 +176,14 @@ def test_a_mistake_of_infomin_is_named(path, value, says):
     "path, value, says",
     [
         ("split", "labs", "did you mean 'lab'"),
-        ("split", None, "has no field 'split'"),
+        ("split", None, "has no 'split'"),
         ("both.flip", 2.0, "views.both.flip is 2.0"),
         ("both.order", ("crop",), "name each of"),
         ("query", {}, "unknown field of the views"),
         ("std", (0.0, 1.0, 1.0), "three numbers above 0"),
         ("mean", (0.0, float("nan"), 1.0), "3 numbers that are finite"),
         ("kind", "two_crops", "unknown field of the views"),
-        ("kind", None, "has no field 'kind'"),
+        ("kind", None, "has no 'kind'"),
     ],
 )
 def test_a_mistake_of_cmc_is_named(path, value, says):
