@@ -24,5 +24,5 @@ def get_config(variant="digits"):
     split(config, "lab")
     ball = dict(kind="ball", lower=linear(0.0, 0.90, end=0.5))
     support = dict(kind="drawn", k=found.drawn, of=ball)
-    config.method = across_channels(support, found.of_bank)
+    config.method = across_channels(support, found.of_bank, found.start)
     return config

@@ -26,5 +26,5 @@ def get_config(variant="digits"):
     alone(config)
     ball = dict(kind="ball", lower=linear(0.0, 0.90, end=0.5))
     support = dict(kind="drawn", k=found.drawn, of=ball)
-    config.method = over_bank(support, found.of_bank)
+    config.method = over_bank(support, found.of_bank, found.start)
     return config

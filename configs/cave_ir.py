@@ -25,5 +25,5 @@ def get_config(variant="digits"):
     config = found.config
     alone(config)
     support = dict(kind="cave", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5))
-    config.method = over_bank(support, found.of_bank)
+    config.method = over_bank(support, found.of_bank, found.start)
     return config

@@ -23,5 +23,5 @@ def get_config(variant="digits"):
     alone(config)
     split(config, "lab")
     support = dict(kind="drawn", k=found.drawn, of=dict(kind="all"))
-    config.method = across_channels(support, found.of_bank)
+    config.method = across_channels(support, found.of_bank, found.start)
     return config

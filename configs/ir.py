@@ -24,5 +24,5 @@ def get_config(variant="digits"):
     config = found.config
     alone(config)
     support = dict(kind="drawn", k=found.drawn, of=dict(kind="all"))
-    config.method = over_bank(support, found.of_bank)
+    config.method = over_bank(support, found.of_bank, found.start)
     return config

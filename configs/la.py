@@ -24,5 +24,5 @@ def get_config(variant="digits"):
     alone(config)
     support = dict(kind="close", by="clusters", of=dict(kind="nearest", k=found.drawn + 1))
     clusters = dict(number=found.clusters, clusterings=3, every_epochs=5)
-    config.method = over_bank(support, found.of_bank, momentum=0.5, clusters=clusters)
+    config.method = over_bank(support, found.of_bank, found.start, momentum=0.5, clusters=clusters)
     return config

@@ -34,7 +34,7 @@ def get_config(variant="digits"):
     config.method = dict(
         views="jigsaw",
         target="none",
-        pools=dict(bank=dict(momentum=0.5, takes="query")),
+        pools=dict(bank=dict(momentum=0.5, start=found.start, takes="query")),
         terms=(dict(anchor="query", **term), dict(anchor="jigsaw", **term)),
     )
     return config

@@ -27,5 +27,5 @@ def get_config(variant="digits"):
     alone(config)
     ring = dict(kind="ring", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5))
     support = dict(kind="drawn", k=found.drawn, of=ring)
-    config.method = over_bank(support, found.of_bank)
+    config.method = over_bank(support, found.of_bank, found.start)
     return config

@@ -22,7 +22,8 @@ class Recipe(NamedTuple):
 
     queue: rows of a queue; temperature, of_bank, of_batch: temperatures against a queue, a bank and a batch; drawn:
     candidates that an anchor draws from a bank; clusters: of one k-means over the bank, one for each 43 examples as
-    released for ImageNet.
+    released for ImageNet; start: of a bank's rows, 'random' as released, or 'forward', one pass of the untrained
+    network, where a run has a few epochs and the first would go to random rows.
     """
 
     config: ConfigDict
@@ -32,6 +33,7 @@ class Recipe(NamedTuple):
     of_batch: float = 0.5
     drawn: int = 4095
     clusters: int = 552
+    start: str = "random"
 
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -101,7 +103,7 @@ def _cifar10_small() -> Recipe:
     config.model.width = 16
     config.steps = 400
     config.eval.every = 200
-    return Recipe(config, queue, temperature)
+    return Recipe(config, queue, temperature, start="forward")
 
 
 def _cifar100() -> Recipe:

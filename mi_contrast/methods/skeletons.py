@@ -8,7 +8,7 @@ from typing import Any
 Words = Mapping[str, Any]
 
 
-def over_bank(support: Words, temperature: float, momentum: float = 0.0, **bank: Any) -> dict[str, Any]:
+def over_bank(support: Words, temperature: float, start: str, momentum: float = 0.0, **bank: Any) -> dict[str, Any]:
     """Each example against a support of a bank of one row an example, its own row the positive.
 
     Source: Wu et al. 2018; momentum 0 is Wu et al. 2020 and 2021.
@@ -22,7 +22,8 @@ def over_bank(support: Words, temperature: float, momentum: float = 0.0, **bank:
         temperature=temperature,
         weight=1.0,
     )
-    return dict(views="two_crops", target="none", pools=dict(bank=dict(momentum=momentum, **bank)), terms=(term,))
+    bank = dict(momentum=momentum, start=start, **bank)
+    return dict(views="two_crops", target="none", pools=dict(bank=bank), terms=(term,))
 
 
 def over_batch(support: Words, form: Words | str, temperature: float) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def over_batch(support: Words, form: Words | str, temperature: float) -> dict[st
     )
 
 
-def across_channels(support: Words, temperature: float) -> dict[str, Any]:
+def across_channels(support: Words, temperature: float, start: str) -> dict[str, Any]:
     """Each view of a split against a support of the other's bank, the two directions averaged.
 
     Source: Tian et al. 2020 (Contrastive Multiview Coding), its bank momentum.
@@ -49,8 +50,8 @@ def across_channels(support: Words, temperature: float) -> dict[str, Any]:
         views="channels",
         target="none",
         pools=dict(
-            of_first=dict(kind="bank", momentum=0.5, takes="first"),
-            of_second=dict(kind="bank", momentum=0.5, takes="second"),
+            of_first=dict(kind="bank", momentum=0.5, start=start, takes="first"),
+            of_second=dict(kind="bank", momentum=0.5, start=start, takes="second"),
         ),
         terms=(dict(anchor="first", pool="of_second", **term), dict(anchor="second", pool="of_first", **term)),
     )
