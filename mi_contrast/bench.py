@@ -21,7 +21,7 @@ from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.layout import write_json, write_text
 
-CASES = ("ring_loss", "large_pool", "bank_step", "augment", "train_step", "loop", "mi_tasks")
+CASES = ("ring_loss", "large_pool", "bank_step", "augment", "train_step", "loop", "mi_tasks", "evaluate")
 REPEATS = 7
 FLAGS = {
     "case=": f"one of {', '.join(CASES)}, or all",
