@@ -1,4 +1,4 @@
-"""The job that exports: from a run, an export or a checkpoint, several formats in one call, every mistake in one line."""
+"""The job that exports: from a run, an export or a checkpoint, several formats a call, every mistake in one line."""
 
 import json
 import subprocess
@@ -33,6 +33,17 @@ def sources(tmp_path_factory):
     return {"run": run.root, "export": root / "export", "foreign": root / "moco.safetensors"}
 
 
+def test_a_checkpoint_becomes_an_export_of_ours(sources, tmp_path, capsys):
+    call = [f"--backbone={sources['foreign']}", "--format=native", f"--workdir={tmp_path}"]
+    assert run_job(main, [*call, "--mean=0.4,.5,.6", "--std=.2,.25,.3", "--size=16"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"loaded 100 of 101 tensors from {sources['foreign']}; left out: module.queue; ")
+    assert said[1].startswith(f"native: {tmp_path}/native/backbone.safetensors, features within 0.0e+00 of ours")
+    weights = [folder / "backbone.safetensors" for folder in (tmp_path / "native", sources["export"])]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.slow
 def test_a_run_an_export_and_a_checkpoint_leave_alike(sources, tmp_path, capsys):
     twins.torchvision()
     pixels = ["--mean=0.4,.5,.6", "--std=.2,.25,.3", "--size=16"]

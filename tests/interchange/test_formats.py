@@ -3,7 +3,6 @@
 import hashlib
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -60,9 +59,7 @@ def test_a_format_is_whole_and_its_manifest_true(tmp_path, word, model, modules)
     assert manifest == json.loads((folder / "manifest.json").read_text())
     found = manifest["parity"]
     assert found["max_difference"] <= 1e-5 * found["max_feature"] and found["max_feature"] > 0.01
-    assert found["tool"].startswith(
-        {"native": "mi_contrast ", "stablehlo": "jax ", "onnx": "onnxruntime "}.get(word, "torch")
-    )
+    assert found["tool"].startswith({"native": "mi_contrast", "stablehlo": "jax", "onnx": "onnx"}.get(word, "torch"))
     data = (folder / manifest["file"]).read_bytes()
     assert manifest["sha256"] == hashlib.sha256(data).hexdigest() and manifest["made_for"] == word
     assert manifest["preprocessing"]["mean"] == [0.4, 0.5, 0.6] and manifest["model"]["stem"] == "small"
@@ -100,9 +97,9 @@ def test_a_builder_beside_the_weights_builds_and_loads_as_the_manifest_says(tmp_
 
 
 def test_detectron2_says_it_was_not_run(tmp_path):
-    manifest = convert(made(dict(backbone="resnet18")), "detectron2", tmp_path / "out")
+    manifest = convert(made(dict(backbone="resnet50", width=4)), "detectron2", tmp_path / "out")
     assert manifest["parity"] == {"not_run": "not run in Detectron2: names by its table, tensors read back"}
-    assert manifest["read_back"].startswith("100 of 100 tensors identical")
+    assert manifest["read_back"].startswith("265 of 265 tensors identical")
     assert manifest["config_of_detectron2"]["INPUT.FORMAT"] == "RGB"
     assert manifest["config_of_detectron2"]["MODEL.PIXEL_MEAN"] == [102.0, 127.5, 153.0]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["backbone.pkl", "manifest.json"]
@@ -244,8 +241,8 @@ def test_onnx_and_stablehlo_give_torchvisions_features(tmp_path, backbone):
     if _importable("flatbuffers"):
         for side in SIDES:
             sized = Representation(loaded.representation.variables, {**spec, "size": side})
-            convert(replace(loaded, representation=sized), "stablehlo", tmp_path / "hlo")
-            found = stablehlo.run(tmp_path / "hlo" / stablehlo.FILE, images(side, 3).astype(np.float32) / 255)
+            stablehlo.write(sized, tmp_path)
+            found = stablehlo.run(tmp_path / stablehlo.FILE, images(side, 3).astype(np.float32) / 255)
             np.testing.assert_allclose(found, by_torch(net, images(side, 3), spec), atol=1e-4, rtol=0)
         checks += 1
     if not checks:
@@ -271,11 +268,8 @@ def test_timm_loads_the_folder_with_its_preprocessing(tmp_path, backbone):
     assert found["tool"].startswith("timm ") and found["max_difference"] <= 1e-5 * found["max_feature"]
     net = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True, num_classes=0)
     config = timm.data.resolve_model_data_config(net)
-    assert (config["mean"], config["std"], tuple(config["input_size"])) == (
-        (0.4, 0.5, 0.6),
-        (0.2, 0.25, 0.3),
-        (3, 96, 96),
-    )
+    assert (list(config["mean"]), list(config["std"])) == ([0.4, 0.5, 0.6], [0.2, 0.25, 0.3])
+    assert tuple(config["input_size"]) == (3, 96, 96) and config["crop_pct"] == 1
 
 
 def test_timms_names_are_torchvisions():

@@ -74,5 +74,5 @@ def test_a_net_that_lacks_a_name_is_not_built():
 
 
 def test_a_missing_tool_is_named():
-    with pytest.raises(torch_build.MissingToolError, match="^no_such_tool is not installed$"):
+    with pytest.raises(torch_build.MissingToolError, match=r"^no_such_tool is not installed$"):
         torch_build.tool("no_such_tool.part")
