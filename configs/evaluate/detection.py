@@ -1,0 +1,111 @@
+"""Detection: the backbone's weights in torchvision's R-CNNs with an FPN, average precision by pycocotools.
+
+Needs the extra [torch]. The data are in COCO's format, a folder or a zip (--config.data.dir): annotations and images
+of the split to fit on and of the one to test on, named below relative to it. Average precision is taken before
+fitting (start) and after its last iteration. The same command goes on where it was stopped.
+
+  :faster    (default) Faster R-CNN: boxes; COCO 2017's layout and Detectron2's 1x schedule (90,000 iterations of 16)
+  :mask      Mask R-CNN: boxes and masks, likewise
+  :keypoint  Keypoint R-CNN: boxes and keypoints of persons, likewise
+
+Each of them also as :faster_frozen ... (the backbone constant, as Wu et al. 2020 transfer to COCO) and :faster_scratch
+... (all layers trained, batch norms with them: for --untrained, which has no statistics worth keeping). Batch norms of
+the backbone are constants elsewhere, as in torchvision's own detectors.
+
+  :bccd      Faster R-CNN on blood cells (data.dir=bccd_cells.zip), for a ResNet-18 of width 16 and the small stem:
+             some 20 minutes on 2 busy cores
+  :mask_mini, :keypoint_mini  a few steps at a small size, to see that all of it runs (data.dir=coco_mini.zip)
+
+For another set of your own begin from :bccd (annotations/instances_{train,test}.json, images/) and name its files.
+"""
+
+from ml_collections import ConfigDict
+
+from mi_contrast.core.errors import unknown
+
+PERSONS, OBJECTS = "person_keypoints", "instances"
+ONE_X = dict(
+    kind="detection",
+    model="faster",  # or mask, keypoint
+    trainable_layers=3,  # of stem and four stages, from the last: 0 none, 5 all
+    norm="frozen",  # of the trained layers' batch norms; or batch
+    head_norm=None,  # in FPN and heads: batch, group (the box head then has 4 convolutions)
+    levels=None,  # stages under the FPN: all; of the small stem 2 to 4
+    channels=256,
+    hidden=1024,
+    anchor=8.0,  # their side in strides
+    proposals=1000,
+    samples=512,
+    sizes=(640, 672, 704, 736, 768, 800),  # short sides, the last one in testing
+    max_size=1333,
+    flip=True,
+    iterations=90_000,
+    batch_size=16,
+    lr=0.02,
+    steps=(60_000, 80_000),
+    gamma=0.1,
+    warmup=1000,
+    warmup_factor=0.001,
+    momentum=0.9,
+    weight_decay=1e-4,
+    measure_every=0,
+    save_every=1000,
+    time_limit=None,  # in seconds; it then saves and stops with exit code 75
+    pictures=6,
+    device=None,
+)
+SMALL = dict(
+    trainable_layers=5,
+    channels=64,
+    hidden=256,
+    proposals=300,
+    samples=128,
+    sizes=(160,),
+    max_size=320,
+    batch_size=4,
+)
+HOW = {
+    "": {},
+    "_frozen": dict(trainable_layers=0),
+    "_scratch": dict(trainable_layers=5, norm="batch", head_norm="batch"),
+}
+
+
+def coco(kind):
+    return dict(
+        dir=None,
+        fit=f"annotations/{kind}_train2017.json",
+        test=f"annotations/{kind}_val2017.json",
+        fit_images="train2017",
+        test_images="val2017",
+        sigmas=None,
+    )
+
+
+def variants():
+    found = {}
+    for model, kind in (("faster", OBJECTS), ("mask", OBJECTS), ("keypoint", PERSONS)):
+        for word, how in HOW.items():
+            found[model + word] = dict(model=model) | how, coco(kind)
+        mini = dict(model=model, lr=0.01, iterations=20, steps=(15,), warmup=5, pictures=4)
+        found[f"{model}_mini"] = SMALL | mini, coco(kind)
+    found["bccd"] = (
+        SMALL | dict(lr=0.02, iterations=600, steps=(450, 550), warmup=50, measure_every=200, save_every=50),
+        dict(
+            dir=None,
+            fit="annotations/instances_train.json",
+            test="annotations/instances_test.json",
+            fit_images="images",
+            test_images="images",
+            sigmas=None,
+        ),
+    )
+    return found
+
+
+def get_config(variant="faster"):
+    table = variants()
+    if variant not in table:
+        raise unknown("variant of detection", variant, table)
+    task, data = table[variant]
+    return ConfigDict(dict(task=ONE_X | task, data=data, batch_size=4, seed=0))

@@ -1,0 +1,160 @@
+"""torchvision's R-CNNs around a backbone: its weights, any width and stem, an FPN on its stages, its own pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models import detection
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.evaluation.dense.settings import GROUPS, Detection
+from mi_contrast.interchange.names import to_foreign
+from mi_contrast.interchange.torch_build import built
+from mi_contrast.models.representation import Representation
+
+STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")  # from the last, as `trainable_layers` counts
+ASPECTS = (0.5, 1.0, 2.0)
+KINDS = {"faster": detection.FasterRCNN, "mask": detection.MaskRCNN, "keypoint": detection.KeypointRCNN}
+POOLED, MASK_SIDE, MASK_LAYERS, KEYPOINT_SIDE, KEYPOINT_LAYERS = 7, 14, 4, 14, 8
+
+
+def check_backbone(representation: Representation) -> None:
+    """UserError where a detector can't be built on it."""
+    spec = representation.spec
+    if spec["split"] is not None:
+        raise UserError(
+            f"this representation is two networks, each of which sees channels of {spec['split']!r} alone; a detector "
+            "has one backbone, which sees images",
+            fix="judge it by the tasks on features: linear, knn, transfer",
+        )
+    if spec["model"]["backbone"] == "tiny":
+        raise UserError("the 'tiny' network has no four stages for an FPN", fix="judge a ResNet")
+
+
+def make_detector(
+    representation: Representation, settings: Detection, classes: int, points: int = 0
+) -> detection.FasterRCNN:
+    """The detector: its backbone the representation's, the rest drawn by torch's generator.
+
+    Images are normalised by the representation's own mean and std; frozen stages are constants in all of their
+    parameters and statistics.
+
+    Args:
+      classes: categories, the background not counted.
+      points: keypoints an object, of a Keypoint R-CNN.
+    """
+    check_backbone(representation)
+    spec, channels = representation.spec, settings.channels
+    norm = {None: None, "batch": nn.BatchNorm2d, "group": partial(nn.GroupNorm, GROUPS)}[settings.head_norm]
+    levels = levels_of(spec["model"], settings)
+    body = make_backbone(representation, settings, levels, norm)
+    strides = strides_of(spec["model"], levels)
+    sides = tuple(((settings.anchor * stride),) for stride in strides)
+    roi = partial(MultiScaleRoIAlign, featmap_names=[str(i) for i in range(len(levels))], sampling_ratio=2)
+    more: dict[str, Any] = {}
+    if norm is not None:
+        more["box_head"] = FastRCNNConvFCHead(
+            (channels, POOLED, POOLED), [channels] * 4, [settings.hidden], norm_layer=norm
+        )
+    else:
+        more["box_head"] = TwoMLPHead(channels * POOLED**2, settings.hidden)
+    more["box_predictor"] = detection.faster_rcnn.FastRCNNPredictor(settings.hidden, 1 + classes)
+    if settings.model == "mask":
+        more["mask_roi_pool"] = roi(output_size=MASK_SIDE)
+        more["mask_head"] = MaskRCNNHeads(channels, [channels] * MASK_LAYERS, 1, norm_layer=norm)
+        more["mask_predictor"] = detection.mask_rcnn.MaskRCNNPredictor(channels, channels, 1 + classes)
+    if settings.model == "keypoint":
+        more["keypoint_roi_pool"] = roi(output_size=KEYPOINT_SIDE)
+        more["keypoint_head"] = KeypointRCNNHeads(channels, (2 * channels,) * KEYPOINT_LAYERS)
+        more["keypoint_predictor"] = KeypointRCNNPredictor(2 * channels, points)
+    return KINDS[settings.model](
+        body,
+        min_size=settings.sizes,
+        max_size=settings.max_size,
+        image_mean=list(spec["mean"]),
+        image_std=list(spec["std"]),
+        rpn_anchor_generator=AnchorGenerator(sides, (ASPECTS,) * len(sides)),
+        rpn_post_nms_top_n_train=settings.proposals,
+        rpn_post_nms_top_n_test=settings.proposals,
+        box_roi_pool=roi(output_size=POOLED),
+        box_batch_size_per_image=settings.samples,
+        **more,
+    )
+
+
+def levels_of(model: Mapping[str, Any], settings: Detection) -> tuple[int, ...]:
+    """The stages that the FPN is built on."""
+    return settings.levels or ((2, 3, 4) if model["stem"] == "small" else (1, 2, 3, 4))
+
+
+def strides_of(model: Mapping[str, Any], levels: tuple[int, ...]) -> list[int]:
+    """Pixels of the image a step on each level of the FPN, the pooled last one with them.
+
+    >>> strides_of({"stem": "imagenet"}, (1, 2, 3, 4))
+    [4, 8, 16, 32, 64]
+    """
+    first = 1 if model["stem"] == "small" else 4
+    strides = [first * 2 ** (level - 1) for level in levels]
+    return [*strides, 2 * strides[-1]]
+
+
+def make_backbone(
+    representation: Representation,
+    settings: Detection,
+    levels: tuple[int, ...],
+    norm: Callable[[int], nn.Module] | None,
+) -> BackboneWithFPN:
+    """The network with all its weights, frozen where it is to be, and an FPN on these of its stages."""
+    net = built(representation.spec["model"], to_foreign(representation.variables))
+    trained = STAGES[: settings.trainable_layers] + (("bn1",) if settings.trainable_layers == len(STAGES) else ())
+    for name, child in net.named_children():
+        if name not in trained:
+            child.requires_grad_(False)
+        if name not in trained or settings.norm == "frozen":
+            setattr(net, name, as_constants(child))
+    wide = [_width_of(getattr(net, f"layer{level}")) for level in levels]
+    named = {f"layer{level}": str(i) for i, level in enumerate(levels)}
+    return BackboneWithFPN(net, named, wide, settings.channels, norm_layer=norm)
+
+
+def as_constants(module: nn.Module) -> nn.Module:
+    """The module with its batch norms as constants: their weights and statistics, never trained nor moved."""
+    if isinstance(module, nn.BatchNorm2d):
+        frozen = FrozenBatchNorm2d(module.num_features, module.eps)
+        frozen.load_state_dict(module.state_dict())
+        return frozen
+    for name, child in module.named_children():
+        setattr(module, name, as_constants(child))
+    return module
+
+
+def _width_of(stage: nn.Module) -> int:
+    """Channels that a stage gives: of its last convolution."""
+    return [m for m in stage[-1].modules() if isinstance(m, nn.Conv2d)][-1].out_channels  # type: ignore[index]
+
+
+def loaded_of(detector: detection.FasterRCNN, representation: Representation) -> tuple[int, int]:
+    """(how many of the backbone's tensors are in the detector as they are, how many there are); counters aside."""
+    held = {n: t for n, t in detector.backbone.body.state_dict().items() if not n.endswith("num_batches_tracked")}
+    wanted = {n: t for n, t in to_foreign(representation.variables).items() if not n.endswith("num_batches_tracked")}
+    same = [n for n, t in wanted.items() if n in held and torch.equal(held[n].cpu(), torch.from_numpy(t.copy()))]
+    return len(same), len(wanted)
+
+
+def trained_parameters(detector: nn.Module) -> Iterator[tuple[bool, nn.Parameter]]:
+    """(whether it is a norm's, the parameter) of all that are trained."""
+    norms = (nn.BatchNorm2d, nn.GroupNorm)
+    for module in detector.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad:
+                yield isinstance(module, norms), parameter
