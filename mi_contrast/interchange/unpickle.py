@@ -8,6 +8,7 @@ the table lacks ends the reading, before any call.
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
@@ -101,7 +102,9 @@ def load(file: IO[bytes], makers: Makers, persistent: Callable[[Any], Any] | Non
     {'a': [1, 2.5]}
     """
     try:
-        return _run(file, makers, persistent)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in a damaged file's strings
+            return _run(file, makers, persistent)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, MemoryError, EOFError) as error:
         raise MalformedError(f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]) from None
 

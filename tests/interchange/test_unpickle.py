@@ -9,7 +9,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mi_contrast.interchange import torch_files, unpickle
@@ -42,6 +42,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(PLAIN, st.integers(0, 5))
 def test_plain_data_is_pickles(value, protocol):
     data = pickle.dumps(value, protocol)
@@ -142,6 +143,8 @@ def test_what_is_no_pickle_is_refused(data):
         read(data)
 
 
+@example(b"\\", 21)
+@settings(max_examples=60)
 @given(st.binary(max_size=60), st.integers(0, 40))
 def test_noise_is_read_or_refused(noise, at):
     good = pickle.dumps({"a": [1, np.arange(3.0)], "b": collections.OrderedDict(c=2)}, 2)
