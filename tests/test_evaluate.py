@@ -1,9 +1,14 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from mi_contrast.core.checkpoint import Checkpoints
 from mi_contrast.core.errors import run_job
@@ -121,3 +126,53 @@ def test_a_real_set_on_disk(run, capsys):
     (result,) = results(run.root).values()
     assert (result["dataset"], result["classes"], result["test"]["examples"]) == ("cifar10", 10, 300)
     assert result["settings"]["size"] == 8 and 0.0 < result["top1"] < 1.0
+
+
+@pytest.fixture
+def squares(tmp_path):
+    """A folder of images: two splits of four colours."""
+    for split, count in (("train", 60), ("test", 40)):
+        images = image_set(count, split)
+        for i, pixels in enumerate(images.images(np.arange(count))):
+            place = tmp_path / "squares" / split / images.classes["colour"][images.labels["colour"][i]]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(place / f"{i}.png")
+    return tmp_path / "squares"
+
+
+@pytest.mark.slow
+def test_the_job_runs_from_an_export_alone_with_training_and_methods_not_even_there(run, squares, tmp_path):
+    package = Path(__file__).parents[1]
+    alone, work = tmp_path / "alone", tmp_path / "work"
+    shutil.copytree(
+        package / "mi_contrast",
+        alone / "mi_contrast",
+        ignore=shutil.ignore_patterns("training", "methods", "__pycache__"),
+    )
+    shutil.copytree(package / "configs" / "evaluate", alone / "configs" / "evaluate")
+    work.mkdir()
+    shutil.copytree(run.export, work / "export")
+    shutil.rmtree(run.root)
+    command = [sys.executable, "-m", "mi_contrast.evaluate", "--config=configs/evaluate/linear.py:logistic"]
+    command += ["--backbone=export", "--workdir=out", f"--config.data.name=folder:{squares}"]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PYTHONPATH": str(alone)}
+    found = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    (result,) = results(work / "out").values()
+    assert result["classes"] == 4 and result["top1"] > 0.5 and result["step"] == 40
+    assert sorted(p.name for p in (work / "out").iterdir()) == ["features", "results"]
+
+
+def test_transfer_from_the_command_line_has_its_tables_and_figure(run, squares, capsys):
+    sets_given = ({"name": "folder:squares", "classes": 4}, {"name": "folder:absent", "classes": 2})
+    arguments = ["--config=configs/evaluate/transfer.py", f"--backbone={run.root}"]
+    arguments += [f"--config.data.dir={squares.parent}", f"--config.task.sets={sets_given!r}"]
+    assert run_job(main, arguments) == 2
+    assert "1 of 2 sets can't be read" in capsys.readouterr().err and results(run.root) == {}
+    assert run_job(main, [*arguments, "--config.task.missing=skip"]) == 0
+    names = sorted(p.name for p in run.results.iterdir())
+    assert [n for n in names if n.startswith("transfer")] == [
+        f"transfer-linear.{s}" for s in ("csv", "json", "md", "svg")
+    ]
+    assert "linear-squares.json" in names and "linear-squares-untrained.safetensors" in names
+    assert "squares" in (run.results / "transfer-linear.md").read_text()

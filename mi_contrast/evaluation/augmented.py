@@ -93,7 +93,8 @@ def encode_views(
     count = len(images)
     batch_size = min(batch_size, count)
     found: list[list[np.ndarray]] = [[] for _ in range(copies)]
-    progress = Progress(f"features of {images.name} {images.split}, {copies} views", count * copies, unit="view")
+    what, batches = f"features of {images.name} {images.split}, {copies} views", -(-count // batch_size)
+    progress = Progress(what, batches, unit="batch", each=batch_size * copies)
     try:
         for start in range(0, count, batch_size):
             rows = np.minimum(np.arange(start, start + batch_size), count - 1)
@@ -101,7 +102,7 @@ def encode_views(
             for copy in range(copies):
                 pixels = view(policy, read, keys, copy)
                 found[copy].append(np.asarray(encoder.encode(pixels, layer=layer))[:real])
-                progress.advance(real)
+            progress.advance()
     finally:
         progress.close()
     values = np.concatenate([part for of_copy in found for part in of_copy])

@@ -103,7 +103,8 @@ def encode_all(
     batch_size = min(batch_size, count)
     done: list[np.ndarray] = []
     pending: Array | None = None
-    progress = Progress(f"features of {images.name} {images.split}", count, unit="image")
+    what, batches = f"features of {images.name} {images.split}", -(-count // batch_size)
+    progress = Progress(what, batches, unit="batch", each=batch_size)
     try:
         for start in range(0, count, batch_size):
             indices = np.minimum(np.arange(start, start + batch_size), count - 1)
@@ -111,7 +112,7 @@ def encode_all(
             if pending is not None:
                 done.append(np.asarray(pending))
             pending = encoder.encode(read, layer=layer)
-            progress.advance(min(batch_size, count - start))
+            progress.advance()
     finally:
         progress.close()
     done.append(np.asarray(pending))
