@@ -94,7 +94,7 @@ def encode_views(
     batch_size = min(batch_size, count)
     found: list[list[np.ndarray]] = [[] for _ in range(copies)]
     what, batches = f"features of {images.name} {images.split}, {copies} views", -(-count // batch_size)
-    progress = Progress(what, batches, unit="batch", each=batch_size * copies)
+    progress = Progress(what, batches, unit="block", each=batch_size * copies)
     try:
         for start in range(0, count, batch_size):
             rows = np.minimum(np.arange(start, start + batch_size), count - 1)

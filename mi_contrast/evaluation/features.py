@@ -104,7 +104,7 @@ def encode_all(
     done: list[np.ndarray] = []
     pending: Array | None = None
     what, batches = f"features of {images.name} {images.split}", -(-count // batch_size)
-    progress = Progress(what, batches, unit="batch", each=batch_size)
+    progress = Progress(what, batches, unit="block", each=batch_size)
     try:
         for start in range(0, count, batch_size):
             indices = np.minimum(np.arange(start, start + batch_size), count - 1)

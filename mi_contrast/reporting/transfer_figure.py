@@ -39,7 +39,7 @@ def draw(result: Mapping[str, Any]) -> str:
     rows = result["rows"]
     bottom = HEAD + ROW * len(rows)
     height = bottom + FOOT
-    by = " ".join(str(result["by"][name]) for name in ("kind", "solver", "by") if name in result["by"])
+    by = ", ".join(str(result["by"][name]) for name in ("kind", "solver", "by") if name in result["by"])
     body = [
         _text("h1", MARGIN, 34, f"Transfer by {by}"),
         _text("facts", MARGIN, 54, f"top-1 on the test split and its 95 % interval; images at {result['size']} px"),

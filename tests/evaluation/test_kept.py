@@ -33,7 +33,7 @@ def test_features_are_taken_once_a_key(tmp_path):
     assert take.calls == 4
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another", "rewritten"])
 def test_a_damaged_file_is_taken_anew_with_one_line(tmp_path, capsys, damage):
     take = Counted()
     expected = kept(tmp_path, KEY, take)
@@ -45,6 +45,9 @@ def test_a_damaged_file_is_taken_anew_with_one_line(tmp_path, capsys, damage):
         at = data.find(expected.tobytes())
         data[at + 5] ^= 64
         path.write_bytes(data)
+    elif damage == "rewritten":  # whole as a file, with other numbers
+        with np.load(path) as file:
+            np.savez(path, values=file["values"] + 1, key=file["key"], sha256=file["sha256"])
     elif damage == "empty":
         path.write_bytes(b"")
     else:
