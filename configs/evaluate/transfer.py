@@ -9,9 +9,9 @@ what the architecture knows by itself. Sets that are not there are named and ref
 --config.task.missing=skip leaves them out and says so in the table. Features are kept, so that a second task is quick.
 
   :small         (default) seven sets with 10 to 242 classes: cifar10 and mnist as TFDS has them, and small sets in the
-                 same format, dtd10, gtsrb, cub100, omniglot8, imagenette96 (--config.data.dir=FOLDER); 6 minutes on 2
-                 quiet cores for a ResNet-18 of width 16 at 32 pixels. In gtsrb frames of one sign go together and its
-                 interval, which counts them one by one, is too narrow
+                 same format, dtd10, gtsrb, cub100, omniglot8, imagenette96 (--config.data.dir=FOLDER); three
+                 and a half minutes of processor time for a ResNet-18 of width 16 at 32 pixels. In gtsrb frames of one
+                 sign go together and its interval, which counts them one by one, is too narrow
   :meta_dataset  the list of Meta-Dataset (Triantafillou et al. 2020) as Wu et al. 2021 transfer to it: by TFDS's names
                  where TFDS has them, else folders below data.dir laid out as <split>/<class>/<image>. Not the
                  benchmark's few-shot episodes. Which boxes and crops the paper's figures rest on isn't published, so
