@@ -1,7 +1,8 @@
-"""Judges a trained backbone, from a run directory or an export alone.
+"""Judges a trained backbone, from a run directory, an export or another trainer's checkpoint alone.
 
 python -m mi_contrast.evaluate --config=configs/evaluate/linear.py --backbone=runs/x [--workdir=out]
     [--config.data.name=cifar10 --config.data.dir=/data/tfds ...] [--untrained]
+    [--mean=.485,.456,.406 --std=.229,.224,.225 --size=224]
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from pathlib import Path
 from mi_contrast.core.config import package_configs, parse
 from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.evaluation.judge import judge
-from mi_contrast.interchange import open_source
+from mi_contrast.interchange import open_source, pixels
 from mi_contrast.reporting.transfer import write_tables
 
 FLAGS = {
     "config=": "a task's config, configs/evaluate/linear.py[:variant], knn.py, ...; --config.a.b=v changes a field",
-    "backbone=": "a run directory or an export",
-    "workdir=": "where results/ goes; the run directory by default, needed for an export",
+    "backbone=": "a run directory, an export, or a file of weights (.pth, .pt, .ckpt, .pth.tar, .safetensors)",
+    "workdir=": "where results/ goes; the run directory by default, needed otherwise",
     "untrained": "judge the same network before training instead, to know what training gained",
+    **pixels.FLAGS,
 }
 
 
@@ -30,9 +32,9 @@ def main(arguments: list[str]) -> None:
         known = ", ".join(f"configs/evaluate/{p.name}" for p in sorted((package_configs() / "evaluate").glob("*.py")))
         raise UserError("no --config", fix=f"give --config=FILE, one of {known}")
     if "backbone" not in call.flags:
-        raise UserError("no --backbone", fix="give --backbone=RUN_DIRECTORY_OR_EXPORT")
+        raise UserError("no --backbone", fix="give --backbone=RUN_OR_EXPORT_OR_FILE")
     workdir = Path(call.flags["workdir"]) if "workdir" in call.flags else None
-    backbone = open_source(call.flags["backbone"])
+    backbone = open_source(call.flags["backbone"], preprocessing=pixels.preprocessing(call.flags))
     print(backbone)
     found = judge(call.config, backbone, workdir, twin="untrained" in call.flags)
     print(found)

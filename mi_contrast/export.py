@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.progress import Progress
-from mi_contrast.interchange import FORMATS, convert, open_source
+from mi_contrast.interchange import FORMATS, convert, open_source, pixels
 from mi_contrast.interchange.formats import can_hold
 from mi_contrast.interchange.parity import said
 
@@ -22,9 +21,7 @@ FLAGS = {
     "backbone=": "a run directory, an export, or a file of weights (.pth, .pt, .ckpt, .pth.tar, .safetensors)",
     "format=": f"one or several of {', '.join(FORMATS)}",
     "workdir=": "where the folders go, one a format",
-    "mean=": "of another trainer's file, three numbers for pixels in [0, 1]; ImageNet's by default",
-    "std=": "of the same",
-    "size=": "of the same, pixels a side; 224 by default",
+    **pixels.FLAGS,
 }
 
 
@@ -39,7 +36,7 @@ def main(arguments: list[str]) -> None:
         if word not in FORMATS:
             raise unknown("format", word, FORMATS)
     folder = Path(flags["workdir"])
-    loaded = open_source(flags["backbone"], preprocessing=_preprocessing(flags))
+    loaded = open_source(flags["backbone"], preprocessing=pixels.preprocessing(flags))
     print(loaded)
     for word in words:
         can_hold(loaded, word)  # all of them before the first is written
@@ -51,22 +48,6 @@ def main(arguments: list[str]) -> None:
             print(f"{word}: {folder / word / manifest['file']}, {said(manifest['parity'])}")
     finally:
         progress.close()
-
-
-def _preprocessing(flags: Any) -> dict[str, Any]:
-    """The pixels as the flags tell them. UserError where they are no numbers."""
-    given: dict[str, Any] = {}
-    for name in ("mean", "std"):
-        if name in flags:
-            try:
-                given[name] = tuple(float(number) for number in flags[name].split(","))
-            except ValueError:
-                raise UserError(f"--{name}={flags[name]}", fix="give three numbers, as .485,.456,.406") from None
-    if "size" in flags:
-        if not flags["size"].isdigit() or int(flags["size"]) < 1:
-            raise UserError(f"--size={flags['size']}", fix="give a whole number above 0")
-        given["size"] = int(flags["size"])
-    return given
 
 
 if __name__ == "__main__":

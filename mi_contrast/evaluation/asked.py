@@ -97,7 +97,7 @@ def load_test(data: Mapping[str, Any], size: int) -> sets.ImageSet:
 def results_of(backbone: Loaded, workdir: Path | None) -> Path:
     """The folder of results. UserError for an export without a workdir."""
     if workdir is None and backbone.sha256 is not None:
-        raise UserError(f"{backbone.source} is an export", fix="say where results go with --workdir=DIRECTORY")
+        raise UserError(f"{backbone.source} is no run directory", fix="say where results go with --workdir=DIRECTORY")
     return RunDirectory(backbone.source if workdir is None else workdir).results
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -79,7 +78,7 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     kind = config["task"].get("kind")
     if kind in TASKS:
         return judge_features(config, backbone, workdir, twin=twin)
-    if kind in BEYOND and importlib.util.find_spec(BEYOND[kind]) is not None:
+    if kind in BEYOND:
         found: Judgement = importlib.import_module(BEYOND[kind]).judge(config, backbone, workdir, twin=twin)
         return found
     raise unknown("task", kind, (*TASKS, *BEYOND))

@@ -89,7 +89,7 @@ def test_another_set_has_its_own_splits_options_and_main_label(tmp_path, asked):
 
 def test_an_export_s_result_goes_to_the_workdir_and_names_the_weights(tmp_path, asked):
     export = loaded(tmp_path / "export", sha256="ab" * 32)
-    with pytest.raises(UserError, match="is an export; say where results go with --workdir"):
+    with pytest.raises(UserError, match="is no run directory; say where results go with --workdir"):
         judge(knn_config(), export)
     assert asked == []
     found = judge(knn_config(), export, tmp_path / "out")
