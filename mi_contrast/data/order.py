@@ -18,3 +18,18 @@ def random_bits(count: int, *key: int) -> UInt64[np.ndarray, " count"]:
 def permutation(count: int, *key: int) -> Int[np.ndarray, " count"]:
     """A permutation of 0 .. count - 1, int32, uniform over all of them, from the key alone."""
     return np.argsort(random_bits(count, *key), kind="stable").astype(np.int32)
+
+
+def draws(count: int, size: int, *key: int) -> Int[np.ndarray, " size"]:
+    """`size` distinct of 0 .. count - 1 in random order, int32, uniform over all such, from the key alone; its cost is
+    that of `size`, not of `count`.
+    """
+    if 2 * size > count:
+        return permutation(count, *key)[:size]
+    asked = 2 * size
+    while True:
+        drawn = random_bits(asked, *key) % np.uint64(count)
+        _, first = np.unique(drawn, return_index=True)
+        if len(first) >= size:
+            return drawn[np.sort(first)[:size]].astype(np.int32)
+        asked *= 2

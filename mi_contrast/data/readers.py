@@ -19,16 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, UInt8
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.keys import STREAMS, example_keys, stream
 from mi_contrast.core.mesh import along_batch, replicated
 from mi_contrast.data import pairing as pairs
 from mi_contrast.data.imageset import ImageSet, Ints
-from mi_contrast.data.order import permutation
+from mi_contrast.data.order import draws, permutation
 
 RESIDENT_BYTES = 2 * 2**30
 AHEAD_BYTES = 2**30  # read ahead at most so much, but two batches at least
 LAST_STEP = 2**31 - 1
+ORDERS = ("epochs", "draws")
 
 
 class Batch(NamedTuple):
@@ -60,7 +61,8 @@ class Reader(Protocol):
 class Plan:
     """Who is where: what both readers share.
 
-    members: int32 [M]; views: 1 or 2 images an example; mesh: over whose axis `data` the batch is cut.
+    members: int32 [M]; views: 1 or 2 images an example; mesh: over whose axis `data` the batch is cut; order: a word of
+    ORDERS.
     """
 
     members: Ints
@@ -69,6 +71,7 @@ class Plan:
     views: int
     pairing: pairs.Pairing
     mesh: jax.sharding.Mesh
+    order: str = "epochs"
 
     @property
     def steps_per_epoch(self) -> int:
@@ -82,10 +85,13 @@ class Plan:
 
     def anchors(self, step: int) -> Ints:
         """The first images of this process's examples, int32."""
+        own = slice(self.positions.start, self.positions.stop)
+        if self.order == "draws":
+            key = STREAMS["permutation"], self.seed, step, 1  # one number more than an epoch's
+            return self.members[draws(len(self.members), self.batch_size, *key)[own]]
         epoch, at = divmod(step, self.steps_per_epoch)
         order = epoch_order(len(self.members), self.seed, epoch)
-        start = at * self.batch_size
-        return self.members[order[start + self.positions.start : start + self.positions.stop]]
+        return self.members[order[at * self.batch_size :][own]]
 
 
 @lru_cache(maxsize=4)
@@ -113,6 +119,7 @@ def make_reader(
     shared: Sequence[str] = (),
     mesh: jax.sharding.Mesh,
     resident: bool | None = None,
+    order: str = "epochs",
 ) -> Reader:
     """A reader of the examples `members` of a set, in batches of `batch_size` over all processes and devices.
 
@@ -121,6 +128,9 @@ def make_reader(
       seed: of the run: it fixes order and partners.
       shared: factors that the two images of an example share; () gives one image an example.
       resident: keep the decoded members on every device, or stream them; by default resident up to 2 GiB.
+      order: 'epochs', every member once before any comes twice, a last batch that isn't full left out; or 'draws',
+        each batch drawn from all members, none twice in it. Of a bank of one row a member, epochs make the row of the
+        example at hand the one not written for longest, which a fast network learns to tell by; draws don't.
     Raises:
       UserError where the batch is larger than the members or can't be cut over the mesh, or a factor is unknown.
     """
@@ -130,10 +140,12 @@ def make_reader(
         raise UserError(what if batch_size > 0 else f"batch {batch_size} is empty", fix="give another data.batch")
     if batch_size % mesh.shape["data"]:
         raise UserError(f"batch {batch_size} is not a multiple of the mesh's {mesh.shape['data']} devices")
+    if order not in ORDERS:
+        raise unknown("order", order, ORDERS)
     if not 0 <= seed < 2**32:
         raise UserError(f"seed {seed} is out of range", fix="give 0 to 4294967295")
     pairing = pairs.make_pairing(images, members, shared)
-    plan = Plan(members, batch_size, seed, 2 if shared else 1, pairing, mesh)
+    plan = Plan(members, batch_size, seed, 2 if shared else 1, pairing, mesh, order)
     if resident is None:
         resident = len(members) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES
     return Resident(plan, images) if resident else Streamed(plan, images)

@@ -46,7 +46,7 @@ def _base() -> ConfigDict:
     config.data = ConfigDict(
         dict(
             name="moving_digits", dir=None, split="train", test_split="test", size=None, options={}, label=None,
-            shared=(), batch=256, resident=None,
+            shared=(), batch=256, resident=None, order="epochs",
         )
     )  # fmt: skip
     config.views = ConfigDict(policies.moco_v2(32))
@@ -98,8 +98,11 @@ def _cifar10() -> Recipe:
 
 
 def _cifar10_small() -> Recipe:
-    """Five to ten minutes on two cores: a ResNet-18 of width 16."""
+    """Five to ten minutes on two cores: a ResNet-18 of width 16. Too few epochs for banks to begin at random, or to be
+    written in turn.
+    """
     config, queue, temperature, *_ = _cifar10()
+    config.data.order = "draws"
     config.model.width = 16
     config.steps = 400
     config.eval.every = 200

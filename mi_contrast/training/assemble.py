@@ -17,7 +17,7 @@ from mi_contrast.core.errors import UserError, nearest, unknown
 from mi_contrast.core.mesh import make_mesh, replicated
 from mi_contrast.data import sets
 from mi_contrast.data.pairing import held_out
-from mi_contrast.data.readers import RESIDENT_BYTES, Reader, make_reader
+from mi_contrast.data.readers import ORDERS, RESIDENT_BYTES, Reader, make_reader
 from mi_contrast.methods import recipes, rows
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, of_tower, prepared
@@ -48,6 +48,7 @@ class Job:
     batch_size: int
     shared: tuple[str, ...]
     resident: bool | None
+    order: str
 
     def open(self) -> Reader:
         """The reader of the kept part of the training split."""
@@ -59,6 +60,7 @@ class Job:
             shared=self.shared,
             mesh=self.parts.mesh,
             resident=self.resident,
+            order=self.order,
         )
 
     def first_state(self) -> State:
@@ -108,6 +110,8 @@ def check(given: Mapping[str, Any]) -> dict[str, Any]:
         value = flatten(config)[name]
         if value < low:
             raise UserError(f"config.{name} is {value}", fix=f"give {low} or more")
+    if config["data"]["order"] not in ORDERS:
+        raise unknown("config.data.order", config["data"]["order"], ORDERS)
     if config["export"]["weights"] not in ("online", "target"):
         raise unknown("config.export.weights", config["export"]["weights"], ("online", "target"))
     return config
@@ -224,5 +228,6 @@ def build(config: Mapping[str, Any]) -> Job:
     tables = Tables(jnp.asarray(labels, jnp.int32), jnp.asarray(whose, jnp.int32))
     tables = jax.device_put(tables, replicated(mesh))
     return Job(
-        parts, images, kept, held, tables, tuple(judges), represent, data["batch"], data["shared"], data["resident"]
-    )
+        parts, images, kept, held, tables, tuple(judges), represent, data["batch"], data["shared"], data["resident"],
+        data["order"],
+    )  # fmt: skip

@@ -35,12 +35,16 @@ def reader(resident, shared=(), images=None, **changes):
     return make_reader(paired_set() if images is None else images, MEMBERS, **how)
 
 
-def model(step, shared):
+def model(step, shared, order="epochs"):
     """Who is in a step, [8, V], by the rule in words."""
-    epoch, at = divmod(step, len(MEMBERS) // 8)
-    bits = np.random.PCG64(np.random.SeedSequence((3, 1, SEED, epoch))).random_raw(len(MEMBERS))
-    order = sorted(range(len(MEMBERS)), key=lambda i: int(bits[i]))
-    anchors = [int(MEMBERS[i]) for i in order[8 * at : 8 * at + 8]]
+    if order == "epochs":
+        epoch, at = divmod(step, len(MEMBERS) // 8)
+        bits = np.random.PCG64(np.random.SeedSequence((3, 1, SEED, epoch))).random_raw(len(MEMBERS))
+        places = sorted(range(len(MEMBERS)), key=lambda i: int(bits[i]))[8 * at : 8 * at + 8]
+    else:
+        bits = np.random.PCG64(np.random.SeedSequence((4, 1, SEED, step, 1))).random_raw(1000)
+        places = list(dict.fromkeys(int(x) % len(MEMBERS) for x in bits))[:8]
+    anchors = [int(MEMBERS[i]) for i in places]
     if not shared:
         return [[a] for a in anchors]
     pairing, rows = make_pairing(paired_set(), MEMBERS, shared), []
@@ -51,13 +55,13 @@ def model(step, shared):
 
 
 @pytest.mark.parametrize("resident", [True, False])
-@pytest.mark.parametrize("shared", [(), ("digit",)])
-def test_batches_follow_the_model(resident, shared):
-    with reader(resident, shared) as batches:
+@pytest.mark.parametrize(("shared", "order"), [((), "epochs"), (("digit",), "epochs"), ((), "draws")])
+def test_batches_follow_the_model(resident, shared, order):
+    with reader(resident, shared, order=order) as batches:
         assert isinstance(batches, Resident if resident else Streamed) and batches.steps_per_epoch == 4
         for step in (0, 1, 2, 3, 4, 9, 2, 1000):  # on, across an epoch, back and far ahead
             batch = batches.batch(step)
-            expected = np.array(model(step, shared))
+            expected = np.array(model(step, shared, order))
             assert np.array_equal(batch.index, expected) and batch.index.dtype == np.int32
             assert np.array_equal(batch.sources, tell_index(expected.ravel()).reshape(8, -1, 4, 4, 3))
             assert batch.sources.dtype == np.uint8 and batch.sources.sharding.spec == PartitionSpec("data")
