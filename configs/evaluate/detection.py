@@ -60,7 +60,7 @@ SMALL = dict(
     hidden=256,
     proposals=300,
     samples=128,
-    sizes=(160,),
+    sizes=(120,),
     max_size=320,
     batch_size=4,
 )
@@ -90,7 +90,8 @@ def variants():
         mini = dict(model=model, lr=0.01, iterations=20, steps=(15,), warmup=5, pictures=4)
         found[f"{model}_mini"] = SMALL | mini, coco(kind)
     found["bccd"] = (
-        SMALL | dict(lr=0.02, iterations=600, steps=(450, 550), warmup=50, measure_every=200, save_every=50),
+        SMALL
+        | dict(norm="batch", lr=0.02, iterations=600, steps=(450, 550), warmup=50, measure_every=200, save_every=50),
         dict(
             dir=None,
             fit="annotations/instances_train.json",

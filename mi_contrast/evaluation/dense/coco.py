@@ -6,6 +6,7 @@ crowd is a region with objects that nobody counted, for the scorer to leave out 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,7 @@ class Targets:
 
 @dataclass(frozen=True)
 class CocoSet:
-    """One split. images and annotations as in the JSON, images by id; categories: names by id; points: of keypoints."""
+    """One split. images and annotations as in the JSON, images and categories by id; sha256: of the JSON."""
 
     files: Files
     folder: str
@@ -96,6 +97,7 @@ class CocoSet:
     images: tuple[Mapping[str, Any], ...]
     annotations: tuple[Annotation, ...]
     categories: tuple[Mapping[str, Any], ...]
+    sha256: str = ""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -213,7 +215,8 @@ def read_set(files: Files, source: str, folder: str, *, masks: bool = False, key
     Raises UserError where the JSON is not COCO's, an image is missing, or an annotation belongs to nothing.
     """
     try:
-        tree = json.loads(files.read(source))
+        data = files.read(source)
+        tree = json.loads(data)
         images, annotations, categories = (tree[name] for name in ("images", "annotations", "categories"))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -248,7 +251,9 @@ def read_set(files: Files, source: str, folder: str, *, masks: bool = False, key
                             fix="train another detector on it, such as task.model 'faster'")  # fmt: skip
         kept.append(annotation)
     order = sorted(images, key=lambda record: record["id"])
-    return CocoSet(files, folder, source, tuple(order), tuple(kept), tuple(categories))
+    return CocoSet(
+        files, folder, source, tuple(order), tuple(kept), tuple(categories), hashlib.sha256(data).hexdigest()
+    )
 
 
 def check_annotation(annotation: Annotation, images: set[int], categories: set[int], source: str) -> None:

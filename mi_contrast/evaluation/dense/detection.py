@@ -67,7 +67,7 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
         "seed": config["seed"],
         "batch_size": config["batch_size"],
         "backbone": digest_of(backbone.representation.variables),
-        "images": [len(members), len(test)],
+        "annotations": {"fit": images.sha256, "test": test.sha256},
     }
     kept = Kept(results.parent / "detection" / path.stem)
     with locked(RunDirectory(kept.folder)), torch.random.fork_rng():

@@ -43,7 +43,7 @@ def make_optimiser(detector: torch.nn.Module, settings: Detection) -> torch.opti
     split: dict[bool, list[torch.nn.Parameter]] = {False: [], True: []}
     for of_norm, parameter in trained_parameters(detector):
         split[of_norm].append(parameter)
-    groups = [{"params": split[False]}, {"params": split[True], "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": split[False]}, {"params": split[True], "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 

@@ -36,7 +36,7 @@ def detect(
     was, found = detector.training, {kind: list[dict[str, Any]]() for kind in predicts}
     ids = [category["id"] for category in images.categories]
     count = -(-len(images) // batch_size)
-    progress = Progress("detecting", count, unit="batch", each=batch_size)
+    progress = Progress("detecting", len(images), unit="image")
 
     def read(i: int) -> list[torch.Tensor]:
         return [to_tensor(images.image(j)) for j in range(i * batch_size, min((i + 1) * batch_size, len(images)))]
@@ -50,7 +50,7 @@ def detect(
                     image_id = images.images[i * batch_size + j]["id"]
                     for kind, lines in found.items():
                         lines.extend(lines_of(kind, image_id, ids, {n: v.cpu() for n, v in output.items()}))
-                progress.advance()
+                progress.advance(len(outputs))
     finally:
         progress.close()
         detector.train(was)

@@ -68,7 +68,7 @@ class Detection:
         """Raises UserError on a value that can't be."""
         for name, words in (("model", MODELS), ("norm", NORMS), ("head_norm", HEAD_NORMS)):
             if getattr(self, name) not in words:
-                raise unknown(f"task.{name}", getattr(self, name), words)
+                raise unknown(f"task.{name}", getattr(self, name), map(str, words))
         for name, least in LEAST.items():
             if not getattr(self, name) >= least:
                 raise UserError(f"task.{name} is {getattr(self, name)}", fix=f"give {least} or more")
