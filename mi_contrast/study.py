@@ -17,14 +17,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from mi_contrast.core.config import parse
 from mi_contrast.core.errors import STOPPED, StoppedError, UserError, run_job
 from mi_contrast.core.layout import RunDirectory, locked, write_json
 from mi_contrast.core.progress import clock
+from mi_contrast.core.stopping import asked_to_stop
 from mi_contrast.reporting.run import read_rows
 from mi_contrast.reporting.study_page import PAGE, write_study
 from mi_contrast.reporting.study_runs import FAILED, STUDY, Study, failures, state_of
@@ -66,7 +66,7 @@ def run(
             with locked(RunDirectory(root / start.folder)):
                 pass  # no other process trains there
     look_over(plan, todo)
-    with locked(RunDirectory(root)), _asked_to_stop() as asked:
+    with locked(RunDirectory(root)), asked_to_stop(signal.SIGTERM, signal.SIGINT) as asked:
         write_json(root / STUDY, plan.told)
         left_out = {path.name for path in (root / "runs").glob("*/")} - {Path(s.folder).name for s in plan.starts}
         if left_out:
@@ -150,21 +150,6 @@ def _reason(output: Path, read: int, code: int | None) -> str:
     lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
     said = [line.removeprefix("mi_contrast: ") for line in lines if line.startswith("mi_contrast: ")]
     return (said or lines or [f"exit code {code}"])[-1].removeprefix("error: ")
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set, while inside; only the main thread can listen."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def listing(plan: Plan, root: Path, only: str | None = None) -> str:

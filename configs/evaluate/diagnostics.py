@@ -12,25 +12,10 @@ task.views names the augmentation of the two views: 'train' is the backbone's ow
 nats belong to the views: compare backbones by one policy's name, not by each one's own.
 """
 
-from ml_collections import ConfigDict
+from mi_contrast.evaluation.asked import config_of
 
 
 def get_config():
-    return ConfigDict(
-        dict(
-            task=dict(kind="diagnostics", images=1024, views="train", queries=8, neighbours=8, strength="simclr"),
-            # None: the backbone's own training set, its splits, options and label
-            data=dict(
-                name=None,
-                dir=None,
-                split=None,
-                test_split=None,
-                options=None,
-                label=None,
-                test_name=None,
-                test_dir=None,
-            ),
-            batch_size=256,  # of encoding; no score depends on it
-            seed=0,
-        )
+    return config_of(
+        dict(kind="diagnostics", images=1024, views="train", queries=8, neighbours=8, strength="simclr"), features=False
     )

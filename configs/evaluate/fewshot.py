@@ -11,9 +11,8 @@ the set's own; the backbone may have seen their images in training, without labe
   :cosine      nearest mean by cosine; 5 shots
 """
 
-from ml_collections import ConfigDict
-
 from mi_contrast.core.errors import unknown
+from mi_contrast.evaluation.asked import config_of
 
 RIDGE = dict(kind="fewshot", by="ridge", ways=5, shots=5, queries=15, episodes=1000, l2=0.1, normalise=True)
 TASKS = {
@@ -27,22 +26,4 @@ TASKS = {
 def get_config(variant="ridge"):
     if variant not in TASKS:
         raise unknown("variant of fewshot", variant, TASKS)
-    return ConfigDict(
-        dict(
-            task=TASKS[variant],
-            # None: the backbone's own training set, its splits, options and label
-            data=dict(
-                name=None,
-                dir=None,
-                split=None,
-                test_split=None,
-                options=None,
-                label=None,
-                test_name=None,
-                test_dir=None,
-            ),
-            features=dict(layer="pooled", views=None, copies=1, keep=True),
-            batch_size=256,  # of encoding; no score depends on it
-            seed=0,
-        )
-    )
+    return config_of(TASKS[variant])

@@ -13,10 +13,9 @@ Rates are a beginning, not a recipe of a paper: give --config.task.lr, and choos
 (--config.data.split='train[:80%]' --config.data.test_split='train[80%:]').
 """
 
-from ml_collections import ConfigDict
-
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import unknown
+from mi_contrast.evaluation.asked import config_of
 
 SGD = dict(
     kind="finetune",
@@ -40,21 +39,4 @@ TASKS = {
 def get_config(variant="sgd"):
     if variant not in TASKS:
         raise unknown("variant of finetune", variant, TASKS)
-    return ConfigDict(
-        dict(
-            task=TASKS[variant],
-            # None: the backbone's own training set, its splits, options and label
-            data=dict(
-                name=None,
-                dir=None,
-                split=None,
-                test_split=None,
-                options=None,
-                label=None,
-                test_name=None,
-                test_dir=None,
-            ),
-            batch_size=256,  # of encoding the test split; no score depends on it
-            seed=0,
-        )
-    )
+    return config_of(TASKS[variant], features=False)

@@ -26,10 +26,9 @@ No choice looks at the test split; where the best lies at the edge of its grid, 
   data.test_name=NAME    tests on another set of the same classes (its data.test_split; data.test_dir)
 """
 
-from ml_collections import ConfigDict
-
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import unknown
+from mi_contrast.evaluation.asked import config_of
 
 SGD = dict(kind="linear", solver="sgd", lr=0.01, momentum=0.9, weight_decay=1e-5, epochs=100, batch_size=256)
 MOCO = dict(SGD, standardise=False, lr=schedules.step((30.0, 3.0, 0.3), (0.6, 0.8)), weight_decay=0.0)
@@ -48,22 +47,4 @@ TASKS = {
 def get_config(variant="standard"):
     if variant not in TASKS:
         raise unknown("variant of linear", variant, TASKS)
-    return ConfigDict(
-        dict(
-            task=TASKS[variant],
-            # None: the backbone's own training set, its splits, options and label
-            data=dict(
-                name=None,
-                dir=None,
-                split=None,
-                test_split=None,
-                options=None,
-                label=None,
-                test_name=None,
-                test_dir=None,
-            ),
-            features=dict(layer="pooled", views=None, copies=1, keep=True),
-            batch_size=256,  # of encoding; no score depends on it
-            seed=0,
-        )
-    )
+    return config_of(TASKS[variant])

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.layout import RunDirectory
 from mi_contrast.data import sets
+from mi_contrast.evaluation.features import Taking
 from mi_contrast.interchange import Loaded
 
 DATA_FIELDS = ("name", "dir", "split", "test_split", "options", "label")
@@ -29,6 +32,16 @@ class Judgement:
 
     def __str__(self) -> str:
         return self.said
+
+
+def config_of(task: Mapping[str, Any], *, features: bool = True) -> ConfigDict:
+    """The config that asks for a task: on the backbone's own training set, its splits, options and label, which None
+    stands for. Every field is there to be changed. `features`: whether the task is on features.
+    """
+    config = ConfigDict(dict(task=dict(task), data=dict.fromkeys(DATA_FIELDS + TEST_FIELDS), batch_size=256, seed=0))
+    if features:
+        config.features = ConfigDict(asdict(Taking()))
+    return config
 
 
 def check_fields(config: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -24,6 +23,7 @@ from mi_contrast.core.config import differences
 from mi_contrast.core.errors import BadNumbersError, StoppedError, UserError
 from mi_contrast.core.layout import RunDirectory, locked, read_json, write_json
 from mi_contrast.core.progress import Progress
+from mi_contrast.core.stopping import asked_to_stop
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
 from mi_contrast.training import adaptive, assemble, pools
@@ -148,7 +148,7 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
             kept.save(at, to_tree(state), {"step": at})
 
     try:
-        with _sigterm() as asked, _profile(folder, config["log"]["profile"]) as profile:
+        with asked_to_stop(signal.SIGTERM) as asked, _profile(folder, config["log"]["profile"]) as profile:
             if start == 0:
                 draw_pairs(folder.pictures / "pairs.png", job)
                 measure(0)
@@ -264,24 +264,6 @@ def commit() -> str | None:
 def _export(folder: RunDirectory, job: Job, state: State, config: Mapping[str, Any]) -> None:
     representation = job.represent(getattr(state, config["export"]["weights"]))
     write_export(folder.export, representation, config=dict(config), commit=commit(), step=int(state.step))
-
-
-@contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, while inside; only the main thread can listen."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def hear(signum: int, frame: FrameType | None) -> None:
-        asked.set()
-
-    before = signal.signal(signal.SIGTERM, hear)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _agreed(asked: threading.Event, at: int) -> bool:
