@@ -63,7 +63,9 @@ def drawn(image: np.ndarray, images: CocoSet, objects: Sequence[Mapping[str, Any
         x, y, wide, high = (scale * v for v in one["bbox"])
         pen.rectangle((x, y, x + max(wide, 1), y + max(high, 1)), outline=colour, width=2)
         name = images.classes[images.place[one["category_id"]] - 1]
-        pen.text((x + 3, y + 1), name if one["score"] is None else f"{name} {one['score']:.2f}", fill=colour)
+        text = name if one["score"] is None else f"{name} {one['score']:.2f}"
+        pen.rectangle(pen.textbbox((x + 2, y), text), fill=colour)
+        pen.text((x + 2, y), text, fill="white")
         if images.points and one.get("keypoints"):
             for x, y, there in np.reshape(one["keypoints"], (-1, 3)):
                 if there > 0:

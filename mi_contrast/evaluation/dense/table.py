@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 NAMES = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
+MOST = 20  # categories that a table has lines for
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -24,11 +25,18 @@ def as_markdown(result: Mapping[str, Any]) -> str:
             lines.append([NAMES[kind], when, *(percent(ap[when].get(name)) for name in COLUMNS)])
     classes = [["category", *(f"{NAMES[kind]}, {when}" for kind in result["ap"] for when in ("start", "end"))]]
     classes.append(["---"] * len(classes[0]))
-    for name in next(iter(result["ap"].values()))["end"]["by_category"]:
+    names = list(next(iter(result["ap"].values()))["end"]["by_category"])
+    if len(names) > MOST:
+        return f"{title}\n\n{table_of(lines)}\n\nAP of each of the {len(names)} categories is in the .json beside.\n"
+    for name in names:
         each = [ap[when]["by_category"][name] for ap in result["ap"].values() for when in ("start", "end")]
         classes.append([name.replace("|", "\\|"), *map(percent, each)])
-    tables = ("\n".join(f"| {' | '.join(line)} |" for line in table) for table in (lines, classes))
-    return f"{title}\n\n" + "\n\n".join(tables) + "\n"
+    return f"{title}\n\n{table_of(lines)}\n\n{table_of(classes)}\n"
+
+
+def table_of(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells in Markdown."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def percent(share: float | None) -> str:
