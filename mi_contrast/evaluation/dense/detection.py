@@ -69,8 +69,9 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
         "backbone": digest_of(backbone.representation.variables),
         "annotations": {"fit": images.sha256, "test": test.sha256},
     }
+    gpus = [device] if device.type == "cuda" else []
     kept = Kept(results.parent / "detection" / path.stem)
-    with locked(RunDirectory(kept.folder)), torch.random.fork_rng():
+    with locked(RunDirectory(kept.folder)), torch.random.fork_rng(gpus):
         kept.claim(asked)
         seed_torch(config["seed"], -1)
         detector = make_detector(backbone.representation, settings, len(test.classes), len(test.points))

@@ -53,6 +53,7 @@ def test_persons_keypoints_have_their_partners():
 
 
 def test_a_batch_is_of_its_seed_and_iteration_alone(tmp_path):
+    pytest.importorskip("pycocotools")
     write(tmp_path, keypoints=True)
     images = read_set(Files.open(tmp_path), "fit.json", "images", masks=True, keypoints=True)
     members = images.to_fit(keypoints=True)
