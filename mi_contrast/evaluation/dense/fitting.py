@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +19,7 @@ from jaxtyping import Int
 
 from mi_contrast.core.errors import BadNumbersError, StoppedError
 from mi_contrast.core.progress import Progress
+from mi_contrast.core.stopping import asked_to_stop
 from mi_contrast.data.order import random_bits
 from mi_contrast.evaluation.dense.batches import ahead, batch_at
 from mi_contrast.evaluation.dense.coco import CocoSet
@@ -95,7 +93,7 @@ def fit(
     detector.train()
     limit, here = settings.time_limit, time.perf_counter()
     try:
-        with sigterm() as asked:
+        with asked_to_stop(signal.SIGTERM) as asked:
             for number, batch in ahead(lambda i: batch_at(i, images, members, settings, seed), start, total):
                 loss = step(detector, optimiser, batch, settings, seed, number, device)
                 at = number + 1
@@ -143,21 +141,3 @@ def step(
     loss.backward()
     optimiser.step()
     return loss.detach()
-
-
-@contextmanager
-def sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, while inside; only the main thread can listen."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def hear(signum: int, frame: FrameType | None) -> None:
-        asked.set()
-
-    before = signal.signal(signal.SIGTERM, hear)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, before)
