@@ -11,7 +11,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.core.config import fields
+from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory
 from mi_contrast.data import sets
 from mi_contrast.evaluation.features import Taking
@@ -46,12 +47,7 @@ def config_of(task: Mapping[str, Any], *, features: bool = True) -> ConfigDict:
 
 def check_fields(config: Mapping[str, Any]) -> None:
     """UserError on a field that no evaluation has, or where task, data, batch_size or seed is missing."""
-    for name in config:
-        if name not in FIELDS:
-            raise unknown("field of the config", name, FIELDS)
-    for name in FIELDS[:-1]:
-        if name not in config:
-            raise UserError(f"the config has no {name!r}", fix="begin from one in configs/evaluate")
+    fields("the config", config, FIELDS[:-1], FIELDS[-1:])
 
 
 def chosen_data(given: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,9 +64,7 @@ def chosen_data(given: Mapping[str, Any], training: Mapping[str, Any]) -> dict[s
       name, dir, split, test_split, options, label, and test_name and test_dir where test_name is given.
       UserError where no set is named, or it would be tested on itself.
     """
-    for name in given:
-        if name not in DATA_FIELDS + TEST_FIELDS:
-            raise unknown("field of config.data", name, DATA_FIELDS + TEST_FIELDS)
+    fields("config.data", given, (), DATA_FIELDS + TEST_FIELDS)
     own = given.get("name") in (None, training.get("name"))
     usual: dict[str, Any] = {
         "name": None,

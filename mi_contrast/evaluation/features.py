@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -64,7 +65,7 @@ class Taking:
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Taking:
         """The section as written in a config. UserError on a field or a value that can't be."""
-        fields("config.features", given, (), ("layer", "views", "copies", "keep"))
+        fields("config.features", given, (), [field.name for field in dataclasses.fields(cls)])
         found = cls(**given)
         if found.layer not in LAYERS:
             raise unknown("config.features.layer", found.layer, LAYERS)
@@ -146,13 +147,6 @@ def labels_of(images: ImageSet, label: str) -> tuple[Int[np.ndarray, " N"], tupl
             fix="judge the backbone on a split whose examples are all labelled",
         )
     return labels, classes
-
-
-def features_of(encoder: Encoder, images: ImageSet, label: str, *, batch_size: int, layer: str = "pooled") -> Features:
-    """Features of the whole set, with the label of that name; errors as `labels_of`'s, before anything is encoded."""
-    labels, classes = labels_of(images, label)
-    values = encode_all(encoder, images, batch_size=batch_size, layer=layer)
-    return Features(values, labels, classes, images.groups)
 
 
 def validation_part(features: Features, share: float, seed: int) -> Bool[np.ndarray, " N"]:

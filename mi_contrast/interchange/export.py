@@ -52,8 +52,7 @@ def write_export(
     """
     with whole(path) as folder:
         tensors = to_foreign(representation.variables)
-        data = safetensors.numpy.save(tensors, metadata={"format": "pt"})
-        _write_synced(folder / WEIGHTS, data)
+        data = write_safetensors(tensors, folder / WEIGHTS)
         write_json(folder / MANIFEST, manifest_of(representation, tensors, data, config, commit, step))
 
 
@@ -133,8 +132,11 @@ def manifest_of(
     }
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def write_safetensors(tensors: Mapping[str, np.ndarray], path: Path) -> bytes:
+    """Writes tensors as safetensors for PyTorch, on disk when this returns; the file's bytes."""
+    data = safetensors.numpy.save(dict(tensors), metadata={"format": "pt"})
     with open(path, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+    return data

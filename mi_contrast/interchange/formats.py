@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors.numpy
 
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.layout import read_json, write_json
 from mi_contrast.interchange import detectron2, onnx, stablehlo, torch_formats
-from mi_contrast.interchange.export import FORMAT, MANIFEST, WEIGHTS, manifest_of, whole
+from mi_contrast.interchange.export import FORMAT, MANIFEST, WEIGHTS, manifest_of, whole, write_safetensors
 from mi_contrast.interchange.foreign import read_safetensors
 from mi_contrast.interchange.loaded import Loaded
 from mi_contrast.interchange.names import from_foreign, to_foreign
@@ -95,8 +94,7 @@ def can_hold(loaded: Loaded, word: str) -> Format:
 
 
 def _write_native(representation: Representation, folder: Path) -> Plain:
-    tensors = to_foreign(representation.variables)
-    (folder / WEIGHTS).write_bytes(safetensors.numpy.save(tensors, metadata={"format": "pt"}))
+    write_safetensors(to_foreign(representation.variables), folder / WEIGHTS)
     return {}
 
 

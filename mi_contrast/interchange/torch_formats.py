@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import write_json
 from mi_contrast.interchange import torch_files
-from mi_contrast.interchange.export import WEIGHTS
+from mi_contrast.interchange.export import WEIGHTS, write_safetensors
 from mi_contrast.interchange.foreign import read_safetensors
 from mi_contrast.interchange.names import to_foreign
 from mi_contrast.interchange.parity import batches, checked, in_float32, normalised
@@ -28,7 +27,7 @@ Plain = dict[str, Any]
 
 def write_torchvision(representation: Representation, folder: Path) -> Plain:
     """backbone.safetensors, and build.py where torchvision has no constructor of the network."""
-    _write_safetensors(representation, folder / WEIGHTS)
+    write_safetensors(to_foreign(representation.variables), folder / WEIGHTS)
     return _usage(representation, folder, f"safetensors.torch.load_file('{WEIGHTS}')")
 
 
@@ -72,7 +71,7 @@ def timm_why_not(model: Mapping[str, Any]) -> str | None:
 
 def write_timm(representation: Representation, folder: Path) -> Plain:
     """model.safetensors and config.json, whose names, mean, std and size are timm's own."""
-    _write_safetensors(representation, folder / TIMM)
+    write_safetensors(to_foreign(representation.variables), folder / TIMM)
     spec = representation.spec
     images = {"input_size": [3, spec["size"], spec["size"]], "mean": list(spec["mean"]), "std": list(spec["std"])}
     more = {"interpolation": "bilinear", "crop_pct": 1.0, "num_classes": 0, "first_conv": "conv1", "classifier": "fc"}
@@ -89,10 +88,6 @@ def check_timm(representation: Representation, folder: Path) -> Plain:
         return tool("timm").create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
 
     return _by_torch(representation, make, ["timm", "torch"])
-
-
-def _write_safetensors(representation: Representation, path: Path) -> None:
-    path.write_bytes(safetensors.numpy.save(to_foreign(representation.variables), metadata={"format": "pt"}))
 
 
 def _usage(representation: Representation, folder: Path, state: str) -> Plain:

@@ -197,7 +197,7 @@ def _fit_together(row: rows.Row, config: Mapping[str, Any]) -> None:
 def build(config: Mapping[str, Any]) -> Job:
     """Everything a run needs but its state. UserError on any mistake in the config or its data."""
     config, mesh = check(config), make_mesh()
-    make_parts(config, 0, mesh)  # mistakes in the config are found before its data are read
+    unread = make_parts(config, 0, mesh)  # mistakes in the config are found before its data are read
     data, settings = config["data"], config["eval"]
     images = sets.load(data["name"], data["split"], data_dir=data["dir"], size=data["size"], options=data["options"])
     if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
@@ -206,7 +206,7 @@ def build(config: Mapping[str, Any]) -> Job:
     label = data["label"] or next(iter(images.labels), None)
     if label is not None and label not in images.labels:
         raise unknown(f"label of {images.name}", label, images.labels)
-    followed = [on for on, *_ in adaptive.paces(rows.build(config["method"])).values()]
+    followed = [on for on, *_ in adaptive.paces(unread.row).values()]
     if label is None and "knn_top1" in followed:
         raise UserError(f"a schedule is adaptive on knn_top1, and {images.name} has no labels", fix="take mi_nats")
     trained_on = np.zeros(len(images), bool)

@@ -98,7 +98,7 @@ def test_a_failure_leaves_the_older_export_whole(export, representation, monkeyp
     if fails_at == "rename":
         monkeypatch.setattr(module.os, "rename", fail_on_new)
     else:
-        monkeypatch.setattr(module, {"file": "_write_synced", "manifest": "write_json"}[fails_at], fail)
+        monkeypatch.setattr(module, {"file": "write_safetensors", "manifest": "write_json"}[fails_at], fail)
     with pytest.raises(UserError, match="No space left on device"):
         write_export(export, representation, config={}, commit=None)
     assert {p.name: p.read_bytes() for p in export.iterdir()} == before

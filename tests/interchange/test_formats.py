@@ -170,17 +170,9 @@ def test_weights_trained_in_bfloat16_are_compared_in_float32(tmp_path):
 
 
 def perturbed(backbone):
-    """Torchvision's own network, random weights, batch statistics perturbed."""
-    torchvision = twins.torchvision()
+    net = twins.perturbed(backbone)
     import torch
 
-    torch.manual_seed(0)
-    net = getattr(torchvision.models, backbone)().eval()
-    for name, buffer in net.named_buffers():
-        if name.endswith("running_mean"):
-            buffer.normal_(0, 0.2)
-        elif name.endswith("running_var"):
-            buffer.uniform_(0.5, 2.0)
     net.fc = torch.nn.Identity()
     return net
 

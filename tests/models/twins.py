@@ -53,6 +53,21 @@ def twin(backbone, width=64, stem="imagenet", channels=3):
     return net
 
 
+def perturbed(backbone):
+    """Torchvision's own network in eval mode, random weights, batch statistics perturbed."""
+    models = torchvision().models
+    import torch
+
+    torch.manual_seed(0)
+    net = getattr(models, backbone)().eval()
+    for name, buffer in net.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_(0, 0.2)
+        elif name.endswith("running_var"):
+            buffer.uniform_(0.5, 2.0)
+    return net
+
+
 def random_variables(model, seed=0):
     """Weights and perturbed batch statistics of a backbone, {'params', 'batch_stats'} of float32 numpy arrays."""
     rng = np.random.default_rng(seed)
