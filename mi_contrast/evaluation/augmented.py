@@ -14,9 +14,8 @@ from jaxtyping import Array, Float, Key, UInt8
 
 from mi_contrast.core.errors import BadNumbersError, UserError, unknown
 from mi_contrast.core.keys import stream
-from mi_contrast.core.progress import Progress
 from mi_contrast.data.sets import ImageSet
-from mi_contrast.evaluation.features import Encoder
+from mi_contrast.evaluation.features import Encoder, in_blocks
 from mi_contrast.views import policies
 from mi_contrast.views.augmenting import draws_of, over_batch
 from mi_contrast.views.two_crops import crop
@@ -90,21 +89,13 @@ def encode_views(
     seed: int = 0,
 ) -> Float[np.ndarray, "N*copies F"]:
     """Features of `copies` views of every image: all images' first views, then their second ones, and so on."""
-    count = len(images)
-    batch_size = min(batch_size, count)
     found: list[list[np.ndarray]] = [[] for _ in range(copies)]
-    what, batches = f"features of {images.name} {images.split}, {copies} views", -(-count // batch_size)
-    progress = Progress(what, batches, unit="block", each=batch_size * copies)
-    try:
-        for start in range(0, count, batch_size):
-            rows = np.minimum(np.arange(start, start + batch_size), count - 1)
-            read, keys, real = jnp.asarray(images.images(rows)), keys_of(rows, seed), min(batch_size, count - start)
-            for copy in range(copies):
-                pixels = view(policy, read, keys, copy)
-                found[copy].append(np.asarray(encoder.encode(pixels, layer=layer))[:real])
-            progress.advance()
-    finally:
-        progress.close()
+    what = f"features of {images.name} {images.split}, {copies} views"
+    for rows, real in in_blocks(what, len(images), batch_size, copies):
+        read, keys = jnp.asarray(images.images(rows)), keys_of(rows, seed)
+        for copy in range(copies):
+            pixels = view(policy, read, keys, copy)
+            found[copy].append(np.asarray(encoder.encode(pixels, layer=layer))[:real])
     values = np.concatenate([part for of_copy in found for part in of_copy])
     if not np.isfinite(values).all():
         raise BadNumbersError(f"features of views of {images.name} {images.split} are not finite")

@@ -89,6 +89,22 @@ def watched(what: str, unit: str) -> Callable[[range], Iterable[int]]:
     return over
 
 
+def in_blocks(
+    what: str, count: int, batch_size: int, each: int = 1
+) -> Iterator[tuple[Int[np.ndarray, " batch_size"], int]]:
+    """(rows, how many of them are real) of `count` images in blocks of one size, the last filled up with the last row;
+    shows how far it is, `each` images encoded for a row.
+    """
+    batch_size = min(batch_size, count)
+    progress = Progress(what, -(-count // batch_size), unit="block", each=batch_size * each)
+    try:
+        for start in range(0, count, batch_size):
+            yield np.minimum(np.arange(start, start + batch_size), count - 1), min(batch_size, count - start)
+            progress.advance()
+    finally:
+        progress.close()
+
+
 def encode_all(
     encoder: Encoder, images: ImageSet, *, batch_size: int, layer: str = "pooled"
 ) -> Float[np.ndarray, "N F"]:
@@ -101,21 +117,13 @@ def encode_all(
     count = len(images)
     if count == 0:
         raise UserError(f"{images.name} {images.split} is empty")
-    batch_size = min(batch_size, count)
     done: list[np.ndarray] = []
     pending: Array | None = None
-    what, batches = f"features of {images.name} {images.split}", -(-count // batch_size)
-    progress = Progress(what, batches, unit="block", each=batch_size)
-    try:
-        for start in range(0, count, batch_size):
-            indices = np.minimum(np.arange(start, start + batch_size), count - 1)
-            read = images.images(indices)
-            if pending is not None:
-                done.append(np.asarray(pending))
-            pending = encoder.encode(read, layer=layer)
-            progress.advance()
-    finally:
-        progress.close()
+    for rows, _ in in_blocks(f"features of {images.name} {images.split}", count, batch_size):
+        read = images.images(rows)
+        if pending is not None:
+            done.append(np.asarray(pending))
+        pending = encoder.encode(read, layer=layer)
     done.append(np.asarray(pending))
     values = np.concatenate(done)[:count]
     good = np.isfinite(values).all(axis=1)
