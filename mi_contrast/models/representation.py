@@ -5,7 +5,9 @@ Of a split (see `towers.Tower`) it is two backbones: features of the first besid
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, cast
@@ -23,8 +25,9 @@ from mi_contrast.core.mesh import DATA, along_batch, replicated
 from mi_contrast.models import towers
 from mi_contrast.models.description import BEYOND_BACKBONE, resolve
 
-# One program serves blocks of this many images; a smaller batch is padded to a power of two, which makes a few more.
+# One program serves blocks of at most this many images; smaller ones are a power of two, which makes a few more.
 BLOCK = 256
+CALLERS = 8  # threads at most, on a CPU
 RANGE_SLACK = 1e-3
 LAYERS = ("pooled", "map")
 
@@ -72,21 +75,38 @@ class Representation:
             raise unknown("layer", layer, LAYERS)
         network = self.backbone, self.spec["split"], layer == "pooled"
         mean, std = (np.asarray(self.spec[name], np.float32) for name in ("mean", "std"))
-        batch = images.shape[0]
-        block = BLOCK if batch >= BLOCK else 1 << (batch - 1).bit_length()
         mesh = data_mesh(self.variables)
+        batch, callers = images.shape[0], callers_of(images, self.variables, mesh)
+        block = min(BLOCK, 1 << (-(-batch // callers) - 1).bit_length())
         if mesh is not None and block % mesh.shape[DATA]:
             mesh = None
-        parts = []
-        for start in range(0, batch, block):
+
+        def features(start: int) -> Array:
             part = images[start : start + block]
             kept = part.shape[0]
             if kept < block:
                 stack = jnp if isinstance(images, jax.Array) else np
                 part = stack.concatenate([part, stack.zeros((block - kept, *part.shape[1:]), part.dtype)])
-            features = _features(network, mesh, self.variables, part, mean, std)
-            parts.append(features if kept == block else features[:kept])
+            found = _features(network, mesh, self.variables, part, mean, std)
+            return found if kept == block else found[:kept]
+
+        starts = range(0, batch, block)
+        if callers == 1 or len(starts) == 1:
+            parts = [features(start) for start in starts]
+        else:
+            with ThreadPoolExecutor(callers) as threads:
+                parts = list(threads.map(features, starts))
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+
+def callers_of(images: Images, variables: towers.Variables, mesh: Mesh | None) -> int:
+    """How many threads call a block each. On a CPU several: XLA shares one block's work among the cores badly, and two
+    threads on two cores take half as many images again a second. Elsewhere, and inside a traced function, one.
+    """
+    leaf = jax.tree.leaves(variables)[0]
+    if mesh is not None or any(isinstance(x, jax.core.Tracer) for x in (images, leaf)):
+        return 1
+    return min(CALLERS, os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
 
 
 @partial(jax.jit, static_argnums=(0, 1))
