@@ -19,6 +19,10 @@ from mi_contrast.reporting.run import Run, read_run
 
 PICTURE_WIDTH = 1040  # small pictures are shown enlarged by a whole factor up to this many pixels
 
+PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # of COCO; keypoints have no small ones
+DETECTOR = {"model": "R-CNN", "trainable_layers": "of 5 layers trained", "iterations": "iterations"}
+SOUGHT = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -66,6 +70,18 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Detection:
+    """A line of the table of detections: of one kind, before fitting (start) or after, a score a name of PRECISIONS."""
+
+    dataset: str
+    kind: str
+    when: str
+    scores: tuple[str, ...]
+    twin: bool
+    settings: str
+
+
+@dataclass(frozen=True)
 class Field:
     """A line of the config: how deep it is nested, its name, its value in words or None for a heading."""
 
@@ -94,7 +110,10 @@ def render(root: Path) -> str:
         verdict=story.verdict(run),
         sections=sections,
         pictures=[_picture(title, data) for title, data in run.pictures],
+        found=[_picture(title, data) for title, data in run.found],
         results=list(_results(run)),
+        precisions=PRECISIONS,
+        detections=list(_detections(run)),
         export=list(_export(run.manifest)) if run.manifest else [],
         config=[(name, list(fields(value))) for name, value in _sorted(run.config)],
         starts=[_start(start) for start in run.starts],
@@ -179,6 +198,24 @@ def _results(run: Run) -> Iterable[Row]:
                 f"{name} {value(v)}" for name, v in result.get("settings", {}).items() if name != "kind"
             ),
         )
+
+
+def _detections(run: Run) -> Iterable[Detection]:
+    for result in sorted(run.detections, key=lambda result: (*_judged(result), bool(result.get("untrained")))):
+        settings = result.get("settings", {})
+        told = [f"{settings[name]} {said}" for name, said in DETECTOR.items() if name in settings]
+        for kind, scores in result["ap"].items():
+            for when in ("start", "end"):
+                yield Detection(
+                    dataset=str(result.get("dataset")),
+                    kind=SOUGHT.get(kind, kind),
+                    when=when,
+                    scores=tuple(
+                        words.number(scores[when][name], "%") if name in scores[when] else "" for name in PRECISIONS
+                    ),
+                    twin=bool(result.get("untrained")),
+                    settings=", ".join(told),
+                )
 
 
 def _judged(result: Mapping[str, Any]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,9 @@ class Run:
     """A run directory's content.
 
     name, variant, config: of config.json; total: config's steps, or None; step: the last one logged, or None;
-    starts: run.json's, oldest first; curves: by metric; seconds: spent training over all starts; results: of results/,
-    by file name; pictures: (title, PNG bytes); manifest: the export's, or None; unread: what could not be read, in
-    words.
+    starts: run.json's, oldest first; curves: by metric; seconds: spent training over all starts; results: of results/
+    those with a top-1, by file name; detections: those with average precisions; pictures: (title, PNG bytes) of
+    the training; found: those of results/; manifest: the export's, or None; unread: what could not be read, in words.
     """
 
     root: Path
@@ -51,7 +51,9 @@ class Run:
     curves: Mapping[str, Curve]
     seconds: float
     results: tuple[Mapping[str, Any], ...]
+    detections: tuple[Mapping[str, Any], ...]
     pictures: tuple[tuple[str, bytes], ...]
+    found: tuple[tuple[str, bytes], ...]
     manifest: Mapping[str, Any] | None
     unread: tuple[str, ...]
 
@@ -86,15 +88,16 @@ def read_run(root: Path) -> Run:
     rows, broken = read_rows(folder.metrics)
     if broken:
         unread.append(f"{broken} line{'s' if broken > 1 else ''} of metrics.jsonl")
-    found = [(path, read(path)) for path in sorted(folder.results.glob("*.json"))]
-    results = [value for _, value in found if isinstance(value, dict) and "top1" in value]
-    pictures = []
-    for path in sorted(folder.pictures.glob("*.png")):
-        data = path.read_bytes()
-        if data.startswith(PNG):
-            pictures.append((path.stem.replace("_", " "), data))
-        else:
-            unread.append(f"{path} is not a PNG")
+    judged = [value for path in sorted(folder.results.glob("*.json")) if isinstance(value := read(path), dict)]
+
+    def pictures(of: Path) -> Iterator[tuple[str, bytes]]:
+        for path in sorted(of.glob("*.png")):
+            data = path.read_bytes()
+            if data.startswith(PNG):
+                yield path.stem.replace("_", " "), data
+            else:
+                unread.append(f"{path} is not a PNG")
+
     starts = read(folder.starts) or {}
     return Run(
         root=root,
@@ -104,8 +107,10 @@ def read_run(root: Path) -> Run:
         starts=tuple(starts.get("starts", ()) if isinstance(starts, dict) else starts),
         curves=curves_of(rows),
         seconds=seconds_of(rows),
-        results=tuple(results),
-        pictures=tuple(pictures),
+        results=tuple(value for value in judged if "top1" in value),
+        detections=tuple(value for value in judged if "ap" in value),
+        pictures=tuple(pictures(folder.pictures)),
+        found=tuple(pictures(folder.results)),
         manifest=read(folder.export / "manifest.json"),
         unread=tuple(unread),
     )

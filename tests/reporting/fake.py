@@ -113,6 +113,21 @@ def result(task, share, label="digit", *, twin=False, classes=10):
     }
 
 
+def detection(end, *, twin=False):
+    """A detection's result file: boxes and keypoints, AP50 risen from .01."""
+    sizes = {"AP": 0.3, "AP75": 0.2, "APm": 0.25, "APl": 0.4}
+    scores = {"start": {**sizes, "AP50": 0.01, "APs": 0.1}, "end": {**sizes, "AP50": end, "APs": 0.1}}
+    points = {when: {name: s for name, s in of.items() if name != "APs"} for when, of in scores.items()}
+    return {
+        "task": "detection",
+        "dataset": "bccd_cells",
+        "ap": {"bbox": scores, "keypoints": points},
+        "settings": {"model": "keypoint", "trainable_layers": 0, "iterations": 300},
+        "step": 0 if twin else 3000,
+        "untrained": twin,
+    }
+
+
 def start(step, time):
     """An entry of run.json."""
     return {
@@ -145,6 +160,8 @@ def make_run(root, *, whole=True, metrics=None):
         "knn-moving_digits-untrained": result("knn", 0.437, twin=True),
         "linear-moving_digits": result("linear", 0.871),
         "linear-moving_digits-position": result("linear", 0.342, "position", classes=9),
+        "detection-bccd_cells": detection(0.826),
+        "detection-bccd_cells-untrained": detection(0.678, twin=True),
     }
     for name, content in judged.items():
         (root / "results" / f"{name}.json").write_text(json.dumps(content))
@@ -152,6 +169,7 @@ def make_run(root, *, whole=True, metrics=None):
     coarse = random.integers(0, 255, (8, 32, 3), dtype=np.uint8)
     (root / "pictures" / "augmented_pairs.png").write_bytes(png(coarse.repeat(16, 0).repeat(16, 1)))
     (root / "pictures" / "held_out_pairs.png").write_bytes(png(coarse.repeat(4, 0).repeat(4, 1)))
+    (root / "results" / "detection-bccd_cells.png").write_bytes(png(coarse.repeat(8, 0).repeat(8, 1)))
     manifest = {
         "format": "mi_contrast backbone",
         "format_version": 1,

@@ -68,6 +68,9 @@ def test_the_page_shows_every_piece_of_the_run(html):
         "79.1 % to 81.2 %",
         "+36.5 points",
         "moving_digits · position",
+        "bccd_cells keypoint R-CNN, 0 of 5 layers trained, 300 iterations boxes end 30.0 % 82.6 % 20.0 % 10.0 %",
+        "bccd_cells · untrained keypoint R-CNN, 0 of 5 layers trained, 300 iterations keypoints end 30.0 % 67.8 %",
+        "detection-bccd cells",
         "linear(a=0, b=0.9, start=0, end=0.5)",
         "Started again",
         "8 x cpu cpu",
@@ -108,8 +111,8 @@ def test_broken_pieces_are_named_on_the_page(tmp_path):
 
 
 def test_small_pictures_are_enlarged_by_whole_factors(html):
-    assert re.findall(r'<img [^>]*width="(\d+)"', html) == ["1024", "1024"]
-    assert html.count('class="enlarged"') == 2
+    assert re.findall(r'<img [^>]*width="(\d+)"', html) == ["1024", "1024", "1024"]
+    assert html.count('class="enlarged"') == 3
 
 
 def test_write_puts_the_page_into_the_run(tmp_path):
