@@ -12,7 +12,8 @@ def test_a_whole_run_is_read(tmp_path):
     run = read_run(make_run(tmp_path / "run"))
     assert (run.name, run.variant, run.total, run.step) == ("ring_moco", "digits", 3000, 3000)
     assert run.config == CONFIG
-    assert len(run.starts) == 2 and len(run.results) == 4 and len(run.pictures) == 2 and len(run.found) == 1 and len(run.detections) == 2
+    assert len(run.starts) == 2 and len(run.results) == 4 and len(run.pictures) == 2
+    assert len(run.found) == 1 and len(run.detections) == 2
     assert run.manifest["names"] == "torchvision" and run.unread == ()
     assert run.at("mi_nats").steps.tolist() == list(range(0, 3001, 500))
     assert run.at("absent") is None
