@@ -107,8 +107,8 @@ class Generator:
         return mlp(params["network"], x) if self.flow == "free" else self._flow(params, x)[0]
 
     def log_det(self, params: Params, x: Float[Array, "... 3"]) -> Float[Array, "..."]:
-        """Volume log|det dg/dx| of every pixel, float32 [...], in nats: the sum of S over all couplings and the channels
-        that they move; exactly 0 of an additive flow.
+        """Volume log|det dg/dx| of every pixel, float32 [...], in nats: the sum of S over all couplings and channels
+        that are moved; exactly 0 of an additive flow.
 
         Raises: UserError for a free generator, which has no inverse, and where x has not 3 channels.
         """
