@@ -16,6 +16,7 @@ STREAMS = {
     "probe": 6,
     "pools": 7,
     "held_out": 8,
+    "generator": 9,
 }
 
 

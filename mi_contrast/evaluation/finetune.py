@@ -27,7 +27,7 @@ from mi_contrast.evaluation.features import Features, encode_all
 from mi_contrast.evaluation.tasks import Outcome, fill
 from mi_contrast.interchange import Loaded, write_export
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation, prepared
+from mi_contrast.models.representation import Representation
 from mi_contrast.readout import linear
 
 OPTIMISERS = ("sgd", "adamw")
@@ -85,8 +85,9 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     begun = judging.ready(config, backbone, workdir, twin=twin)
     (labels, classes), (truth, _) = judging.truths(begun)
     tuned, steps = tune(begun, settings, labels, len(classes), config["seed"])
-    variables = {"params": tuned.params, "batch_stats": tuned.batch_stats}
-    network = Representation(variables, begun.backbone.representation.spec)
+    given = begun.backbone.representation
+    variables = given.variables | {"params": tuned.params, "batch_stats": tuned.batch_stats}
+    network = Representation(variables, given.spec)
     values = encode_all(network, begun.test, batch_size=config["batch_size"])
     features = values.shape[1]
     head = linear.Linear(*tuned.head, jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32))
@@ -105,7 +106,7 @@ def tune(
     for the next one's order.
     """
     start, mesh = begun.backbone.representation, make_mesh()
-    split, count = start.spec["split"], len(begun.fit)
+    count = len(begun.fit)
     policy = None
     if settings.views is not None:
         policy = policy_named(settings.views, start.spec["size"], begun.backbone.config)
@@ -125,7 +126,7 @@ def tune(
         @partial(jax.jit, donate_argnums=0)
         def step(tuned: Tuned, images: UInt8[Array, "B H W 3"], index: Int[Array, " B"], keys: Key[Array, " B"]) -> Any:
             pixels = images if policy is None else view(policy, images, keys, 0)
-            x = prepared(pixels, split, start.spec["mean"], start.spec["std"])
+            x = start.prepare(pixels)
 
             def loss(parameters: Any) -> tuple[Array, towers.Variables]:
                 params, (weights, bias) = parameters
@@ -184,11 +185,11 @@ def forward(
         found, moved = start.backbone.apply(own, seen, moving, mutable=["batch_stats"])
         return cast(Array, found), moved["batch_stats"]
 
-    if start.spec["split"] is None:
+    if start.split is None:
         return through(variables, x)
     parts = {
-        name: through({part: variables[part][name] for part in towers.COLLECTIONS}, x[..., seen])
-        for name, seen in towers.CHANNELS.items()
+        name: through({part: variables[part][name] for part in towers.COLLECTIONS}, seen)
+        for name, seen in start.split.views(x).items()
     }
     features = jnp.concatenate([of_view for of_view, _ in parts.values()], axis=-1)
     return features, {name: moved for name, (_, moved) in parts.items()}

@@ -13,7 +13,7 @@ from mi_contrast.data.pairing import held_out
 from mi_contrast.data.sets import ImageSet
 from mi_contrast.interchange import Loaded
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation, prepared
+from mi_contrast.models.representation import Representation
 
 
 def untrained(backbone: Loaded, images: ImageSet) -> Loaded:
@@ -37,7 +37,8 @@ def untrained(backbone: Loaded, images: ImageSet) -> Loaded:
     key = stream(jax.random.key(seed), "init")
     born = tower.init(key, image_shape=(spec["size"], spec["size"], 3))
     kept, _ = held_out(images)
-    seen = prepared(jnp.asarray(images.images(kept[:batch])), spec.get("split"), spec["mean"], spec["std"])
+    seen = backbone.representation.prepare(jnp.asarray(images.images(kept[:batch])))
     variables = towers.with_statistics_of(tower, born, seen)
-    bare = {part: variables[part]["backbone"] for part in ("params", "batch_stats")}
-    return replace(backbone, representation=Representation(bare, spec), step=0)
+    bare = {name: variables[name]["backbone"] for name in towers.COLLECTIONS}
+    beside = {n: v for n, v in backbone.representation.variables.items() if n not in bare}  # a generator stays
+    return replace(backbone, representation=Representation(bare | beside, spec), step=0)

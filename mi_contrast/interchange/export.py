@@ -21,7 +21,6 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import write_json
 from mi_contrast.interchange.names import to_foreign
 from mi_contrast.models.representation import Representation
-from mi_contrast.models.towers import CHANNELS
 
 WEIGHTS, MANIFEST = "backbone.safetensors", "manifest.json"
 FORMAT, VERSION = "mi_contrast backbone", 1
@@ -100,9 +99,11 @@ def manifest_of(
     step: int | None,
 ) -> dict[str, Any]:
     """What `manifest.json` says: the file and its sum, the tensors, the network, how to prepare images, the origin."""
-    spec, split = representation.spec, representation.spec["split"]
-    pixel = "pixel in [0, 1]" if split is None else f"{split} of pixel in [0, 1]"
-    channels = {view: list(range(3)[part]) for view, part in CHANNELS.items()}
+    spec, split, divided = representation.spec, representation.split, None
+    pixel = "pixel in [0, 1]" if split is None else f"{split.space} of pixel in [0, 1]"
+    if split is not None:
+        channels = {view: list(range(6)[seen]) for view, seen in split.slices.items()}
+        divided = {"division": plain(spec["split"]), "channels": channels, "features": "first, then second"}
     return {
         "format": FORMAT,
         "format_version": VERSION,
@@ -111,7 +112,7 @@ def manifest_of(
         "names": "torchvision" if split is None else NAMES_OF_SPLIT,
         "tensors": {n: {"shape": list(t.shape), "dtype": str(t.dtype)} for n, t in tensors.items()},
         "model": plain(spec["model"]),
-        "split": split and {"colour_space": split, "channels": channels, "features": "first, then second"},
+        "split": divided,
         "features": representation.dim,
         "preprocessing": {
             "size": spec["size"],

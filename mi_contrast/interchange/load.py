@@ -140,9 +140,13 @@ def read_run(path: Path) -> Loaded:
         spec = spec_of(config["model"], **{name: config["views"][name] for name in ("mean", "std", "size")})
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.config} is not a run's config ({type(error).__name__}: {error})", fix=TAKES) from None
-    step, state = checkpoint.read(run.checkpoints, subtree=(weights,))
-    variables = {part: state[weights].get(part, {}).get("backbone", {}) for part in ("params", "batch_stats")}
-    wanted = {".".join(p): (tuple(x.shape), str(x.dtype)) for p, x in leaves(towers.template(spec["model"])).items()}
+    template = towers.template(spec["model"])
+    divides = towers.GENERATOR in template
+    step, state = checkpoint.read(run.checkpoints, subtree=(weights, *([towers.GENERATOR] if divides else [])))
+    variables = {part: state[weights].get(part, {}).get("backbone", {}) for part in towers.COLLECTIONS}
+    if divides:
+        variables[towers.GENERATOR] = state[towers.GENERATOR].get("params", {})
+    wanted = {".".join(p): (tuple(x.shape), str(x.dtype)) for p, x in leaves(template).items()}
     found = {".".join(p): x for p, x in leaves(variables).items()}
     check_match(found, wanted, f"checkpoint {run.checkpoints / str(step)}")
     starts = read_json(run.starts).get("starts", []) if run.starts.is_file() else []

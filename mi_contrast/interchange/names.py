@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from mi_contrast.core.errors import UserError, nearest
+from mi_contrast.models.towers import GENERATOR
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 COUNTER = "num_batches_tracked"
@@ -50,7 +51,8 @@ def foreign_name(path: Path) -> str:
     >>> foreign_name(("params", "layer1", "0", "downsample", "1", "scale"))
     'layer1.0.downsample.1.weight'
     """
-    return ".".join((*path[1:-1], LEAVES[path[-1]]))
+    kept = path if path[0] == GENERATOR else path[1:]  # torchvision has no such thing: its names begin with ours
+    return ".".join((*kept[:-1], LEAVES[path[-1]]))
 
 
 def _axes(rank: int) -> tuple[int, ...]:

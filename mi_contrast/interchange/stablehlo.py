@@ -6,7 +6,7 @@ The batch is free; height and width are the representation's own size.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jax import Array, export
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange.parity import checked
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation, prepared
+from mi_contrast.models.representation import Representation, prepared, through
 
 FILE, PLATFORMS = "backbone.stablehlo", ("cpu", "cuda", "rocm", "tpu")
 
@@ -31,12 +31,9 @@ def write(representation: Representation, folder: Path) -> dict[str, Any]:
     weights = jax.tree.map(np.asarray, representation.variables)
 
     def features(images: Array) -> Array:
-        x, net = prepared(images, spec["split"], spec["mean"], spec["std"]), representation.backbone
-        if spec["split"] is None:
-            return cast(Array, net.apply(weights, x, False))
-        own = {view: {name: weights[name][view] for name in towers.COLLECTIONS} for view in towers.CHANNELS}
-        parts = [net.apply(own[view], x[..., seen], False) for view, seen in towers.CHANNELS.items()]
-        return jnp.concatenate(cast(list[Array], parts), axis=-1)
+        split, generator = representation.split, weights.get(towers.GENERATOR)
+        x = prepared(images, split, spec["mean"], spec["std"], generator)
+        return through(representation.backbone, split, weights, x)
 
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, spec["size"], spec["size"], 3), jnp.float32)

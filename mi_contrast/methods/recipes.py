@@ -66,6 +66,7 @@ def _base() -> ConfigDict:
     )  # fmt: skip
     config.eval = ConfigDict(dict(every=1000, pairs=1024, knn_k=200, knn_bank=20000, probe_lr=1e-3))
     config.checkpoint = ConfigDict(dict(every=1000, keep=2, start_from=None, time_limit=None))
+    config.generator = ConfigDict(dict(start_from=None, learn=None))
     config.export = ConfigDict(dict(weights="online"))
     config.log = ConfigDict(dict(every=50, tensorboard=True, wandb=None, profile=None))
     return config

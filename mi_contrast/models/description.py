@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from mi_contrast.core.colour import SPACES
+from mi_contrast.core import division
 from mi_contrast.core.errors import UserError, unknown
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "tiny")
@@ -51,8 +51,7 @@ def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
     if model["jigsaw"] is not None:
         jigsaw = section(model["jigsaw"], "jigsaw", PATCH_HEADS["linear"])
         model["jigsaw"] = chosen({"kind": "linear", **jigsaw}, PATCH_HEADS, "jigsaw")
-    if model["split"] is not None:
-        one_of(model["split"], SPACES, "split")
+    division.read(model["split"], "config.model.split")
     if model["backbone"] == "tiny":
         if model["width"] % 4:
             raise UserError(f"config.model.width of tiny is {model['width']}", fix="give a multiple of 4")

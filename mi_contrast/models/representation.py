@@ -19,7 +19,9 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, UInt8
 
+from mi_contrast.core import division
 from mi_contrast.core.colour import from_rgb
+from mi_contrast.core.division import Division
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.mesh import DATA, along_batch, replicated
 from mi_contrast.models import towers
@@ -39,9 +41,10 @@ class Representation:
     """A backbone in evaluation mode, from pixels to features. Immutable; may be used from several threads.
 
     Attributes:
-      variables: the backbone's alone, {'params', 'batch_stats'}; of a split each is {'first', 'second'}.
-      spec: plain data: model (as config.model, without its heads), split (as there: a colour space, or None), mean and
-        std (3 each, of pixels in [0, 1], or in the split's colour space), size (pixels a side it was trained at).
+      variables: the backbone's alone, {'params', 'batch_stats'}; of a split each is {'first', 'second'}, and
+        'generator' has the parameters of what divides, where that is a generator.
+      spec: plain data: model (as config.model, without its heads), split (as there: None, or a division), mean and std
+        (3 each, of pixels in [0, 1], or in the split's colour space), size (pixels a side it was trained at).
     """
 
     variables: towers.Variables
@@ -52,10 +55,20 @@ class Representation:
         """The network; of a split, either of the two, which differ in their variables alone."""
         return towers.build_backbone(resolve(self.spec["model"]))
 
+    @cached_property
+    def split(self) -> Division | None:
+        """What divides an image between two networks, if anything."""
+        return division.read(self.spec["split"])
+
     @property
     def dim(self) -> int:
         """Number of features."""
-        return self.backbone.dim * (1 if self.spec["split"] is None else len(towers.CHANNELS))
+        return self.backbone.dim * (1 if self.split is None else len(self.split.slices))
+
+    def prepare(self, images: Images) -> Float[Array, "B H W C"]:
+        """What the networks are given: see `prepared`."""
+        spec = self.spec
+        return prepared(images, self.split, spec["mean"], spec["std"], self.variables.get(towers.GENERATOR))
 
     def encode(self, images: Images, *, layer: str = "pooled") -> Float[Array, "B F"]:
         """Features of each image alone, in evaluation mode.
@@ -73,7 +86,7 @@ class Representation:
         check_images(images)
         if layer not in LAYERS:
             raise unknown("layer", layer, LAYERS)
-        network = self.backbone, self.spec["split"], layer == "pooled"
+        network = self.backbone, self.split, layer == "pooled"
         mean, std = (np.asarray(self.spec[name], np.float32) for name in ("mean", "std"))
         mesh = data_mesh(self.variables)
         batch, callers = images.shape[0], callers_of(images, self.variables, mesh)
@@ -111,7 +124,7 @@ def callers_of(images: Images, variables: towers.Variables, mesh: Mesh | None) -
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _features(
-    network: tuple[towers.Backbone, str | None, bool],
+    network: tuple[towers.Backbone, Division | None, bool],
     mesh: Mesh | None,
     variables: towers.Variables,
     images: Array,
@@ -121,28 +134,39 @@ def _features(
     backbone, split, pooled = network
     if mesh is not None:
         images = jax.lax.with_sharding_constraint(images, along_batch(mesh))
-    x = prepared(images, split, mean, std)
-    if split is None:
-        features = cast(Array, backbone.apply(variables, x, False, pooled))
-    else:
-        own = {view: {name: variables[name][view] for name in towers.COLLECTIONS} for view in towers.CHANNELS}
-        parts = [backbone.apply(own[view], x[..., seen], False, pooled) for view, seen in towers.CHANNELS.items()]
-        features = jnp.concatenate(cast(list[Array], parts), axis=-1)
+    x = prepared(images, split, mean, std, variables.get(towers.GENERATOR))
+    features = through(backbone, split, variables, x, pooled)
     features = features.reshape(len(features), -1)
     return features if mesh is None else jax.lax.with_sharding_constraint(features, replicated(mesh))
 
 
-def prepared(images: Images, split: str | None, mean: Any, std: Any) -> Float[Array, "B H W 3"]:
-    """(x - mean) / std, x the pixels in [0, 1] or, with a split, in its colour space: what the networks are given.
+def through(
+    backbone: towers.Backbone, split: Division | None, variables: towers.Variables, x: Array, pooled: bool = True
+) -> Array:
+    """Features in evaluation mode of what `prepared` made; of a split those of both networks, side by side."""
+    if split is None:
+        return cast(Array, backbone.apply(variables, x, False, pooled))
+    own = {view: {name: variables[name][view] for name in towers.COLLECTIONS} for view in split.slices}
+    parts = [backbone.apply(own[view], seen, False, pooled) for view, seen in split.views(x).items()]
+    return jnp.concatenate(cast(list[Array], parts), axis=-1)
+
+
+def prepared(
+    images: Images, split: Division | None, mean: Any, std: Any, generator: Any = None
+) -> Float[Array, "B H W C"]:
+    """(x - mean) / std, x the pixels in [0, 1] or, with a split, in its colour space; and then as the split divides it:
+    what the networks are given.
 
     Args:
       images: uint8, or floating in [0, 1], [B, H, W, 3], RGB.
-      split, mean, std: of a spec, three numbers each.
+      mean, std: of a spec, three numbers each.
+      generator: the parameters of the split's generator, where it has one.
     """
     images = jnp.asarray(images)
     x = images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
-    x = x if split is None else from_rgb(x, split)
-    return (x - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+    x = x if split is None else from_rgb(x, split.space)
+    x = (x - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+    return x if split is None else split.apply(x, generator)
 
 
 def data_mesh(variables: towers.Variables) -> Mesh | None:
@@ -182,14 +206,23 @@ def spec_of(model: Mapping[str, Any], *, mean: Sequence[float], std: Sequence[fl
 
 
 def of_tower(
-    variables: towers.Variables, model: Mapping[str, Any], *, mean: Sequence[float], std: Sequence[float], size: int
+    variables: towers.Variables,
+    model: Mapping[str, Any],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: int,
+    generator: Any = None,
 ) -> Representation:
     """The representation of a tower's backbone, or of both of a split's; its heads are left out.
 
     Args:
       variables: the tower's, {'params': {'backbone', ..}, 'batch_stats': {'backbone', ..}}.
+      generator: the parameters of the generator that divides, where one does.
       model: config.model.
       mean, std, size: of the pixels it was trained on, mean and std in the split's colour space.
     """
     backbone = {name: variables[name]["backbone"] for name in towers.COLLECTIONS}
+    if generator:
+        backbone[towers.GENERATOR] = generator
     return Representation(backbone, spec_of(model, mean=mean, std=std, size=size))

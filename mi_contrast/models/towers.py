@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key
 
+from mi_contrast.core import division
+from mi_contrast.core.division import Division
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.models.description import resolve
 from mi_contrast.models.heads import JigsawHead, LinearHead, MLPHead, MLPNormHead
@@ -31,10 +33,9 @@ RESNETS: Mapping[str, tuple[type[Block], tuple[int, int, int, int]]] = {
 }
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-
 COLLECTIONS = ("params", "batch_stats")
+GENERATOR = "generator"  # the collection of a generator's parameters, beside them, where one divides
 PATCHES = 9
-CHANNELS: Mapping[str, slice] = {"first": slice(0, 1), "second": slice(1, 3)}  # of a split's colour space
 
 
 class Encoded(NamedTuple):
@@ -57,20 +58,20 @@ class Tower:
     Attributes:
       predictor: from the head's output, not normalised, to the prediction.
       jigsaw: the head of images given as patches; the backbone is the same.
-      split: the colour space whose channel 0 and channels 1 and 2 are two views with a network each, of the same
-        description: every part of the variables is then {'first', 'second'}.
+      split: what divides an image into two views with a network each, of the same description but for its channels:
+        every part of the variables is then {'first', 'second'}.
     """
 
     backbone: Backbone
     head: Head
     predictor: MLPNormHead | None = None
     jigsaw: JigsawHead | None = None
-    split: str | None = None
+    split: Division | None = None
 
     @property
     def views(self) -> tuple[str | None, ...]:
         """What `encode` may be asked for: None, or 'first' and 'second' of a split."""
-        return (None,) if self.split is None else tuple(CHANNELS)
+        return (None,) if self.split is None else tuple(self.split.slices)
 
     def init(self, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
         """Fresh variables of every part, initialised as torchvision's.
@@ -139,8 +140,10 @@ class Tower:
         if images.ndim != 4 and not (patched and images.ndim == 5 and images.shape[1] == PATCHES):
             more = f", or {PATCHES} patches of each, [B, {PATCHES}, h, w, C]" if patched else ""
             raise UserError(f"images of shape {shape}", fix=f"this tower takes [B, H, W, C]{more}")
-        if view is not None and images.shape[-1] != count(view):
-            raise UserError(f"images of shape {shape}", fix=f"view {view!r} has {count(view)} channels")
+        if self.split is None or view is None:
+            return
+        if images.shape[-1] != (count := self.split.count(view)):
+            raise UserError(f"images of shape {shape}", fix=f"view {view!r} has {count} channels")
 
     def following(self, statistics: Statistics) -> Tower:
         """The tower whose batch norms, all of them, take their statistics so."""
@@ -152,11 +155,6 @@ class Tower:
         return Tower(*parts, self.jigsaw, self.split)
 
 
-def count(view: str) -> int:
-    """Channels of a split's view."""
-    return CHANNELS[view].stop - CHANNELS[view].start
-
-
 def _of_view(parts: Variables, view: str) -> Variables:
     return {part: of_views[view] for part, of_views in parts.items()}
 
@@ -165,10 +163,10 @@ def _of_view(parts: Variables, view: str) -> Variables:
 def _init(tower: Tower, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
     if tower.split is None:
         return _fresh(tower, key, image_shape)
-    keys = dict(zip(CHANNELS, jax.random.split(key), strict=True))
-    made = {view: _fresh(tower, keys[view], (*image_shape[:2], count(view))) for view in CHANNELS}
+    keys = dict(zip(division.VIEWS, jax.random.split(key), strict=True))
+    made = {view: _fresh(tower, keys[view], (*image_shape[:2], tower.split.count(view))) for view in keys}
     parts = made["first"]["params"]
-    return {name: {part: {view: made[view][name][part] for view in CHANNELS} for part in parts} for name in COLLECTIONS}
+    return {name: {part: {view: made[view][name][part] for view in keys} for part in parts} for name in COLLECTIONS}
 
 
 def _fresh(tower: Tower, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
@@ -200,32 +198,35 @@ def with_statistics_of(tower: Tower, variables: Variables, images: Float[Array, 
     frozen one. Every layer sees its whole batch, whatever the groups.
 
     Args:
-      images: f32 [B, H, W, 3], normalised; of a split in its colour space, of which each network sees its channels.
+      images: f32 [B, H, W, 3], normalised; of a split as `Division.apply` returns them.
     """
     whole, statistics = tower.following(Statistics(momentum=1.0)), variables["batch_stats"]
     for view in tower.views:
-        seen = images if view is None else images[..., CHANNELS[view]]
+        seen = images if tower.split is None or view is None else images[..., tower.split.slices[view]]
         given = {"params": variables["params"], "batch_stats": statistics}
         statistics = whole.encode(given, seen, train=True, view=view).batch_stats
     return {"params": variables["params"], "batch_stats": statistics}
 
 
 def template(model: Mapping[str, Any]) -> Variables:
-    """Shapes and dtypes of a backbone's variables {'params', 'batch_stats'}, without computing any; of a split each is
-    {'first', 'second'}.
+    """Shapes and dtypes of a representation's variables {'params', 'batch_stats'}, without computing any; of a split
+    each is {'first', 'second'}, and there is a 'generator' where one divides.
     """
     model = resolve(model)
-    backbone = build_backbone(model)
+    backbone, split = build_backbone(model), division.read(model["split"])
 
     def made(channels: int) -> Variables:
         image = jax.ShapeDtypeStruct((1, 224, 224, channels), jnp.float32)
         shapes = jax.eval_shape(lambda key, x: backbone.init(key, x, False), jax.random.key(0), image)
         return {name: shapes[name] for name in COLLECTIONS}
 
-    if model["split"] is None:
+    if split is None:
         return made(3)
-    views = {view: made(count(view)) for view in CHANNELS}
-    return {name: {view: views[view][name] for view in CHANNELS} for name in COLLECTIONS}
+    views = {view: made(split.count(view)) for view in split.slices}
+    found: Variables = {name: {view: views[view][name] for view in views} for name in COLLECTIONS}
+    if split.generator is not None:
+        found[GENERATOR] = jax.eval_shape(split.generator.init, jax.random.key(0))
+    return found
 
 
 def build(model: Mapping[str, Any]) -> Tower:
@@ -238,7 +239,7 @@ def build(model: Mapping[str, Any]) -> Tower:
         of the last two (None is the features' width), layers and last_bn of mlp_bn); dtype of the backbone's
         computation ('float32', 'bfloat16'); remat (by residual blocks);
         predictor (None, or hidden and layers); jigsaw (None, or dim a patch, with kind 'linear' or 'mlp' and hidden);
-        split (None, or a colour space: 'lab', 'ydbdr', 'ycbcr', 'rgb').
+        split (None, or a division, see `core.division`).
     Raises UserError on an unknown or wrong word, naming the nearest.
     """
     model = resolve(model)
@@ -249,7 +250,7 @@ def build(model: Mapping[str, Any]) -> Tower:
         predictor = MLPNormHead(dim, hidden, words["layers"], last_norm=False, statistics=statistics)
     if model["jigsaw"] is not None:
         jigsaw = JigsawHead(dim, cast(LinearHead | MLPHead, build_head(model["jigsaw"], statistics)))
-    return Tower(backbone, build_head(model["head"], statistics), predictor, jigsaw, model["split"])
+    return Tower(backbone, build_head(model["head"], statistics), predictor, jigsaw, division.read(model["split"]))
 
 
 def statistics_of(model: Mapping[str, Any]) -> Statistics:

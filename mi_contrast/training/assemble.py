@@ -23,7 +23,7 @@ from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, of_tower, prepared
 from mi_contrast.models.towers import with_statistics_of
 from mi_contrast.pools import bank as banks
-from mi_contrast.training import adaptive, optimiser, probe
+from mi_contrast.training import adaptive, generators, optimiser, probe
 from mi_contrast.training.held_out import Measure, make_accuracy, make_information
 from mi_contrast.training.microbatches import divide
 from mi_contrast.training.pools import Tables
@@ -36,7 +36,9 @@ OWN_RULES = ("method", "views", "model", "data.options")  # sections whose rooms
 
 @dataclass(frozen=True)
 class Job:
-    """A run ready to start. kept, held: the hold-out's two sides; represent: makes a representation of a network."""
+    """A run ready to start. kept, held: the hold-out's two sides; represent: makes a representation of a state's
+    'online' or 'target' network.
+    """
 
     parts: Parts
     images: sets.ImageSet
@@ -44,7 +46,7 @@ class Job:
     held: np.ndarray
     tables: Tables
     judges: tuple[Measure, ...]
-    represent: Callable[[dict[str, Any]], Representation]
+    represent: Callable[..., Representation]
     batch_size: int
     shared: tuple[str, ...]
     resident: bool | None
@@ -69,10 +71,12 @@ class Job:
         return jax.jit(lambda x: first_state(self.parts, self.evaluation_view(x), with_statistics_of))(images)
 
     def evaluation_view(self, images: jax.Array) -> jax.Array:
-        """Images uint8 [B, H, W, 3] as a representation sees them: f32, of the policy's size, colours and norm."""
+        """Images uint8 [B, H, W, 3] as the first representation sees them: f32, of the policy's size, colours and norm,
+        divided.
+        """
         views = self.parts.views
         plain = policies.plain(images, views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        return prepared(plain, self.parts.tower.split, views.mean, views.std)
+        return prepared(plain, self.parts.tower.split, views.mean, views.std, self.parts.generator)
 
     def fill(self, state: State) -> State:
         """The first state with those banks written that start from a forward pass, over evaluation views."""
@@ -157,6 +161,7 @@ def make_parts(config: Mapping[str, Any], classes: int, mesh: Mesh, kept: np.nda
             raise unknown("view of the row", name, views.names)
     _fit_together(row, config)
     tower = towers.build(config["model"])
+    generator = generators.first(config, tower.split)
     batch, steps = config["data"]["batch"], config["steps"]
     groups = config["model"]["norm"].get("groups", 1)
     for count, what in ((mesh.size, "devices"), (groups, "groups (model.norm.groups)")):
@@ -175,6 +180,7 @@ def make_parts(config: Mapping[str, Any], classes: int, mesh: Mesh, kept: np.nda
         batch_norm_groups=groups,
         microbatches=divide(config["optim"]["microbatches"], tower, config["model"]["norm"], batch, mesh.size),
         kept=np.ones(1024, bool) if kept is None else kept,
+        generator=generator,
     )
 
 
@@ -214,8 +220,9 @@ def build(config: Mapping[str, Any]) -> Job:
     parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, trained_on)
     views = parts.views
 
-    def represent(network: dict[str, Any]) -> Representation:
-        return of_tower(network, config["model"], mean=views.mean, std=views.std, size=views.size)
+    def represent(state: State, weights: str = "online") -> Representation:
+        network, generator = getattr(state, weights), state.generator.get("params")
+        return of_tower(network, config["model"], mean=views.mean, std=views.std, size=views.size, generator=generator)
 
     judges: list[Callable[[State], dict[str, float]]] = [
         make_information(parts, images, held, data["shared"], settings["pairs"])

@@ -47,7 +47,7 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
         parts = settled(given, state)
         row, term = parts.row, parts.row.terms[0]
         t = progress(state.step, parts.total_steps)
-        views = make_views(parts, state.step, batch)
+        views = make_views(parts, state.step, batch, state.generator.get("params"))
         targets, _ = encode_targets(parts, state, state.target or state.online, views)
         roles = encode_online(parts, state.online["params"], state.online["batch_stats"], views, targets)
         pool, cut, *_ = pooling.seen(row, term, state.pools, state.carried, roles.beside, batch.index, tables)

@@ -42,8 +42,10 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
     key = random.stream(jax.random.key(0), "held_out")
 
     @jax.jit
-    def embed(online: Any, sources: jax.Array, positions: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        views = parts.views(sources, jax.vmap(lambda at: jax.random.fold_in(key, at))(positions))
+    def embed(
+        online: Any, generator: Any, sources: jax.Array, positions: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        views = parts.views(sources, jax.vmap(lambda at: jax.random.fold_in(key, at))(positions), generator)
         anchors = encode(parts, online, one, views[one], train=False)
         positives = encode(parts, online, other, views[other], train=False)
         return anchors.embedding, positives.embedding, anchors.features
@@ -63,11 +65,11 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
         }
 
     def measure(state: State) -> dict[str, float]:
-        found = []
+        found, generator = [], state.generator.get("params")
         for start in range(0, pairs, CHUNK):
             at = np.minimum(np.arange(start, start + min(CHUNK, pairs)), pairs - 1)
             sources = np.stack([images.images(column) for column in index[at].T], axis=1)
-            found.append([np.asarray(x) for x in embed(state.online, sources, at)])
+            found.append([np.asarray(x) for x in embed(state.online, generator, sources, at)])
         whole = [np.concatenate(x)[:pairs] for x in zip(*found, strict=True)]
         first, t = settled(parts, state).row.terms[0], progress(state.step, parts.total_steps)
         read_out = read(*whole, schedules.value(first.temperature, t))
@@ -82,7 +84,7 @@ def make_accuracy(
     kept: np.ndarray,
     held: np.ndarray,
     label: str,
-    represent: Callable[[dict[str, Any]], Representation],
+    represent: Callable[[State], Representation],
     *,
     k: int,
     bank_size: int,
@@ -91,7 +93,7 @@ def make_accuracy(
 
     kNN: cosine, weights e^{cos / .07} over k neighbours; the bank is the kept part of the training split, a fixed
     `bank_size` of it at most; the queries are the held-out part. The probe is the state's, scored on the queries.
-    `represent` makes a Representation of a network of the state.
+    `represent` makes a Representation of the state's online network.
     """
     bank_index = kept
     if len(kept) > bank_size:
@@ -103,7 +105,7 @@ def make_accuracy(
         return jnp.concatenate(parts)
 
     def measure(state: State) -> dict[str, float]:
-        representation = represent(state.online)
+        representation = represent(state)
         bank, queries = encode(representation, bank_index), encode(representation, held)
         truth = jnp.asarray(labels[held])
         near = knn(queries, bank, jnp.asarray(labels[bank_index]), k=min(k, len(bank_index)), classes=classes)

@@ -150,7 +150,7 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
     try:
         with asked_to_stop(signal.SIGTERM) as asked, _profile(folder, config["log"]["profile"]) as profile:
             if start == 0:
-                draw_pairs(folder.pictures / "pairs.png", job)
+                draw_pairs(folder.pictures / "pairs.png", job, state)
                 measure(0)
             for at in range(start + 1, last + 1):
                 if (at - 1) % reader.steps_per_epoch == 0:
@@ -262,7 +262,7 @@ def commit() -> str | None:
 
 
 def _export(folder: RunDirectory, job: Job, state: State, config: Mapping[str, Any]) -> None:
-    representation = job.represent(getattr(state, config["export"]["weights"]))
+    representation = job.represent(state, config["export"]["weights"])
     write_export(folder.export, representation, config=dict(config), commit=commit(), step=int(state.step))
 
 

@@ -11,33 +11,51 @@ from PIL import Image
 
 from mi_contrast.core import keys as random
 from mi_contrast.core.colour import SPACES
+from mi_contrast.core.division import Division
 from mi_contrast.data.pairing import distinct_pairs
-from mi_contrast.models.towers import CHANNELS
 from mi_contrast.training.assemble import Job
+from mi_contrast.training.state import State
 from mi_contrast.views.policies import unnormalise
 
 COLUMNS, CELL = 12, 96  # pairs in the picture; pixels of a cell's side
 
 
-def draw_pairs(path: Path, job: Job) -> None:
+def draw_pairs(path: Path, job: Job, state: State) -> None:
     """Writes a PNG of held-out pairs, a column each: the source of either view, and below it the view."""
     columns = min(COLUMNS, len(job.held) // 2)
     index = distinct_pairs(job.images, job.held, columns, job.shared, seed=0)
     sources = np.stack([job.images.images(column) for column in index.T], axis=1)
     keys = jax.random.split(random.stream(jax.random.key(job.parts.seed), "views"), columns)
-    views = jax.jit(lambda s, k: job.parts.views(s, k))(jnp.asarray(sources), keys)
+    views = jax.jit(lambda *given: job.parts.views(*given))(jnp.asarray(sources), keys, state.generator.get("params"))
     rows, split = [], job.parts.tower.split
     for name, source in job.parts.row.source.items():
-        shown = as_rgb(name, np.asarray(views[name]), split)
-        rows += [sources[:, source], unnormalise_in(shown, job.parts.views.mean, job.parts.views.std, split)]
+        seen = np.asarray(views[name])
+        if split is not None and split.generator is not None:
+            shown = false_colours(name, seen, split)
+        else:
+            shown = unnormalise_in(as_rgb(name, seen, split), job.parts.views.mean, job.parts.views.std, split)
+        rows += [sources[:, source], shown]
     lines = [np.concatenate([_cell(image) for image in row], axis=1) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(lines, axis=0)).save(path)
 
 
-def as_rgb(name: str, images: np.ndarray, split: str | None) -> np.ndarray:
-    """A view as whole images [n, H, W, 3], still normalised: patches laid out in their grid, the channels that a view
-    lacks at their mean.
+def false_colours(name: str, images: np.ndarray, split: Division) -> np.ndarray:
+    """A view of learned channels as uint8 [n, H, W, 3]: each channel from its 1st to its 99th percentile, one alone as
+    grey, two as green and blue.
+    """
+    low, high = np.percentile(images, (1, 99), axis=(0, 1, 2))
+    scaled = np.clip((images - low) / np.maximum(high - low, 1e-6), 0.0, 1.0)
+    if split.count(name) == 1:
+        return np.round(255 * scaled.repeat(3, axis=-1)).astype(np.uint8)
+    whole = np.zeros((*images.shape[:-1], 3), np.float32)
+    whole[..., split.slices[name]] = scaled
+    return np.round(255 * whole).astype(np.uint8)
+
+
+def as_rgb(name: str, images: np.ndarray, split: Division | None) -> np.ndarray:
+    """A view as whole images [n, H, W, 3], still normalised: patches laid out in their grid, the channels of a colour
+    space that a view lacks at their mean.
     """
     if images.ndim == 5:
         side = round(images.shape[1] ** 0.5)
@@ -45,21 +63,21 @@ def as_rgb(name: str, images: np.ndarray, split: str | None) -> np.ndarray:
         return grid.transpose(0, 1, 3, 2, 4, 5).reshape(
             len(images), side * images.shape[2], side * images.shape[3], images.shape[4]
         )
-    if split is None:
+    if split is None or not split.plain:
         return images
     whole = np.zeros((*images.shape[:-1], 3), images.dtype)
-    whole[..., CHANNELS[name]] = images
+    whole[..., split.slices[name]] = images
     return whole
 
 
 def unnormalise_in(
-    images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], split: str | None
+    images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], split: Division | None
 ) -> np.ndarray:
     """Normalised images, of a colour space where there is a split, as uint8 RGB."""
     if split is None:
         return unnormalise(jnp.asarray(images), mean, std)
     pixels = images * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
-    return unnormalise(SPACES[split][1](pixels), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return unnormalise(SPACES[split.space][1](pixels), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def _cell(pixels: np.ndarray) -> np.ndarray:

@@ -23,7 +23,8 @@ from mi_contrast.training.adaptive import paces
 class State:
     """step: int32, steps taken. online, target: {'params', 'batch_stats'}. optimiser: optax's. pools: by name.
     carried: adaptive values and normalisers, by name. guard: int32, bad steps in a row. probe: the online probe's
-    {'params', 'optimiser'}, empty where the data have no labels.
+    {'params', 'optimiser'}, empty where the data have no labels. generator: {'params'} of the generator that divides
+    images, and what it learns by where it learns; empty where none divides.
     """
 
     step: Array
@@ -34,6 +35,7 @@ class State:
     carried: dict[str, Any]
     guard: Array
     probe: dict[str, Any]
+    generator: dict[str, Any]
 
 
 def to_tree(state: State) -> Tree:
@@ -63,6 +65,7 @@ def placement(row: Row, mesh: Mesh) -> State:
         | dict.fromkeys(paces(row), whole),
         guard=whole,
         probe=whole,
+        generator=whole,
     )
 
 

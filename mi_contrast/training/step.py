@@ -26,7 +26,7 @@ from mi_contrast.core.mesh import along_batch, replicated
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import scoring, words
 from mi_contrast.methods.rows import OWN_ROW, Row, Term
-from mi_contrast.models.towers import CHANNELS, Encoded, Tower
+from mi_contrast.models.towers import Encoded, Tower
 from mi_contrast.pools import queue
 from mi_contrast.training import adaptive
 from mi_contrast.training import pools as pooling
@@ -41,7 +41,9 @@ Scalars = dict[str, Array]
 
 @dataclass(frozen=True)
 class Parts:
-    """What a step is made of; nothing here changes during a run. kept: bool [N], the examples that are trained on."""
+    """What a step is made of; nothing here changes during a run. kept: bool [N], the examples that are trained on;
+    generator: the first parameters of the generator that divides images, where one does.
+    """
 
     row: Row
     views: Views
@@ -55,6 +57,7 @@ class Parts:
     batch_norm_groups: int
     microbatches: Microbatches | None
     kept: np.ndarray
+    generator: Any = None
 
 
 class Roles(NamedTuple):
@@ -108,6 +111,7 @@ def first_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callab
         carried=carried,
         guard=jnp.zeros((), jnp.int32),
         probe={} if parts.probe is None else parts.probe.init(shape.features.shape[1] * len(probed(parts.row))),
+        generator={} if parts.generator is None else {"params": jax.tree.map(jnp.asarray, parts.generator)},
     )
 
 
@@ -120,9 +124,9 @@ def encode(parts: Parts, variables: Any, view: str, images: Array, *, train: boo
 
 
 def encode_plain(parts: Parts, variables: Any, images: Float[Array, "B H W 3"], view: str) -> Encoded:
-    """A view's pass in eval mode over whole images, of which a network of channels sees its own."""
-    if parts.row.views == "channels":
-        images = images[..., CHANNELS[view]]
+    """A view's pass in eval mode over whole images, of which a network of a split sees its own channels."""
+    if parts.tower.split is not None:
+        images = images[..., parts.tower.split.slices[view]]
     return encode(parts, variables, view, images, train=False)
 
 
@@ -131,12 +135,16 @@ def probed(row: Row) -> tuple[str, ...]:
     return tuple(row.source) if row.views == "channels" else row.online_views[:1]
 
 
-def make_views(parts: Parts, step: Int[Array, ""], batch: Batch) -> Mapping[str, Float[Array, "B H W 3"]]:
-    """The batch's views at this step, each example from the stream `views` of its own key."""
+def make_views(
+    parts: Parts, step: Int[Array, ""], batch: Batch, generator: Any = None
+) -> Mapping[str, Float[Array, "B H W C"]]:
+    """The batch's views at this step, each example from the stream `views` of its own key; divided by the generator of
+    these parameters, where one divides.
+    """
     positions = jnp.arange(batch.index.shape[0], dtype=jnp.int32)
     example_keys = random.example_keys(parts.seed, step, positions)
     example_keys = jax.vmap(lambda key: random.stream(key, "views"))(example_keys)
-    return parts.views(batch.sources, example_keys)
+    return parts.views(batch.sources, example_keys, generator)
 
 
 def encode_keys(parts: Parts, step: Int[Array, ""], target: dict[str, Any], name: str, images: Array) -> Encoded:
@@ -236,7 +244,7 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
     def step(state: State, batch: Batch, tables: Tables) -> tuple[State, Scalars]:
         parts = settled(given, state)
         row, t = parts.row, progress(state.step, parts.total_steps)
-        views = make_views(parts, state.step, batch)
+        views = make_views(parts, state.step, batch, state.generator.get("params"))
         momentum = schedules.value(row.momentum, t)
         target = averaged(momentum, state) if row.target == "ema" else state.online
         targets, target_statistics = encode_targets(parts, state, target, views)

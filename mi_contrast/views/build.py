@@ -13,10 +13,10 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Key, UInt8
 
 from mi_contrast.core.mesh import DATA
-from mi_contrast.views import channels, two_crops
+from mi_contrast.views import channels, patches, two_crops
 from mi_contrast.views.checks import check
 
-KINDS: Mapping[str, ModuleType] = {"two_crops": two_crops, "channels": channels}
+KINDS: Mapping[str, ModuleType] = {"two_crops": two_crops, "channels": channels, "patches": patches}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,21 +62,26 @@ class Views:
         """Mean and std of the channels of one view."""
         return KINDS[self.policy["kind"]].constants_of(self.policy, name)
 
-    def __call__(self, sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"]) -> dict[str, Float[Array, "B ..."]]:
+    def __call__(
+        self, sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"], generator: Any = None
+    ) -> dict[str, Float[Array, "B ..."]]:
         """Every view of a batch, normalised by the policy's mean and std.
 
         Args:
           sources: uint8 [B, V, H, W, 3], V 1 or 2; any H and W.
           keys: typed keys [B], one an example.
+          generator: the parameters of the generator that divides, where the policy's split has one.
 
         Returns:
           float32 [B, *shapes[name]] a view. An example's views depend on its own sources and key alone.
         """
+        more = () if generator is None else (generator,)
         views = partial(KINDS[self.policy["kind"]].make_views, self.policy)
         if self.mesh is not None and self.mesh.size > 1 and len(sources) % self.mesh.size == 0:
             cut = PartitionSpec(DATA)
-            views = jax.shard_map(views, mesh=self.mesh, in_specs=(cut, cut), out_specs=cut, check_vma=False)
-        return views(sources, keys)
+            specs = (cut, cut, *(PartitionSpec() for _ in more))
+            views = jax.shard_map(views, mesh=self.mesh, in_specs=specs, out_specs=cut, check_vma=False)
+        return views(sources, keys, *more)
 
 
 def build(policy: Mapping[str, Any], mesh: Mesh | None = None) -> Views:

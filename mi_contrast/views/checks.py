@@ -6,15 +6,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mi_contrast.core import division
 from mi_contrast.core.config import fields
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.views import channels, randaugment, two_crops
+from mi_contrast.views import patches, randaugment, two_crops
 from mi_contrast.views.colour import JITTERS
 
 SETTINGS = ("kind", "size", "mean", "std")
 KINDS: Mapping[str, tuple[str, ...]] = {  # each kind's views, or what they share
     "two_crops": tuple(two_crops.SOURCES),
     "channels": ("both",),
+    "patches": (),
 }
 OPS: Mapping[str, tuple[str, ...]] = {  # each op's fields; () where it is a probability
     "crop": ("area", "aspect"),
@@ -26,6 +28,7 @@ OPS: Mapping[str, tuple[str, ...]] = {  # each op's fields; () where it is a pro
     "randaugment": ("layers", "magnitude", "std", "p", "ops", "fill"),
 }
 CUTS = ("grid", "cell", "patch")  # what a jigsaw has beside ops
+MORE = ("count", "size")  # what local crops have beside ops
 
 
 def check(policy: Mapping[str, Any]) -> None:
@@ -36,13 +39,16 @@ def check(policy: Mapping[str, Any]) -> None:
     sections = KINDS[policy["kind"]]
     if policy["kind"] == "channels":
         fields("the views", policy, (*SETTINGS, "split", *sections))
-        if policy["split"] not in channels.CONSTANTS:
-            raise unknown("views.split", policy["split"], channels.CONSTANTS)
+        division.named(policy["split"], "views.split")
+    elif policy["kind"] == "patches":
+        fields("the views", policy, (*SETTINGS, "distance"), tuple(patches.SOURCES))
+        sections = tuple(name for name in patches.SOURCES if name in policy)
+        check_patches(policy, sections)
     else:
-        fields("the views", policy, (*SETTINGS, *sections), (two_crops.JIGSAW,))
+        fields("the views", policy, (*SETTINGS, *sections), (two_crops.JIGSAW, two_crops.LOCAL))
     whole("views.size", policy["size"], "pixels")
     for name in ("mean", "std"):
-        low = 0.0 if name == "std" or policy["kind"] == "two_crops" else -math.inf
+        low = 0.0 if name == "std" or policy["kind"] != "channels" else -math.inf
         numbers(f"views.{name}", policy[name], 3, low, math.inf)
     if not all(policy["std"]):
         raise UserError(f"views.std is {policy['std']!r}", fix="give three numbers above 0")
@@ -50,6 +56,26 @@ def check(policy: Mapping[str, Any]) -> None:
         check_ops(f"views.{name}", policy[name])
     if two_crops.JIGSAW in policy:
         check_jigsaw(f"views.{two_crops.JIGSAW}", policy[two_crops.JIGSAW])
+    if two_crops.LOCAL in policy:
+        check_local(f"views.{two_crops.LOCAL}", policy[two_crops.LOCAL])
+
+
+def check_patches(policy: Mapping[str, Any], sections: tuple[str, ...]) -> None:
+    """Raises UserError where the distance is not a whole number, or a patch would be cropped."""
+    distance = policy["distance"]
+    if not isinstance(distance, int) or isinstance(distance, bool) or distance < 0:
+        raise UserError(f"views.distance is {distance!r}", fix="give a whole number of pixels, 0 or more")
+    for name in sections:
+        if isinstance(policy[name], Mapping) and "crop" in policy[name]:
+            raise UserError(f"views.{name} has a crop", fix="leave it out: a patch is cut at its place, as it is")
+
+
+def check_local(where: str, section: Mapping[str, Any]) -> None:
+    """Raises UserError where the section is not an op list with a count and a size."""
+    fields(where, section, (*MORE, "order"), OPS)
+    for name in MORE:
+        whole(f"{where}.{name}", section[name], "crops" if name == "count" else "pixels")
+    check_ops(where, {name: value for name, value in section.items() if name not in MORE})
 
 
 def check_jigsaw(where: str, section: Mapping[str, Any]) -> None:

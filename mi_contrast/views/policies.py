@@ -15,8 +15,16 @@ A policy of kind 'two_crops': size (pixels a side), mean and std (per channel, o
 It may have a section `jigsaw`: such ops, and grid (cells a side), cell and patch (pixels a side). That view is a crop
 of grid x cell pixels a side, a patch cut at random out of each of its cells, the patches in random order.
 
-A policy of kind 'channels': size, `split`, the colour space whose first channel is the view 'first' and whose other two
-are 'second', mean and std of that space's channels, and `both`, the ops of the one crop that both are made from.
+It may have a section `local`: such ops, count, and size. They are as many further crops of the first source, named
+local_0, local_1, .., of that size: small parts of an image that are held against its two large ones (multi-crop).
+
+A policy of kind 'patches': size, mean and std, and `distance`: 'query' and 'key' are two patches of size x size pixels
+of the first source, the key `distance` pixels right of the query and below it, anywhere that both fit; nothing is
+resampled. Each may have ops of its own, in a section `query` or `key` as above but without a crop.
+
+A policy of kind 'channels': size, `split`, what divides an image into the views 'first' and 'second' (a colour space,
+bands, a generator: see `core.division`), mean and std of its space's channels, and `both`, the ops of the one crop that
+both are made from.
 """
 
 from __future__ import annotations
@@ -25,13 +33,13 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from mi_contrast.core.errors import unknown
+from mi_contrast.core import division
 from mi_contrast.views.build import Views, build
 from mi_contrast.views.channels import CONSTANTS, plain_channels
 from mi_contrast.views.checks import check
 from mi_contrast.views.plain import normalise, plain, unnormalise
 from mi_contrast.views.randaugment import ALL
-from mi_contrast.views.two_crops import SOURCES
+from mi_contrast.views.two_crops import LOCAL, SOURCES
 
 __all__ = [
     "Views",
@@ -43,11 +51,14 @@ __all__ = [
     "moco_v1",
     "moco_v2",
     "moco_v3",
+    "multi_crop",
     "normalise",
+    "patches",
     "pirl",
     "plain",
     "plain_channels",
     "simclr",
+    "strengths",
     "unnormalise",
 ]
 
@@ -108,13 +119,7 @@ def simclr(size: int, strength: float = 1.0, blur: float = 0.5) -> dict[str, Any
     ops: dict[str, Any] = {
         "crop": crop(0.08),
         "flip": 0.5,
-        "jitter": {
-            "brightness": 0.8 * strength,
-            "contrast": 0.8 * strength,
-            "saturation": 0.8 * strength,
-            "hue": 0.2 * strength,
-            "p": 0.8,
-        },
+        "jitter": strong(strength),
         "grey": 0.2,
     }
     if blur > 0.0:
@@ -159,7 +164,7 @@ def infomin(size: int, jigsaw: bool = True) -> dict[str, Any]:
     ops = {
         "crop": crop(0.2),
         "flip": 0.5,
-        "jitter": {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "p": 0.8},
+        "jitter": strong(1.0),
         "blur": {"sigma": (0.1, 2.0), "p": 0.5},
         "randaugment": {
             "layers": 2,
@@ -172,7 +177,7 @@ def infomin(size: int, jigsaw: bool = True) -> dict[str, Any]:
         "grey": 0.2,
     }
     policy = two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD)
-    return {**policy, "jigsaw": patches(size)} if jigsaw else policy
+    return {**policy, "jigsaw": cells(size)} if jigsaw else policy
 
 
 def pirl(size: int) -> dict[str, Any]:
@@ -187,10 +192,10 @@ def pirl(size: int) -> dict[str, Any]:
         "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4, "p": 1.0},
         "grey": 0.2,
     }
-    return {**two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD), "jigsaw": patches(size)}
+    return {**two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD), "jigsaw": cells(size)}
 
 
-def patches(size: int) -> dict[str, Any]:
+def cells(size: int) -> dict[str, Any]:
     """The jigsaw's section: a crop of .6 of the area or more, flipped, cut into 3 x 3 cells of 85 / 224 of the view's
     side, with patches of 64 / 224 of it, as released; both rounded (at 32 pixels a cell has 12, a patch 9).
     """
@@ -204,9 +209,64 @@ def patches(size: int) -> dict[str, Any]:
     }
 
 
+def strengths(
+    size: int, low: float = 0.2, jitter: float = 1.0, grey: float = 0.2, blur: float = 0.5, flip: float = 0.5
+) -> dict[str, Any]:
+    """Two crops whose strengths are plain numbers, for curves over one of them. `low`: the crop's least area, up to
+    the whole; `jitter` x: (.8x, .8x, .8x, .2x) of brightness, contrast, saturation and hue, with probability .8, x 2.5
+    at most; grey, blur, flip: probabilities. What is 0 is left out.
+
+    Source: Tian et al. 2020 (InfoMin), which finds low .2 and x 1 best; the ops beside crop and jitter are MoCo v2's.
+    """
+    ops: dict[str, Any] = {"crop": crop(low), "jitter": strong(jitter), "grey": grey}
+    ops |= {"blur": {"sigma": (0.1, 2.0), "p": blur}, "flip": flip}
+    none = {name for name, p in (("jitter", jitter), ("grey", grey), ("blur", blur), ("flip", flip)) if p == 0.0}
+    return two_crops(size, {name: op for name, op in ops.items() if name not in none}, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def strong(x: float) -> dict[str, float]:
+    """SimCLR's jitter at strength x."""
+    return {"brightness": 0.8 * x, "contrast": 0.8 * x, "saturation": 0.8 * x, "hue": 0.2 * x, "p": 0.8}
+
+
+def patches(
+    size: int,
+    distance: int,
+    ops: Mapping[str, Any] | None = None,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
+) -> dict[str, Any]:
+    """InfoMin's patches at a diagonal distance, in pixels; both by the same ops, in their order, where there are any.
+
+    Source: Tian et al. 2020 (InfoMin): size 64, distance 64 to 384.
+    """
+    made: dict[str, Any] = {"kind": "patches", "size": size, "distance": distance, "mean": mean, "std": std}
+    if ops:
+        made |= {name: {**copy.deepcopy(dict(ops)), "order": tuple(ops)} for name in SOURCES}
+    return made
+
+
+def multi_crop(
+    policy: Mapping[str, Any], count: int = 4, size: int | None = None, area: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """The policy of two crops with `count` local ones beside, by the query's ops on smaller parts of the image.
+
+    size: pixels a side, 3/7 of the policy's where left out (96 of 224). area: the crops' shares of the source; where
+    left out, from a quarter of the query's least area up to that least area.
+
+    Source: Caron et al. 2020 (SwAV), whose crops of .05 to .14 stand beside two of .14 or more.
+    """
+    ops = copy.deepcopy(dict(policy["query"]))
+    low = ops.get("crop", crop(1.0))["area"][0]
+    ops["crop"] = {**ops.get("crop", crop(1.0)), "area": (low / 4, low) if area is None else tuple(area)}
+    ops["order"] = ("crop", *(name for name in ops["order"] if name != "crop"))
+    size = max(1, round(policy["size"] * 3 / 7)) if size is None else size
+    return {**policy, LOCAL: {"count": count, "size": size, **ops}}
+
+
 def cmc(
     size: int,
-    split: str = "lab",
+    split: Any = "lab",
     low: float = 0.2,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
@@ -218,9 +278,7 @@ def cmc(
     Source: Tian et al. 2020 (Contrastive Multiview Coding), the released code. The one beside InfoMin splits 'ydbdr'
     and adds a jitter, which `both` may have.
     """
-    if split not in CONSTANTS:
-        raise unknown("split of channels", split, CONSTANTS)
-    known_mean, known_std = CONSTANTS[split]
+    known_mean, known_std = CONSTANTS[division.named(split, "split of channels").space]
     return {
         "kind": "channels",
         "size": size,

@@ -308,7 +308,11 @@ def test_a_description_is_resolved_with_its_defaults():
         (dict(jigsaw=dict(kind="mlp_bn")), "unknown config.model.jigsaw.kind 'mlp_bn'"),
         (dict(jigsaw=dict(hidden=5)), "config.model.jigsaw: kind 'linear' has no hidden"),
         (dict(split="laab"), "unknown config.model.split 'laab'; did you mean 'lab'"),
-        (dict(split=True), "unknown config.model.split True"),
+        (dict(split=True), "config.model.split is True; give a colour space, or dict(kind=...)"),
+        (dict(split=dict(kind="band")), "unknown kind of config.model.split 'band'; did you mean 'bands'"),
+        (dict(split=dict(kind="bands", space="rgb")), "config.model.split has no 'sigma'"),
+        (dict(split=dict(kind="bands", space="rgb", sigma=0)), "config.model.split.sigma is 0; give a number"),
+        (dict(split=dict(kind="generator", space="rgb", flow="affin", couplings=4, hidden=8)), "did you mean 'affine'"),
     ],
 )
 def test_mistakes_are_named(change, message):
