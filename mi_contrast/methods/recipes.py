@@ -6,15 +6,17 @@ serve any method; a variant never touches terms or supports.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.errors import unknown
-from mi_contrast.core.schedules import cosine
+from mi_contrast.core.config import plain
+from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.core.schedules import Schedule, cosine
 from mi_contrast.views import policies
 from mi_contrast.views.colour import JITTERS
+from mi_contrast.views.two_crops import LOCAL, SOURCES
 
 
 class Recipe(NamedTuple):
@@ -150,19 +152,52 @@ def viewed(config: ConfigDict, policy: Callable[[int], dict[str, Any]]) -> None:
         config.views = ConfigDict({**made, "mean": views.mean, "std": views.std})
 
 
-def split(config: ConfigDict, space: str) -> None:
-    """Two views of one crop's channels in a colour space, by the constants released for it, each with a network of half
-    the variant's width.
+def split(config: ConfigDict, division: Any) -> None:
+    """Two views of one crop, divided (see `core.division`), by the constants released for the colour space, each with a
+    network of half the variant's width.
     """
     digits = config.data.name == "moving_digits"
-    made = policies.cmc(config.views.size, space, 0.8 if digits else 0.2)
+    made = policies.cmc(config.views.size, division, 0.8 if digits else 0.2)
     if digits:  # a mirrored digit is another
         del made["both"]["flip"]
         made["both"]["order"] = ("crop",)
     with config.unlocked():
         config.views = ConfigDict(made)
-        config.model.split = space
+        config.model.split = ConfigDict(division) if isinstance(division, dict) else division
     config.model.width //= 2
+
+
+def multi_crop(config: ConfigDict, count: int = 4, size: int | None = None) -> None:
+    """Gives a row of two crops `count` local crops of `size` pixels a side (see `policies.multi_crop`), the row being
+    in the config already. Every term is scored for each of them too, a local crop standing in for the anchor, or for
+    the positive where the anchor is looked up and carries no gradient; they and the term share its weight, so that the
+    objective stays an average. The target and the pools see the two large crops alone.
+
+    Source: Caron et al. 2020 (SwAV). Raises UserError where the views are not two crops.
+    """
+    views, method = plain(config.views), plain(config.method)
+    if views.get("kind") != "two_crops" or not method.get("terms"):
+        fix = "call it after config.method is set, on a row of two crops"
+        raise UserError(f"there are no two crops of kind {views.get('kind')!r} to set local crops beside", fix=fix)
+    whole, local = [], []
+    for term in method["terms"]:
+        side = "positive" if term.get("look_up") else "anchor"
+        among = count + 1 if term[side] in SOURCES else 1
+        term = {**term, "weight": divided(term["weight"], among)}
+        whole.append(term)
+        local += [{**term, side: f"{LOCAL}_{i}"} for i in range(among - 1)]
+    with config.unlocked():
+        config.views = ConfigDict(policies.multi_crop(views, count, size))
+        config.method = {**method, "terms": (*whole, *local)}
+
+
+def divided(weight: Schedule, among: int) -> Schedule:
+    """The schedule's values divided by a number."""
+    if not isinstance(weight, Mapping):
+        return weight / among
+    values = {name: weight[name] / among for name in ("a", "b", "v") if name in weight}
+    steps = {"values": tuple(v / among for v in weight["values"])} if "values" in weight else {}
+    return {**weight, **values, **steps}
 
 
 def alone(config: ConfigDict) -> None:

@@ -4,7 +4,8 @@ A row names the views, the target network, the pools and the terms. A term says:
 one as its positive, score them against a support drawn from a pool, turn the scores into nats by a form, at a
 temperature, and weigh the result.
 
-  views    two_crops (query, key), channels (first, second), jigsaw (query, key, jigsaw)
+  views    two_crops (query, key), channels (first, second), jigsaw (query, key, jigsaw); where the policy makes local
+           crops, local_0, local_1, .. too
   target   ema (a moving average), same (the same weights, no gradient) or none (the same weights, with gradient)
   pools    by name, `kind` the name itself where left out:
              in_batch(views)                    this step's embeddings of these views, over all devices
@@ -22,12 +23,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from mi_contrast.core.config import fields, plain
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Schedule
 from mi_contrast.methods.words import form, number, support, whole, word
 from mi_contrast.views import channels, two_crops
 
-VIEWS: Mapping[str, Mapping[str, int]] = {  # each view's source, an index into the example's sources
+VIEWS: Mapping[str, Mapping[str, int]] = {  # each view's source where the policy does not say: an index into sources
     "two_crops": two_crops.SOURCES,
     "channels": channels.SOURCES,
     "jigsaw": {**two_crops.SOURCES, two_crops.JIGSAW: 0},
@@ -67,18 +68,16 @@ class Term:
 
 @dataclass(frozen=True)
 class Row:
-    """A checked method. `pools` maps a pool's name to its settings, all of them, with its kind under 'kind'."""
+    """A checked method. `source` says for each view which of the example's sources it is made from, an index into axis 1
+    of `sources`; `pools` maps a pool's name to its settings, all of them, with its kind under 'kind'.
+    """
 
     views: str
+    source: Mapping[str, int]
     target: str
     momentum: Schedule
     pools: Mapping[str, Mapping[str, Any]]
     terms: tuple[Term, ...]
-
-    @property
-    def source(self) -> Mapping[str, int]:
-        """For each view, which of the example's sources it is made from: an index into axis 1 of `sources`."""
-        return VIEWS[self.views]
 
     def of_kind(self, kind: str) -> tuple[str, ...]:
         """The names of the pools of a kind."""
@@ -191,11 +190,30 @@ def _takes(name: str, pool: dict[str, Any], terms: tuple[Term, ...]) -> dict[str
     raise UserError(f"config.method.pools.{name} is in no term", fix="say which view it takes: takes='key'")
 
 
-def build(method: Any) -> Row:
-    """The row that `config.method` describes. UserError on any unknown word, wrong type or closed band."""
+def _sources(views: str, made: Mapping[str, int] | None) -> dict[str, int]:
+    """The views of a row and their sources: those of its word, and what the policy makes beside that no word names."""
+    if made is None:
+        return dict(VIEWS[views])
+    for name in VIEWS[views]:
+        if name not in made:
+            raise unknown("view of the row", name, made)
+    named = {name for views_of in VIEWS.values() for name in views_of}
+    return {name: made[name] for name in VIEWS[views]} | {name: at for name, at in made.items() if name not in named}
+
+
+def build(method: Any, made: Mapping[str, int] | None = None) -> Row:
+    """The row that `config.method` describes, over the views that a policy makes.
+
+    Args:
+      method: plain data.
+      made: the policy's views and the source of each (`Views.sources`); those of the row's word where left out. Terms
+        may name what it makes beside them too, such as local crops.
+    Raises UserError on any unknown word, wrong type or closed band, or where the policy lacks a view of the row's word.
+    """
     method = plain(method, "config.method")
     fields("config.method", method, ROW_FIELDS, ("momentum",))
-    views = tuple(VIEWS[word("word in config.method.views", method["views"], VIEWS)])
+    source = _sources(word("word in config.method.views", method["views"], VIEWS), made)
+    views = tuple(source)
     target = word("word in config.method.target", method["target"], TARGETS)
     if (target == "ema") != ("momentum" in method):
         said = "has no momentum" if target == "ema" else f"has a momentum, but its target is {target!r}"
@@ -210,6 +228,7 @@ def build(method: Any) -> Row:
     terms = tuple(_term(i, term, views, pools) for i, term in enumerate(method["terms"]))
     return Row(
         views=method["views"],
+        source=source,
         target=target,
         momentum=number("config.method.momentum", method.get("momentum", 0.0), 0.0, 1.0),
         pools={name: _takes(name, pool, terms) for name, pool in pools.items()},

@@ -10,11 +10,13 @@ from mi_contrast.views.policies import (
     moco_v1,
     moco_v2,
     moco_v3,
+    multi_crop,
     normalise,
     pirl,
     plain,
     plain_channels,
     simclr,
+    strengths,
     unnormalise,
 )
 
@@ -28,10 +30,12 @@ __all__ = [
     "moco_v1",
     "moco_v2",
     "moco_v3",
+    "multi_crop",
     "normalise",
     "pirl",
     "plain",
     "plain_channels",
     "simclr",
+    "strengths",
     "unnormalise",
 ]

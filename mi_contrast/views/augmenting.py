@@ -29,7 +29,11 @@ def augment(ops: Mapping[str, Any], size: int, source: UInt8[Array, "H W 3"], dr
     A flip commutes with every op but `randaugment`, whose turns and shifts are as likely either way; so it is done by
     the crop's weights, wherever the policy names it.
     """
-    image = resample(to_lines(source), draw.box, size, draw.flip, banded=banded)
+    return apply_in_order(ops, draw, resample(to_lines(source), draw.box, size, draw.flip, banded=banded))
+
+
+def apply_in_order(ops: Mapping[str, Any], draw: Draw, image: Image) -> Image:
+    """The ops that come after crop and flip, in the policy's order."""
     for name in ops["order"]:
         if name in OPS:
             image = OPS[name](ops[name], draw, image)

@@ -32,7 +32,7 @@ PLACES = {
 COUNT = 33
 # What else a view draws, it draws from a key folded from its own by one of these numbers, which are as lasting. They
 # begin above the places: in JAX, number i of a key's vector and the key folded by i come of the same bits.
-STREAMS = {"layers": 1000, "patches": 1001}
+STREAMS = {"layers": 1000, "patches": 1001, "place": 1002}
 
 
 class Draw(NamedTuple):

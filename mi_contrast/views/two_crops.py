@@ -1,4 +1,6 @@
-"""Images in, two augmented views out, and perhaps the jigsaw of a third crop: every example by its own draws."""
+"""Images in, two augmented views out, and perhaps the jigsaw of a third crop or some smaller crops: every example by
+its own draws.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Key, UInt8
 
 from mi_contrast.views.augmenting import augment, draws_of, over_batch
@@ -18,11 +21,19 @@ from mi_contrast.views.resampling import to_pixels
 
 SOURCES = {"query": 0, "key": -1}  # a view's name, and which of the example's sources it is made from
 JIGSAW = "jigsaw"  # of the first source, where the policy has such a section
+LOCAL = "local"  # the section of further crops of the first source
+NUMBERS = {"query": 0, "key": 1, JIGSAW: 2, LOCAL: 3}  # of the views' draws; local crops count on from theirs
 
 
 def sources_of(policy: Mapping[str, Any]) -> dict[str, int]:
     """Each view's name and the source that it is made from."""
-    return {**SOURCES, JIGSAW: 0} if JIGSAW in policy else dict(SOURCES)
+    jigsaw = (JIGSAW,) if JIGSAW in policy else ()
+    return {**SOURCES, **dict.fromkeys((*jigsaw, *locals_of(policy)), 0)}
+
+
+def locals_of(policy: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the policy's local crops: local_0, local_1, .."""
+    return tuple(f"{LOCAL}_{i}" for i in range(policy[LOCAL]["count"])) if LOCAL in policy else ()
 
 
 def shapes_of(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -31,7 +42,7 @@ def shapes_of(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     if JIGSAW in policy:
         grid, patch = policy[JIGSAW]["grid"], policy[JIGSAW]["patch"]
         shapes[JIGSAW] = (grid * grid, patch, patch, 3)
-    return shapes
+    return shapes | {name: (policy[LOCAL]["size"],) * 2 + (3,) for name in locals_of(policy)}
 
 
 def constants_of(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -42,9 +53,11 @@ def constants_of(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...
 def make_views(
     policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"]
 ) -> dict[str, Float[Array, "B ..."]]:
-    """Both views, float32 [B, size, size, 3], on one device; and `jigsaw`, [B, grid^2, patch, patch, 3]."""
+    """Both views, float32 [B, size, size, 3], on one device; `jigsaw`, [B, grid^2, patch, patch, 3]; and local crops of
+    their own size.
+    """
     images = {name: sources[:, source] for name, source in SOURCES.items()}
-    draws = {name: draws_of(policy[name], i, keys, images[name]) for i, name in enumerate(SOURCES)}
+    draws = {name: draws_of(policy[name], NUMBERS[name], keys, images[name]) for name in SOURCES}
     if policy["query"] == policy["key"]:  # one program makes both: half as much to compile
         stacked = jax.tree.map(
             lambda *both: jnp.concatenate(both), (images["query"], draws["query"]), (images["key"], draws["key"])
@@ -55,9 +68,22 @@ def make_views(
         views = {name: over_batch(partial(crop, policy, policy[name]), images[name], draws[name]) for name in SOURCES}
     if JIGSAW in policy:
         ops = policy[JIGSAW]
-        cuts = draws_of_jigsaw(ops, len(SOURCES), keys, sources[:, 0])
+        cuts = draws_of_jigsaw(ops, NUMBERS[JIGSAW], keys, sources[:, 0])
         views[JIGSAW] = over_batch(partial(jigsaw, policy, ops), sources[:, 0], cuts)
+    if LOCAL in policy:
+        ops, names = policy[LOCAL], locals_of(policy)
+        each = [draws_of(ops, NUMBERS[LOCAL] + i, keys, sources[:, 0]) for i in range(len(names))]
+        stacked = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *each)
+        made = over_batch(partial(local_crops, {**policy, "size": ops["size"]}, ops), sources[:, 0], stacked)
+        views |= {name: made[:, i] for i, name in enumerate(names)}
     return views
+
+
+def local_crops(
+    policy: Mapping[str, Any], ops: Mapping[str, Any], source: UInt8[Array, "H W 3"], draws: Draw, *, banded: bool
+) -> Float[Array, "count size size 3"]:
+    """Crops of one source, one a draw, one after the other."""
+    return lax.map(lambda draw: crop(policy, ops, source, draw, banded=banded), draws)
 
 
 def crop(

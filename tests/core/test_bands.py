@@ -65,5 +65,5 @@ def test_an_image_knows_itself_alone():
 
 @pytest.mark.parametrize("sigma", [0.0, -1.0, float("nan"), float("inf"), True, "1"])
 def test_a_width_that_is_none_is_named(sigma):
-    with pytest.raises(UserError, match="sigma of the bands is .*; give a number of pixels above 0"):
+    with pytest.raises(UserError, match=r"sigma of the bands is .*; give a number of pixels above 0"):
         bands(jnp.zeros((4, 4, 3)), sigma)

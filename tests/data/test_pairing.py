@@ -111,6 +111,23 @@ def test_sharing_the_digit_leaves_background_and_place_to_chance(digits_dir):
     assert (images.groups[found] == images.groups).all()
 
 
+def test_frames_of_a_clip_are_pairs(digits):
+    """shared=('clip',): the two frames of one take, over the same background, the digit elsewhere."""
+    members = np.arange(len(digits), dtype=np.int32)
+    keys = jax.random.split(jax.random.key(2), len(digits))
+    drawn = jax.jit(jax.vmap(partner, (None, 0, 0)))(make_pairing(digits, members, ("clip",)), members, keys)
+    fixed = distinct_pairs(digits, members, len(members), ("clip",), 0)
+    for one, other in ((members, np.asarray(drawn)), fixed.T):
+        np.testing.assert_array_equal(other, one ^ 1)  # a clip's two frames lie side by side
+        for name in ("digit", "background", "clip"):
+            np.testing.assert_array_equal(digits.factors[name][one], digits.factors[name][other])
+        moved = (digits.images(one) != digits.images(other)).any(axis=(1, 2, 3))
+        assert moved.mean() > 0.95
+    # Control: frames that share the digit alone are never of one clip.
+    apart = distinct_pairs(digits, members, 50, ("digit",), 0)
+    assert (apart[:, 0] // 2 != apart[:, 1] // 2).all()
+
+
 @pytest.mark.parametrize("entry", ["make_pairing", "distinct_pairs"])
 def test_an_unknown_factor_is_one_line(entry):
     def call(images, shared):

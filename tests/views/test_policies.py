@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.views import policies
+from mi_contrast.views.augmenting import draws_of
 
 POLICIES = (
     policies.moco_v1,
@@ -16,15 +17,19 @@ POLICIES = (
     policies.byol,
     policies.infomin,
     policies.pirl,
+    policies.strengths,
+    lambda size: policies.patches(size, size),
+    lambda size: policies.multi_crop(policies.moco_v2(size)),
     policies.cmc,
 )
+RELEASED = POLICIES[:-4]  # of two crops, with the settings of released code
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("size", [32, 224])
 def test_every_policy_at_every_size(policy, size):
     views = policies.build(policy(size))
-    sources = jax.ShapeDtypeStruct((4, 1, 40, 50, 3), jnp.uint8)
+    sources = jax.ShapeDtypeStruct((4, 1, 2 * size, 500, 3), jnp.uint8)  # two patches side by side fit
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
     made = jax.eval_shape(views, sources, keys)
     assert views.names == tuple(views.sources) == tuple(views.shapes) and set(made) == set(views.names)
@@ -57,7 +62,7 @@ def test_settings_are_those_of_the_released_code():
     assert blurs == [[1.0, 0.1], {"sigma": (0.1, 2.0), "p": 0.5}]
     assert policies.moco_v3(32)["key"]["solarize"] == {"threshold": 0.5, "p": 0.2}
     assert "solarize" not in policies.moco_v3(32)["query"]
-    jitters = {policy.__name__: tuple(policy(32)["query"]["jitter"].values()) for policy in POLICIES[:-1]}
+    jitters = {policy.__name__: tuple(policy(32)["query"]["jitter"].values()) for policy in RELEASED}
     assert jitters == {
         "moco_v1": (0.4, 0.4, 0.4, 0.4, 1.0),
         "moco_v2": (0.4, 0.4, 0.4, 0.1, 0.8),
@@ -67,7 +72,7 @@ def test_settings_are_those_of_the_released_code():
         "infomin": (0.8, 0.8, 0.8, 0.2, 0.8),
         "pirl": (0.4, 0.4, 0.4, 0.4, 1.0),
     }
-    least = {policy.__name__: policy(32)["query"]["crop"]["area"][0] for policy in POLICIES[:-1]}
+    least = {policy.__name__: policy(32)["query"]["crop"]["area"][0] for policy in RELEASED}
     assert least == dict(moco_v1=0.2, moco_v2=0.2, simclr=0.08, moco_v3=0.2, byol=0.08, infomin=0.2, pirl=0.08)
     assert policies.cmc(32)["both"]["crop"]["area"] == (0.2, 1.0)
     drawn = policies.infomin(32)["query"]["randaugment"]
@@ -78,6 +83,36 @@ def test_simclr_scales_its_jitter_and_leaves_images_in_their_range():
     half = policies.simclr(32, strength=0.5)
     assert half["query"]["jitter"] == dict(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
     assert (half["mean"], half["std"]) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def test_strengths_are_plain_numbers():
+    half = policies.strengths(32, low=0.3, jitter=0.5)
+    for name in ("query", "key"):
+        assert half[name]["crop"] == {"area": (0.3, 1.0), "aspect": (3 / 4, 4 / 3)}
+        assert half[name]["jitter"] == dict(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
+        assert half[name]["order"] == ("crop", "jitter", "grey", "blur", "flip")
+    best = policies.strengths(224)  # InfoMin's sweet spots
+    assert best["query"]["crop"]["area"][0] == 0.2 and best["query"]["jitter"]["hue"] == 0.2
+    bare = policies.strengths(32, low=1.0, jitter=0.0, grey=0.0, blur=0.0, flip=0.0)
+    assert bare["query"] == {"crop": policies.crop(1.0), "order": ("crop",)}
+    for policy in (half, best, bare, policies.strengths(32, jitter=2.5)):
+        policies.check(policy)
+    for wrong, says in ((dict(jitter=2.6), "jitter.hue"), (dict(low=0.0), "crop.area"), (dict(grey=1.1), "query.grey")):
+        with pytest.raises(UserError, match=says):
+            policies.check(policies.strengths(32, **wrong))
+
+
+def test_strengths_show_in_what_is_drawn():
+    """A lower bound on the area, and factors within .8 x, as drawn."""
+    keys = jax.random.split(jax.random.key(0), 4000)
+    blank = jnp.zeros((4000, 64, 64, 1), jnp.uint8)
+    for low, x in ((0.08, 0.25), (0.5, 1.0)):
+        drawn = draws_of(policies.strengths(32, low, x)["query"], 0, keys, blank)
+        area = drawn.box[:, 2] * drawn.box[:, 3] / 64**2
+        assert low - 0.02 < area.min() < low + 0.02
+        assert abs(float(jnp.abs(drawn.factors[:, :3] - 1.0).max()) - 0.8 * x) < 0.01
+        assert abs(float(jnp.abs(drawn.factors[:, 3]).max()) - 0.2 * x) < 0.01
+        assert abs(float(drawn.jitter.mean()) - 0.8) < 0.03
 
 
 @pytest.mark.parametrize("policy", POLICIES)

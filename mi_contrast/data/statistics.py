@@ -1,0 +1,105 @@
+"""python -m mi_contrast.data.statistics --name=NAME: mean and deviation of a set's channels, as config lines.
+
+What `config.views.mean` and `config.views.std` normalise by, for any set and any colour space.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from mi_contrast.core.colour import SPACES, from_rgb
+from mi_contrast.core.config import convert, parse
+from mi_contrast.core.errors import UserError, run_job, unknown
+from mi_contrast.data import sets
+from mi_contrast.data.imageset import CHUNK, ImageSet, in_threads
+
+PIXELS = 2**22  # that a thread holds at a time, at most
+DIGITS = 5  # significant ones that are printed
+FLAGS = {
+    "name=": "of the set: cifar10, moving_digits, folder:PATH",
+    "dir=": "where TFDS sets are (default TFDS's own)",
+    "split=": "default train",
+    "space=": "a colour space, default rgb",
+    "size=": "each image's short side in pixels, its centre cropped",
+    "options=": "of moving_digits: \"{'size': 32, 'length': 8}\"",
+}
+Channels = tuple[float, float, float]
+
+
+def statistics(images: ImageSet, space: str = "rgb") -> tuple[Channels, Channels]:
+    """Mean and standard deviation of each channel over all pixels of all images, in a colour space, RGB in [0, 1].
+
+    Sums are in float64, a block of images at a time, in threads, with progress where it takes over 5 s; the colour
+    space is computed in float32, as views are. The deviation is that of all pixels, divided by their number.
+
+    Raises UserError on an unknown space, or on channels that don't vary, by which nothing can be divided.
+    """
+    known(space)
+    height, width, _ = images.image_shape
+    block = max(1, min(CHUNK, PIXELS // (height * width)))
+    blocks = [np.arange(start, min(start + block, len(images))) for start in range(0, len(images), block)]
+    sums = partial(_sums, images.images, jax.jit(partial(_in_space, space)), block)
+    first, second = sum(in_threads(sums, blocks, f"statistics of {images.name} {images.split}"), np.zeros((2, 3)))
+    count = len(images) * height * width
+    mean = first / count
+    std = np.sqrt(np.maximum(second / count - np.square(mean), 0.0))
+    if not (std > 1e-6 * np.maximum(1.0, np.abs(mean))).all():
+        raise UserError(f"a channel of {images.name} in {space} does not vary: deviations {std.tolist()}")
+    return _channels(mean), _channels(std)
+
+
+def known(space: str) -> str:
+    """The colour space's name, or UserError."""
+    if space not in SPACES:
+        raise unknown("colour space", space, SPACES)
+    return space
+
+
+def _channels(values: Float[np.ndarray, " 3"]) -> Channels:
+    first, second, third = (float(value) for value in values)
+    return first, second, third
+
+
+def _in_space(space: str, pixels: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+    return from_rgb(pixels.astype(jnp.float32) / 255.0, space)
+
+
+def _sums(
+    read: Callable[..., Any], convert_block: Callable[..., Any], block: int, indices: np.ndarray
+) -> Float[np.ndarray, "2 3"]:
+    """Each channel's sum and sum of squares over a block; a short one is filled up, so that one program serves all."""
+    pixels = read(np.pad(indices, (0, block - len(indices)), mode="edge"))
+    values = np.asarray(convert_block(pixels))[: len(indices)].reshape(-1, 3).astype(np.float64)
+    return np.stack([values.sum(axis=0), np.einsum("nc,nc->c", values, values)])
+
+
+def lines(mean: Channels, std: Channels) -> list[str]:
+    """The two flags to paste behind a command."""
+    rounded = [tuple(float(f"{value:.{DIGITS}g}") for value in values) for values in (mean, std)]
+    return [f"--config.views.{name}='{values}'" for name, values in zip(("mean", "std"), rounded, strict=True)]
+
+
+def main(arguments: list[str]) -> None:
+    """Prints the two lines for the set that the flags name."""
+    flags = parse(arguments, FLAGS, positional="name", usage=__doc__ or "").flags
+    if "name" not in flags:
+        raise UserError("no set is named", fix="give --name=cifar10, --name=folder:PATH, ..")
+    space = known(flags.get("space", "rgb"))
+    size = convert(None, flags["size"], "--size") if "size" in flags else None
+    options = convert({"size": 32, "length": 8}, flags["options"], "--options") if "options" in flags else None
+    images = sets.load(
+        flags["name"], flags.get("split", "train"), data_dir=flags.get("dir"), size=size, options=options
+    )
+    print("\n".join(lines(*statistics(images, space))))
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

@@ -1,0 +1,88 @@
+"""Two patches of one image, the second so many pixels right of the first and below it: pixels as they are, nothing is
+resampled. What two patches share falls with their distance.
+
+Source: Tian et al. 2020 (InfoMin), its views by spatial distance: patches of 64 pixels, 64 to 384 apart, of images so
+large that the patches need not lie at the edges (with a large distance in a small image they must).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key, UInt8
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.views.augmenting import apply_in_order, draws_of, over_batch
+from mi_contrast.views.draws import Draw, stream
+from mi_contrast.views.plain import normalise
+from mi_contrast.views.resampling import to_lines, to_pixels
+
+SOURCES = {"query": 0, "key": 0}  # both of the first source
+NO_OPS: Mapping[str, Any] = {"order": ()}
+
+
+class PatchDraw(NamedTuple):
+    """One patch's decisions: top and left, and those of its ops."""
+
+    corner: Int[Array, " 2"]
+    ops: Draw
+
+
+def sources_of(policy: Mapping[str, Any]) -> dict[str, int]:
+    """Each view's name and the source that it is made from."""
+    return dict(SOURCES)
+
+
+def shapes_of(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of one example of each view."""
+    return {name: (policy["size"], policy["size"], 3) for name in SOURCES}
+
+
+def constants_of(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of the channels of one view."""
+    return tuple(policy["mean"]), tuple(policy["std"])
+
+
+def make_views(
+    policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"]
+) -> dict[str, Float[Array, "B size size 3"]]:
+    """Both patches of the first source, on one device. UserError where the images are too small to hold them."""
+    images = sources[:, 0]
+    first = corners(policy["size"], policy["distance"], keys, *images.shape[1:3])
+    views = {}
+    for number, name in enumerate(SOURCES):
+        ops = policy.get(name, NO_OPS)
+        draws = PatchDraw(first + number * policy["distance"], draws_of(ops, number, keys, images))
+        views[name] = over_batch(partial(cut, policy, ops), images, draws)
+    return views
+
+
+def corners(size: int, distance: int, keys: Key[Array, " B"], height: int, width: int) -> Int[Array, "B 2"]:
+    """Top and left of each example's first patch, uniform over all places where both patches fit."""
+    free = [side - size - distance + 1 for side in (height, width)]
+    if min(free) < 1:
+        most = min(height, width) - size
+        fix = f"give views.distance of {most} or less" if most >= 0 else "give smaller patches or larger images"
+        said = f"images of {height} x {width} hold no two patches of {size} pixels at distance {distance}"
+        raise UserError(said, fix=fix)
+
+    def one(key: Key[Array, ""]) -> Int[Array, " 2"]:
+        return jax.random.randint(stream(jax.random.fold_in(key, 0), "place"), (2,), 0, jnp.array(free))
+
+    return jax.vmap(one)(keys)
+
+
+def cut(
+    policy: Mapping[str, Any], ops: Mapping[str, Any], source: UInt8[Array, "H W 3"], draw: PatchDraw, *, banded: bool
+) -> Float[Array, "size size 3"]:
+    """One patch of one source after its ops, normalised by the policy's mean and std."""
+    top, left = draw.corner
+    image = to_lines(lax.dynamic_slice(source, (top, left, jnp.int32(0)), (policy["size"], policy["size"], 3)))
+    if "flip" in ops:
+        image = jnp.where(draw.ops.flip, image[..., ::-1], image)
+    return normalise(to_pixels(apply_in_order(ops, draw.ops, image)), tuple(policy["mean"]), tuple(policy["std"]))

@@ -1,0 +1,109 @@
+"""What `multi_crop` makes of a row: its views, its terms and their weights."""
+
+import numpy as np
+import pytest
+
+from mi_contrast.core import schedules
+from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.errors import UserError
+from mi_contrast.core.schedules import linear
+from mi_contrast.methods import recipes, rows
+from mi_contrast.views import policies
+
+LOCALS = ("local_0", "local_1", "local_2")
+
+
+def cropped(name, variant="digits", count=3, **changes):
+    """The config of a row with local crops, and the same without."""
+    config = load_config(f"configs/{name}.py:{variant}")[0]
+    before = plain(config)
+    recipes.multi_crop(config, count, **changes)
+    return plain(config), before
+
+
+def built(config):
+    return rows.build(config["method"], policies.build(config["views"]).sources)
+
+
+@pytest.mark.parametrize("name", ["moco", "simclr", "ring_moco", "moco_v3", "ir", "la", "supcon", "nnclr", "pirl"])
+def test_every_term_is_shared_with_the_local_crops(name):
+    after, before = cropped(name, size=14)
+    row, old = built(after), built(before)
+    assert dict(row.source) == {**old.source, **dict.fromkeys(LOCALS, 0)}
+    assert row.judged == old.judged == ("query", "key")
+    assert row.online_views[: len(old.online_views)] == old.online_views  # and in their order
+    assert set(row.online_views) == {*old.online_views, *LOCALS}
+    assert row.target_views == old.target_views  # the target sees no local crop
+    assert row.pools == old.pools
+    assert sum(t.weight for t in row.terms) == pytest.approx(sum(t.weight for t in old.terms))
+    for term in old.terms:
+        looked_up = term.look_up is not None
+        views = [term.positive if looked_up else term.anchor, *LOCALS]
+        if term.anchor == "jigsaw":
+            views = ["jigsaw"]
+        found = [
+            t
+            for t in row.terms
+            if t.pool == term.pool
+            and (t.anchor if looked_up else t.positive) == (term.anchor if looked_up else term.positive)
+            and (t.positive if looked_up else t.anchor) in views
+        ]
+        if name != "pirl":  # whose two terms have one positive
+            assert [t.positive if looked_up else t.anchor for t in found] == views
+        assert all((t.support, t.form, t.temperature) == (term.support, term.form, term.temperature) for t in found)
+    # The policy has as many crops as the row has names for.
+    assert after["views"]["local"]["count"] == 3 and after["views"]["local"]["size"] == 14
+    assert {n: v for n, v in after["views"].items() if n != "local"} == before["views"]
+
+
+def test_terms_of_simclr_one_by_one():
+    terms = built(cropped("simclr", count=2)[0]).terms
+    assert [(t.anchor, t.positive) for t in terms] == [
+        ("query", "key"), ("key", "query"),
+        ("local_0", "key"), ("local_1", "key"), ("local_0", "query"), ("local_1", "query"),
+    ]  # fmt: skip
+    np.testing.assert_allclose([t.weight for t in terms], 1 / 6)
+
+
+def test_a_moving_weight_is_shared_at_every_time():
+    for weight in (
+        linear(0.2, 0.8), schedules.step((1.0, 0.5), (0.5,)), schedules.constant(3.0), schedules.cosine(1.0, 0.0),
+        schedules.exponential(1.0, 0.1, 2.0), 2.0,
+    ):  # fmt: skip
+        part = recipes.divided(weight, 4)
+        schedules.check(part, "weight")
+        for t in (0.0, 0.3, 0.5, 1.0):
+            assert float(schedules.value(part, t)) == pytest.approx(float(schedules.value(weight, t)) / 4, rel=1e-6)
+    assert recipes.divided(schedules.adaptive(1.0, 0.5), 2) == schedules.adaptive(0.5, 0.25)
+
+
+def test_local_crops_of_views_that_are_no_two_crops():
+    with pytest.raises(UserError, match="no two crops"):
+        cropped("cmc")
+    config = recipes.recipe("digits").config
+    with pytest.raises(UserError, match="after config.method is set"):
+        recipes.multi_crop(config)
+
+
+def test_a_row_over_a_policy_that_lacks_its_views():
+    method = plain(load_config("configs/simclr.py:digits")[0].method)
+    with pytest.raises(UserError, match="unknown view of the row 'query'"):
+        rows.build(method, policies.build(policies.cmc(32)).sources)
+    method["terms"][0]["anchor"] = "local_3"
+    sources = policies.build(policies.multi_crop(policies.moco_v2(32), 3)).sources
+    with pytest.raises(UserError, match="unknown view in config.method.terms.0.anchor 'local_3'; did you mean 'local_"):
+        rows.build(method, sources)
+    with pytest.raises(UserError, match="unknown view in"):
+        rows.build({**method, "terms": ({**method["terms"][0], "anchor": "local_0"},)})  # no policy, no local crops
+    with_jigsaw = policies.build(policies.infomin(32)).sources
+    assert tuple(rows.build(plain(load_config("configs/moco.py:digits")[0].method), with_jigsaw).source) == (
+        "query",
+        "key",
+    )  # a jigsaw is for the rows that ask for it
+
+
+def test_the_policy_says_which_source_a_view_is_of():
+    method = plain(load_config("configs/moco.py:digits")[0].method)
+    assert dict(rows.build(method).source) == {"query": 0, "key": -1}
+    patches = policies.build(policies.patches(16, 8)).sources
+    assert dict(rows.build(method, patches).source) == {"query": 0, "key": 0}
