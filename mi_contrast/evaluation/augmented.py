@@ -44,6 +44,8 @@ def policy_named(name: str, size: int, training: Mapping[str, Any]) -> dict[str,
     if name == "train":
         if "kind" not in (own := training.get("views", {})):
             raise UserError("the backbone doesn't tell its views", fix=f"name some: {', '.join(POLICIES)}")
+        if own["kind"] == "patches":
+            raise UserError("the backbone's views are patches of images", fix=f"name some: {', '.join(POLICIES)}")
         made = {name: own["both" if own["kind"] == "channels" else name] for name in ("query", "key")}
     elif name in POLICIES:
         made = POLICIES[name](size)

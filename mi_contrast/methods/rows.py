@@ -68,8 +68,8 @@ class Term:
 
 @dataclass(frozen=True)
 class Row:
-    """A checked method. `source` says for each view which of the example's sources it is made from, an index into axis 1
-    of `sources`; `pools` maps a pool's name to its settings, all of them, with its kind under 'kind'.
+    """A checked method. `source` says for each view which of the example's sources it is made from, an index into axis
+    1 of `sources`; `pools` maps a pool's name to its settings, all of them, with its kind under 'kind'.
     """
 
     views: str

@@ -96,6 +96,8 @@ def test_views_named_train_are_the_backbone_s_own():
     assert channels["query"] == policies.cmc(8)["both"]
     with pytest.raises(UserError, match="doesn't tell its views"):
         policy_named("train", 8, {})
+    with pytest.raises(UserError, match="views are patches of images; name some: crops"):
+        policy_named("train", 8, {"views": policies.patches(8, 8)})
 
 
 def test_the_picture_frames_neighbours_by_class():

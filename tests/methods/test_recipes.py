@@ -81,7 +81,7 @@ def test_local_crops_of_views_that_are_no_two_crops():
     with pytest.raises(UserError, match="no two crops"):
         cropped("cmc")
     config = recipes.recipe("digits").config
-    with pytest.raises(UserError, match="after config.method is set"):
+    with pytest.raises(UserError, match="call it after"):
         recipes.multi_crop(config)
 
 
@@ -91,7 +91,7 @@ def test_a_row_over_a_policy_that_lacks_its_views():
         rows.build(method, policies.build(policies.cmc(32)).sources)
     method["terms"][0]["anchor"] = "local_3"
     sources = policies.build(policies.multi_crop(policies.moco_v2(32), 3)).sources
-    with pytest.raises(UserError, match="unknown view in config.method.terms.0.anchor 'local_3'; did you mean 'local_"):
+    with pytest.raises(UserError, match="'local_3'; did you mean 'local_"):
         rows.build(method, sources)
     with pytest.raises(UserError, match="unknown view in"):
         rows.build({**method, "terms": ({**method["terms"][0], "anchor": "local_0"},)})  # no policy, no local crops
