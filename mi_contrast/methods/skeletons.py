@@ -40,6 +40,25 @@ def over_batch(support: Words, form: Words | str, temperature: float) -> dict[st
     )
 
 
+def across_batch(support: Words, temperature: float) -> dict[str, Any]:
+    """Each view of a split against this step's other examples of the other view, the two directions averaged.
+
+    Source: Tian et al. 2020 (Contrastive Multiview Coding), its candidates those of Chen et al. 2020 (SimCLR).
+    """
+    term = dict(support=support, form="softmax", temperature=temperature, weight=0.5)
+    return dict(
+        views="channels",
+        target="none",
+        pools=dict(
+            of_first=dict(kind="in_batch", views=("first",)), of_second=dict(kind="in_batch", views=("second",))
+        ),
+        terms=(
+            dict(anchor="first", positive="second", pool="of_second", **term),
+            dict(anchor="second", positive="first", pool="of_first", **term),
+        ),
+    )
+
+
 def across_channels(support: Words, temperature: float, start: str) -> dict[str, Any]:
     """Each view of a split against a support of the other's bank, the two directions averaged.
 

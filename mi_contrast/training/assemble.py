@@ -154,14 +154,12 @@ def make_parts(config: Mapping[str, Any], classes: int, mesh: Mesh, kept: np.nda
 
     Raises UserError on a mistake in the config.
     """
-    row = rows.build(config["method"])
     views = policies.build(config["views"], mesh)
-    for name in row.source:
-        if name not in views.names:
-            raise unknown("view of the row", name, views.names)
+    row = rows.build(config["method"], views.sources)
     _fit_together(row, config)
     tower = towers.build(config["model"])
     generator = generators.first(config, tower.split)
+    learning = generators.learning(config, tower.split, classes, row, len(kept) if kept is not None else 1024)
     batch, steps = config["data"]["batch"], config["steps"]
     groups = config["model"]["norm"].get("groups", 1)
     for count, what in ((mesh.size, "devices"), (groups, "groups (model.norm.groups)")):
@@ -181,6 +179,7 @@ def make_parts(config: Mapping[str, Any], classes: int, mesh: Mesh, kept: np.nda
         microbatches=divide(config["optim"]["microbatches"], tower, config["model"]["norm"], batch, mesh.size),
         kept=np.ones(1024, bool) if kept is None else kept,
         generator=generator,
+        learning=learning,
     )
 
 
@@ -215,6 +214,9 @@ def build(config: Mapping[str, Any]) -> Job:
     followed = [on for on, *_ in adaptive.paces(unread.row).values()]
     if label is None and "knn_top1" in followed:
         raise UserError(f"a schedule is adaptive on knn_top1, and {images.name} has no labels", fix="take mi_nats")
+    if label is None and unread.learning is not None and unread.learning.classifier is not None:
+        asked = config["generator"]["learn"]["objective"]
+        raise UserError(f"views are learned {asked}, and {images.name} has no labels", fix="learn them 'unsupervised'")
     trained_on = np.zeros(len(images), bool)
     trained_on[kept] = True
     parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, trained_on)

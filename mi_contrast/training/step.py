@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from mi_contrast import estimators as mi
 from mi_contrast.core import keys as random
@@ -31,6 +31,7 @@ from mi_contrast.pools import queue
 from mi_contrast.training import adaptive
 from mi_contrast.training import pools as pooling
 from mi_contrast.training import probe as probes
+from mi_contrast.training.generators import Learning
 from mi_contrast.training.microbatches import Microbatches
 from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State, normaliser, placement
@@ -42,7 +43,8 @@ Scalars = dict[str, Array]
 @dataclass(frozen=True)
 class Parts:
     """What a step is made of; nothing here changes during a run. kept: bool [N], the examples that are trained on;
-    generator: the first parameters of the generator that divides images, where one does.
+    generator: the first parameters of the generator that divides images, where one does; learning: how it learns, None
+    where it is frozen.
     """
 
     row: Row
@@ -58,6 +60,7 @@ class Parts:
     microbatches: Microbatches | None
     kept: np.ndarray
     generator: Any = None
+    learning: Learning | None = None
 
 
 class Roles(NamedTuple):
@@ -111,8 +114,16 @@ def first_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callab
         carried=carried,
         guard=jnp.zeros((), jnp.int32),
         probe={} if parts.probe is None else parts.probe.init(shape.features.shape[1] * len(probed(parts.row))),
-        generator={} if parts.generator is None else {"params": jax.tree.map(jnp.asarray, parts.generator)},
+        generator=first_generator(parts, key, images.shape),
     )
+
+
+def first_generator(parts: Parts, key: Key[Array, ""], image_shape: tuple[int, ...]) -> dict[str, Any]:
+    """The generator's part of the first state: empty where none divides."""
+    if parts.generator is None:
+        return {}
+    params = jax.tree.map(jnp.asarray, parts.generator)
+    return {"params": params} if parts.learning is None else parts.learning.init(params, key, image_shape[1:3])
 
 
 def encode(parts: Parts, variables: Any, view: str, images: Array, *, train: bool) -> Encoded:
@@ -249,8 +260,11 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
         target = averaged(momentum, state) if row.target == "ema" else state.online
         targets, target_statistics = encode_targets(parts, state, target, views)
 
-        def loss_of(params: Any) -> tuple[Array, tuple[Roles, Scalars, Scalars]]:
-            roles = encode_online(parts, params, state.online["batch_stats"], views, targets)
+        def divided(generator: Any) -> Mapping[str, Array]:
+            return views if parts.learning is None else make_views(parts, state.step, batch, generator)
+
+        def loss_of(params: Any, generator: Any) -> tuple[Array, tuple[Roles, Scalars, Scalars]]:
+            roles = encode_online(parts, params, state.online["batch_stats"], divided(generator), targets)
             objective, ceiling, scalars, carried = jnp.zeros(()), jnp.zeros(()), Scalars(), Scalars()
             for i, term in enumerate(row.terms):
                 values, pool, on = score(parts, i, roles, state, batch, tables, t)
@@ -266,7 +280,10 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
                 scalars |= {"objective_ceiling": ceiling}
             return -objective, (roles, scalars, carried)
 
-        (loss, (roles, scalars, carried)), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.online["params"])
+        given_to = (state.online["params"], state.generator.get("params"))
+        of_both = (0, 1) if parts.learning is not None else (0,)
+        found, (gradient, *of_generator) = jax.value_and_grad(loss_of, of_both, has_aux=True)(*given_to)
+        loss, (roles, scalars, carried) = found
         norm = optax.tree.norm(gradient)
         ok = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, optimiser = parts.optimiser.update(gradient, state.optimiser, state.online["params"])
@@ -277,6 +294,12 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
             optimiser=optimiser,
             carried=state.carried | carried | adaptive.after_step(given.row, state.carried, state.step, -loss),
         )
+        if parts.learning is not None:
+            of_nats = jax.tree.map(jnp.negative, of_generator[0])
+            labels = parts.learning.labels(tables.labels, batch.index[:, 0])
+            learner, of_learner = parts.learning.learn(state.generator, of_nats, divided, labels, state.step)
+            new, scalars = replace(new, generator=learner), scalars | of_learner
+            ok = ok & jnp.isfinite(sum(of_learner.values(), jnp.zeros(())))
         if row.target == "ema":
             new = replace(new, target={"params": target["params"], "batch_stats": target_statistics})
         if parts.probe is not None:

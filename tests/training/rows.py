@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mi_contrast.core import division
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.data.readers import Batch
+from mi_contrast.interchange.export import write_export
+from mi_contrast.models import towers
+from mi_contrast.models.representation import of_tower
 from mi_contrast.models.towers import with_statistics_of
 from mi_contrast.training import assemble, loop
 from mi_contrast.training.pools import Tables, refreshed
@@ -25,10 +31,27 @@ ALL = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 EXAMPLES, HELD, BATCH = 64, 4, 16
 
 
+@functools.cache
+def generator() -> tuple[tempfile.TemporaryDirectory, str]:
+    """An export whose networks' images are divided by a generator at random, for rows that start from one."""
+    config = plain(load_config("configs/learn_views.py:digits")[0])
+    config["model"] |= dict(width=8)
+    split = division.named(config["model"]["split"])
+    variables = towers.build(config["model"]).init(jax.random.key(0), (32, 32, 3))
+    views = {name: config["views"][name] for name in ("mean", "std", "size")}
+    params = jax.tree.map(lambda x: 3 * x, split.generator.init(jax.random.key(5)))
+    made = of_tower(variables, config["model"], **views, generator=params)
+    folder = tempfile.TemporaryDirectory()
+    write_export(Path(folder.name) / "export", made, config=config, commit=None)
+    return folder, f"{folder.name}/export"
+
+
 def shrink(config: dict[str, Any]) -> dict[str, Any]:
     """The run with a batch of 16, width 8, queues of 40 rows, 20 draws and 8 clusters."""
     config["data"] |= dict(batch=BATCH, options={"size": 32, "length": 2})
     config["model"] |= dict(width=8)
+    if isinstance(config["model"]["split"], dict) and config["generator"]["learn"] is None:
+        config["generator"]["start_from"] = generator()[1]
     for field in ("head", "predictor"):
         if (config["model"].get(field) or {}).get("hidden"):
             config["model"][field]["hidden"] = 16

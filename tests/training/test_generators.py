@@ -1,0 +1,171 @@
+"""Generators in a run: what each objective moves and by how much, and that a frozen one stays and travels."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mi_contrast.core.errors import UserError
+from mi_contrast.interchange import load
+from mi_contrast.interchange.export import write_export
+from mi_contrast.training import assemble
+from mi_contrast.training.step import encode_online, make_step, make_views, score
+from tests.training import rows
+
+
+def learner(objective="unsupervised", flow="additive", **learn):
+    """configs/learn_views.py, small: 16 images of noise, half of them labelled."""
+    config = rows.small("learn_views")
+    for section in ("model", "views"):
+        config[section]["split"]["flow"] = flow
+    config["generator"]["learn"] |= dict(objective=objective, labelled=0.5, lr=0.01) | learn
+    config["generator"]["learn"]["classifier"] |= dict(width=8)
+    return config
+
+
+def leaves(tree):
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def nats_of(parts, state, tables, at, params):
+    """The row's objective as the step has it, by the generator's parameters, networks as they are."""
+    batch = rows.batch(at)
+    views = make_views(parts, jnp.int32(at), batch, params)
+    roles = encode_online(parts, state.online["params"], state.online["batch_stats"], views, {})
+    of_terms = [score(parts, i, roles, state, batch, tables, 0.0)[0] for i in range(2)]
+    return 0.5 * (jnp.mean(of_terms[0]) + jnp.mean(of_terms[1]))
+
+
+@pytest.mark.parametrize("flow", ["additive", "affine", "free"])
+def test_an_unsupervised_generator_descends_the_nats_that_networks_climb(flow):
+    config = learner(flow=flow)
+    parts, state, tables = rows.begin(config)
+    before = jax.tree.map(np.array, state.generator)
+    slope = jax.grad(lambda params: nats_of(parts, state, tables, 0, params))(before["params"])
+    flat = max(range(len(leaves(slope))), key=lambda i: np.abs(leaves(slope)[i]).max())
+    spot = np.unravel_index(np.abs(leaves(slope)[flat]).argmax(), leaves(slope)[flat].shape)
+
+    def nudged(by):
+        moved = leaves(before["params"])
+        moved[flat] = moved[flat].copy()
+        moved[flat][spot] += by
+        return jax.tree.unflatten(jax.tree.structure(before["params"]), moved)
+
+    rise = [float(nats_of(parts, state, tables, 0, nudged(by))) for by in (1e-2, -1e-2)]
+    assert (rise[0] - rise[1]) / 2e-2 == pytest.approx(leaves(slope)[flat][spot], rel=0.2), "a slope, by differences"
+    expected, _ = optax.adam(0.01).update(slope, before["optimiser"], before["params"])
+    after, scalars = make_step(parts)(state, rows.batch(0), tables)
+    for found, new, wanted in zip(*map(leaves, (before["params"], after.generator["params"], expected)), strict=True):
+        certain = np.abs(wanted) > 0.0099  # Adam's first step is a sign where the slope is not lost in rounding
+        np.testing.assert_allclose((new - found)[certain], wanted[certain], rtol=1e-2)
+    assert scalars["generator_norm"] == pytest.approx(float(optax.tree.norm(slope)), rel=1e-3)
+    assert "classifiers" not in after.generator
+
+
+def test_labels_alone_move_a_supervised_generator():
+    config = learner("supervised")
+    config["generator"]["learn"]["classifier"]["lr"] = 0.01
+    parts, state, tables = rows.begin(config)
+    first, step = jax.tree.map(np.array, state.generator["params"]), make_step(parts)
+    state, scalars = step(state, rows.batch(0), tables)
+    assert scalars["generator_norm"] == 0 and scalars["class_first"] == pytest.approx(np.log(10), rel=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, first, state.generator["params"])  # classifiers begin at 0, no slope
+    losses = []
+    for _ in range(12):
+        state, scalars = step(state, rows.batch(0), tables)
+        losses.append(float(scalars["class_first"] + scalars["class_second"]))
+    assert losses[-1] < losses[0] - 0.1, "classifiers learn their batch"
+    assert any((a != b).any() for a, b in zip(leaves(first), leaves(state.generator["params"]), strict=True))
+
+
+def test_only_labelled_examples_are_looked_at():
+    config = learner("semi_supervised")
+    parts, state, tables = rows.begin(config)
+    labelled = parts.learning.labelled
+    assert labelled.sum() == rows.EXAMPLES // 2 == 32
+    hidden = np.where(labelled, np.asarray(tables.labels), 9 - np.asarray(tables.labels))
+    told = tables._replace(labels=jnp.asarray(hidden, jnp.int32))
+    step = make_step(parts)
+    ends = []
+    for known in (tables, told):
+        now = jax.tree.map(jnp.array, state)
+        for at in range(3):
+            now, _ = step(now, rows.batch(at), known)
+        ends.append(now.generator)
+    jax.tree.map(np.testing.assert_array_equal, *ends)
+    given = parts.learning.labels(tables.labels, rows.batch(0).index[:, 0])
+    assert set(np.asarray(given)[~labelled[np.asarray(rows.batch(0).index[:, 0])]]) == {-1}
+
+
+def test_it_moves_at_every_so_many_steps_and_the_networks_always():
+    parts, state, tables = rows.begin(learner(every=2))
+    step, moved = make_step(parts), []
+    for at in range(4):
+        before = jax.tree.map(np.array, (state.generator["params"], state.online["params"]))
+        state, _ = step(state, rows.batch(at), tables)
+        after = state.generator["params"], state.online["params"]
+        moved.append([any((a != b).any() for a, b in zip(leaves(x), leaves(y), strict=True))
+                      for x, y in zip(before, after, strict=True)])  # fmt: skip
+    assert moved == [[True, True], [False, True], [True, True], [False, True]]
+
+
+def test_a_frozen_generator_stays_and_travels_with_the_networks(tmp_path):
+    config = rows.small("learned_views")
+    parts, state, _ = rows.train(config, 2)
+    there = load(config["generator"]["start_from"])
+    jax.tree.map(np.testing.assert_array_equal, state.generator["params"], there.variables["generator"])
+    views = {name: config["views"][name] for name in ("mean", "std", "size")}
+    made = assemble.of_tower(state.online, config["model"], **views, generator=state.generator["params"])
+    write_export(tmp_path / "export", made, config=config, commit=None)
+    again, images = load(tmp_path / "export"), np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    np.testing.assert_array_equal(again.encode(images), made.encode(images))
+    pixels = (images / np.float32(255) - np.float32(views["mean"])) / np.float32(views["std"])
+    divided = parts.tower.split.generator.forward(state.generator["params"], pixels)
+    by_hand = [
+        parts.tower.encode(state.online, seen, train=False, view=view).features
+        for view, seen in (("first", divided[..., :1]), ("second", divided[..., 1:]))
+    ]
+    np.testing.assert_allclose(again.encode(images), np.concatenate(by_hand, axis=1), atol=1e-5)
+    other = jax.tree.map(lambda x: x + 0.3, state.generator["params"])
+    changed = assemble.of_tower(state.online, config["model"], **views, generator=other)
+    assert np.abs(changed.encode(images) - made.encode(images)).max() > 1e-3, "the generator counts"
+
+
+def frozen(**views):
+    config = rows.small("learned_views")
+    config["views"] |= views
+    return config
+
+
+def plainly(name, **generator):
+    config = rows.small(name)
+    config["generator"] |= generator
+    return config
+
+
+MISTAKES = {
+    "neither": (lambda: plainly("learned_views", start_from=None), "neither is given"),
+    "both": (lambda: plainly("learn_views", start_from="x"), "both is given"),
+    "none divides": (lambda: plainly("simclr", start_from="x"), "no generator divides"),
+    "no such run": (lambda: plainly("learned_views", start_from="runs/nowhere"), "runs/nowhere does not exist"),
+    "another mean": (lambda: frozen(mean=(0.1, 0.2, 0.3)), "differs in mean.0, mean.1, mean.2"),
+    "objective": (lambda: learner("unsupervized"), "did you mean 'unsupervised'"),
+    "field": (lambda: learner(nat=1.0), "did you mean 'nats'"),
+    "labelled": (lambda: learner(labelled=0.0), "config.generator.learn.labelled is 0"),
+    "every": (lambda: learner(every=0), "config.generator.learn.every is 0"),
+}
+
+
+@pytest.mark.parametrize("made, message", MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistakes_are_named(made, message):
+    with pytest.raises(UserError) as caught:
+        rows.begin(made())
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_row_that_keeps_a_network_still_is_refused():
+    config = learner()
+    config["method"] = rows.small("cmc")["method"]
+    with pytest.raises(UserError, match="keeps one of them still"):
+        rows.begin(config)
