@@ -59,7 +59,8 @@ def mlp(layers: Layers, x: Float[Array, "... n"]) -> Float[Array, "... m"]:
 class Generator:
     """A learned colour space g: 3 channels in, 3 channels out, pixel by pixel.
 
-    Pure functions of explicit parameters {network: {layer_i: {kernel, bias}}}, all float32; static under jit.
+    Pure functions of explicit parameters {network: {layer_i: {kernel, bias}}}, float32; static under jit. All
+    is reckoned in float32, whatever comes in.
 
     Args:
       flow: a word of `FLOWS`.

@@ -108,7 +108,7 @@ def test_a_flow_begins_near_the_identity(flow):
     for couplings in (1, 8):
         generator = Generator(flow, couplings, 32)
         moved = np.asarray(jax.jit(generator.forward)(generator.init(jax.random.key(0)), IMAGES)) - IMAGES
-        assert 0.0 < np.abs(moved).max() < 0.3
+        assert 0.0 < np.abs(moved).max() < 0.4
 
 
 def test_a_free_network_begins_as_large_as_its_input():
@@ -163,7 +163,8 @@ def test_any_shape_and_size(flow, couplings, hidden, shape, dtype):
         made = generator.forward(params, x)
         return made, (made, x) if flow == "free" else (generator.inverse(params, made), generator.log_det(params, x))
 
-    made, (back, volume) = both(drawn(generator), x)
+    params = jax.tree.map(lambda w: w.astype(dtype), drawn(generator))
+    made, (back, volume) = both(params, x)
     assert made.shape == x.shape and made.dtype == jnp.float32
     if flow != "free":
         assert volume.shape == x.shape[:-1]
