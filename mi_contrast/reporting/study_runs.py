@@ -185,11 +185,14 @@ def _spreads(found: Mapping[str, Mapping[int, float]]) -> dict[str, Spread]:
 
 
 def judgement(run: Run, task: Mapping[str, Any], untrained: bool) -> Mapping[str, Any] | None:
-    """The result of that task (name, settings with the kind, dataset or None for the run's own) among the run's."""
-    dataset = task["dataset"] or run.config.get("data", {}).get("name")
+    """The result of that task (name, settings with the kind, dataset or None for the run's own, label or None for the
+    set's own) among the run's.
+    """
+    dataset, label = task["dataset"] or run.config.get("data", {}).get("name"), task.get("label")
     for result in run.results:
         shown = {name: result.get("settings", {}).get(name) for name in task["settings"]}
         same = result.get("dataset") == dataset and not differences(shown, task["settings"])
+        same = same and label in (None, result.get("label"))
         if same and bool(result.get("untrained")) is untrained:
             return result
     return None

@@ -7,7 +7,8 @@ A study's config is plain data:
   steps       steps of every run, or None
   reference   the label others are compared with, or None
   runs        dicts: label; config, a method's file; variant of it; changes, {'dotted.field': value}, as --config.*
-              takes them; seeds, a run each, (0,) by default; group, a heading, '' by default
+              takes them; seeds, a run each, (0,) by default; group, a heading, '' by default. A change
+              'generator.start_from': 'study:LABEL' names the run of that label and the same seed, listed before
   evaluate    dicts: config, a task's file; variant; changes: what judges each run, and its untrained twin
   columns     metrics of the runs' logs to show, last values
   figure      tasks and columns to draw
@@ -31,6 +32,7 @@ STUDY_FIELDS = ("question", "data_dir", "steps", "reference", "runs", "evaluate"
 RUN_NEEDED, TASK_NEEDED = ("label", "config"), ("config",)
 TASK_DEFAULTS: dict[str, Any] = {"variant": None, "changes": {}}
 RUN_DEFAULTS: dict[str, Any] = {**TASK_DEFAULTS, "seeds": (0,), "group": ""}
+OF_STUDY = "study:"
 FREE = ("log", "checkpoint")  # sections of a run's config that may differ between starts of the study
 
 
@@ -77,6 +79,7 @@ def settle(config: Any, name: str = "study", variant: str | None = None) -> Plan
     labels = [row["label"] for row in settings]
     _once("label", labels)
     _once("folder", [start.folder for start in starts])
+    _sources(starts)
     if not labels:
         raise UserError("config.runs is empty", fix="give at least one run")
     if study["reference"] is not None and study["reference"] not in labels:
@@ -94,10 +97,12 @@ def _tasks(evaluate: Sequence[Any]) -> tuple[list[dict[str, Any]], list[dict[str
         fields(where, given, TASK_NEEDED, TASK_DEFAULTS)
         task, *_ = _resolve(where, {**TASK_DEFAULTS, **given})
         fields(f"{where}: {given['config']}", task, ("task", "data", "seed"), ("batch_size", "features"))
-        words = [str(word) for word in (task["task"]["kind"], task["data"]["name"]) if word is not None]
+        named = (task["task"]["kind"], task["data"]["name"], task["data"]["label"])
+        words = [str(word) for word in named if word is not None]
         settings = {**task["task"], "seed": task["seed"]}
         tasks.append(task)
-        told.append({"name": "-".join(words), "dataset": task["data"]["name"], "settings": settings})
+        data = {"dataset": task["data"]["name"], "label": task["data"]["label"]}
+        told.append({"name": "-".join(words), **data, "settings": settings})
     _once("task", [row["name"] for row in told])
     return tasks, told
 
@@ -147,12 +152,36 @@ def _once(what: str, words: Sequence[str]) -> None:
             raise UserError(f"{what} {word!r} is there twice", fix=f"give each {what} once")
 
 
+def _sources(starts: Sequence[Start]) -> None:
+    """UserError where a run starts from one that isn't listed before it with its seed."""
+    for at, start in enumerate(starts):
+        if (label := source_of(start)) is None:
+            continue
+        before = [other for other in starts[:at] if other.seed == start.seed]
+        if label not in [other.label for other in before]:
+            raise unknown(f"label of seed {start.seed} before run {start.label!r}", label, [o.label for o in before])
+
+
+def source_of(start: Start) -> str | None:
+    """The label of the run whose generator this one starts from, where it is one of the study's."""
+    named = start.config.get("generator", {}).get("start_from")
+    return named.removeprefix(OF_STUDY) if isinstance(named, str) and named.startswith(OF_STUDY) else None
+
+
+def placed(plan: Plan, start: Start, root: Path) -> Mapping[str, Any]:
+    """The config of a run of the study that lies at `root`: another run of the study is named by its folder there."""
+    if (label := source_of(start)) is None:
+        return start.config
+    source = next(other for other in plan.starts if (other.label, other.seed) == (label, start.seed))
+    return {**start.config, "generator": {**start.config["generator"], "start_from": str(root / source.folder)}}
+
+
 def refuse_others(plan: Plan, root: Path) -> None:
     """UserError where a run's folder holds a run of another config: a study's rows are of one config each."""
     for start in plan.starts:
         file = RunDirectory(root / start.folder).config
         if file.is_file():
-            different = differences(read_json(file)["config"], start.config)
+            different = differences(read_json(file)["config"], placed(plan, start, root))
             fixed = [name for name in different if name.split(".")[0] not in FREE]
             if fixed:
                 raise UserError(

@@ -20,7 +20,7 @@ from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.layout import RunDirectory, read_json, write_json
 from mi_contrast.reporting.run import read_run
 from mi_contrast.reporting.study_runs import judgement
-from mi_contrast.studies.plan import Plan, Start
+from mi_contrast.studies.plan import Plan, Start, placed, source_of
 
 CACHE = "compiled"  # in the study's folder: programs that its runs share, where no other cache is set
 
@@ -63,7 +63,8 @@ def _look(starts: Sequence[Start], tasks: Sequence[Mapping[str, Any]], answer: C
             labels.add(start.label)
             try:
                 config = assemble.check(start.config)
-                assemble.make_parts(config, 0, assemble.make_mesh())
+                if source_of(start) is None:  # else what it starts from may not be there yet
+                    assemble.make_parts(config, 0, assemble.make_mesh())
                 for data in (config["data"], *(chosen_data(task["data"], config["data"]) for task in tasks)):
                     for split in (data["split"], data["test_split"]):
                         if (key := json.dumps([data, split, config["views"]["size"]], sort_keys=True)) not in seen:
@@ -120,7 +121,7 @@ def train_and_judge(start: Start, plan: Plan, root: Path, others: Sequence[Path]
 
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str((root / CACHE).resolve()))
-    folder = train(start.config, root / start.folder, name=start.name, variant=start.variant)
+    folder = train(placed(plan, start, root), root / start.folder, name=start.name, variant=start.variant)
     backbone = None
     for task, told in zip(plan.tasks, plan.told["tasks"], strict=True):
         for twin in (False, True):

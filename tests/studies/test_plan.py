@@ -8,7 +8,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, write_json
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods import rows
-from mi_contrast.studies.plan import chosen_starts, refuse_others, settle
+from mi_contrast.studies.plan import chosen_starts, placed, refuse_others, settle
 from mi_contrast.views import policies
 
 LOWER = "method.terms.0.support.lower"
@@ -21,6 +21,30 @@ def study(**changes):
         "question": "", "data_dir": None, "steps": None, "reference": "all", "columns": ("mi_nats",),
         "figure": ("knn", "mi_nats"), "evaluate": (KNN,), "runs": (dict(label="all", config="configs/moco.py"), BALL),
     } | changes  # fmt: skip
+
+
+def test_a_run_starts_from_another_of_its_seed(tmp_path):
+    learn = dict(label="learned", config="configs/learn_views.py", seeds=(0, 1))
+    onto = dict(label="on it", config="configs/learned_views.py", seeds=(1, 0))
+    onto["changes"] = {"generator.start_from": "study:learned"}
+    plan = settle(study(runs=(learn, onto), reference=None))
+    found = {start.seed: placed(plan, start, tmp_path)["generator"]["start_from"] for start in plan.starts[2:]}
+    assert found == {seed: str(tmp_path / f"runs/learned-seed{seed}") for seed in (0, 1)}
+    assert placed(plan, plan.starts[0], tmp_path) is plan.starts[0].config
+    for runs, message in (
+        ((onto, learn), "unknown label of seed 1 before run 'on it' 'learned'"),
+        ((learn | {"seeds": (0,)}, onto), "unknown label of seed 1"),
+        ((learn | {"label": "learnt"}, onto), "did you mean 'learnt'"),
+    ):
+        with pytest.raises(UserError) as caught:
+            settle(study(runs=runs, reference=None))
+        assert message in str(caught.value)
+
+
+def test_a_task_may_be_of_a_label():
+    tasks = tuple(KNN | {"changes": {"data.label": label}} for label in ("digit", "position"))
+    told = settle(study(evaluate=tasks, figure=("knn-digit",))).told["tasks"]
+    assert [(task["name"], task["label"]) for task in told] == [("knn-digit", "digit"), ("knn-position", "position")]
 
 
 def test_every_setting_has_a_run_a_seed_with_its_own_config():
