@@ -109,7 +109,8 @@ def _is_number(value: Any) -> bool:
 def convert(old: Any, text: str, where: str) -> Any:
     """The text as a value of the old value's kind. UserError where it is of another kind.
 
-    Where the old value is a number or a schedule, a schedule may be given as a dict; where it is None, anything plain.
+    Where the old value is a number or a schedule, a schedule may be given as a dict; where it is None, anything plain;
+    where it is a word or a dict with a `kind`, either of the two.
     """
     new = _read(text)
     if old is None:
@@ -118,14 +119,17 @@ def convert(old: Any, text: str, where: str) -> Any:
         if isinstance(new, bool):
             return new
     elif isinstance(old, str):
-        return text
+        return plain(new, where) if isinstance(new, Mapping) and "kind" in new else text
     elif isinstance(new, Mapping) and (_is_number(old) or isinstance(old, Mapping)):
         if new.get("kind") in schedules.FIELDS and (_is_number(old) or old.get("kind") in schedules.FIELDS):
             return plain(new, where)
-        if isinstance(old, Mapping) and old.get("kind") not in schedules.FIELDS and set(new) <= set(old):
+        of_kinds = isinstance(old, Mapping) and old.get("kind") not in schedules.FIELDS
+        if of_kinds and (set(new) <= set(old) or ("kind" in old and "kind" in new)):
             return plain(new, where)
     elif isinstance(old, Mapping):
         if _is_number(new) and old.get("kind") in schedules.FIELDS:
+            return new
+        if isinstance(new, str) and "kind" in old and old["kind"] not in schedules.FIELDS:
             return new
     elif isinstance(old, int):
         if _is_number(new) and int(new) == new:
