@@ -63,5 +63,6 @@ def get_config(variant="cifar10_small"):
             evaluate=(dict(config="configs/evaluate/linear.py"), dict(config="configs/evaluate/knn.py")),
             columns=("mi_nats", "mi_ceiling", "alignment", "uniformity", "images_per_second"),
             figure=("linear", "knn", "mi_nats"),
+            curve="mi_nats",
         )
     )

@@ -1,4 +1,6 @@
-"""What a study leaves to look at, from its folder alone: table.csv, table.json, table.md, figure.svg, study.html."""
+"""What a study leaves to look at, from its folder alone: table.csv, table.json, table.md, figure.svg, study.html,
+and curves.svg where the study has curves.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,12 @@ from markupsafe import Markup
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, write_text
-from mi_contrast.reporting import study_figure, study_runs, study_table
+from mi_contrast.reporting import study_curve, study_figure, study_runs, study_table
 from mi_contrast.reporting.page import template, value
 from mi_contrast.reporting.study_runs import Column, Setting, Study
 from mi_contrast.reporting.words import THIN, number
 
-PAGE, FIGURE = "study.html", "figure.svg"
+PAGE, FIGURE, CURVES = "study.html", "figure.svg", "curves.svg"
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,15 @@ def write_study(root: Path) -> Study:
     Raises UserError where `root` holds no study, or can't be written to.
     """
     study = study_runs.read_study(root)
-    drawn = study_figure.draw(study)
+    drawn, curves = study_figure.draw(study), study_curve.draw(study)
     try:
         for name, text in {
             "table.csv": study_table.as_csv(study),
             "table.json": study_table.dumps(study),
             "table.md": study_table.as_markdown(study),
             FIGURE: drawn,
-            PAGE: render(study, drawn, root),
+            PAGE: render(study, drawn + curves, root),
+            **({CURVES: curves} if curves else {}),
         }.items():
             write_text(root / name, text)
     except OSError as error:

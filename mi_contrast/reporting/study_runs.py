@@ -110,7 +110,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its folder tells it. figure: the columns drawn; reference: the label others are compared with."""
+    """A study as its folder tells it. figure: the columns drawn; curve: the one that accuracy is drawn against, if any;
+    reference: the label others are compared with.
+    """
 
     name: str
     variant: str | None
@@ -119,6 +121,7 @@ class Study:
     figure: tuple[Column, ...]
     reference: str | None
     settings: tuple[Setting, ...]
+    curve: Column | None = None
 
     @property
     def runs(self) -> list[tuple[Setting, int, str, State]]:
@@ -174,8 +177,16 @@ def read_study(root: Path) -> Study:
             )
         )
     drawn = tuple(column for name in told["figure"] for column in columns if column.name == name)
+    curve = next((column for column in columns if column.name == told.get("curve")), None)
     return Study(
-        told["name"], told["variant"], told["question"], tuple(columns), drawn, told["reference"], tuple(settings)
+        told["name"],
+        told["variant"],
+        told["question"],
+        tuple(columns),
+        drawn,
+        told["reference"],
+        tuple(settings),
+        curve,
     )
 
 

@@ -12,6 +12,7 @@ A study's config is plain data:
   evaluate    dicts: config, a task's file; variant; changes: what judges each run, and its untrained twin
   columns     metrics of the runs' logs to show, last values
   figure      tasks and columns to draw
+  curve       a column that accuracy is drawn against, group by group; may be left out
 """
 
 from __future__ import annotations
@@ -62,13 +63,15 @@ class Plan:
 def settle(config: Any, name: str = "study", variant: str | None = None) -> Plan:
     """Every run and task of a study's config, checked field by field. UserError on any mistake; touches no disk."""
     study = plain(config)
-    fields("config", study, STUDY_FIELDS)
+    fields("config", study, STUDY_FIELDS, ("curve",))
     tasks, told_tasks = _tasks(study["evaluate"])
     tables = {"columns": MEASURES, "figure": (*(task["name"] for task in told_tasks), *study["columns"])}
     for field, table in tables.items():
         for column in study[field]:
             if column not in table:
                 raise unknown(f"column in config.{field}", column, table)
+    if (curve := study.get("curve")) is not None and curve not in study["columns"]:
+        raise unknown("column in config.curve", curve, study["columns"])
     starts: list[Start] = []
     settings = []
     for at, given in enumerate(study["runs"]):
@@ -84,7 +87,7 @@ def settle(config: Any, name: str = "study", variant: str | None = None) -> Plan
         raise UserError("config.runs is empty", fix="give at least one run")
     if study["reference"] is not None and study["reference"] not in labels:
         raise unknown("label in config.reference", study["reference"], labels)
-    told = {field: study[field] for field in ("question", "columns", "figure", "reference")}
+    told = {field: study[field] for field in ("question", "columns", "figure", "reference")} | {"curve": curve}
     told = {"name": name, "variant": variant, **told, "tasks": told_tasks, "settings": settings}
     return Plan(tuple(starts), tuple(tasks), told)
 

@@ -1,0 +1,104 @@
+"""A study as curves: accuracy against another number, a panel a group of settings and a task; every setting a point.
+
+What Tian et al. 2020 (InfoMin) draw: nats between the views along the bottom, accuracy up the side, the settings of a
+group joined in their order. One SVG, no script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby, pairwise
+
+from markupsafe import escape
+
+from mi_contrast.reporting.figures import axis_number, ticks
+from mi_contrast.reporting.study_figure import STYLE
+from mi_contrast.reporting.study_runs import CEILINGS, Column, Setting, Spread, Study
+from mi_contrast.reporting.words import number
+
+PANEL, HEIGHT, LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 440.0, 250.0, 62.0, 22.0, 62.0, 52.0, 18.0
+LETTER = 6.4  # the mean width of a letter
+Point = tuple[Setting, Spread, Spread]
+
+
+def draw(study: Study) -> str:
+    """The curves as a whole SVG file that carries its colours for light and dark; '' where the study has none."""
+    if study.curve is None:
+        return ""
+    groups = [(group, tuple(settings)) for group, settings in groupby(study.settings, key=lambda s: s.group)]
+    tasks = [column for column in study.columns if column.task]
+    width = LEFT + len(tasks) * (PANEL + BETWEEN) - BETWEEN + RIGHT
+    height = len(groups) * (TOP + HEIGHT + BOTTOM)
+    body: list[str] = []
+    for row, (group, settings) in enumerate(groups):
+        for at, task in enumerate(tasks):
+            left, top = LEFT + at * (PANEL + BETWEEN), row * (TOP + HEIGHT + BOTTOM) + TOP
+            body += _panel(study.curve, task, group or study.name, settings, left, top)
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+    said = f"{study.name}: accuracy against {study.curve.title}"
+    head = f'<svg class="study" xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(said)}">'
+    card = f'<rect class="card" x=".5" y=".5" width="{width - 1:.0f}" height="{height - 1:.0f}" rx="10"/>'
+    return "\n".join([head, f"<style>{STYLE}</style>", card, *body, "</svg>\n"])
+
+
+def _panel(
+    along: Column, task: Column, group: str, settings: tuple[Setting, ...], left: float, top: float
+) -> Iterator[str]:
+    """One curve: axes, the untrained networks' accuracy, and a point a setting with its name."""
+    points: list[Point] = []
+    for setting in settings:
+        across, up = setting.values.get(along.name), setting.values.get(task.name)
+        if across is not None and up is not None:
+            points.append((setting, across, up))
+    yield _text("h1", left, top - 34, f"{group}: {task.title}")
+    tops = {round(s.values[c].mean, 2) for s in settings if (c := CEILINGS.get(along.name, "")) in s.values}
+    ceiling = f", at most {tops.pop():.2f}" if len(tops) == 1 else ""
+    yield _text("facts", left, top - 16, f"against {along.title}, {along.unit}{ceiling}")
+    if not points:
+        yield _text("facts", left, top + 20, "nothing judged yet")
+        return
+    twins = [s.untrained[task.name].mean for s in settings if task.name in s.untrained]
+    x, marks_x = _axis([v for _, a, _ in points for v in a.values.values()], left + 12, left + PANEL - 40, 5)
+    y, marks_y = _axis([v for _, _, u in points for v in u.values.values()] + twins, top + HEIGHT - 8, top + 8, 5)
+    for mark, said in _said(marks_x, along.unit):
+        yield f'<path class="grid" d="M{x(mark):.1f} {top:.1f}V{top + HEIGHT:.1f}"/>'
+        yield _text("tick", x(mark), top + HEIGHT + 16, said, "middle")
+    for mark, said in _said(marks_y, task.unit):
+        yield f'<path class="grid" d="M{left:.1f} {y(mark):.1f}H{left + PANEL:.1f}"/>'
+        yield _text("tick", left - 6, y(mark) + 4, said, "end")
+    if twins:
+        mean = sum(twins) / len(twins)
+        yield f'<path class="ceiling" d="M{left:.1f} {y(mean):.1f}H{left + PANEL:.1f}"/>'
+        yield _text("tick", left + PANEL, y(mean) - 5, "untrained", "end")
+    for (_, one, up), (_, other, next_up) in pairwise(points):
+        ends = f"M{x(one.mean):.1f} {y(up.mean):.1f}L{x(other.mean):.1f} {y(next_up.mean):.1f}"
+        yield f'<path class="mean" d="{ends}" style="stroke-width:1.2"/>'
+    for setting, across, up in points:
+        told = f"{setting.label}: {number(across.mean, along.unit)}, {number(up.mean, task.unit)}"
+        yield f"<g><title>{escape(told)}</title>"
+        if up.n > 1:
+            ends = f"M{x(across.mean):.1f} {y(up.low):.1f}V{y(up.high):.1f}"
+            yield f'<path class="span" d="{ends}" style="stroke-width:6"/>'
+        yield f'<circle class="seed" cx="{x(across.mean):.1f}" cy="{y(up.mean):.1f}" r="4"/></g>'
+        fits = x(across.mean) + 8 + LETTER * len(setting.label) < left + PANEL
+        yield _text(
+            "tick", x(across.mean) + (7 if fits else -7), y(up.mean) - 7, setting.label, "start" if fits else "end"
+        )
+
+
+def _axis(values: list[float], begin: float, end: float, count: int):  # type: ignore[no-untyped-def]
+    """The place of a value between `begin` and `end`, and the marks of the axis."""
+    low, high = min(values), max(values)
+    room = 0.06 * (high - low) or max(abs(high), 1e-3) * 0.1
+    low, high = low - room, high + room
+    return (lambda value: begin + (end - begin) * (value - low) / (high - low)), ticks(low, high, count)
+
+
+def _said(marks: list[float], unit: str) -> Iterator[tuple[float, str]]:
+    apart = marks[1] - marks[0] if len(marks) > 1 else abs(marks[0]) or 1.0 if marks else 1.0
+    for mark in marks:
+        yield mark, axis_number(mark, apart, unit if unit == "%" else "")
+
+
+def _text(kind: str, x: float, y: float, text: str, anchor: str = "start") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
