@@ -24,7 +24,7 @@ from mi_contrast.models.representation import Representation, of_tower, prepared
 from mi_contrast.models.towers import with_statistics_of
 from mi_contrast.pools import bank as banks
 from mi_contrast.training import adaptive, generators, optimiser, probe
-from mi_contrast.training.held_out import Measure, make_accuracy, make_information
+from mi_contrast.training.held_out import Measure, make_accuracy, make_information, make_inversion
 from mi_contrast.training.microbatches import divide
 from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State
@@ -229,6 +229,9 @@ def build(config: Mapping[str, Any]) -> Job:
     judges: list[Callable[[State], dict[str, float]]] = [
         make_information(parts, images, held, data["shared"], settings["pairs"])
     ]
+    learns = parts.tower.split.generator if parts.learning is not None and parts.tower.split is not None else None
+    if learns is not None and learns.flow != "free":
+        judges.append(make_inversion(parts, images, held))
     if label:
         bank = dict(k=settings["knn_k"], bank_size=settings["knn_bank"])
         judges.append(make_accuracy(parts, images, kept, held, label, represent, **bank))

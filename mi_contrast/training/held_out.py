@@ -16,15 +16,17 @@ import numpy as np
 from mi_contrast import estimators as mi
 from mi_contrast.core import keys as random
 from mi_contrast.core import schedules
+from mi_contrast.core.division import Division
 from mi_contrast.data.pairing import distinct_pairs
 from mi_contrast.data.sets import ImageSet
-from mi_contrast.models.representation import Representation
+from mi_contrast.models.representation import Representation, prepared
 from mi_contrast.readout import geometry
 from mi_contrast.readout.accuracy import top1
 from mi_contrast.readout.knn import knn
 from mi_contrast.training import probe as probes
 from mi_contrast.training.state import State
 from mi_contrast.training.step import Parts, encode, progress, settled
+from mi_contrast.views import policies
 
 CHUNK = 128  # pairs a forward pass
 Measure = Callable[[State], dict[str, float]]
@@ -76,6 +78,21 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
         return {name: float(value) for name, value in read_out.items()}
 
     return measure
+
+
+def make_inversion(parts: Parts, images: ImageSet, held: np.ndarray) -> Measure:
+    """Measures inverse_error: max |x - g^-1(g(x))| over up to 128 held-out images x, normalised, of a flow g."""
+    split, views = parts.tower.split, parts.views
+    assert split is not None and split.generator is not None
+    flow = split.generator
+    plain = policies.plain(jnp.asarray(images.images(held[:CHUNK])), views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    seen = prepared(plain, Division(split.space), views.mean, views.std)
+
+    @jax.jit
+    def error(params: Any) -> jax.Array:
+        return jnp.max(jnp.abs(flow.inverse(params, flow.forward(params, seen)) - seen))
+
+    return lambda state: {"inverse_error": float(error(state.generator["params"]))}
 
 
 def make_accuracy(

@@ -30,7 +30,7 @@ from mi_contrast.training import adaptive, assemble, pools
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.diagnostics import make_support_statistics
 from mi_contrast.training.metrics import Log, cut_back
-from mi_contrast.training.pictures import draw_pairs
+from mi_contrast.training.pictures import draw_channels, draw_pairs
 from mi_contrast.training.state import State, abstract, from_tree, placement, to_tree
 from mi_contrast.training.step import make_step
 
@@ -185,6 +185,8 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
         log.close()
         kept.close()
     if last == total:
+        if parts.learning is not None:
+            draw_channels(folder.pictures / "channels.png", job, state)
         _export(folder, job, state, config)
     return Outcome(folder, max(last, start), complete=last == total)
 

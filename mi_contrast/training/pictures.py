@@ -7,17 +7,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from mi_contrast.core import keys as random
-from mi_contrast.core.colour import SPACES
+from mi_contrast.core.colour import SPACES, from_rgb
 from mi_contrast.core.division import Division
 from mi_contrast.data.pairing import distinct_pairs
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.state import State
 from mi_contrast.views.policies import unnormalise
 
-COLUMNS, CELL = 12, 96  # pairs in the picture; pixels of a cell's side
+COLUMNS, CELL, MARGIN = 12, 96, 80  # pairs in the picture; pixels of a cell's side, and of a row's name
 
 
 def draw_pairs(path: Path, job: Job, state: State) -> None:
@@ -38,6 +38,30 @@ def draw_pairs(path: Path, job: Job, state: State) -> None:
     lines = [np.concatenate([_cell(image) for image in row], axis=1) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(lines, axis=0)).save(path)
+
+
+def draw_channels(path: Path, job: Job, state: State) -> None:
+    """Writes a PNG of held-out images, a column each: the image, the channels of its own colour space, those of YDbDr,
+    and those that the generator makes of it; each channel in grey, from its 1st to its 99th percentile over all.
+    """
+    split, views = job.parts.tower.split, job.parts.views
+    assert split is not None and split.generator is not None
+    pixels = job.images.images(job.held[:COLUMNS])
+    spaces = {name: from_rgb(jnp.asarray(pixels) / 255.0, name) for name in dict.fromkeys((split.space, "ydbdr"))}
+    whole = (spaces[split.space] - np.asarray(views.mean)) / np.asarray(views.std)
+    made = {**spaces, "learned": split.generator.forward(state.generator["params"], whole.astype(jnp.float32))}
+    rows = [("image", pixels)]
+    for name, images in made.items():
+        low, high = np.percentile(images, (1, 99), axis=(0, 1, 2))
+        grey = np.round(255 * np.clip((np.asarray(images) - low) / np.maximum(high - low, 1e-6), 0, 1)).astype(np.uint8)
+        rows += [(f"{name} {i}", grey[..., i : i + 1].repeat(3, axis=-1)) for i in range(3)]
+    sheet = Image.new("RGB", (MARGIN + CELL * len(pixels), CELL * len(rows)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for at, (name, row) in enumerate(rows):
+        pen.text((8, CELL * at + CELL // 2 - 5), name, fill="black")
+        sheet.paste(Image.fromarray(np.concatenate([_cell(image) for image in row], axis=1)), (MARGIN, CELL * at))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
 
 
 def false_colours(name: str, images: np.ndarray, split: Division) -> np.ndarray:

@@ -1,15 +1,18 @@
 """Generators in a run: what each objective moves and by how much, and that a frozen one stays and travels."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import load
 from mi_contrast.interchange.export import write_export
-from mi_contrast.training import assemble
+from mi_contrast.training import assemble, loop
 from mi_contrast.training.step import encode_online, make_step, make_views, score
 from tests.training import rows
 
@@ -131,6 +134,29 @@ def test_a_frozen_generator_stays_and_travels_with_the_networks(tmp_path):
     other = jax.tree.map(lambda x: x + 0.3, state.generator["params"])
     changed = assemble.of_tower(state.online, config["model"], **views, generator=other)
     assert np.abs(changed.encode(images) - made.encode(images)).max() > 1e-3, "the generator counts"
+
+
+@pytest.mark.slow
+def test_a_run_leaves_its_views_to_another(tmp_path):
+    config = rows.whole("learn_views")
+    config["generator"]["learn"]["classifier"]["width"] = 8
+    found = loop.run(config, tmp_path / "learned", name="learn_views", variant="digits")
+    logged = [json.loads(line) for line in (tmp_path / "learned/metrics.jsonl").read_text().splitlines()]
+    errors = [row["inverse_error"] for row in logged if "inverse_error" in row]
+    assert found.complete and len(errors) == 2 and max(errors) < 1e-5
+    with Image.open(tmp_path / "learned/pictures/channels.png") as picture:
+        assert picture.size[1] == 10 * 96, "an image, its channels, YDbDr's and those that were learned"
+    after = rows.whole("learned_views")
+    after["generator"]["start_from"] = str(tmp_path / "learned")
+    loop.run(after, tmp_path / "fresh")
+    learned, fresh, exported = (load(tmp_path / name) for name in ("learned", "fresh", "learned/export"))
+    for other in (fresh, exported):
+        jax.tree.map(np.testing.assert_array_equal, learned.variables["generator"], other.variables["generator"])
+    moved = jax.tree.leaves(learned.variables["generator"])
+    born = jax.tree.leaves(rows.begin(config)[1].generator["params"])
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(moved, born, strict=True))
+    after["generator"]["start_from"] = str(tmp_path / "fresh")
+    assert loop.run(after | {"steps": 7}, tmp_path / "again").complete, "a run on frozen views hands them on as well"
 
 
 def frozen(**views):
