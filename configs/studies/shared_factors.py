@@ -35,8 +35,7 @@ def get_config(variant="digits"):
     shared = [which for count in (1, 2, 3) for which in combinations(FACTORS, count)]
     rows = [("Shared by the two views", ", ".join(which), "simclr", {"data.shared": which}) for which in shared]
     rows += [
-        ("Supervised", f"labels of {factor}", "supcon", {"data.shared": (), "data.label": factor})
-        for factor in FACTORS
+        ("Supervised", f"labels of {factor}", "supcon", {"data.shared": (), "data.label": factor}) for factor in FACTORS
     ]
     if variant == "tiny":
         rows = [rows[0], rows[6], rows[7]]
