@@ -110,7 +110,7 @@ def convert(old: Any, text: str, where: str) -> Any:
     """The text as a value of the old value's kind. UserError where it is of another kind.
 
     Where the old value is a number or a schedule, a schedule may be given as a dict; where it is None, anything plain;
-    where it is a word or a dict with a `kind`, either of the two.
+    where it is a word or a dict with a `kind`, either of the two; where it is an empty dict, any.
     """
     new = _read(text)
     if old is None:
@@ -124,7 +124,7 @@ def convert(old: Any, text: str, where: str) -> Any:
         if new.get("kind") in schedules.FIELDS and (_is_number(old) or old.get("kind") in schedules.FIELDS):
             return plain(new, where)
         of_kinds = isinstance(old, Mapping) and old.get("kind") not in schedules.FIELDS
-        if of_kinds and (set(new) <= set(old) or ("kind" in old and "kind" in new)):
+        if of_kinds and (not old or set(new) <= set(old) or ("kind" in old and "kind" in new)):
             return plain(new, where)
     elif isinstance(old, Mapping):
         if _is_number(new) and old.get("kind") in schedules.FIELDS:

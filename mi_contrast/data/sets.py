@@ -27,12 +27,13 @@ def load(
 
     Args:
       name: 'moving_digits' (made on first use); a TFDS set stored as ArrayRecord, 'name', 'name/config' or
-        'name:version'; or 'folder:PATH', class folders of images.
+        'name:version'; or 'folder:PATH', class folders of images, or images without labels; PATH is below `data_dir`
+        where that is given, unless it begins with / or ~.
       split: as TFDS has it: 'train', 'train[:90%]', 'train[100:200]', 'train+test'. A sub-split's index counts from 0.
         Ranges count records: of moving_digits, clips.
       data_dir: where TFDS sets are; by default TFDS's own, $TFDS_DATA_DIR or ~/tensorflow_datasets.
-      size: if given, each image's short side is resized to it and the centre cropped.
-      options: of moving_digits: size (32 or 64), length (frames a clip).
+      size: if given, each image's short side is resized to it and the centre cropped; not cropped where tiles are cut.
+      options: of moving_digits: size (32 or 64), length (frames a clip); of a folder: tile, stride, groups (`tiles`).
     Returns:
       ImageSet.
     Raises:
@@ -45,11 +46,12 @@ def load(
     if name == "moving_digits":
         return moving_digits.load(split, data_dir=where, size=size, options=options)
     if name.startswith("folder:"):
-        images = folders.load(Path(name.removeprefix("folder:")).expanduser(), split, size=size)
-    else:
-        images = records.load(name, split, data_dir=where, size=size)
+        path = Path(name.removeprefix("folder:")).expanduser()
+        below = path if data_dir is None else Path(data_dir).expanduser() / path
+        return folders.load(below, split, size=size, options=options)
+    images = records.load(name, split, data_dir=where, size=size)
     if options:  # after the name: a wrong name is the likelier mistake
         raise UserError(
-            f"{name} takes no data.options, but has {', '.join(options)}", fix="moving_digits alone has some"
+            f"{name} takes no data.options, but has {', '.join(options)}", fix="moving_digits and folders have some"
         )
     return images

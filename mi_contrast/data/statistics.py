@@ -29,7 +29,7 @@ FLAGS = {
     "split=": "default train",
     "space=": "a colour space, default rgb",
     "size=": "each image's short side in pixels, its centre cropped",
-    "options=": "of moving_digits: \"{'size': 32, 'length': 8}\"",
+    "options=": "of moving_digits \"{'size': 32, 'length': 8}\", of a folder \"{'tile': 224, 'stride': 8}\"",
 }
 Channels = tuple[float, float, float]
 
@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> None:
         raise UserError("no set is named", fix="give --name=cifar10, --name=folder:PATH, ..")
     space = known(flags.get("space", "rgb"))
     size = convert(None, flags["size"], "--size") if "size" in flags else None
-    options = convert({"size": 32, "length": 8}, flags["options"], "--options") if "options" in flags else None
+    options = convert({}, flags["options"], "--options") if "options" in flags else None
     images = sets.load(
         flags["name"], flags.get("split", "train"), data_dir=flags.get("dir"), size=size, options=options
     )

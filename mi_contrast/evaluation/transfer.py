@@ -93,9 +93,6 @@ def asked_of(given: Mapping[str, Any], where: str | None) -> dict[str, Any]:
     fields("a set in config.task.sets", given, ("name", "classes"), SET_FIELDS)
     each = {"split": "train", "test_split": "test", "label": None, "options": {}, "dir": where, **given}
     each["dir"] = where if each["dir"] is None else each["dir"]
-    kind, _, path = each["name"].partition(":")
-    if kind == "folder" and each["dir"] is not None:
-        each["name"] = f"folder:{Path(each['dir']).expanduser() / Path(path).expanduser()}"
     if each["split"] == each["test_split"]:
         raise UserError(f"{each['name']}: split and test_split are both {each['split']!r}", fix="fit on another split")
     return each

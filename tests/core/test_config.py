@@ -93,3 +93,13 @@ def test_help_prints_the_flags(capsys):
         parse("--help")
     assert stop.value.code == 0
     assert "--workdir=" in capsys.readouterr().out
+
+
+def test_an_empty_dict_takes_any_dict_and_a_full_one_its_own_fields():
+    config = ConfigDict({"data": {"options": {}, "size": {"wide": 3}}})
+    changed = configs.change(config, "data.options", "{'tile': 224}")
+    assert changed.data.options.to_dict() == {"tile": 224}
+    assert configs.change(changed, "data.options", "{}").data.options.to_dict() == {}
+    for path, text in (("data.options", "3"), ("data.size", "{'high': 3}")):
+        with pytest.raises(UserError, match=f"config.{path} takes"):
+            configs.change(config, path, text)

@@ -87,7 +87,7 @@ def test_what_is_printed_is_what_a_config_takes(digits_dir, capsys):
         (["--nam=cifar10"], "did you mean '--name'"),
         (["moving_digits", "--space=labs"], "did you mean 'lab'"),
         (["moving_digits", "--size=0"], "data.size is 0"),
-        (["moving_digits", "--options={'sise': 32}"], "--options takes"),
+        (["moving_digits", "--options={'sise': 32}"], "unknown option of moving_digits 'sise'; did you mean 'size'"),
         (["moving_digit"], "did you mean 'moving_digits'"),
     ],
 )
