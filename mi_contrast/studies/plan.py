@@ -3,7 +3,8 @@
 A study's config is plain data:
 
   question    a sentence, for the page
-  data_dir    data.dir of every run, or None: as their own config and changes have it
+  data_dir    data.dir of every run, and of a task that names a set but no folder; or None: as their own config and
+              changes have it
   steps       steps of every run, or None
   reference   the label others are compared with, or None
   runs        dicts: label; config, a method's file; variant of it; changes, {'dotted.field': value}, as --config.*
@@ -64,7 +65,7 @@ def settle(config: Any, name: str = "study", variant: str | None = None) -> Plan
     """Every run and task of a study's config, checked field by field. UserError on any mistake; touches no disk."""
     study = plain(config)
     fields("config", study, STUDY_FIELDS, ("curve",))
-    tasks, told_tasks = _tasks(study["evaluate"])
+    tasks, told_tasks = _tasks(study["evaluate"], study["data_dir"])
     tables = {"columns": MEASURES, "figure": (*(task["name"] for task in told_tasks), *study["columns"])}
     for field, table in tables.items():
         for column in study[field]:
@@ -92,7 +93,7 @@ def settle(config: Any, name: str = "study", variant: str | None = None) -> Plan
     return Plan(tuple(starts), tuple(tasks), told)
 
 
-def _tasks(evaluate: Sequence[Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _tasks(evaluate: Sequence[Any], data_dir: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Each task's evaluation config, and what study.json says of it."""
     tasks, told = [], []
     for at, given in enumerate(evaluate):
@@ -100,6 +101,8 @@ def _tasks(evaluate: Sequence[Any]) -> tuple[list[dict[str, Any]], list[dict[str
         fields(where, given, TASK_NEEDED, TASK_DEFAULTS)
         task, *_ = _resolve(where, {**TASK_DEFAULTS, **given})
         fields(f"{where}: {given['config']}", task, ("task", "data", "seed"), ("batch_size", "features"))
+        if task["data"]["name"] is not None and task["data"]["dir"] is None:
+            task["data"]["dir"] = data_dir
         named = (task["task"]["kind"], task["data"]["name"], task["data"]["label"])
         words = [str(word) for word in named if word is not None]
         settings = {**task["task"], "seed": task["seed"]}

@@ -22,6 +22,8 @@ from mi_contrast.reporting.run import read_run
 from mi_contrast.reporting.study_runs import judgement
 from mi_contrast.studies.plan import Plan, Start, placed, source_of
 
+SPLITS = ("split", "test_split")
+PREPARED = ("size", "mean", "std")  # of a run's views, how pixels are prepared for its network
 CACHE = "compiled"  # in the study's folder: programs that its runs share, where no other cache is set
 
 
@@ -65,11 +67,12 @@ def _look(starts: Sequence[Start], tasks: Sequence[Mapping[str, Any]], answer: C
                 config = assemble.check(start.config)
                 if source_of(start) is None:  # else what it starts from may not be there yet
                     assemble.make_parts(config, 0, assemble.make_mesh())
-                for data in (config["data"], *(chosen_data(task["data"], config["data"]) for task in tasks)):
-                    for split in (data["split"], data["test_split"]):
-                        if (key := json.dumps([data, split, config["views"]["size"]], sort_keys=True)) not in seen:
-                            seen.add(key)
-                            load_split(data, split, config["views"]["size"])
+                judged = [chosen_data(task["data"], config["data"]) for task in tasks]
+                looked_at = [(data, data[split], config["views"]["size"]) for data in judged for split in SPLITS]
+                for each in ((config["data"], config["data"]["split"], config["data"]["size"]), *looked_at):
+                    if (key := json.dumps(each, sort_keys=True)) not in seen:
+                        seen.add(key)
+                        load_split(*each)
             except UserError as error:
                 raise UserError(f"run {start.label!r}: {error.what}", nearest=error.nearest, fix=error.fix) from None
     except UserError as error:
@@ -151,5 +154,5 @@ def borrow_twin(folder: Path, others: Sequence[Path], task: Mapping[str, Any]) -
 
 def _birth(config: Mapping[str, Any]) -> str:
     """What an untrained twin depends on: network, seed, data, and how pixels are prepared."""
-    views = {name: item for name, item in config["views"].items() if not isinstance(item, Mapping)}
-    return json.dumps([config["model"], config["seed"], config["data"], views], sort_keys=True)
+    born = [config["model"], config["seed"], config["data"], config.get("generator")]
+    return json.dumps([*born, {name: config["views"].get(name) for name in PREPARED}], sort_keys=True)

@@ -136,6 +136,8 @@ STUDIES = (
     "negatives:digits",
     "negatives:cifar10_small",
     "negatives:tiny",
+    "patch_distance:kodak24",
+    "strengths:cifar10_small",
     "views:digits",
     "views:cifar10_small",
 )

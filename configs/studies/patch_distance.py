@@ -1,0 +1,63 @@
+"""How far apart? Two patches of a photograph, one d pixels right of the other and below it.
+
+A curve of Tian et al. 2020 (InfoMin): the nearer two patches lie the more nats they share, and accuracy rises and
+falls again as they part. There patches of 64 pixels lay 64 to 384 apart in photographs of 2,000 pixels, and did best
+near 128, twice their side; all of it is recalled, and orderings are compared, no figures. Photographs are large there
+because in small ones a large d leaves no place but the borders. Here patches have 32 pixels in photographs of 768 x
+512, so that d goes from a quarter of a side to six; at the largest, a patch may still lie in 288 x 544 places.
+
+Every row is SimCLR's (configs/simclr.py), its two views the two patches as they are, without any other augmentation.
+Both are cut out of one tile of 224 pixels, wherever both fit; tiles begin at every eighth pixel, so that 24 photographs
+have 61,272, the same ones for each d. The nats are InfoNCE on 1,024 pairs in held-out tiles, which overlap tiles that
+are trained on: nats between parts of these photographs, not of others. Representations are judged on other sets.
+
+Variants: :kodak24 (default; batches of 128, 600 steps, a tiny network of width 64, one seed, a few minutes a run on 2
+cores; give --config.data_dir, a folder that holds cifar10 and dtd10 as TFDS has them and the photographs in kodak24/).
+Any other folder of photographs can take that name; the sets may be links.
+"""
+
+from ml_collections import ConfigDict
+
+from mi_contrast.core.errors import unknown
+from mi_contrast.views.policies import patches
+
+DISTANCES = (8, 16, 32, 64, 96, 128, 192)
+PHOTOGRAPHS = {
+    "data.name": "folder:kodak24", "data.options": dict(tile=224, stride=8, groups="tile"), "data.resident": False,
+}  # fmt: skip
+TINY = {"model.backbone": "tiny", "model.width": 64, "data.batch": 128, "steps": 600}
+VARIANTS = {"kodak24": (0,)}
+
+
+def get_config(variant="kodak24"):
+    if variant not in VARIANTS:
+        raise unknown("variant", variant, VARIANTS)
+    often = {"checkpoint.every": 200, "log.tensorboard": False, "eval.every": 10000}
+    return ConfigDict(
+        dict(
+            question=(
+                "How far apart? Two patches of a photograph at a diagonal distance: the nats they share and what they "
+                "lead to on other images."
+            ),
+            data_dir=None,
+            steps=None,
+            reference="64 pixels",
+            runs=tuple(
+                dict(
+                    group="Distance of two patches of 32 pixels",
+                    label=f"{distance} pixels",
+                    config="configs/simclr.py",
+                    variant="cifar10_small",
+                    changes={**PHOTOGRAPHS, **TINY, **often, "views": patches(32, distance)},
+                    seeds=VARIANTS[variant],
+                )
+                for distance in DISTANCES
+            ),
+            evaluate=tuple(
+                dict(config="configs/evaluate/linear.py", changes={"data.name": name}) for name in ("cifar10", "dtd10")
+            ),
+            columns=("mi_nats", "mi_ceiling", "alignment", "uniformity", "images_per_second"),
+            figure=("linear-cifar10", "linear-dtd10", "mi_nats"),
+            curve="mi_nats",
+        )
+    )
