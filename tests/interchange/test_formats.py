@@ -22,6 +22,10 @@ TINY = dict(backbone="tiny", width=8)
 SMALL = dict(backbone="resnet18", width=4, stem="small")
 
 
+BANDS = dict(kind="bands", space="rgb", sigma=1.0)
+GENERATOR = dict(kind="generator", space="ydbdr", flow="affine", couplings=3, hidden=8)
+
+
 def made(model, **pixels):
     variables = jax.tree.map(np.asarray, twins.random_variables(model))
     return Loaded(
@@ -109,7 +113,8 @@ def test_detectron2_says_it_was_not_run(tmp_path):
     ("word", "model", "reason"),
     [
         *[
-            (w, TINY | {"split": "ydbdr"}, "two networks")
+            (w, TINY | {"split": split}, "two networks")
+            for split in ("ydbdr", BANDS, GENERATOR)
             for w in ("torchvision", "torch", "timm", "detectron2", "onnx")
         ],
         ("timm", SMALL, "timm has no resnet18 of width 4 with the 'small' stem"),
@@ -125,8 +130,9 @@ def test_what_a_format_cannot_express_is_refused(tmp_path, word, model, reason):
     assert reason in str(caught.value) and "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
-def test_a_split_leaves_natively_and_as_stablehlo(tmp_path):
-    loaded = made(TINY | {"split": "ydbdr"})
+@pytest.mark.parametrize("split", ["ydbdr", BANDS, GENERATOR], ids=["ydbdr", "bands", "generator"])
+def test_a_split_leaves_natively_and_as_stablehlo(tmp_path, split):
+    loaded = made(TINY | {"split": split})
     assert convert(loaded, "native", tmp_path / "native")["parity"]["max_difference"] == 0
     needs("flatbuffers")
     found = convert(loaded, "stablehlo", tmp_path / "hlo")["parity"]

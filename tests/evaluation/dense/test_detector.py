@@ -112,7 +112,7 @@ def test_frozen_layers_stay_and_the_others_move(tmp_path, layers, norm):
 
 
 def test_networks_without_a_detector_are_refused(tmp_path):
-    with pytest.raises(UserError, match="two networks, each of which sees channels of 'lab' alone"):
+    with pytest.raises(UserError, match="two networks, each of which sees channels of lab alone"):
         made(backbone(tmp_path, split="lab").representation)
     with pytest.raises(UserError, match="no four stages"):
         made(backbone(tmp_path, backbone="tiny", stem="small").representation)
