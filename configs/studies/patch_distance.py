@@ -6,7 +6,7 @@ near 128, twice their side; all of it is recalled, and orderings are compared, n
 because in small ones a large d leaves no place but the borders. Here patches have 32 pixels in photographs of 768 x
 512, so that d goes from a quarter of a side to six; at the largest, a patch may still lie in 288 x 544 places.
 
-Every row is SimCLR's (configs/simclr.py) at temperature .2, its two views the two patches as they are, without any other augmentation.
+Every row is SimCLR's (configs/simclr.py) at temperature .2, its two views the two patches as they are, not augmented.
 Both are cut out of one tile of 224 pixels, wherever both fit; tiles begin at every eighth pixel, so that 24 photographs
 have 61,272, the same ones for each d. The nats are InfoNCE on 1,024 pairs in held-out tiles, which overlap tiles that
 are trained on: nats between parts of these photographs, not of others. Representations are judged on other sets.
