@@ -4,10 +4,10 @@ Two curves of Tian et al. 2020 (InfoMin) on ImageNet: stronger augmentation leav
 rises and falls again, best with crops of .2 of the area or more and jitter of strength 1. Its other figures are not
 known; orderings are compared.
 
-Every row is SimCLR's (configs/simclr.py) at temperature .2, its two crops by plain numbers (views.policies.strengths), which
-move away from SimCLR's own, crops of .08 of the area or more and jitter x 1: crops with jitter x 1, jitter with crops of
-.08; greyscale .2, blur .5 and flips throughout. The nats are InfoNCE on 1,024 held-out pairs of embeddings, at most log
-1,024.
+Every row is SimCLR's (configs/simclr.py) at temperature .2, its two crops by plain numbers (views.policies.strengths),
+which move away from SimCLR's own, crops of .08 of the area or more and jitter x 1: crops with jitter x 1, jitter with
+crops of .08; greyscale .2, blur .5 and flips throughout. The nats are InfoNCE on 1,024 held-out pairs of embeddings, at
+most log 1,024.
 
 Variants: :cifar10_small (default; batches of 128, 600 steps, a tiny network of width 64, one seed, a few minutes a run
 on 2 cores; give --config.data_dir).
