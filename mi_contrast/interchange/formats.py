@@ -85,7 +85,8 @@ def can_hold(loaded: Loaded, word: str) -> Format:
     form, spec = FORMATS[word], loaded.representation.spec
     reason = form.why_not(spec["model"])
     if spec["split"] is not None and not form.of_two:
-        reason = f"it is two networks, each of some channels of {loaded.representation.split}, and the format holds one of RGB"
+        seen = f"each of some channels of {loaded.representation.split}"
+        reason = f"it is two networks, {seen}, and the format holds one of RGB"
     if reason:
         raise UserError(
             f"{loaded.source} can't be written for {word}: {reason}", fix="--format=native holds everything"

@@ -33,8 +33,8 @@ def check_backbone(representation: Representation) -> None:
     spec = representation.spec
     if spec["split"] is not None:
         raise UserError(
-            f"this representation is two networks, each of which sees channels of {representation.split} alone; a detector "
-            "has one backbone, which sees images",
+            f"this representation is two networks, each of which sees channels of {representation.split} alone; a "
+            "detector has one backbone, which sees images",
             fix="judge it by the tasks on features: linear, knn, transfer",
         )
     if spec["model"]["backbone"] == "tiny":
