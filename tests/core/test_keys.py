@@ -7,7 +7,7 @@ from mi_contrast.core import keys
 def test_streams_have_their_numbers_for_ever():
     assert keys.STREAMS == {
         "init": 0, "permutation": 1, "partner": 2, "views": 3, "support": 4, "batch_norm": 5, "probe": 6, "pools": 7,
-        "held_out": 8,
+        "held_out": 8, "generator": 9,
     }  # fmt: skip
 
 

@@ -134,7 +134,7 @@ def test_a_split_comes_back_with_every_bit(split, tmp_path):
     np.testing.assert_array_equal(found.encode(BYTES), split.encode(BYTES))
     manifest = json.loads((tmp_path / "export" / "manifest.json").read_text())
     assert manifest["split"] == {
-        "colour_space": "ydbdr",
+        "division": "ydbdr",
         "channels": {"first": [0], "second": [1, 2]},
         "features": "first, then second",
     }
