@@ -7,7 +7,8 @@ between two views and the accuracy they lead to are the views' own. Row of the p
 
 What divides an image is `views.split` and `model.split`, the same of both: a colour space ('ydbdr' here; lab, ycbcr,
 ypbpr, yiq, yuv, hsv, rgb), dict(kind='bands', space='rgb', sigma=1.), or a generator that was learned before
-(configs/learn_views.py): then also --config.generator.start_from=ITS_RUN.
+(configs/learn_views.py): then also --config.generator.start_from=ITS_RUN. views.mean and views.std are of the space's
+three channels and go with it: `python -m mi_contrast.data.statistics --space=...` prints those of a set.
 
 Variants: :digits (default; embedded data, 8 to 18 minutes on 2 busy cores), :cifar10_small (two ResNet-18 of width 8, 5
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a frame:

@@ -4,7 +4,7 @@ A curve of Tian et al. 2020 (InfoMin): the nearer two patches lie the more nats 
 falls again as they part. There patches of 64 pixels lay 64 to 384 apart in photographs of 2,000 pixels, and did best
 near 128, twice their side; all of it is recalled, and orderings are compared, no figures. Photographs are large there
 because in small ones a large d leaves no place but the borders. Here patches have 32 pixels in photographs of 768 x
-512, so that d goes from a quarter of a side to six; at the largest, a patch may still lie in 288 x 544 places.
+512, so that d goes from a quarter of a side to six.
 
 Every row is SimCLR's (configs/simclr.py) at temperature .2, its two views the two patches as they are, not augmented.
 Both are cut out of one tile of 224 pixels, wherever both fit; tiles begin at every eighth pixel, so that 24 photographs

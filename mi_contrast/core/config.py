@@ -97,9 +97,23 @@ def plain(value: Any, where: str = "config") -> Any:
 
 def _read(text: str) -> Any:
     try:
-        return ast.literal_eval(text)
+        return _literal(ast.parse(text.strip(), mode="eval").body)
     except (ValueError, SyntaxError):
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def _literal(node: ast.expr) -> Any:
+    """The plain value that an expression of literals writes; dict(a=1) is one too. ValueError on any other."""
+    match node:
+        case ast.Call(func=ast.Name(id="dict"), args=[]) if all(word.arg for word in node.keywords):
+            return {str(word.arg): _literal(word.value) for word in node.keywords}
+        case ast.Dict() if None not in node.keys:
+            keys = [ast.literal_eval(key) for key in node.keys if key is not None]
+            return dict(zip(keys, map(_literal, node.values), strict=True))
+        case ast.Tuple() | ast.List():
+            made = [_literal(item) for item in node.elts]
+            return tuple(made) if isinstance(node, ast.Tuple) else made
+    return ast.literal_eval(node)
 
 
 def _is_number(value: Any) -> bool:
@@ -124,7 +138,8 @@ def convert(old: Any, text: str, where: str) -> Any:
         if new.get("kind") in schedules.FIELDS and (_is_number(old) or old.get("kind") in schedules.FIELDS):
             return plain(new, where)
         of_kinds = isinstance(old, Mapping) and old.get("kind") not in schedules.FIELDS
-        if of_kinds and (not old or set(new) <= set(old) or ("kind" in old and "kind" in new)):
+        whole = not old or where.endswith(".options")  # what a data set may be told is its own affair
+        if of_kinds and (whole or set(new) <= set(old) or ("kind" in old and "kind" in new)):
             return plain(new, where)
     elif isinstance(old, Mapping):
         if _is_number(new) and old.get("kind") in schedules.FIELDS:

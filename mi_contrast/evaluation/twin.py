@@ -19,7 +19,8 @@ from mi_contrast.models.representation import Representation
 def untrained(backbone: Loaded, images: ImageSet) -> Loaded:
     """The backbone at step 0: weights from the seed of its training, batch statistics of one pass over a batch.
 
-    With the statistics that a network is born with (0 and 1) it would be scored far below what it is worth.
+    With the statistics that a network is born with (0 and 1) it would be scored far below what it is worth. A generator
+    that learned is the one it was at step 0; one that was frozen stays.
 
     Args:
       backbone: with the config of its training.
@@ -37,8 +38,10 @@ def untrained(backbone: Loaded, images: ImageSet) -> Loaded:
     key = stream(jax.random.key(seed), "init")
     born = tower.init(key, image_shape=(spec["size"], spec["size"], 3))
     kept, _ = held_out(images)
-    seen = backbone.representation.prepare(jnp.asarray(images.images(kept[:batch])))
+    beside = {name: v for name, v in backbone.representation.variables.items() if name not in towers.COLLECTIONS}
+    if tower.split is not None and tower.split.generator is not None and backbone.config["generator"]["learn"]:
+        beside = {towers.GENERATOR: tower.split.generator.init(stream(jax.random.key(seed), "generator"))}
+    seen = Representation(beside, spec).prepare(jnp.asarray(images.images(kept[:batch])))
     variables = towers.with_statistics_of(tower, born, seen)
     bare = {name: variables[name]["backbone"] for name in towers.COLLECTIONS}
-    beside = {n: v for n, v in backbone.representation.variables.items() if n not in bare}  # a generator stays
     return replace(backbone, representation=Representation(bare | beside, spec), step=0)

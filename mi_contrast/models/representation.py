@@ -116,8 +116,7 @@ def callers_of(images: Images, variables: towers.Variables, mesh: Mesh | None) -
     """How many threads call a block each. On a CPU several: XLA shares one block's work among the cores badly, and two
     threads on two cores take half as many images again a second. Elsewhere, and inside a traced function, one.
     """
-    leaf = jax.tree.leaves(variables)[0]
-    if mesh is not None or any(isinstance(x, jax.core.Tracer) for x in (images, leaf)):
+    if mesh is not None or any(isinstance(x, jax.core.Tracer) for x in (images, *jax.tree.leaves(variables))):
         return 1
     return min(CALLERS, os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
 

@@ -110,6 +110,11 @@ def _tasks(evaluate: Sequence[Any], data_dir: Any) -> tuple[list[dict[str, Any]]
         data = {"dataset": task["data"]["name"], "label": task["data"]["label"]}
         told.append({"name": "-".join(words), **data, "settings": settings})
     _once("task", [row["name"] for row in told])
+    for row in told:
+        beside = [o for o in told if o is not row and o["name"].startswith(f"{row['name']}-") and o["label"]]
+        if row["label"] is None and any(o["dataset"] == row["dataset"] for o in beside):
+            said = f"task {row['name']!r} names no label, and {beside[0]['name']!r} does"
+            raise UserError(said, fix="name the label of each: data.label")
     return tasks, told
 
 
@@ -161,25 +166,33 @@ def _once(what: str, words: Sequence[str]) -> None:
 def _sources(starts: Sequence[Start]) -> None:
     """UserError where a run starts from one that isn't listed before it with its seed."""
     for at, start in enumerate(starts):
-        if (label := source_of(start)) is None:
+        if (label := _named(start)) is None:
             continue
         before = [other for other in starts[:at] if other.seed == start.seed]
         if label not in [other.label for other in before]:
             raise unknown(f"label of seed {start.seed} before run {start.label!r}", label, [o.label for o in before])
 
 
-def source_of(start: Start) -> str | None:
-    """The label of the run whose generator this one starts from, where it is one of the study's."""
+def _named(start: Start) -> str | None:
+    """The label of the study's run whose generator this one starts from, if it does."""
     named = start.config.get("generator", {}).get("start_from")
     return named.removeprefix(OF_STUDY) if isinstance(named, str) and named.startswith(OF_STUDY) else None
 
 
+def source_of(plan: Plan, start: Start) -> Start | None:
+    """The study's run whose generator this one starts from, if it does."""
+    wanted = _named(start), start.seed
+    return next((other for other in plan.starts if (other.label, other.seed) == wanted), None)
+
+
 def placed(plan: Plan, start: Start, root: Path) -> Mapping[str, Any]:
     """The config of a run of the study that lies at `root`: another run of the study is named by its folder there."""
-    if (label := source_of(start)) is None:
+    if (source := source_of(plan, start)) is None:
         return start.config
-    source = next(other for other in plan.starts if (other.label, other.seed) == (label, start.seed))
-    return {**start.config, "generator": {**start.config["generator"], "start_from": str(root / source.folder)}}
+    return {
+        **start.config,
+        "generator": {**start.config["generator"], "start_from": str(root.resolve() / source.folder)},
+    }
 
 
 def refuse_others(plan: Plan, root: Path) -> None:

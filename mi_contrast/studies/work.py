@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from mi_contrast.core.config import differences
 from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.layout import RunDirectory, read_json, write_json
 from mi_contrast.reporting.run import read_run
@@ -23,6 +24,7 @@ from mi_contrast.reporting.study_runs import judgement
 from mi_contrast.studies.plan import Plan, Start, placed, source_of
 
 SPLITS = ("split", "test_split")
+DIVIDE = ("split", "mean", "std")  # of a run's views, what a generator belongs to
 PREPARED = ("size", "mean", "std")  # of a run's views, how pixels are prepared for its network
 CACHE = "compiled"  # in the study's folder: programs that its runs share, where no other cache is set
 
@@ -33,7 +35,7 @@ def look_over(plan: Plan, starts: Sequence[Start]) -> None:
         return
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_look, args=(starts, plan.tasks, there))
+    process = context.Process(target=_look, args=(starts, plan, there))
     process.start()
     there.close()
     try:
@@ -47,16 +49,16 @@ def look_over(plan: Plan, starts: Sequence[Start]) -> None:
         raise UserError(what, nearest=likely, fix=fix)
 
 
-def _look(starts: Sequence[Start], tasks: Sequence[Mapping[str, Any]], answer: Connection) -> None:
+def _look(starts: Sequence[Start], plan: Plan, answer: Connection) -> None:
     from mi_contrast.evaluation.judge import chosen_data, load_split
     from mi_contrast.evaluation.tasks import TASKS
     from mi_contrast.training import assemble
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    seen: set[str] = set()
+    shapes: dict[str, tuple[int, ...]] = {}
     labels: set[str] = set()
     try:
-        for task in tasks:
+        for task in plan.tasks:
             if task["task"]["kind"] not in TASKS:
                 raise unknown("task", task["task"]["kind"], TASKS)
         for start in starts:
@@ -65,14 +67,21 @@ def _look(starts: Sequence[Start], tasks: Sequence[Mapping[str, Any]], answer: C
             labels.add(start.label)
             try:
                 config = assemble.check(start.config)
-                if source_of(start) is None:  # else what it starts from may not be there yet
-                    assemble.make_parts(config, 0, assemble.make_mesh())
-                judged = [chosen_data(task["data"], config["data"]) for task in tasks]
+                source = source_of(plan, start)
+                parts = assemble.make_parts(config, 0, assemble.make_mesh(), begun=source is not None)
+                if source is not None:  # it may not be there yet
+                    theirs = [source.config["views"][name] for name in DIVIDE]
+                    if different := differences(theirs, [config["views"][name] for name in DIVIDE]):
+                        words = ", ".join(sorted({f"views.{DIVIDE[int(at.split('.')[0])]}" for at in different}))
+                        raise UserError(f"it starts from {source.label!r}, whose {words} are others",
+                                        fix="give both the same views.split and model.split, mean and std")  # fmt: skip
+                judged = [chosen_data(task["data"], config["data"]) for task in plan.tasks]
                 looked_at = [(data, data[split], config["views"]["size"]) for data in judged for split in SPLITS]
-                for each in ((config["data"], config["data"]["split"], config["data"]["size"]), *looked_at):
-                    if (key := json.dumps(each, sort_keys=True)) not in seen:
-                        seen.add(key)
-                        load_split(*each)
+                own = config["data"], config["data"]["split"], config["data"]["size"]
+                for each in (own, *looked_at):
+                    if (key := json.dumps(each, sort_keys=True)) not in shapes:
+                        shapes[key] = load_split(*each).image_shape
+                parts.views.fit(*shapes[json.dumps(own, sort_keys=True)][:2])
             except UserError as error:
                 raise UserError(f"run {start.label!r}: {error.what}", nearest=error.nearest, fix=error.fix) from None
     except UserError as error:
@@ -124,6 +133,10 @@ def train_and_judge(start: Start, plan: Plan, root: Path, others: Sequence[Path]
 
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str((root / CACHE).resolve()))
+    source = source_of(plan, start)
+    if source is not None and not (RunDirectory(root / source.folder).export / "manifest.json").is_file():
+        raise UserError(f"{source.label!r}, seed {source.seed}, which this starts from, is not trained to its end",
+                        fix="run that first: the study without --only, or with --retry")  # fmt: skip
     folder = train(placed(plan, start, root), root / start.folder, name=start.name, variant=start.variant)
     backbone = None
     for task, told in zip(plan.tasks, plan.told["tasks"], strict=True):

@@ -110,7 +110,7 @@ def check(given: Mapping[str, Any]) -> dict[str, Any]:
     compare(config, known, "config")
     for name, low in (("steps", 1), ("data.batch", 2), ("eval.every", 1), ("eval.pairs", 2), ("eval.knn_k", 1),
                       ("eval.knn_bank", 1), ("checkpoint.every", 1), ("checkpoint.keep", 1), ("log.every", 1),
-                      ("optim.patience", 1)):  # fmt: skip
+                      ("optim.patience", 1), ("seed", 0)):  # fmt: skip
         value = flatten(config)[name]
         if value < low:
             raise UserError(f"config.{name} is {value}", fix=f"give {low} or more")
@@ -148,7 +148,9 @@ def compare(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> N
             raise UserError(f"{at} is {value!r}", fix=f"give a {type(example).__name__} such as {example!r}")
 
 
-def make_parts(config: Mapping[str, Any], classes: int, mesh: Mesh, kept: np.ndarray | None = None) -> Parts:
+def make_parts(
+    config: Mapping[str, Any], classes: int, mesh: Mesh, kept: np.ndarray | None = None, begun: bool = False
+) -> Parts:
     """What a step of this config is made of, its data not looked at: `classes` of the label, 0 where there is none;
     `kept` bool [N], the examples that are trained on, 1,024 where unknown.
 
@@ -158,7 +160,7 @@ def make_parts(config: Mapping[str, Any], classes: int, mesh: Mesh, kept: np.nda
     row = rows.build(config["method"], views.sources)
     _fit_together(row, config)
     tower = towers.build(config["model"])
-    generator = generators.first(config, tower.split)
+    generator = generators.first(config, tower.split, begun)
     learning = generators.learning(config, tower.split, classes, row, len(kept) if kept is not None else 1024)
     batch, steps = config["data"]["batch"], config["steps"]
     groups = config["model"]["norm"].get("groups", 1)
@@ -199,14 +201,17 @@ def _fit_together(row: rows.Row, config: Mapping[str, Any]) -> None:
                         fix="set export.weights='online'")  # fmt: skip
 
 
-def build(config: Mapping[str, Any]) -> Job:
-    """Everything a run needs but its state. UserError on any mistake in the config or its data."""
+def build(config: Mapping[str, Any], begun: bool = False) -> Job:
+    """Everything a run needs but its state; `begun` where a checkpoint has that. UserError on any mistake in the config
+    or its data.
+    """
     config, mesh = check(config), make_mesh()
-    unread = make_parts(config, 0, mesh)  # mistakes in the config are found before its data are read
+    unread = make_parts(config, 0, mesh, begun=True)  # mistakes in the config are found before its data are read
     data, settings = config["data"], config["eval"]
     images = sets.load(data["name"], data["split"], data_dir=data["dir"], size=data["size"], options=data["options"])
     if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
         images = sets.in_memory(images)  # read again at every measurement
+    unread.views.fit(*images.image_shape[:2])
     kept, held = held_out(images)
     label = data["label"] or next(iter(images.labels), None)
     if label is not None and label not in images.labels:
@@ -219,7 +224,7 @@ def build(config: Mapping[str, Any]) -> Job:
         raise UserError(f"views are learned {asked}, and {images.name} has no labels", fix="learn them 'unsupervised'")
     trained_on = np.zeros(len(images), bool)
     trained_on[kept] = True
-    parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, trained_on)
+    parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, trained_on, begun)
     views = parts.views
 
     def represent(state: State, weights: str = "online") -> Representation:
@@ -237,6 +242,11 @@ def build(config: Mapping[str, Any]) -> Job:
         judges.append(make_accuracy(parts, images, kept, held, label, represent, **bank))
     labels = images.labels[label] if label else np.full(len(images), -1)
     whose = np.arange(len(images)) if images.groups is None else images.groups
+    told = trained_on if parts.learning is None else trained_on & parts.learning.labelled
+    by_labels = parts.learning is not None and parts.learning.classifier is not None
+    if by_labels and not (np.asarray(labels)[told] >= 0).any():
+        raise UserError(f"no example of {images.name} {data['split']} that may be looked at has a label",
+                        fix="raise generator.learn.labelled, or name a split with labels")  # fmt: skip
     tables = Tables(jnp.asarray(labels, jnp.int32), jnp.asarray(whose, jnp.int32))
     tables = jax.device_put(tables, replicated(mesh))
     return Job(

@@ -30,7 +30,7 @@ from mi_contrast.core.division import Division
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.keys import stream
 from mi_contrast.data.order import permutation
-from mi_contrast.interchange import load
+from mi_contrast.interchange import open_source
 from mi_contrast.methods.rows import Row
 from mi_contrast.methods.words import number, whole
 from mi_contrast.models import towers
@@ -50,7 +50,8 @@ CLASSIFIER = ("backbone", "width", "lr")
 class Learning:
     """How a generator learns. nats, labels: weights, 0 where the objective leaves them out; rate: of the generator's
     Adam; every: it moves at each so many steps of the networks; classifier: a network a view, and its Adam's rate;
-    labelled: bool [N], the examples whose label may be looked at.
+    labelled: bool [N], the examples whose label may be looked at. `rate` is of its moves, whose progress is that of the
+    steps they come with.
     """
 
     nats: float
@@ -142,8 +143,9 @@ class Learning:
         return sum(losses.values(), jnp.zeros(())), (losses, statistics)
 
 
-def first(config: Mapping[str, Any], split: Division | None) -> Any:
-    """The parameters that a run's generator begins with, numpy arrays; None where no generator divides.
+def first(config: Mapping[str, Any], split: Division | None, begun: bool = False) -> Any:
+    """The parameters that a run's generator begins with, numpy arrays; None where no generator divides. Of a run that
+    has `begun` their shapes alone count, for its state holds them: what it started from is not read again.
 
     Raises UserError where config.generator does not fit the split, or the run or export that it starts from holds no
     generator, or one of another form, space, mean or std.
@@ -158,7 +160,7 @@ def first(config: Mapping[str, Any], split: Division | None) -> Any:
     if len(given) != 1:
         said = f"of config.generator.start_from and config.generator.learn {'both' if given else 'neither'} is given"
         raise UserError(said, fix="a generator is another run's, frozen, or it learns")
-    if asked["learn"] is not None:
+    if asked["learn"] is not None or begun:
         params = split.generator.init(stream(jax.random.key(config["seed"]), "generator"))
     else:
         params = _of_run(asked["start_from"], config)
@@ -167,7 +169,10 @@ def first(config: Mapping[str, Any], split: Division | None) -> Any:
 
 def _of_run(path: str, config: Mapping[str, Any]) -> Any:
     """The parameters of the generator in a run directory or an export."""
-    there = load(path)
+    if not isinstance(path, str):
+        raise UserError(f"config.generator.start_from is {path!r}", fix="name a run directory or an export")
+    source = open_source(path)
+    there = source.representation
     if there.split is None or there.split.generator is None:
         raise UserError(f"{path} has no generator", fix="name a run that learned views, or its export")
     own = {"split": there.spec["split"], **{name: list(there.spec[name]) for name in ("mean", "std")}}
@@ -176,7 +181,15 @@ def _of_run(path: str, config: Mapping[str, Any]) -> Any:
     if different := differences(own, wanted):
         fix = f"set views.split and model.split to {dict(own['split'])}, mean and std as there"
         raise UserError(f"the generator of {path} differs in {', '.join(different)}", fix=fix)
+    print(f"generator of {path}, step {source.step}: its views stay as they are")
     return there.variables[GENERATOR]
+
+
+def fixed(where: str, given: Any, high: float = np.inf, *, above: bool = False) -> None:
+    """UserError unless it is a number of at least 0 (above it) and at most `high`, and no schedule."""
+    if isinstance(given, Mapping):
+        raise UserError(f"{where} is a schedule", fix="give a number")
+    number(where, given, 0.0, high, above=above)
 
 
 def learning(
@@ -199,20 +212,26 @@ def learning(
                         fix="take a row against the batch: target='none', pools in_batch alone")  # fmt: skip
     if config["optim"]["microbatches"] != 1:
         raise UserError("views are not learned in microbatches", fix="set optim.microbatches=1")
-    for name in ("nats", "labels", "lr"):
-        number(f"{where}.{name}", asked[name], 0.0)
-    number(f"{where}.labelled", asked["labelled"], 0.0, 1.0, above=True)
+    if schedules.pace(number(f"{where}.lr", asked["lr"], 0.0)):
+        raise UserError(f"{where}.lr is adaptive", fix="give a number or a schedule of progress")
+    for name in ("nats", "labels"):
+        fixed(f"{where}.{name}", asked[name])
+    fixed(f"{where}.labelled", asked["labelled"], 1.0, above=True)
     whole(f"{where}.every", asked["every"])
     fields(f"{where}.classifier", asked["classifier"], CLASSIFIER)
-    number(f"{where}.classifier.lr", asked["classifier"]["lr"], 0.0)
+    fixed(f"{where}.classifier.lr", asked["classifier"]["lr"])
     nats, labels = OBJECTIVES[asked["objective"]]
     network = {name: asked["classifier"][name] for name in ("backbone", "width")}
-    tower = towers.build({**network, "stem": "small", "split": config["model"]["split"]})
+    beside = {"stem": "small", "split": config["model"]["split"], "head": {"kind": "linear", "dim": 1}}
+    try:
+        tower = towers.build(network | beside)
+    except UserError as error:
+        raise UserError(f"{where}.classifier: {error.what}", nearest=error.nearest, fix=error.fix) from None
     order = permutation(examples, config["seed"])
     return Learning(
         nats=asked["nats"] if nats else 0.0,
         by_labels=asked["labels"] if labels else 0.0,
-        rate=lambda step: schedules.value(asked["lr"], step / config["steps"]),
+        rate=lambda moves: schedules.value(asked["lr"], moves * asked["every"] / config["steps"]),
         every=asked["every"],
         classifier=tower if labels else None,
         classifier_lr=asked["classifier"]["lr"],

@@ -64,7 +64,8 @@ def run(
     folder = RunDirectory(Path(workdir))
     if stop_at is not None and stop_at < 1:
         raise UserError(f"--stop_at={stop_at}", fix="give a step of 1 or more")
-    job = assemble.build(config)  # every mistake in the config is found before anything is written
+    begun = checkpoints.latest(folder.checkpoints) is not None
+    job = assemble.build(config, begun)  # every mistake in the config is found before anything is written
     with locked(folder):
         _claim(folder, config, name, variant)
         newest = checkpoints.latest(folder.checkpoints)

@@ -58,6 +58,11 @@ class Views:
     def std(self) -> tuple[float, ...]:
         return tuple(self.policy["std"])
 
+    def fit(self, height: int, width: int) -> None:
+        """UserError where images of that size can't be viewed so."""
+        if self.policy["kind"] == "patches":
+            patches.room(self.policy["size"], self.policy["distance"], height, width)
+
     def channels(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and std of the channels of one view."""
         return KINDS[self.policy["kind"]].constants_of(self.policy, name)

@@ -64,17 +64,23 @@ def make_views(
 
 def corners(size: int, distance: int, keys: Key[Array, " B"], height: int, width: int) -> Int[Array, "B 2"]:
     """Top and left of each example's first patch, uniform over all places where both patches fit."""
+    free = room(size, distance, height, width)
+
+    def one(key: Key[Array, ""]) -> Int[Array, " 2"]:
+        return jax.random.randint(stream(jax.random.fold_in(key, 0), "place"), (2,), 0, jnp.array(free))
+
+    return jax.vmap(one)(keys)
+
+
+def room(size: int, distance: int, height: int, width: int) -> list[int]:
+    """Places of the first patch down and across an image. UserError where there is none."""
     free = [side - size - distance + 1 for side in (height, width)]
     if min(free) < 1:
         most = min(height, width) - size
         fix = f"give views.distance of {most} or less" if most >= 0 else "give smaller patches or larger images"
         said = f"images of {height} x {width} hold no two patches of {size} pixels at distance {distance}"
         raise UserError(said, fix=fix)
-
-    def one(key: Key[Array, ""]) -> Int[Array, " 2"]:
-        return jax.random.randint(stream(jax.random.fold_in(key, 0), "place"), (2,), 0, jnp.array(free))
-
-    return jax.vmap(one)(keys)
+    return free
 
 
 def cut(

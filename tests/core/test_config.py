@@ -12,6 +12,17 @@ def parse(*arguments):
     return configs.parse(list(arguments), FLAGS)
 
 
+def test_a_dict_may_be_written_as_a_call():
+    found = configs.convert("ydbdr", "dict(kind='bands', space='rgb', sigma=1.)", "config.views.split")
+    assert found == {"kind": "bands", "space": "rgb", "sigma": 1.0}
+    assert configs.convert({"size": 32}, "dict(tile=(8, 8), stride=2)", "config.data.options") == {
+        "tile": (8, 8),
+        "stride": 2,
+    }
+    for text in ("dict(kind=open('x'))", "dict(**{'kind': 1})", "dict(1)"):
+        assert configs.convert("ydbdr", text, "config.views.split") == text, "no code is run: it stays a word"
+
+
 def test_a_config_its_variant_and_changes():
     call = parse(
         f"--config={RING}:cifar10_small", "--workdir", "runs/x", "--config.optim.lr=.5", "--config.steps=1e3",

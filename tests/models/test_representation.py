@@ -67,6 +67,16 @@ def test_threads_get_their_own_answers(made, expected):
             np.testing.assert_allclose(found, expected[part], atol=1e-5)
 
 
+def test_any_leaf_may_be_traced(made):
+    leaves, structure = jax.tree.flatten(made.variables)
+
+    def total(leaf):
+        changed = jax.tree.unflatten(structure, [*leaves[:3], leaf, *leaves[4:]])
+        return Representation(changed, made.spec).encode(BYTES[:5]).sum()
+
+    assert np.isfinite(jax.grad(total)(jnp.asarray(leaves[3]))).all()
+
+
 def test_it_is_frozen(made):
     with pytest.raises(AttributeError):
         made.variables = {}

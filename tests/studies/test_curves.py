@@ -1,5 +1,7 @@
 """The studies of patches and of strengths, settled and put together; nothing is trained."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,12 +76,12 @@ def test_tiles_of_photographs_are_looked_over_before_anything_is_run(tmp_path):
     Image.fromarray(np.zeros((230, 240, 3), np.uint8)).save(tmp_path / "kodak24" / "1.png")
     config = plain(load_config("configs/studies/patch_distance.py")[0]) | {"data_dir": str(tmp_path)}
     plan, answer = settle(config), Answer()
-    work._look(plan.starts, (), answer)
+    work._look(plan.starts, replace(plan, tasks=()), answer)
     assert answer.found is None
     Image.fromarray(np.zeros((200, 240, 3), np.uint8)).save(tmp_path / "kodak24" / "2.png")
-    work._look(plan.starts, (), answer)
+    work._look(plan.starts, replace(plan, tasks=()), answer)
     assert "run '8 pixels'" in answer.found[0] and "2.png: 240 x 200 pixels, smaller than a tile" in answer.found[0]
-    work._look(plan.starts, plan.tasks, answer)  # the run's own set comes first
+    work._look(plan.starts, plan, answer)  # the run's own set comes first
     assert "kodak24" in answer.found[0]
 
 

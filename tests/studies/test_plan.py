@@ -47,6 +47,12 @@ def test_a_task_may_be_of_a_label():
     assert [(task["name"], task["label"]) for task in told] == [("knn-digit", "digit"), ("knn-position", "position")]
 
 
+def test_a_task_without_a_label_beside_one_with_is_refused():
+    tasks = (KNN, KNN | {"changes": {"data.label": "position"}})
+    with pytest.raises(UserError, match="task 'knn' names no label, and 'knn-position' does"):
+        settle(study(evaluate=tasks))
+
+
 def test_every_setting_has_a_run_a_seed_with_its_own_config():
     plan = settle(study(), "negatives", "digits")
     assert [(s.label, s.seed, s.folder) for s in plan.starts] == [

@@ -32,6 +32,26 @@ class Answer:
         self.found = found
 
 
+def test_a_run_is_looked_over_beside_the_one_it_starts_from():
+    small_data = {"data.dir": str(small.DATA), "data.options": {"size": 32, "length": 2}}
+    learn = dict(label="learned", config="configs/learn_views.py", changes=small_data)
+    onto = dict(label="on it", config="configs/learned_views.py")
+    for mean, said in (((0.485, 0.456, 0.406), None), ((0.1, 0.2, 0.3), "starts from 'learned', whose views.mean are")):
+        onto["changes"] = {**small_data, "generator.start_from": "study:learned", "views.mean": mean}
+        answer, plan = Answer(), settle(study(runs=(learn, onto), reference=None))
+        work._look(plan.starts, plan, answer)
+        assert answer.found is None if said is None else said in answer.found[0]
+
+
+def test_a_run_does_not_go_on_from_one_that_was_not_trained_to_its_end(tmp_path):
+    learn = dict(label="learned", config="configs/learn_views.py")
+    onto = dict(label="on it", config="configs/learned_views.py", changes={"generator.start_from": "study:learned"})
+    plan = settle(study(runs=(learn, onto), reference=None))
+    with pytest.raises(UserError, match="'learned', seed 0, which this starts from, is not trained to its end"):
+        work.train_and_judge(plan.starts[1], plan, tmp_path, ())
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -46,7 +66,7 @@ def test_mistakes_deep_in_a_run_are_found_by_looking_it_over(changes, said):
     small_data = {"data.dir": str(small.DATA), "data.options": {"size": 32, "length": 2}}
     plan = settle(study(runs=(BALL | {"changes": small_data | changes},), reference=None))
     answer = Answer()
-    work._look(plan.starts, plan.tasks, answer)
+    work._look(plan.starts, plan, answer)
     if said is None:
         assert answer.found is None
     else:

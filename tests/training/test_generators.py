@@ -1,6 +1,7 @@
 """Generators in a run: what each objective moves and by how much, and that a frozen one stays and travels."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,14 @@ import pytest
 from PIL import Image
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.interchange import load
+from mi_contrast.core.schedules import adaptive, linear
+from mi_contrast.data import sets
+from mi_contrast.evaluation.twin import untrained
+from mi_contrast.interchange import load, open_source
 from mi_contrast.interchange.export import write_export
 from mi_contrast.training import assemble, loop
 from mi_contrast.training.step import encode_online, make_step, make_views, score
-from tests.training import rows
+from tests.training import rows, small
 
 
 def learner(objective="unsupervised", flow="additive", **learn):
@@ -114,6 +118,22 @@ def test_it_moves_at_every_so_many_steps_and_the_networks_always():
     assert moved == [[True, True], [False, True], [True, True], [False, True]]
 
 
+def test_its_rate_follows_the_steps_however_seldom_it_moves():
+    config = learner(every=4, lr=linear(1.0, 0.0))
+    parts, *_ = rows.begin(config | {"steps": 40})
+    found = [float(parts.learning.rate(moves)) for moves in (0, 5, 10)]  # at steps 0, 20 and 40
+    assert found == pytest.approx([1.0, 0.5, 0.0])
+
+
+@pytest.mark.slow
+def test_labels_that_are_all_hidden_are_refused(tmp_path):
+    config = rows.whole("learn_views")
+    config["generator"]["learn"] |= dict(objective="supervised", labelled=1e-4)
+    with pytest.raises(UserError, match="may be looked at has a label"):
+        loop.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_frozen_generator_stays_and_travels_with_the_networks(tmp_path):
     config = rows.small("learned_views")
     parts, state, _ = rows.train(config, 2)
@@ -150,11 +170,18 @@ def test_a_run_leaves_its_views_to_another(tmp_path):
     after["generator"]["start_from"] = str(tmp_path / "learned")
     loop.run(after, tmp_path / "fresh")
     learned, fresh, exported = (load(tmp_path / name) for name in ("learned", "fresh", "learned/export"))
+    born = rows.begin(config)[1].generator["params"]
+    digits = sets.load("moving_digits", "train", data_dir=str(small.DATA), size=32, options=config["data"]["options"])
+    for run, theirs in (("learned", born), ("fresh", learned.variables["generator"])):
+        twin = untrained(open_source(tmp_path / run), digits)
+        jax.tree.map(np.testing.assert_array_equal, twin.representation.variables["generator"], theirs)
     for other in (fresh, exported):
         jax.tree.map(np.testing.assert_array_equal, learned.variables["generator"], other.variables["generator"])
-    moved = jax.tree.leaves(learned.variables["generator"])
-    born = jax.tree.leaves(rows.begin(config)[1].generator["params"])
-    assert any(np.abs(a - b).max() > 0 for a, b in zip(moved, born, strict=True))
+    assert any(
+        np.abs(a - b).max() > 0 for a, b in zip(leaves(learned.variables["generator"]), leaves(born), strict=True)
+    )
+    shutil.rmtree(tmp_path / "learned")
+    assert loop.run(after, tmp_path / "fresh").step == 6, "a run that has begun holds its generator"
     after["generator"]["start_from"] = str(tmp_path / "fresh")
     assert loop.run(after | {"steps": 7}, tmp_path / "again").complete, "a run on frozen views hands them on as well"
 
@@ -162,6 +189,12 @@ def test_a_run_leaves_its_views_to_another(tmp_path):
 def frozen(**views):
     config = rows.small("learned_views")
     config["views"] |= views
+    return config
+
+
+def classified(**words):
+    config = learner("supervised")
+    config["generator"]["learn"]["classifier"] |= words
     return config
 
 
@@ -180,6 +213,11 @@ MISTAKES = {
     "objective": (lambda: learner("unsupervized"), "did you mean 'unsupervised'"),
     "field": (lambda: learner(nat=1.0), "did you mean 'nats'"),
     "labelled": (lambda: learner(labelled=0.0), "config.generator.learn.labelled is 0"),
+    "a schedule": (lambda: learner(nats=linear(0.0, 1.0)), "config.generator.learn.nats is a schedule"),
+    "adaptive": (lambda: learner(lr=adaptive(0.1, 0.0, on="objective", every=2, by=0.1, window=2)), "lr is adaptive"),
+    "a path": (lambda: plainly("learned_views", start_from=3), "config.generator.start_from is 3"),
+    "a classifier": (lambda: classified(width=30), "config.generator.learn.classifier: config.model.width"),
+    "a seed": (lambda: learner() | {"seed": -1}, "config.seed is -1"),
     "every": (lambda: learner(every=0), "config.generator.learn.every is 0"),
 }
 

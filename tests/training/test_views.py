@@ -9,7 +9,7 @@ from PIL import Image
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import UserError
 from mi_contrast.methods import recipes
-from mi_contrast.training import assemble
+from mi_contrast.training import assemble, loop
 from mi_contrast.training.pictures import CELL, draw_pairs
 from mi_contrast.views import policies
 from tests.training import rows, small
@@ -65,9 +65,9 @@ def test_the_picture_of_pairs_shows_patches_at_their_distance(tmp_path):
     np.testing.assert_array_equal(offsets, DISTANCE)
 
 
-def test_patches_that_do_not_fit_the_images_are_one_line():
+def test_patches_that_do_not_fit_the_images_are_one_line_before_anything_is_written(tmp_path):
     config = patched()
-    config["views"] = policies.patches(SIZE, 17)
+    config["data"]["dir"], config["views"] = str(small.DATA), policies.patches(SIZE, 17)
     with pytest.raises(UserError, match="images of 32 x 32 hold no two patches of 16 pixels at distance 17") as told:
-        rows.train(config, 1)
-    assert "\n" not in str(told.value)
+        loop.run(config, tmp_path / "run")
+    assert "\n" not in str(told.value) and not (tmp_path / "run").exists()
