@@ -128,7 +128,7 @@ def test_its_rate_follows_the_steps_however_seldom_it_moves():
 @pytest.mark.slow
 def test_labels_that_are_all_hidden_are_refused(tmp_path):
     config = rows.whole("learn_views")
-    config["generator"]["learn"] |= dict(objective="supervised", labelled=1e-4)
+    config["generator"]["learn"] |= dict(objective="supervised", labelled=1e-6)
     with pytest.raises(UserError, match="may be looked at has a label"):
         loop.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
