@@ -46,7 +46,8 @@ def draw_channels(path: Path, job: Job, state: State) -> None:
     """
     split, views = job.parts.tower.split, job.parts.views
     assert split is not None and split.generator is not None
-    pixels = job.images.images(job.held[:COLUMNS])
+    spread = np.linspace(0, len(job.held) - 1, min(COLUMNS, len(job.held))).astype(int)
+    pixels = job.images.images(job.held[spread])
     spaces = {name: from_rgb(jnp.asarray(pixels) / 255.0, name) for name in dict.fromkeys((split.space, "ydbdr"))}
     whole = (spaces[split.space] - np.asarray(views.mean)) / np.asarray(views.std)
     made = {**spaces, "learned": split.generator.forward(state.generator["params"], whole.astype(jnp.float32))}
