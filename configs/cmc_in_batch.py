@@ -15,14 +15,8 @@ to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerat
 see `ir`.
 """
 
-from mi_contrast.methods.recipes import alone, recipe, split
-from mi_contrast.methods.skeletons import across_batch
+from mi_contrast.methods.recipes import in_two
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    alone(config)
-    split(config, "ydbdr")
-    config.method = across_batch(dict(kind="all"), found.of_bank)
-    return config
+    return in_two(variant, "ydbdr")

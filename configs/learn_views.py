@@ -29,10 +29,8 @@ cores), :cifar10, :cifar100, :stl10 (its labels want split='train'), :imagenet (
 from ml_collections import ConfigDict
 
 from mi_contrast.core.schedules import cosine
-from mi_contrast.methods.recipes import alone, recipe, split
-from mi_contrast.methods.skeletons import across_batch
+from mi_contrast.methods.recipes import GENERATOR, in_two
 
-GENERATOR = dict(kind="generator", space="rgb", flow="additive", couplings=6, hidden=16)
 LEARN = dict(
     objective="unsupervised",
     nats=1.0,
@@ -45,11 +43,7 @@ LEARN = dict(
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    alone(config)
-    split(config, GENERATOR)
-    config.method = across_batch(dict(kind="all"), found.of_bank)
+    config = in_two(variant, GENERATOR)
     with config.unlocked():
         config.generator.learn = ConfigDict(LEARN)
     return config

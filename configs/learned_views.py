@@ -9,16 +9,8 @@ Variants: :digits (default; embedded data, 8 to 18 minutes on 2 busy cores), :ci
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
 """
 
-from mi_contrast.methods.recipes import alone, recipe, split
-from mi_contrast.methods.skeletons import across_batch
-
-GENERATOR = dict(kind="generator", space="rgb", flow="additive", couplings=6, hidden=16)
+from mi_contrast.methods.recipes import GENERATOR, in_two
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    alone(config)
-    split(config, GENERATOR)
-    config.method = across_batch(dict(kind="all"), found.of_bank)
-    return config
+    return in_two(variant, GENERATOR)

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import unknown
+from mi_contrast.studies.settings import AT_ENDS, TINY
 
-TINY = {"model.backbone": "tiny", "model.width": 64, "data.batch": 128, "steps": 600}
 VARIANTS = {"cifar10_small": (TINY, (0, 1, 2)), "digits": ({"steps": 200}, (0,))}
 OBJECTIVES = ("unsupervised", "supervised", "semi_supervised")
 
@@ -27,7 +27,6 @@ def get_config(variant="cifar10_small"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     common, seeds = VARIANTS[variant]
-    often = {"checkpoint.every": 200, "log.tensorboard": False, "eval.every": 10000}
     raw = plain(load_config(f"configs/cmc_in_batch.py:{variant}")[0])["views"]
     rows = [("Fresh networks", "ydbdr", "cmc_in_batch", {})]
     rgb = {**raw, "split": "rgb", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -52,7 +51,7 @@ def get_config(variant="cifar10_small"):
                     label=label,
                     config=f"configs/{row}.py",
                     variant=variant,
-                    changes={**common, **often, **changes},
+                    changes={**common, **AT_ENDS, **changes},
                     seeds=seeds,
                 )
                 for group, label, row, changes in sorted(rows)

@@ -13,6 +13,7 @@ Variants: :cifar10_small (default; 400 steps of 256, ResNet-18 of width 16, abou
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
+from mi_contrast.studies.settings import OFTEN
 
 VARIANTS = {"cifar10_small": {}, "digits": {"steps": 600}}
 MAIN = ("ir", "ring_ir", "moco", "ring_moco")
@@ -22,7 +23,6 @@ REST = ("cave_ir", "la", "cmc", "ring_cmc", "simclr", "infomin")
 def get_config(variant="cifar10_small"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
-    often = {"checkpoint.every": 200, "log.tensorboard": False}
     return ConfigDict(
         dict(
             question=(
@@ -38,7 +38,7 @@ def get_config(variant="cifar10_small"):
                     label=name,
                     config=f"configs/{name}.py",
                     variant=variant,
-                    changes={**VARIANTS[variant], **often},
+                    changes={**VARIANTS[variant], **OFTEN},
                     seeds=(0, 1, 2) if name in MAIN else (0,),
                 )
                 for name in MAIN + REST

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from mi_contrast.core.errors import unknown
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods.recipes import recipe
+from mi_contrast.studies.settings import OFTEN
 
 TERM = "method.terms.0"
 LOWER, UPPER, TEMPERATURE = f"{TERM}.support.lower", f"{TERM}.support.upper", f"{TERM}.temperature"
@@ -69,7 +70,6 @@ def get_config(variant="digits"):
         at = {TEMPERATURE: temperature}
         rows.append(("Temperature", f"all, temperature {temperature:g}", moco, at, rest))
         rows.append(("Temperature", f"ring 90-99, temperature {temperature:g}", rings, {**ring(0.9, 0.99), **at}, rest))
-    often = {"checkpoint.every": 200, "log.tensorboard": False}
     return ConfigDict(
         dict(
             question=(
@@ -85,7 +85,7 @@ def get_config(variant="digits"):
                     label=label,
                     config=config,
                     variant=base,
-                    changes={**common, **often, **changes},
+                    changes={**common, **OFTEN, **changes},
                     seeds=seeds,
                 )
                 for group, label, config, changes, seeds in rows

@@ -19,21 +19,19 @@ Any other folder of photographs can take that name; the sets may be links.
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
+from mi_contrast.studies.settings import AT_ENDS, COLD, TINY
 from mi_contrast.views.policies import patches
 
 DISTANCES = (8, 16, 32, 64, 96, 128, 192)
 PHOTOGRAPHS = {
     "data.name": "folder:kodak24", "data.options": dict(tile=224, stride=8, groups="tile"), "data.resident": False,
 }  # fmt: skip
-TINY = {"model.backbone": "tiny", "model.width": 64, "data.batch": 128, "steps": 600}
-COLD = {f"method.terms.{i}.temperature": 0.2 for i in (0, 1)}  # at .5 cosines bound the nats far below the ceiling
 VARIANTS = {"kodak24": (0,)}
 
 
 def get_config(variant="kodak24"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
-    often = {"checkpoint.every": 200, "log.tensorboard": False, "eval.every": 10000}
     return ConfigDict(
         dict(
             question=(
@@ -49,7 +47,7 @@ def get_config(variant="kodak24"):
                     label=f"{distance} pixels",
                     config="configs/simclr.py",
                     variant="cifar10_small",
-                    changes={**PHOTOGRAPHS, **TINY, **COLD, **often, "views": patches(32, distance)},
+                    changes={**PHOTOGRAPHS, **TINY, **COLD, **AT_ENDS, "views": patches(32, distance)},
                     seeds=VARIANTS[variant],
                 )
                 for distance in DISTANCES

@@ -18,6 +18,7 @@ from itertools import combinations
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
+from mi_contrast.studies.settings import OFTEN
 
 FACTORS = ("digit", "position", "background")
 SMALL = {
@@ -31,7 +32,6 @@ def get_config(variant="digits"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     common, seeds = VARIANTS[variant]
-    often = {"checkpoint.every": 200, "log.tensorboard": False}
     shared = [which for count in (1, 2, 3) for which in combinations(FACTORS, count)]
     rows = [("Shared by the two views", ", ".join(which), "simclr", {"data.shared": which}) for which in shared]
     rows += [
@@ -54,7 +54,7 @@ def get_config(variant="digits"):
                     label=label,
                     config=f"configs/{row}.py",
                     variant="digits",
-                    changes={**common, **often, **changes},
+                    changes={**common, **OFTEN, **changes},
                     seeds=seeds,
                 )
                 for group, label, row, changes in rows

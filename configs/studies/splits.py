@@ -14,12 +14,12 @@ run on 2 cores; give --config.data_dir), :digits (embedded data, a colour space 
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
+from mi_contrast.studies.settings import AT_ENDS, TINY
 from mi_contrast.views.channels import CONSTANTS
 from mi_contrast.views.policies import cmc
 
 SPACES = ("rgb", "hsv", "yiq", "yuv", "ycbcr", "ypbpr", "ydbdr", "lab")
 SIGMAS = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
-TINY = {"model.backbone": "tiny", "model.width": 64, "data.batch": 128, "steps": 600}
 VARIANTS = {
     "cifar10_small": (TINY, SPACES, SIGMAS, (0,)),
     "digits": ({"steps": 200}, ("ydbdr",), (1.0,), (0,)),
@@ -30,7 +30,6 @@ def get_config(variant="cifar10_small"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     common, spaces, sigmas, seeds = VARIANTS[variant]
-    often = {"checkpoint.every": 200, "log.tensorboard": False, "eval.every": 10000}
     rows = [("Colour space", space, space) for space in spaces]
     rows += [("Bands", f"sigma {sigma:g}", dict(kind="bands", space="rgb", sigma=sigma)) for sigma in sigmas]
 
@@ -57,7 +56,7 @@ def get_config(variant="cifar10_small"):
                     label=label,
                     config="configs/cmc_in_batch.py",
                     variant=variant,
-                    changes={**common, **often, **of(split)},
+                    changes={**common, **AT_ENDS, **of(split)},
                     seeds=seeds,
                 )
                 for group, label, split in rows

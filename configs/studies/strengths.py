@@ -17,20 +17,18 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
 from mi_contrast.methods.recipes import CIFAR_MEAN, CIFAR_STD
+from mi_contrast.studies.settings import AT_ENDS, COLD, TINY
 from mi_contrast.views.policies import strengths
 
 LOWS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 JITTERS = (0.0, 0.25, 0.5, 1.0, 1.5)
 OWN = 0.08  # SimCLR's least area
-TINY = {"model.backbone": "tiny", "model.width": 64, "data.batch": 128, "steps": 600}
-COLD = {f"method.terms.{i}.temperature": 0.2 for i in (0, 1)}  # at .5 cosines bound the nats far below the ceiling
 VARIANTS = {"cifar10_small": (0,)}
 
 
 def get_config(variant="cifar10_small"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
-    often = {"checkpoint.every": 200, "log.tensorboard": False, "eval.every": 10000}
     rows = [("Least area of a crop", f"area {low:g}", dict(low=low, jitter=1.0)) for low in LOWS]
     rows += [("Colour jitter", f"jitter x {jitter:g}", dict(low=OWN, jitter=jitter)) for jitter in JITTERS]
     return ConfigDict(
@@ -51,7 +49,7 @@ def get_config(variant="cifar10_small"):
                     changes={
                         **TINY,
                         **COLD,
-                        **often,
+                        **AT_ENDS,
                         "views": {**strengths(32, **numbers), "mean": CIFAR_MEAN, "std": CIFAR_STD},
                     },
                     seeds=VARIANTS[variant],

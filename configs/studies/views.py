@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import unknown
 from mi_contrast.methods.recipes import recipe
+from mi_contrast.studies.settings import OFTEN
 from mi_contrast.views.policies import moco_v2, two_crops
 
 VARIANTS = {"digits": ({"steps": 600}, (0, 1)), "cifar10_small": ({}, (0,))}
@@ -28,7 +29,6 @@ def get_config(variant="digits"):
     rows = [("all five", ops)]
     rows += [(f"without {out}", {name: op for name, op in ops.items() if name != out}) for out in ops]
     rows += [("crop alone", {"crop": ops["crop"]})]
-    often = {"checkpoint.every": 200, "log.tensorboard": False}
     return ConfigDict(
         dict(
             question=(
@@ -45,7 +45,7 @@ def get_config(variant="digits"):
                     variant=variant,
                     changes={
                         **common,
-                        **often,
+                        **OFTEN,
                         "views": two_crops(base["size"], kept, base["mean"], base["std"]),
                     },
                     seeds=seeds,

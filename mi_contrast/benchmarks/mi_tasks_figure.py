@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import escape
 
-from mi_contrast.reporting.figures import axis_number, ticks
+from mi_contrast.reporting.figures import axis_number, svg_text, ticks
 from mi_contrast.reporting.words import MINUS
 
 TITLES = {
@@ -61,7 +61,7 @@ def draw(found: dict[str, Any]) -> str:
     rows = math.ceil((len(methods) + 1) / COLUMNS)
     width, height = (WIDTH - 2 * MARGIN + BETWEEN) / COLUMNS - BETWEEN, HEAD + rows * CELL
     corners = [(MARGIN + i % COLUMNS * (width + BETWEEN), HEAD + i // COLUMNS * CELL) for i in range(rows * COLUMNS)]
-    body = [_text("h1", MARGIN, 40, "Mutual information: estimate against truth, in nats")]
+    body = [svg_text("h1", MARGIN, 40, "Mutual information: estimate against truth, in nats")]
     for name, (left, top) in zip(methods, corners, strict=False):
         axes = _Axes(points, left + AXIS, left + width, top + TITLE, top + CELL - FOOT)
         body += _panel(axes, name, [p for p in points if p["method"] == name], found["table"][name], families)
@@ -92,40 +92,37 @@ class _Axes:
         return self.bottom - (self.bottom - self.top) * (nats - self.low) / (self.high - self.low)
 
 
-def _text(kind: str, x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
 def _legend(left: float, top: float, families: list[str], what: str) -> Iterator[str]:
     y = top + 14.0
     for colour, family in enumerate(families, 1):
         yield f'<path class="band c{colour}" d="M{left:.1f} {y:.1f}h24"/>'
         yield f'<path class="line c{colour}" d="M{left:.1f} {y:.1f}h24"/>'
         yield f'<circle class="dot c{colour}" cx="{left + 12:.1f}" cy="{y:.1f}" r="2.8"/>'
-        yield _text("key", left + 33, y + 4.5, family)
+        yield svg_text("key", left + 33, y + 4.5, family)
         y += 23
     for kind, text in (("truth", "truth"), ("ceiling", "the most it can read")):
-        yield f'<path class="{kind}" d="M{left:.1f} {y:.1f}h24"/>' + _text("key", left + 33, y + 4.5, text)
+        yield f'<path class="{kind}" d="M{left:.1f} {y:.1f}h24"/>' + svg_text("key", left + 33, y + 4.5, text)
         y += 23
     told = "Line: median; band: least", "to greatest of the draws.", "Error: mean absolute."
     for text in (*what.split("; "), *told):
-        yield _text("facts", left, y + 7, text)
+        yield svg_text("facts", left, y + 7, text)
         y += 18
 
 
 def _panel(
     axes: _Axes, name: str, points: list[dict[str, Any]], row: dict[str, float], families: list[str]
 ) -> Iterator[str]:
-    yield _text("h2", axes.left - AXIS, axes.top - 24, TITLES.get(name, name))
+    yield svg_text("h2", axes.left - AXIS, axes.top - 24, TITLES.get(name, name))
     errors = f"error {_short(row['mean_absolute_error'])}, worst {_short(row['worst_absolute_error'])}"
-    yield _text("facts", axes.left - AXIS, axes.top - 7, errors)
-    yield _text("facts", axes.right, axes.top - 7, _seconds(row["seconds_median"]), "end")
+    yield svg_text("facts", axes.left - AXIS, axes.top - 7, errors)
+    yield svg_text("facts", axes.right, axes.top - 7, _seconds(row["seconds_median"]), "end")
     marks = ticks(0.0, axes.most, 4)
     apart = marks[1] - marks[0] if len(marks) > 1 else 1.0
     for mark in marks:
         x, y, text = axes.x(mark), axes.y(mark), axis_number(mark, apart, "")
         yield f'<path class="grid" d="M{axes.left:.1f} {y:.1f}H{axes.right:.1f}"/>'
-        yield _text("tick", axes.left - 6, y + 4, text, "end") + _text("tick", x, axes.bottom + 15, text, "middle")
+        yield svg_text("tick", axes.left - 6, y + 4, text, "end")
+        yield svg_text("tick", x, axes.bottom + 15, text, "middle")
     yield f'<path class="truth" d="M{axes.x(0):.1f} {axes.y(0):.1f}L{axes.x(axes.most):.1f} {axes.y(axes.most):.1f}"/>'
     yield from _ceiling(axes, name, points)
     for colour, family in enumerate(families, 1):
@@ -138,7 +135,7 @@ def _ceiling(axes: _Axes, name: str, points: Iterable[dict[str, Any]]) -> Iterat
         y = axes.y(max(limits))
         yield f'<path class="ceiling" d="M{axes.left:.1f} {y:.1f}H{axes.right:.1f}"/>'
         text = f"log {math.exp(max(limits)):,.0f}" if name == "info_nce" else f"{max(limits):.1f}"
-        yield _text("ceiling", axes.left + 6, y - 5, text)
+        yield svg_text("ceiling", axes.left + 6, y - 5, text)
 
 
 def _family(axes: _Axes, colour: int, points: list[dict[str, Any]]) -> Iterator[str]:

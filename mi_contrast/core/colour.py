@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -169,6 +170,11 @@ def from_rgb(rgb: Pixels, space: str, axis: int = -1) -> Pixels:
     >>> from_rgb(jnp.zeros((2, 4, 4, 3)), "lab").shape
     (2, 4, 4, 3)
     """
-    if space not in SPACES:
-        raise unknown("colour space", space, SPACES)
-    return SPACES[space][0](rgb, axis)
+    return SPACES[known(space)][0](rgb, axis)
+
+
+def known(space: Any, where: str = "colour space") -> str:
+    """The name of a space of `SPACES`. UserError on any other; `where` names the field."""
+    if not isinstance(space, str) or space not in SPACES:
+        raise unknown(where, space, SPACES)
+    return space

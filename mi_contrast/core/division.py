@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mi_contrast.core.bands import bands
-from mi_contrast.core.colour import SPACES
+from mi_contrast.core.colour import known
 from mi_contrast.core.config import fields
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.generators import Generator, Params
@@ -88,24 +88,17 @@ def read(split: Any, where: str = "split") -> Division | None:
 def named(split: Any, where: str = "split") -> Division:
     """The division that `split` describes. Raises UserError on an unknown word or number."""
     if isinstance(split, str):
-        return Division(space_named(split, where))
+        return Division(known(split, where))
     if not isinstance(split, Mapping) or "kind" not in split:
         fix = f"give a colour space, or dict(kind=...) with kind one of {', '.join(KINDS)}"
         raise UserError(f"{where} is {split!r}", fix=fix)
     if split["kind"] not in KINDS:
         raise unknown(f"kind of {where}", split["kind"], KINDS)
     fields(where, split, ("kind", *KINDS[split["kind"]]))
-    space = space_named(split["space"], f"{where}.space")
+    space = known(split["space"], f"{where}.space")
     if split["kind"] == "generator":
         return Division(space, generator=Generator(*(split[name] for name in ("flow", "couplings", "hidden"))))
     sigma = split["sigma"]
     if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 < sigma < 1e3:
         raise UserError(f"{where}.sigma is {sigma!r}", fix="give a number of pixels above 0")
     return Division(space, sigma=float(sigma))
-
-
-def space_named(space: Any, where: str) -> str:
-    """The colour space's name, or UserError."""
-    if not isinstance(space, str) or space not in SPACES:
-        raise unknown(where, space, SPACES)
-    return space

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from mi_contrast.core.colour import SPACES, from_rgb
+from mi_contrast.core.colour import from_rgb, known
 from mi_contrast.core.config import convert, parse
-from mi_contrast.core.errors import UserError, run_job, unknown
+from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.data import sets
 from mi_contrast.data.imageset import CHUNK, ImageSet, in_threads
 
@@ -54,13 +54,6 @@ def statistics(images: ImageSet, space: str = "rgb") -> tuple[Channels, Channels
     if not (std > 1e-6 * np.maximum(1.0, np.abs(mean))).all():
         raise UserError(f"a channel of {images.name} in {space} does not vary: deviations {std.tolist()}")
     return _channels(mean), _channels(std)
-
-
-def known(space: str) -> str:
-    """The colour space's name, or UserError."""
-    if space not in SPACES:
-        raise unknown("colour space", space, SPACES)
-    return space
 
 
 def _channels(values: Float[np.ndarray, " 3"]) -> Channels:

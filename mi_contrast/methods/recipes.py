@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Schedule, cosine
+from mi_contrast.methods.skeletons import across_batch
 from mi_contrast.views import policies
 from mi_contrast.views.colour import JITTERS
 from mi_contrast.views.two_crops import LOCAL, SOURCES
@@ -198,6 +199,18 @@ def divided(weight: Schedule, among: int) -> Schedule:
     values = {name: weight[name] / among for name in ("a", "b", "v") if name in weight}
     steps = {"values": tuple(v / among for v in weight["values"])} if "values" in weight else {}
     return {**weight, **values, **steps}
+
+
+GENERATOR = dict(kind="generator", space="rgb", flow="additive", couplings=6, hidden=16)  # what divides, if learned
+
+
+def in_two(variant: str, division: Any) -> ConfigDict:
+    """The config of a variant whose examples are divided in two, a network each, against the batch."""
+    found = recipe(variant)
+    alone(found.config)
+    split(found.config, division)
+    found.config.method = across_batch(dict(kind="all"), found.of_bank)
+    return found.config
 
 
 def alone(config: ConfigDict) -> None:

@@ -59,6 +59,11 @@ class Chart:
     span: tuple[int, int] | None = None
 
 
+def svg_text(kind: str, x: float, y: float, text: str, anchor: str = "start") -> str:
+    """A word of an SVG at (x, y), of that class, escaped."""
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
 def ticks(low: float, high: float, about: int) -> list[float]:
     """Round values from low to high, about so many: multiples of 1, 2, 2.5 or 5 times a power of ten."""
     raw = (high - low) / max(about, 1)

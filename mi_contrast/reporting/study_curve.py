@@ -11,7 +11,7 @@ from itertools import groupby, pairwise
 
 from markupsafe import escape
 
-from mi_contrast.reporting.figures import axis_number, ticks
+from mi_contrast.reporting.figures import axis_number, svg_text, ticks
 from mi_contrast.reporting.study_figure import STYLE
 from mi_contrast.reporting.study_runs import CEILINGS, Column, Setting, Spread, Study
 from mi_contrast.reporting.words import number
@@ -50,26 +50,26 @@ def _panel(
         across, up = setting.values.get(along.name), setting.values.get(task.name)
         if across is not None and up is not None:
             points.append((setting, across, up))
-    yield _text("h1", left, top - 34, f"{group}: {task.title}")
+    yield svg_text("h1", left, top - 34, f"{group}: {task.title}")
     tops = {round(s.values[c].mean, 2) for s in settings if (c := CEILINGS.get(along.name, "")) in s.values}
     ceiling = f", at most {tops.pop():.2f}" if len(tops) == 1 else ""
-    yield _text("facts", left, top - 16, f"against {along.title}, {along.unit}{ceiling}")
+    yield svg_text("facts", left, top - 16, f"against {along.title}, {along.unit}{ceiling}")
     if not points:
-        yield _text("facts", left, top + 20, "nothing judged yet")
+        yield svg_text("facts", left, top + 20, "nothing judged yet")
         return
     twins = [s.untrained[task.name].mean for s in settings if task.name in s.untrained]
     x, marks_x = _axis([v for _, a, _ in points for v in a.values.values()], left + 12, left + PANEL - 40, 5)
     y, marks_y = _axis([v for _, _, u in points for v in u.values.values()] + twins, top + HEIGHT - 8, top + 8, 5)
     for mark, said in _said(marks_x, along.unit):
         yield f'<path class="grid" d="M{x(mark):.1f} {top:.1f}V{top + HEIGHT:.1f}"/>'
-        yield _text("tick", x(mark), top + HEIGHT + 16, said, "middle")
+        yield svg_text("tick", x(mark), top + HEIGHT + 16, said, "middle")
     for mark, said in _said(marks_y, task.unit):
         yield f'<path class="grid" d="M{left:.1f} {y(mark):.1f}H{left + PANEL:.1f}"/>'
-        yield _text("tick", left - 6, y(mark) + 4, said, "end")
+        yield svg_text("tick", left - 6, y(mark) + 4, said, "end")
     if twins:
         mean = sum(twins) / len(twins)
         yield f'<path class="ceiling" d="M{left:.1f} {y(mean):.1f}H{left + PANEL:.1f}"/>'
-        yield _text("tick", left + PANEL, y(mean) - 5, "untrained", "end")
+        yield svg_text("tick", left + PANEL, y(mean) - 5, "untrained", "end")
     for (_, one, up), (_, other, next_up) in pairwise(points):
         ends = f"M{x(one.mean):.1f} {y(up.mean):.1f}L{x(other.mean):.1f} {y(next_up.mean):.1f}"
         yield f'<path class="mean" d="{ends}" style="stroke-width:1.2"/>'
@@ -81,7 +81,7 @@ def _panel(
             yield f'<path class="span" d="{ends}" style="stroke-width:6"/>'
         yield f'<circle class="seed" cx="{x(across.mean):.1f}" cy="{y(up.mean):.1f}" r="4"/></g>'
         fits = x(across.mean) + 8 + LETTER * len(setting.label) < left + PANEL
-        yield _text(
+        yield svg_text(
             "tick", x(across.mean) + (7 if fits else -7), y(up.mean) - 7, setting.label, "start" if fits else "end"
         )
 
@@ -98,7 +98,3 @@ def _said(marks: list[float], unit: str) -> Iterator[tuple[float, str]]:
     apart = marks[1] - marks[0] if len(marks) > 1 else abs(marks[0]) or 1.0 if marks else 1.0
     for mark in marks:
         yield mark, axis_number(mark, apart, unit if unit == "%" else "")
-
-
-def _text(kind: str, x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

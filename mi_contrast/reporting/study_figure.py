@@ -7,7 +7,7 @@ from itertools import groupby
 
 from markupsafe import escape
 
-from mi_contrast.reporting.figures import axis_number, ticks
+from mi_contrast.reporting.figures import axis_number, svg_text, ticks
 from mi_contrast.reporting.study_runs import CEILINGS, Column, Setting, Spread, Study
 from mi_contrast.reporting.words import number
 
@@ -76,14 +76,10 @@ def _title(study: Study) -> str:
     return study.name + (f" : {study.variant}" if study.variant else "")
 
 
-def _text(kind: str, x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
 def _names(study: Study, places: dict[str, float], left: float) -> Iterator[str]:
     """The rows' stripes and names, with how many seeds each rests on, and how many failed."""
-    yield _text("h1", MARGIN, 36, _title(study))
-    yield _text("facts", MARGIN, 56, "mean and seeds")
+    yield svg_text("h1", MARGIN, 36, _title(study))
+    yield svg_text("facts", MARGIN, 56, "mean and seeds")
     room = int((left - MARGIN - 62) / LETTER) + 1
     for i, setting in enumerate(study.settings):
         y = places[setting.label]
@@ -92,14 +88,14 @@ def _names(study: Study, places: dict[str, float], left: float) -> Iterator[str]
             place = f'x="{MARGIN - 8:.1f}" y="{y - ROW / 2:.1f}" width="{wide:.1f}" height="{ROW:.1f}"'
             yield f'<rect class="stripe" {place} rx="4"/>'
         label = setting.label if len(setting.label) <= room else setting.label[: room - 1] + "…"
-        yield _text("row", MARGIN, y + 4.5, label)
+        yield svg_text("row", MARGIN, y + 4.5, label)
         done, failed, asked = setting.count("done"), setting.count("failed"), len(setting.runs)
         if failed:
-            yield _text("bad", left - 14, y + 4.5, f"{failed} failed", "end")
+            yield svg_text("bad", left - 14, y + 4.5, f"{failed} failed", "end")
         else:
-            yield _text("tick", left - 14, y + 4.5, f"n {done}" if done == asked else f"{done} of {asked}", "end")
+            yield svg_text("tick", left - 14, y + 4.5, f"n {done}" if done == asked else f"{done} of {asked}", "end")
     for group in dict.fromkeys(setting.group for setting in study.settings if setting.group):
-        yield _text("group", MARGIN, places[f"group {group}"] + 4.5, group)
+        yield svg_text("group", MARGIN, places[f"group {group}"] + 4.5, group)
 
 
 def _panel(
@@ -107,9 +103,9 @@ def _panel(
 ) -> Iterator[str]:
     left, right = ends
     drawn = [(s, s.values.get(column.name), s.untrained.get(column.name)) for s in study.settings]
-    yield _text("h1", left, 36, column.title)
+    yield svg_text("h1", left, 36, column.title)
     for line, text in enumerate(_facts(study, column)):
-        yield _text("facts", left, 56 + 16 * line, text)
+        yield svg_text("facts", left, 56 + 16 * line, text)
     values = [v for _, spread, twin in drawn for some in (spread, twin) if some for v in some.values.values()]
     if not values:
         return
@@ -127,7 +123,7 @@ def _panel(
     for mark in marks:
         yield f'<path class="grid" d="M{x(mark):.1f} {HEAD:.1f}V{bottom:.1f}"/>'
         said = axis_number(mark, apart, column.unit if column.unit == "%" else "")
-        yield _text("tick", x(mark), bottom + 15, said, "middle")
+        yield svg_text("tick", x(mark), bottom + 15, said, "middle")
     if top is not None and low <= top <= high:
         yield f'<path class="ceiling" d="M{x(top):.1f} {HEAD:.1f}V{bottom:.1f}"/>'
     for setting, spread, _ in drawn:
@@ -197,5 +193,5 @@ def _legend(study: Study, y: float) -> Iterator[str]:
             yield f'<path class="mean" d="M{x + 9:.1f} {y - 7:.1f}v14"/>'
         else:
             yield f'<path class="reference" d="M{x + 9:.1f} {y - 8:.1f}v16"/>'
-        yield _text("facts", x + 27, y + 4.5, text)
+        yield svg_text("facts", x + 27, y + 4.5, text)
         x += 27 + 6.6 * len(text) + 26

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import escape
 
+from mi_contrast.reporting.figures import svg_text
 from mi_contrast.reporting.words import count
 
 WIDTH, MARGIN, LEFT, RIGHT = 860.0, 24.0, 262.0, 92.0
@@ -41,15 +42,15 @@ def draw(result: Mapping[str, Any]) -> str:
     height = bottom + FOOT
     by = ", ".join(str(result["by"][name]) for name in ("kind", "solver", "by") if name in result["by"])
     body = [
-        _text("h1", MARGIN, 34, f"Transfer by {by}"),
-        _text("facts", MARGIN, 54, f"top-1 on the test split and its 95 % interval; images at {result['size']} px"),
+        svg_text("h1", MARGIN, 34, f"Transfer by {by}"),
+        svg_text("facts", MARGIN, 54, f"top-1 on the test split and its 95 % interval; images at {result['size']} px"),
     ]
     for i in range(0, len(rows), 2):
         place = f'x="{MARGIN - 8:.0f}" y="{HEAD + ROW * i:.0f}" width="{WIDTH - 2 * MARGIN + 16:.0f}"'
         body.append(f'<rect class="stripe" {place} height="{ROW:.0f}" rx="4"/>')
     for mark in range(0, 101, 20):
         body.append(f'<path class="grid" d="M{_x(mark / 100):.1f} {HEAD:.0f}V{bottom:.0f}"/>')
-        body.append(_text("tick", _x(mark / 100), bottom + 16, f"{mark} %", "middle"))
+        body.append(svg_text("tick", _x(mark / 100), bottom + 16, f"{mark} %", "middle"))
     for i, row in enumerate(rows):
         body += _row(row, HEAD + ROW * (i + 0.5))
     body += _legend(bottom + 44, any("untrained" in row for row in rows))
@@ -69,26 +70,22 @@ def _x(share: float) -> float:
     return LEFT + (WIDTH - LEFT - RIGHT) * share
 
 
-def _text(kind: str, x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
 def _row(row: Mapping[str, Any], y: float) -> Iterator[str]:
-    yield _text("row", MARGIN, y - 2, name_of(row))
+    yield svg_text("row", MARGIN, y - 2, name_of(row))
     if "missing" in row:
-        yield _text("facts", MARGIN, y + 12, f"{row['classes']} classes")
-        yield _text("facts", LEFT, y + 4, "missing")
+        yield svg_text("facts", MARGIN, y + 12, f"{row['classes']} classes")
+        yield svg_text("facts", LEFT, y + 4, "missing")
         return
     sizes = (
         f"{row['classes']} classes, {count(row['fit']['examples'])} to fit, {count(row['test']['examples'])} to test"
     )
-    yield _text("facts", MARGIN, y + 12, sizes)
+    yield svg_text("facts", MARGIN, y + 12, sizes)
     yield f'<path class="chance" d="M{_x(row["chance"]):.1f} {y - 11:.1f}v22"><title>chance</title></path>'
     both = "untrained" in row
     if both:
         yield from _mark("untrained", row["untrained"], y + 6)
     yield from _mark("trained", row["trained"], y - 5 if both else y)
-    yield _text("value", WIDTH - MARGIN, y + 4.5, f"{100 * row['trained']['top1']:.1f} %", "end")
+    yield svg_text("value", WIDTH - MARGIN, y + 4.5, f"{100 * row['trained']['top1']:.1f} %", "end")
 
 
 def _mark(which: str, found: Mapping[str, Any], y: float) -> Iterator[str]:
@@ -106,7 +103,7 @@ def _legend(y: float, twins: bool) -> Iterator[str]:
     entries += [("chance", "chance", lambda at: f'<path class="chance" d="M{at + 10:.1f} {y - 8:.1f}v16"/>')]
     for _, text, mark in entries:
         yield mark(x).replace("{y}", f"{y:.1f}")
-        yield _text("facts", x + 28, y + 4.5, text)
+        yield svg_text("facts", x + 28, y + 4.5, text)
         x += 28 + 6.6 * len(text) + 26
 
 

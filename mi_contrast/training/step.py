@@ -149,13 +149,16 @@ def probed(row: Row) -> tuple[str, ...]:
 def make_views(
     parts: Parts, step: Int[Array, ""], batch: Batch, generator: Any = None
 ) -> Mapping[str, Float[Array, "B H W C"]]:
-    """The batch's views at this step, each example from the stream `views` of its own key; divided by the generator of
-    these parameters, where one divides.
-    """
+    """The batch's views at this step; divided by the generator of these parameters, where one divides."""
+    return parts.views.divided(make_crops(parts, step, batch), generator)
+
+
+def make_crops(parts: Parts, step: Int[Array, ""], batch: Batch) -> Mapping[str, Float[Array, "B H W C"]]:
+    """What the batch's views at this step are made of, each example from the stream `views` of its own key."""
     positions = jnp.arange(batch.index.shape[0], dtype=jnp.int32)
     example_keys = random.example_keys(parts.seed, step, positions)
     example_keys = jax.vmap(lambda key: random.stream(key, "views"))(example_keys)
-    return parts.views(batch.sources, example_keys, generator)
+    return parts.views.crops(batch.sources, example_keys)
 
 
 def encode_keys(parts: Parts, step: Int[Array, ""], target: dict[str, Any], name: str, images: Array) -> Encoded:
@@ -255,13 +258,10 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
     def step(state: State, batch: Batch, tables: Tables) -> tuple[State, Scalars]:
         parts = settled(given, state)
         row, t = parts.row, progress(state.step, parts.total_steps)
-        views = make_views(parts, state.step, batch, state.generator.get("params"))
+        divided = partial(parts.views.divided, make_crops(parts, state.step, batch))
         momentum = schedules.value(row.momentum, t)
         target = averaged(momentum, state) if row.target == "ema" else state.online
-        targets, target_statistics = encode_targets(parts, state, target, views)
-
-        def divided(generator: Any) -> Mapping[str, Array]:
-            return views if parts.learning is None else make_views(parts, state.step, batch, generator)
+        targets, target_statistics = encode_targets(parts, state, target, divided(state.generator.get("params")))
 
         def loss_of(params: Any, generator: Any) -> tuple[Array, tuple[Roles, Scalars, Scalars]]:
             roles = encode_online(parts, params, state.online["batch_stats"], divided(generator), targets)

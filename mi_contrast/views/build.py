@@ -70,7 +70,7 @@ class Views:
     def __call__(
         self, sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"], generator: Any = None
     ) -> dict[str, Float[Array, "B ..."]]:
-        """Every view of a batch, normalised by the policy's mean and std.
+        """Every view of a batch, normalised by the policy's mean and std: `divided` of its `crops`.
 
         Args:
           sources: uint8 [B, V, H, W, 3], V 1 or 2; any H and W.
@@ -80,13 +80,21 @@ class Views:
         Returns:
           float32 [B, *shapes[name]] a view. An example's views depend on its own sources and key alone.
         """
-        more = () if generator is None else (generator,)
-        views = partial(KINDS[self.policy["kind"]].make_views, self.policy)
+        return self.divided(self.crops(sources, keys), generator)
+
+    def crops(self, sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"]) -> dict[str, Float[Array, "B ..."]]:
+        """What the views are made of, all that is drawn: the views themselves, or the whole that a split divides."""
+        make = partial(KINDS[self.policy["kind"]].make_views, self.policy)
         if self.mesh is not None and self.mesh.size > 1 and len(sources) % self.mesh.size == 0:
             cut = PartitionSpec(DATA)
-            specs = (cut, cut, *(PartitionSpec() for _ in more))
-            views = jax.shard_map(views, mesh=self.mesh, in_specs=specs, out_specs=cut, check_vma=False)
-        return views(sources, keys, *more)
+            make = jax.shard_map(make, mesh=self.mesh, in_specs=(cut, cut), out_specs=cut, check_vma=False)
+        return make(sources, keys)
+
+    def divided(self, crops: Mapping[str, Array], generator: Any = None) -> dict[str, Float[Array, "B ..."]]:
+        """The views of what `crops` made, divided where the policy has a split."""
+        if self.policy["kind"] != "channels":
+            return dict(crops)
+        return channels.divided(self.policy["split"], crops[channels.WHOLE], generator)
 
 
 def build(policy: Mapping[str, Any], mesh: Mesh | None = None) -> Views:

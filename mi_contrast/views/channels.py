@@ -19,6 +19,7 @@ from mi_contrast.views.plain import normalise, plain
 from mi_contrast.views.resampling import to_pixels
 
 SOURCES = dict.fromkeys(division.VIEWS, 0)  # both of the first source
+WHOLE = "whole"  # the crop before it is divided
 # Mean and std by which the released code normalises a space. Of CMC: lab and ycbcr; of its re-implementation beside
 # InfoMin: ydbdr; rgb as ImageNet's. The stds of the three others are half the ranges, not deviations. Nothing was
 # released for the rest: the middle and half of the range of each channel (see `core.colour.SPACES`).
@@ -56,12 +57,11 @@ def constants_of(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...
 
 
 def make_views(
-    policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"], generator: Any = None
-) -> dict[str, Float[Array, "B size size channels"]]:
-    """Both views of the first source, on one device; `generator` has the parameters of one that divides."""
+    policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"]
+) -> dict[str, Float[Array, "B size size 3"]]:
+    """The crop of the first source that both views are of, not divided yet, on one device."""
     ops, images = policy["both"], sources[:, 0]
-    whole = over_batch(partial(crop, policy, ops), images, draws_of(ops, 0, keys, images))
-    return divided(policy["split"], whole, generator)
+    return {WHOLE: over_batch(partial(crop, policy, ops), images, draws_of(ops, 0, keys, images))}
 
 
 def crop(
