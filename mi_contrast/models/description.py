@@ -8,8 +8,13 @@ from typing import Any
 from mi_contrast.core import division
 from mi_contrast.core.errors import UserError, unknown
 
-BACKBONES = ("resnet18", "resnet34", "resnet50", "tiny")
+RESNETS = ("resnet18", "resnet34", "resnet50")
+VITS: Mapping[str, int] = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12}  # heads
+BACKBONES = (*RESNETS, "tiny", *VITS)
 STEMS = ("imagenet", "small")
+PATCHES = {"imagenet": 16, "small": 4}  # of a transformer, whose stem they are
+POSITIONS: Mapping[str, Mapping[str, Any]] = {"sincos": {}, "learned": {"grid": 14}}
+LEARNS = ("frozen", "trained")
 DTYPES = ("float32", "bfloat16")
 NORMS: Mapping[str, Mapping[str, Any]] = {"batch": {"groups": 1}, "frozen": {}}
 PATCH_HEADS: Mapping[str, Mapping[str, Any]] = {"linear": {"dim": 128}, "mlp": {"hidden": None, "dim": 128}}
@@ -22,11 +27,18 @@ DEFAULTS: Mapping[str, Any] = {
     "head": {"kind": "linear", "dim": 128},
     "dtype": "float32",
     "remat": False,
+    "patch": None,
+    "depth": None,
+    "heads": None,
+    "positions": None,
+    "patch_embed": None,
     "predictor": None,
+    "twin": None,
     "jigsaw": None,
     "split": None,
 }
-BEYOND_BACKBONE = ("head", "predictor", "jigsaw")
+BEYOND_BACKBONE = ("head", "predictor", "twin", "jigsaw", "patch_embed")
+OF_VITS = ("patch", "depth", "heads", "positions", "patch_embed")
 
 
 def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +49,7 @@ def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
             raise unknown("field of config.model", name, ("backbone", *DEFAULTS))
     if "backbone" not in model:
         raise UserError("config.model names no backbone", fix=f"one of: {', '.join(BACKBONES)}")
-    stem = "small" if model["backbone"] == "tiny" else DEFAULTS["stem"]
+    stem = "small" if model["backbone"] in ("tiny", "vit_tiny") else DEFAULTS["stem"]
     model = {"backbone": model["backbone"], **DEFAULTS, "stem": stem, **model}
     one_of(model["backbone"], BACKBONES, "backbone")
     one_of(model["stem"], STEMS, "stem")
@@ -52,12 +64,36 @@ def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
         jigsaw = section(model["jigsaw"], "jigsaw", PATCH_HEADS["linear"])
         model["jigsaw"] = chosen({"kind": "linear", **jigsaw}, PATCH_HEADS, "jigsaw")
     division.read(model["split"], "config.model.split")
+    if model["twin"] is not None:
+        model["twin"] = chosen(section(model["twin"], "twin", {"kind": "mlp", "dim": 128}), HEADS, "twin")
+        if other := next((name for name in ("jigsaw", "split") if model[name] is not None), None):
+            raise UserError(f"config.model has a head for twins beside {other}", fix=f"set twin=None or {other}=None")
     if model["backbone"] == "tiny":
         if model["width"] % 4:
             raise UserError(f"config.model.width of tiny is {model['width']}", fix="give a multiple of 4")
         if model["stem"] != "small" or model["remat"]:
             field = "stem" if model["stem"] != "small" else "remat"
             raise UserError(f"tiny has no {field} {model[field]!r}", fix="set stem='small' and remat=False")
+    return transformer(model)
+
+
+def transformer(model: dict[str, Any]) -> dict[str, Any]:
+    """The description with the words of a transformer filled in, or, of another backbone, without any."""
+    backbone = model["backbone"]
+    if backbone not in VITS:
+        for word in OF_VITS:
+            if model[word] is not None:
+                raise UserError(f"{backbone} has no {word}", fix=f"set model.{word}=None, or take: {', '.join(VITS)}")
+        return model
+    own = {"patch": PATCHES[model["stem"]], "depth": 12, "heads": VITS[backbone], "patch_embed": "frozen"}
+    model |= {word: value for word, value in own.items() if model[word] is None}
+    for word in ("patch", "depth", "heads"):
+        whole(model[word], word)
+    model["positions"] = chosen(model["positions"] or {"kind": "sincos"}, POSITIONS, "positions")
+    one_of(model["patch_embed"], LEARNS, "patch_embed")
+    if model["width"] * model["heads"] % 4:
+        said = f"{model['heads']} heads of config.model.width {model['width']}"
+        raise UserError(said, fix="give a product that is a multiple of 4")
     return model
 
 

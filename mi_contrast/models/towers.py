@@ -16,14 +16,15 @@ from jaxtyping import Float, Key
 from mi_contrast.core import division
 from mi_contrast.core.division import Division
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.models.description import resolve
+from mi_contrast.models.description import VITS, resolve
 from mi_contrast.models.heads import JigsawHead, LinearHead, MLPHead, MLPNormHead
 from mi_contrast.models.normalisation import Statistics
 from mi_contrast.models.resnet import BasicBlock, Block, Bottleneck, ResNet
 from mi_contrast.models.tiny import Tiny
+from mi_contrast.models.vit import EMBEDDING, ViT
 
 Variables = dict[str, Any]
-Backbone = ResNet | Tiny
+Backbone = ResNet | Tiny | ViT
 Head = LinearHead | MLPHead | MLPNormHead
 
 RESNETS: Mapping[str, tuple[type[Block], tuple[int, int, int, int]]] = {
@@ -40,26 +41,29 @@ PATCHES = 9
 
 class Encoded(NamedTuple):
     """What a tower makes of a batch: features f32 [B, F] (the backbone's, pooled), embedding f32 [B, D] of unit norm,
-    the batch statistics after this batch, and the prediction f32 [B, D] of unit norm (the embedding where the tower
-    has no predictor).
+    the batch statistics after this batch, the prediction f32 [B, D] of unit norm (the embedding where the tower has no
+    predictor), and what the second head makes of the same features, f32 [B, E] of unit norm (None without one).
     """
 
     features: Float[Array, "B F"]
     embedding: Float[Array, "B D"]
     batch_stats: Variables
     prediction: Float[Array, "B D"]
+    twin: Float[Array, "B E"] | None = None
 
 
 @dataclass(frozen=True)
 class Tower:
     """A backbone and its head, and what a method may add. Holds no arrays: variables are given to every call, as
-    {'params', 'batch_stats'}, each {'backbone', 'head'}, and 'predictor' and 'jigsaw' where there are any.
+    {'params', 'batch_stats'}, each {'backbone', 'head'}, and 'predictor', 'jigsaw' and 'twin' where there are any.
 
     Attributes:
       predictor: from the head's output, not normalised, to the prediction.
       jigsaw: the head of images given as patches; the backbone is the same.
       split: what divides an image into two views with a network each, of the same description but for its channels:
         every part of the variables is then {'first', 'second'}.
+      twin: a second head on the same features, into a space of its own, for pairs of another kind.
+      frozen: parts of the backbone that keep their first values: no gradient reaches them (see `learns`).
     """
 
     backbone: Backbone
@@ -67,6 +71,8 @@ class Tower:
     predictor: MLPNormHead | None = None
     jigsaw: JigsawHead | None = None
     split: Division | None = None
+    twin: Head | None = None
+    frozen: tuple[str, ...] = ()
 
     @property
     def views(self) -> tuple[str | None, ...]:
@@ -109,11 +115,13 @@ class Tower:
         """
         self.check(images, view)
         own = {name: variables[name] if view is None else _of_view(variables[name], view) for name in COLLECTIONS}
+        still = {part: jax.lax.stop_gradient(own["params"]["backbone"][part]) for part in self.frozen}
         moved = dict(own["batch_stats"])
         draws = {} if key is None else {"dropout": key}
 
         def through(module: nn.Module, part: str, x: Array) -> Array:
-            given = {"params": own["params"][part], "batch_stats": own["batch_stats"][part]}
+            params = own["params"][part] | (still if part == "backbone" else {})
+            given = {"params": params, "batch_stats": own["batch_stats"][part]}
             out, changed = module.apply(given, x, train, rngs=draws, mutable=["batch_stats"])
             moved[part] = changed.get("batch_stats", {})
             return cast(Array, out)
@@ -128,9 +136,10 @@ class Tower:
         embedding = prediction = unit(raw)
         if self.predictor is not None:
             prediction = unit(through(self.predictor, "predictor", raw))
+        twin = None if self.twin is None else unit(through(self.twin, "twin", features))
         if view is not None:
             moved = {part: variables["batch_stats"][part] | {view: of_view} for part, of_view in moved.items()}
-        return Encoded(features, embedding, moved, prediction)
+        return Encoded(features, embedding, moved, prediction, twin)
 
     def check(self, images: Array, view: str | None) -> None:
         """UserError unless `images` can be this view's."""
@@ -152,7 +161,21 @@ class Tower:
             return module.clone(statistics=statistics) if hasattr(module, "statistics") else module
 
         parts = follow(self.backbone), follow(self.head), follow(self.predictor)
-        return Tower(*parts, self.jigsaw, self.split)
+        return Tower(*parts, self.jigsaw, self.split, follow(self.twin), self.frozen)
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether any part normalises over the batch."""
+        return any(hasattr(part, "statistics") for part in (self.backbone, self.head, self.predictor, self.twin))
+
+    def learns(self, params: Variables) -> Variables:
+        """Whether each of the parameters may move, in a tree of the same shape: not those of a frozen part."""
+
+        def learned(path: tuple[Any, ...], _: Array) -> bool:
+            part, *inside = (word.key for word in path)
+            return part != "backbone" or inside[self.split is not None] not in self.frozen
+
+        return cast(Variables, jax.tree_util.tree_map_with_path(learned, params))
 
 
 def _of_view(parts: Variables, view: str) -> Variables:
@@ -181,6 +204,8 @@ def _fresh(tower: Tower, key: Key[Array, ""], image_shape: tuple[int, int, int])
         made["predictor"] = tower.predictor.init(of_predictor, jnp.zeros((1, tower.head.dim), jnp.float32), False)
     if tower.jigsaw is not None:
         made["jigsaw"] = tower.jigsaw.init(of_jigsaw, jnp.zeros((1, PATCHES, tower.backbone.dim), jnp.float32), False)
+    if tower.twin is not None:
+        made["twin"] = tower.twin.init(jax.random.fold_in(key, 3), features, False)
     return {name: {part: of_part.get(name, {}) for part, of_part in made.items()} for name in COLLECTIONS}
 
 
@@ -218,7 +243,7 @@ def template(model: Mapping[str, Any]) -> Variables:
     def made(channels: int) -> Variables:
         image = jax.ShapeDtypeStruct((1, 224, 224, channels), jnp.float32)
         shapes = jax.eval_shape(lambda key, x: backbone.init(key, x, False), jax.random.key(0), image)
-        return {name: shapes[name] for name in COLLECTIONS}
+        return {name: shapes.get(name, {}) for name in COLLECTIONS}
 
     if split is None:
         return made(3)
@@ -233,13 +258,16 @@ def build(model: Mapping[str, Any]) -> Tower:
     """The tower that `model` describes.
 
     Args:
-      model: backbone ('resnet18', 'resnet34', 'resnet50', 'tiny'); width (64); stem ('imagenet', 'small'; tiny has the
-        small one only); norm (kind 'batch' with groups, or 'frozen', which wants statistics first: see
+      model: backbone ('resnet18', 'resnet34', 'resnet50', 'tiny', 'vit_tiny', 'vit_small', 'vit_base'); width (64; of a
+        vit the channels a head); stem ('imagenet', 'small'; tiny has the small one only; of a vit patches of 16 or 4);
+        of a vit patch, depth and heads (None: as its name says), positions (None or kind 'sincos': fixed, of any size;
+        kind 'learned' with grid, the patches a side) and patch_embed (None or 'frozen', or 'trained');
+        norm (kind 'batch' with groups, or 'frozen', which wants statistics first: see
         `with_statistics_of`; for every batch norm of the tower); head (kind 'linear', 'mlp' or 'mlp_bn', dim, hidden
         of the last two (None is the features' width), layers and last_bn of mlp_bn); dtype of the backbone's
-        computation ('float32', 'bfloat16'); remat (by residual blocks);
-        predictor (None, or hidden and layers); jigsaw (None, or dim a patch, with kind 'linear' or 'mlp' and hidden);
-        split (None, or a division, see `core.division`).
+        computation ('float32', 'bfloat16'); remat (by blocks);
+        predictor (None, or hidden and layers); twin (None, or a second head, as head); jigsaw (None, or dim a patch,
+        with kind 'linear' or 'mlp' and hidden); split (None, or a division, see `core.division`).
     Raises UserError on an unknown or wrong word, naming the nearest.
     """
     model = resolve(model)
@@ -250,7 +278,10 @@ def build(model: Mapping[str, Any]) -> Tower:
         predictor = MLPNormHead(dim, hidden, words["layers"], last_norm=False, statistics=statistics)
     if model["jigsaw"] is not None:
         jigsaw = JigsawHead(dim, cast(LinearHead | MLPHead, build_head(model["jigsaw"], statistics)))
-    return Tower(backbone, build_head(model["head"], statistics), predictor, jigsaw, division.read(model["split"]))
+    twin = None if model["twin"] is None else build_head(model["twin"], statistics)
+    split = division.read(model["split"])
+    frozen = (EMBEDDING,) if model["patch_embed"] == "frozen" else ()
+    return Tower(backbone, build_head(model["head"], statistics), predictor, jigsaw, split, twin, frozen)
 
 
 def statistics_of(model: Mapping[str, Any]) -> Statistics:
@@ -272,5 +303,8 @@ def build_backbone(model: Mapping[str, Any]) -> Backbone:
     statistics, dtype = statistics_of(model), DTYPES[model["dtype"]]
     if model["backbone"] == "tiny":
         return Tiny(model["width"], statistics, dtype)
+    if model["backbone"] in VITS:
+        sizes, grid = (model[word] for word in ("width", "heads", "depth", "patch")), model["positions"].get("grid")
+        return ViT(*sizes, grid, dtype, model["remat"])
     block, blocks = RESNETS[model["backbone"]]
     return ResNet(block, blocks, model["width"], model["stem"], statistics, dtype, model["remat"])

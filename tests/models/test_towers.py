@@ -118,6 +118,42 @@ def test_further_parts_leave_the_others_as_they_were_born(full, variables):
     assert made["params"]["jigsaw"]["joint"]["kernel"].shape == (45, 8)
 
 
+def test_a_second_head_has_a_space_of_its_own_and_changes_nothing_else(tower, variables):
+    """Against the equation in float64; its gradient reaches the backbone and itself, and no other part."""
+    two = towers.build(TINY | dict(twin=dict(kind="mlp_bn", hidden=12, dim=5)))
+    made = two.init(jax.random.key(0), (16, 16, 3))
+    assert set(made["params"]) == set(made["batch_stats"]) == {"backbone", "head", "twin"}
+    for part in ("backbone", "head"):
+        jax.tree.map(np.testing.assert_array_equal, made["params"][part], variables["params"][part])
+    found, plain = apply(two, made, X), encode(tower, variables, train=True)
+    assert plain.twin is None and found.twin.shape == (6, 5)
+    np.testing.assert_allclose(found.embedding, plain.embedding, atol=1e-6)
+    head = jax.tree.map(np.float64, made["params"]["twin"])
+    h = np.float64(found.features) @ head["0"]["kernel"]
+    h = np.maximum((h - h.mean(0)) / np.sqrt(h.var(0) + 1e-5), 0) @ head["3"]["kernel"]
+    h = (h - h.mean(0)) / np.sqrt(h.var(0) + 1e-5)
+    np.testing.assert_allclose(found.twin, h / np.linalg.norm(h, axis=1, keepdims=True), atol=2e-3)
+
+    @jax.jit
+    def slope(params):
+        return jax.grad(lambda p: two.encode(made | {"params": p}, X, train=True).twin[:, 0].sum())(params)
+
+    reached = {
+        part: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(g)) for part, g in slope(made["params"]).items()
+    }
+    assert reached["head"] == 0 and reached["twin"] > 0 and reached["backbone"] > 0
+    settled = towers.with_statistics_of(two, made, X)
+    assert (settled["batch_stats"]["twin"]["1"]["mean"] != 0).any()
+    with pytest.raises(UserError, match="did you mean 'mlp_bn'"):
+        towers.build(TINY | dict(twin=dict(kind="mlp_bm")))
+    with pytest.raises(UserError, match="twin is 64; give None or dict"):
+        towers.build(TINY | dict(twin=64))
+    for other in (dict(split="lab"), dict(jigsaw=dict(dim=5))):
+        with pytest.raises(UserError, match=f"twins beside {next(iter(other))}"):
+            towers.build(TINY | dict(twin=dict(kind="mlp")) | other)
+    assert resolve(TINY)["twin"] is None
+
+
 def test_patches_pass_the_backbone_as_one_batch_and_in_order(full):
     whole, made = full
     expected = [apply(whole, made, PATCHES[:, n], train=False).features for n in range(9)]
@@ -263,7 +299,7 @@ def test_a_description_is_resolved_with_its_defaults():
     assert resolve(dict(backbone="resnet18")) == dict(
         backbone="resnet18", width=64, stem="imagenet", norm=dict(kind="batch", groups=1),
         head=dict(kind="linear", dim=128), dtype="float32", remat=False,
-        predictor=None, jigsaw=None, split=None,
+        predictor=None, twin=None, jigsaw=None, split=None,
     )  # fmt: skip
     words = TINY | dict(head=dict(kind="mlp_bn"), predictor={}, jigsaw={}, split="ycbcr")
     assert {n: v for n, v in resolve(words).items() if n in ("head", "predictor", "jigsaw", "split")} == dict(
