@@ -13,6 +13,7 @@ from mi_contrast.estimators.honesty import bound_holds, ceiling
 from mi_contrast.estimators.learned import estimate
 from mi_contrast.estimators.matrices import donsker_varadhan, interpolated, nwj, tuba
 from mi_contrast.estimators.neighbours import ksg, three_kl
+from mi_contrast.estimators.pairwise import all_pairs, shifted_pairs
 from mi_contrast.estimators.reading import Estimate
 from mi_contrast.estimators.reweighted import hard_negatives
 from mi_contrast.estimators.scores import ball, cave, contrastive, decoupled, info_nce, rank_weights, ring
@@ -32,8 +33,18 @@ from mi_contrast.estimators.supports import (
     Softmax,
 )
 from mi_contrast.estimators.trained_apart import Partition, jensen_shannon, mine, smile
+from mi_contrast.estimators.trajectories import (
+    SERIES,
+    Twins,
+    displacements,
+    prewhitened,
+    second_differences,
+    spread_shifts,
+    twins,
+)
 
 __all__ = [
+    "SERIES",
     "All",
     "Ball",
     "Binary",
@@ -49,6 +60,8 @@ __all__ = [
     "Ring",
     "Softmax",
     "Statistics",
+    "Twins",
+    "all_pairs",
     "ball",
     "binary_nce",
     "bound_holds",
@@ -60,6 +73,7 @@ __all__ = [
     "contrast_statistics",
     "contrastive",
     "decoupled",
+    "displacements",
     "donsker_varadhan",
     "estimate",
     "first_normaliser",
@@ -75,11 +89,16 @@ __all__ = [
     "multinomial_counts",
     "nwj",
     "poisson_counts",
+    "prewhitened",
     "rank_weights",
     "ring",
+    "second_differences",
+    "shifted_pairs",
     "smile",
+    "spread_shifts",
     "supervised",
     "tasks",
     "three_kl",
     "tuba",
+    "twins",
 ]
