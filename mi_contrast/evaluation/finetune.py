@@ -183,7 +183,7 @@ def forward(
 
     def through(own: towers.Variables, seen: Array) -> tuple[Array, towers.Variables]:
         found, moved = start.backbone.apply(own, seen, moving, mutable=["batch_stats"])
-        return cast(Array, found), moved["batch_stats"]
+        return cast(Array, found), moved.get("batch_stats", {})
 
     if start.split is None:
         return through(variables, x)

@@ -49,15 +49,16 @@ def _base() -> ConfigDict:
     config.data = ConfigDict(
         dict(
             name="moving_digits", dir=None, split="train", test_split="test", size=None, options={}, label=None,
-            shared=(), batch=256, resident=None, order="epochs",
+            shared=(), partner=None, batch=256, resident=None, order="epochs",
         )
     )  # fmt: skip
     config.views = ConfigDict(policies.moco_v2(32))
     config.model = ConfigDict(
         dict(
             backbone="resnet18", width=64, stem="small", norm=dict(kind="batch", groups=1),
-            head=dict(kind="mlp", hidden=None, dim=128), predictor=None, jigsaw=None, split=None, dtype="float32",
-            remat=False,
+            head=dict(kind="mlp", hidden=None, dim=128), predictor=None, twin=None, jigsaw=None, split=None,
+            dtype="float32",
+            remat=False, patch=None, depth=None, heads=None, positions=None, patch_embed=None,
         )
     )  # fmt: skip
     config.method = ConfigDict()
@@ -194,11 +195,16 @@ def multi_crop(config: ConfigDict, count: int = 4, size: int | None = None) -> N
 
 def divided(weight: Schedule, among: int) -> Schedule:
     """The schedule's values divided by a number."""
-    if not isinstance(weight, Mapping):
-        return weight / among
-    values = {name: weight[name] / among for name in ("a", "b", "v") if name in weight}
-    steps = {"values": tuple(v / among for v in weight["values"])} if "values" in weight else {}
-    return {**weight, **values, **steps}
+    return mapped(weight, lambda value: value / among)
+
+
+def mapped(schedule: Schedule, change: Callable[[float], float]) -> Schedule:
+    """The schedule with `change` done to each of its values, a linear one."""
+    if not isinstance(schedule, Mapping):
+        return change(schedule)
+    values = {name: change(schedule[name]) for name in ("a", "b", "v") if name in schedule}
+    steps = {"values": tuple(map(change, schedule["values"]))} if "values" in schedule else {}
+    return {**schedule, **values, **steps}
 
 
 GENERATOR = dict(kind="generator", space="rgb", flow="additive", couplings=6, hidden=16)  # what divides, if learned

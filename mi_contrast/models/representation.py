@@ -75,8 +75,9 @@ class Representation:
 
         Args:
           images: uint8, or floating in [0, 1], [B, H, W, 3], RGB, not normalised, of any H and W, any B.
-          layer: 'pooled', the mean over the last map; or 'map', that map itself, flattened as [h, w, features], whose
-            length grows with H and W (Wu et al. 2020 fit their linear classifier on it).
+          layer: 'pooled', the mean over the last map or, of a transformer, its class token; or 'map', the map itself
+            (of a transformer the other tokens), flattened as [h, w, features], whose length grows with H and W (Wu et
+            al. 2020 fit their linear classifier on it).
 
         Returns:
           f32 [B, F], F = `dim` where pooled; the same array on every device where the variables are replicated over

@@ -16,7 +16,7 @@ from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, nearest, unknown
 from mi_contrast.core.mesh import make_mesh, replicated
 from mi_contrast.data import sets
-from mi_contrast.data.pairing import held_out
+from mi_contrast.data.pairing import chosen_pairing, held_out
 from mi_contrast.data.readers import ORDERS, RESIDENT_BYTES, Reader, make_reader
 from mi_contrast.methods import recipes, rows
 from mi_contrast.models import towers
@@ -28,7 +28,7 @@ from mi_contrast.training.held_out import Measure, make_accuracy, make_informati
 from mi_contrast.training.microbatches import divide
 from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State
-from mi_contrast.training.step import Parts, encode_plain, first_state
+from mi_contrast.training.step import Parts, encode_plain, first_state, of_head
 from mi_contrast.views import policies
 
 OWN_RULES = ("method", "views", "model", "data.options")  # sections whose rooms check their fields themselves
@@ -49,6 +49,7 @@ class Job:
     represent: Callable[..., Representation]
     batch_size: int
     shared: tuple[str, ...]
+    partner: str | None
     resident: bool | None
     order: str
 
@@ -60,6 +61,7 @@ class Job:
             batch_size=self.batch_size,
             seed=self.parts.seed,
             shared=self.shared,
+            partner=self.partner,
             mesh=self.parts.mesh,
             resident=self.resident,
             order=self.order,
@@ -84,13 +86,15 @@ class Job:
         pools = dict(state.pools)
         for name in row.of_kind("bank"):
             if row.pools[name]["start"] == "forward":
-                pools[name] = self._filled(pools[name], state.online, row.pools[name]["takes"], mesh)
+                pools[name] = self._filled(pools[name], state.online, row.pools[name], mesh)
         return replace(state, pools=pools)
 
-    def _filled(self, bank: banks.Bank, network: dict[str, Any], view: str, mesh: Mesh) -> banks.Bank:
+    def _filled(self, bank: banks.Bank, network: dict[str, Any], pool: Mapping[str, Any], mesh: Mesh) -> banks.Bank:
+        view, head = pool["takes"], pool["head"]
+
         def write(bank: banks.Bank, network: dict[str, Any], images: jax.Array, at: jax.Array) -> banks.Bank:
-            rows = encode_plain(self.parts, network, self.evaluation_view(images), view).embedding
-            return banks.update(bank, at, rows, 0.0, mesh)
+            made = encode_plain(self.parts, network, self.evaluation_view(images), view)
+            return banks.update(bank, at, of_head(head, {view: made})[view], 0.0, mesh)
 
         written = jax.jit(write, donate_argnums=0)
         for start in range(0, len(self.kept), self.batch_size):
@@ -171,7 +175,7 @@ def make_parts(
         row=row,
         views=views,
         tower=tower,
-        optimiser=optimiser.build(config["optim"], steps),
+        optimiser=optimiser.build(config["optim"], steps, tower.learns if tower.frozen else None),
         probe=probe.Probe(classes, config["eval"]["probe_lr"]) if classes else None,
         mesh=mesh,
         seed=config["seed"],
@@ -194,6 +198,12 @@ def _fit_together(row: rows.Row, config: Mapping[str, Any]) -> None:
     if row.views != "channels" and model.get("split") is not None:
         raise UserError(f"config.model.split is {model['split']!r}, but the row's views are {row.views}",
                         fix="set model.split=None, or views='channels'")  # fmt: skip
+    if row.twinned and model.get("twin") is None:
+        raise UserError("config.model has no second head for the row's twins", fix="set model.twin=dict(kind='mlp')")
+    if row.twinned != (config["data"]["partner"] is not None):
+        said = "terms of the second head" if row.twinned else "no terms of the second head"
+        raise UserError(f"config.data.partner is {config['data']['partner']!r}, and the row has {said}",
+                        fix="add methods.two_branches.with_twins and a partner such as 'twin', or neither")  # fmt: skip
     if row.views == "jigsaw" and model.get("jigsaw") is None:
         raise UserError("config.model has no head for the row's jigsaw", fix="set model.jigsaw=dict(dim=128)")
     if config["export"]["weights"] == "target" and row.target != "ema":
@@ -213,6 +223,8 @@ def build(config: Mapping[str, Any], begun: bool = False) -> Job:
         images = sets.in_memory(images)  # read again at every measurement
     unread.views.fit(*images.image_shape[:2])
     kept, held = held_out(images)
+    if data["partner"] is not None:
+        chosen_pairing(images, kept, data["partner"])  # a mistake is found now
     label = data["label"] or next(iter(images.labels), None)
     if label is not None and label not in images.labels:
         raise unknown(f"label of {images.name}", label, images.labels)
@@ -250,6 +262,6 @@ def build(config: Mapping[str, Any], begun: bool = False) -> Job:
     tables = Tables(jnp.asarray(labels, jnp.int32), jnp.asarray(whose, jnp.int32))
     tables = jax.device_put(tables, replicated(mesh))
     return Job(
-        parts, images, kept, held, tables, tuple(judges), represent, data["batch"], data["shared"], data["resident"],
-        data["order"],
+        parts, images, kept, held, tables, tuple(judges), represent, data["batch"], data["shared"], data["partner"],
+        data["resident"], data["order"],
     )  # fmt: skip

@@ -53,9 +53,8 @@ class Microbatches:
             return jnp.stack(apart, axis=1).reshape(-1, *rows[0].shape[1:])
 
         statistics = jax.tree.map(lambda *moved: sum(moved) / self.number, *(part.batch_stats for part in found))
-        fields = ("features", "embedding", "prediction")
-        whole = {name: together(*(getattr(part, name) for part in found)) for name in fields}
-        return Encoded(batch_stats=statistics, **whole)
+        rows = [part._replace(batch_stats=None) for part in found]
+        return jax.tree.map(together, *rows)._replace(batch_stats=statistics)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -101,14 +100,15 @@ def _after(part: Array, before: Array | None) -> Array:
 def divide(number: int, tower: Tower, norm: Mapping[str, Any], batch: int, devices: int) -> Microbatches | None:
     """The batch in `number` parts; None where it is not divided.
 
-    Pieces are the groups that are normalised apart or, where statistics are frozen, `number` pieces a device.
+    Pieces are the groups that are normalised apart or, where statistics are frozen or there are none, `number` pieces a device.
     Raises UserError where a part would cut a group, or the batch has no such pieces.
     """
     if number < 1:
         raise UserError(f"config.optim.microbatches is {number}", fix="give 1 or more")
     if number == 1:
         return None
-    groups, frozen = norm.get("groups", 1), norm["kind"] == "frozen"
+    groups = norm.get("groups", 1)
+    frozen = norm["kind"] == "frozen" or not tower.has_statistics
     if not frozen and groups % number:
         what = "the whole batch" if groups == 1 else f"{groups} groups of the batch"
         raise UserError(

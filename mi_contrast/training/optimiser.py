@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,8 +10,10 @@ import optax
 
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.models.vit import POSITIONS, TOKEN
 
 FIELDS = ("kind", "lr", "warmup", "momentum", "weight_decay", "decay_all", "clip", "patience", "microbatches")
+Learns = Callable[[Any], Any]  # parameters to a tree of their shape, whether each may move
 
 
 def learning_rate(optim: Mapping[str, Any], total_steps: int) -> optax.Schedule:
@@ -26,16 +28,29 @@ def learning_rate(optim: Mapping[str, Any], total_steps: int) -> optax.Schedule:
 
 
 def decayed(params: Any) -> Any:
-    """True for the weights that a mask lets decay: matrices and kernels, not biases nor normalisation (ndim <= 1)."""
-    return jax.tree.map(lambda p: p.ndim > 1, params)
+    """True for the weights that a mask lets decay: matrices and kernels, not biases nor normalisation (ndim <= 1), nor
+    the class token and the positions of a transformer.
+    """
+    spared = (TOKEN, POSITIONS)
+    return jax.tree_util.tree_map_with_path(lambda path, p: p.ndim > 1 and path[-1].key not in spared, params)
 
 
-def build(optim: Mapping[str, Any], total_steps: int) -> optax.GradientTransformation:
+def held(learns: Learns) -> optax.GradientTransformation:
+    """No update of parameters that don't learn, whatever came before: neither of a gradient nor of decay."""
+
+    def hold(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        return jax.tree.map(lambda u, moves: u if moves else jax.numpy.zeros_like(u), updates, learns(updates)), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), hold)
+
+
+def build(optim: Mapping[str, Any], total_steps: int, learns: Learns | None = None) -> optax.GradientTransformation:
     """The optimiser of `config.optim`.
 
     sgd: g + weight_decay p, momentum buffer, times -lr, as torch's SGD, which the released MoCo uses, with decay on
     every parameter where `decay_all`. lars: optax's, biases and normalisation neither decayed nor adapted unless
-    `decay_all`. adamw: optax's, decoupled decay. `clip` bounds the gradient's global norm.
+    `decay_all`. adamw: optax's, decoupled decay. `clip` bounds the gradient's global norm. `learns` tells which
+    parameters move (see `Tower.learns`); all, where it is None.
     Raises UserError on an unknown kind or field, or a number out of range.
     """
     for name in optim:
@@ -66,4 +81,6 @@ def build(optim: Mapping[str, Any], total_steps: int) -> optax.GradientTransform
         chain = optax.adamw(rate, weight_decay=decay, mask=mask)
     else:
         raise unknown("config.optim.kind", optim["kind"], ("sgd", "lars", "adamw"))
-    return optax.chain(optax.clip_by_global_norm(optim["clip"]), chain) if optim["clip"] else chain
+    if optim["clip"]:
+        chain = optax.chain(optax.clip_by_global_norm(optim["clip"]), chain)
+    return chain if learns is None else optax.chain(chain, held(learns))

@@ -68,15 +68,49 @@ def perturbed(backbone):
     return net
 
 
+def timm_vit(side, patch, dim, depth, heads, **more):
+    """timm's VisionTransformer without its classifier, or a skip."""
+    torchvision()
+    pytest.importorskip("timm", reason="timm is not installed (extra [reference])")
+    from timm.models.vision_transformer import VisionTransformer
+
+    sizes = dict(img_size=side, patch_size=patch, embed_dim=dim, depth=depth, num_heads=heads)
+    return VisionTransformer(**sizes, num_classes=0, **more).eval()
+
+
+def of_timm(params, name):
+    """Our array of timm's parameter `name`, in timm's layout."""
+    *way, last = name.split(".")
+    for word in way:
+        params = params[word]
+    if last == "weight":
+        last = "kernel" if "kernel" in params else "scale"
+    array = np.asarray(params[last])
+    return np.transpose(array, {4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
+
+
+def put_in_timm(net, params, positions=None):
+    """Copies our parameters into timm's net, positions from elsewhere where ours are computed."""
+    import torch
+
+    for name, parameter in net.named_parameters():
+        array = positions if name == "pos_embed" and positions is not None else of_timm(params, name)
+        assert parameter.shape == array.shape, name
+        parameter.data.copy_(torch.from_numpy(np.array(array)))
+    return net
+
+
 def random_variables(model, seed=0):
     """Weights and perturbed batch statistics of a backbone, {'params', 'batch_stats'} of float32 numpy arrays."""
     rng = np.random.default_rng(seed)
     draws = {
-        "kernel": lambda s: rng.normal(0, np.sqrt(2 / (s[-1] * s[0] * s[1])), s),
+        "kernel": lambda s: rng.normal(0, np.sqrt(2 / (s[-1] * s[0] * s[1]) if len(s) == 4 else 1 / s[0]), s),
         "scale": lambda s: rng.uniform(0.5, 1.5, s),
         "bias": lambda s: rng.normal(0, 0.1, s),
         "mean": lambda s: rng.normal(0, 0.2, s),
         "var": lambda s: rng.uniform(0.5, 2.0, s),
+        "cls_token": lambda s: rng.normal(0, 1, s),
+        "pos_embed": lambda s: rng.normal(0, 1, s),
     }
 
     def drawn(tree):

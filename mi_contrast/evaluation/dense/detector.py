@@ -20,6 +20,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.evaluation.dense.settings import GROUPS, Detection
 from mi_contrast.interchange.names import to_foreign
 from mi_contrast.interchange.torch_build import built
+from mi_contrast.models.description import RESNETS
 from mi_contrast.models.representation import Representation
 
 STAGES = ("layer4", "layer3", "layer2", "layer1", "conv1")  # from the last, as `trainable_layers` counts
@@ -37,8 +38,8 @@ def check_backbone(representation: Representation) -> None:
             "detector has one backbone, which sees images",
             fix="judge it by the tasks on features: linear, knn, transfer",
         )
-    if spec["model"]["backbone"] == "tiny":
-        raise UserError("the 'tiny' network has no four stages for an FPN", fix="judge a ResNet")
+    if (backbone := spec["model"]["backbone"]) not in RESNETS:
+        raise UserError(f"the {backbone!r} network has no four stages for an FPN", fix="judge a ResNet")
 
 
 def make_detector(
