@@ -35,6 +35,8 @@ class ImageSet:
     classes: the names of each label's classes.
     groups: int32 [N], or None where every example is its own; a hold-out takes whole groups.
     factors: name to int32 [N], what pairs can share. Frames with the same `clip` are from one take.
+    partners: word to int32 [N], the index of each example's partner under that word of `data.partner`; its own where it
+      has none.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ImageSet:
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     groups: Ints | None = field(default=None, repr=False)
     factors: Mapping[str, Ints] = field(default_factory=dict, repr=False)
+    partners: Mapping[str, Ints] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return self.count

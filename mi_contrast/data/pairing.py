@@ -54,18 +54,25 @@ class Pairing:
     resume: Int[Array, " M"]
 
 
-def make_pairing(images: ImageSet, members: Ints, shared: Sequence[str]) -> Pairing:
-    """Tables for pairs among `members` that share all the factors `shared`, and by intent no other.
+def make_pairing(images: ImageSet, members: Ints, shared: Sequence[str], partner: str | None = None) -> Pairing:
+    """Tables for pairs among `members` that share all the factors `shared`, and by intent no other; or for those that
+    the set has chosen.
 
     Frames of one clip share every factor that the clip keeps, so a partner comes from another clip, where `clip` is not
     itself shared and there is another clip to draw from. With shared=() everything is its own partner.
 
     Args:
       members: int [M], distinct indices into `images`.
+      partner: a word of `images.partners`, under which every example has its one partner; not with `shared`.
     Raises:
-      UserError for a factor that the set has not, naming the nearest.
+      UserError for a factor or a partner that the set has not, naming the nearest, or for both at once.
     """
     members = np.asarray(members, np.int32)
+    if partner is not None:
+        if shared:
+            what = f"data.partner is {partner!r} and data.shared {', '.join(shared)}: two ways to the second image"
+            raise UserError(what, fix="give --config.data.shared='()', or partner=None")
+        return chosen(images, members, partner)
     groups, clips = keys_of(images, members, shared)
     order = np.lexsort((members, clips, groups))
     groups, clips = groups[order], clips[order]
@@ -77,6 +84,22 @@ def make_pairing(images: ImageSet, members: Ints, shared: Sequence[str]) -> Pair
     place = np.full(len(images), -1)
     place[members[order]] = here
     return Pairing(*(jnp.asarray(x, jnp.int32) for x in (members[order], place, start, end, skip, resume)))
+
+
+def chosen(images: ImageSet, members: Ints, word: str) -> Pairing:
+    """Tables from which every draw for an example gives the one partner that the set has for it under `word`."""
+    if not images.partners:
+        raise UserError(f"{images.name} has no partners to choose from",
+                        fix="give --config.data.name=pairs:FOLDER, made by python -m mi_contrast.pairs")  # fmt: skip
+    if word not in images.partners:
+        raise unknown(f"partner of {images.name}", word, images.partners)
+    place = np.full(len(images), -1)
+    place[members] = np.arange(len(members))
+    start = place[np.asarray(images.partners[word])[members]]
+    if (start < 0).any():
+        said = f"the partner of example {members[start < 0][0]} of {images.name} {images.split} is not trained on"
+        raise UserError(said, fix="a pair set's partners are of one clip; make it anew")
+    return Pairing(*(jnp.asarray(x, jnp.int32) for x in (members, place, start, start + 1, start, start)))
 
 
 def partner(pairing: Pairing, index: Int[Array, ""], key: Key[Array, ""]) -> Int[Array, ""]:

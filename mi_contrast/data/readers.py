@@ -117,6 +117,7 @@ def make_reader(
     batch_size: int,
     seed: int,
     shared: Sequence[str] = (),
+    partner: str | None = None,
     mesh: jax.sharding.Mesh,
     resident: bool | None = None,
     order: str = "epochs",
@@ -127,6 +128,7 @@ def make_reader(
       members: int [M], distinct indices into `images`.
       seed: of the run: it fixes order and partners.
       shared: factors that the two images of an example share; () gives one image an example.
+      partner: the word under which the set has a partner for each example, its second image; not with `shared`.
       resident: keep the decoded members on every device, or stream them; by default resident up to 2 GiB.
       order: 'epochs', every member once before any comes twice, a last batch that isn't full left out; or 'draws',
         each batch drawn from all members, none twice in it. Of a bank of one row a member, epochs make the row of the
@@ -144,8 +146,8 @@ def make_reader(
         raise unknown("order", order, ORDERS)
     if not 0 <= seed < 2**32:
         raise UserError(f"seed {seed} is out of range", fix="give 0 to 4294967295")
-    pairing = pairs.make_pairing(images, members, shared)
-    plan = Plan(members, batch_size, seed, 2 if shared else 1, pairing, mesh, order)
+    pairing = pairs.make_pairing(images, members, shared, partner)
+    plan = Plan(members, batch_size, seed, 2 if shared or partner is not None else 1, pairing, mesh, order)
     if resident is None:
         resident = len(members) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES
     return Resident(plan, images) if resident else Streamed(plan, images)
