@@ -45,7 +45,13 @@ def check(policy: Mapping[str, Any]) -> None:
         sections = tuple(name for name in patches.SOURCES if name in policy)
         check_patches(policy, sections)
     else:
-        fields("the views", policy, (*SETTINGS, *sections), (two_crops.JIGSAW, two_crops.LOCAL))
+        fields("the views", policy, (*SETTINGS, *sections), (two_crops.TWIN, two_crops.JIGSAW, two_crops.LOCAL))
+        if two_crops.TWIN in policy:
+            sections = (*sections, two_crops.TWIN)
+            if two_crops.JIGSAW in policy:
+                raise UserError(
+                    "the views have a twin and a jigsaw", fix="leave out one of views.twin and views.jigsaw"
+                )
     whole("views.size", policy["size"], "pixels")
     for name in ("mean", "std"):
         low = 0.0 if name == "std" or policy["kind"] != "channels" else -math.inf

@@ -1,10 +1,10 @@
-"""Images in, two augmented views out, and perhaps the jigsaw of a third crop or some smaller crops: every example by
-its own draws.
+"""Images in, two augmented views out, and perhaps a view of the example's twin, the jigsaw of a third crop or some
+smaller crops: every example by its own draws.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,15 +20,22 @@ from mi_contrast.views.plain import normalise
 from mi_contrast.views.resampling import to_pixels
 
 SOURCES = {"query": 0, "key": -1}  # a view's name, and which of the example's sources it is made from
+TWIN = "twin"  # of the last source, where the policy has such a section; query and key are then of the first
 JIGSAW = "jigsaw"  # of the first source, where the policy has such a section
 LOCAL = "local"  # the section of further crops of the first source
-NUMBERS = {"query": 0, "key": 1, JIGSAW: 2, LOCAL: 3}  # of the views' draws; local crops count on from theirs
+# Of the views' draws; local crops count on from theirs. No policy has a twin and a jigsaw.
+NUMBERS = {"query": 0, "key": 1, TWIN: 2, JIGSAW: 2, LOCAL: 3}
 
 
 def sources_of(policy: Mapping[str, Any]) -> dict[str, int]:
     """Each view's name and the source that it is made from."""
     jigsaw = (JIGSAW,) if JIGSAW in policy else ()
-    return {**SOURCES, **dict.fromkeys((*jigsaw, *locals_of(policy)), 0)}
+    return {**whole_of(policy), **dict.fromkeys((*jigsaw, *locals_of(policy)), 0)}
+
+
+def whole_of(policy: Mapping[str, Any]) -> dict[str, int]:
+    """The views of the policy's own size, and the source that each is made from."""
+    return {**dict.fromkeys(SOURCES, 0), TWIN: -1} if TWIN in policy else SOURCES
 
 
 def locals_of(policy: Mapping[str, Any]) -> tuple[str, ...]:
@@ -38,7 +45,7 @@ def locals_of(policy: Mapping[str, Any]) -> tuple[str, ...]:
 
 def shapes_of(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shape of one example of each view."""
-    shapes: dict[str, tuple[int, ...]] = {name: (policy["size"], policy["size"], 3) for name in SOURCES}
+    shapes: dict[str, tuple[int, ...]] = {name: (policy["size"], policy["size"], 3) for name in whole_of(policy)}
     if JIGSAW in policy:
         grid, patch = policy[JIGSAW]["grid"], policy[JIGSAW]["patch"]
         shapes[JIGSAW] = (grid * grid, patch, patch, 3)
@@ -53,30 +60,40 @@ def constants_of(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...
 def make_views(
     policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"]
 ) -> dict[str, Float[Array, "B ..."]]:
-    """Both views, float32 [B, size, size, 3], on one device; `jigsaw`, [B, grid^2, patch, patch, 3]; and local crops of
-    their own size.
+    """Both views and the twin's, float32 [B, size, size, 3], on one device; `jigsaw`, [B, grid^2, patch, patch, 3]; and
+    local crops of their own size.
     """
-    images = {name: sources[:, source] for name, source in SOURCES.items()}
-    draws = {name: draws_of(policy[name], NUMBERS[name], keys, images[name]) for name in SOURCES}
-    if policy["query"] == policy["key"]:  # one program makes both: half as much to compile
-        stacked = jax.tree.map(
-            lambda *both: jnp.concatenate(both), (images["query"], draws["query"]), (images["key"], draws["key"])
-        )
-        made = over_batch(partial(crop, policy, policy["query"]), *stacked)
-        views = {"query": made[: len(keys)], "key": made[len(keys) :]}
-    else:
-        views = {name: over_batch(partial(crop, policy, policy[name]), images[name], draws[name]) for name in SOURCES}
+    images = {name: sources[:, source] for name, source in whole_of(policy).items()}
+    views: dict[str, Array] = {}
+    for names in alike(policy, images):  # one program makes views of equal ops: less to compile
+        ops = policy[names[0]]
+        drawn = [(images[name], draws_of(ops, NUMBERS[name], keys, images[name])) for name in names]
+        together = drawn[0] if len(names) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *drawn)
+        made = over_batch(partial(crop, policy, ops), *together)
+        views |= {name: made[at * len(keys) : (at + 1) * len(keys)] for at, name in enumerate(names)}
     if JIGSAW in policy:
         ops = policy[JIGSAW]
         cuts = draws_of_jigsaw(ops, NUMBERS[JIGSAW], keys, sources[:, 0])
         views[JIGSAW] = over_batch(partial(jigsaw, policy, ops), sources[:, 0], cuts)
     if LOCAL in policy:
-        ops, names = policy[LOCAL], locals_of(policy)
-        each = [draws_of(ops, NUMBERS[LOCAL] + i, keys, sources[:, 0]) for i in range(len(names))]
+        ops, crops = policy[LOCAL], locals_of(policy)
+        each = [draws_of(ops, NUMBERS[LOCAL] + i, keys, sources[:, 0]) for i in range(len(crops))]
         stacked = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *each)
         made = over_batch(partial(local_crops, {**policy, "size": ops["size"]}, ops), sources[:, 0], stacked)
-        views |= {name: made[:, i] for i, name in enumerate(names)}
+        views |= {name: made[:, i] for i, name in enumerate(crops)}
     return views
+
+
+def alike(policy: Mapping[str, Any], names: Iterable[str]) -> list[list[str]]:
+    """The views of these names, those of equal ops together."""
+    groups: list[list[str]] = []
+    for name in names:
+        same = next((group for group in groups if policy[group[0]] == policy[name]), None)
+        if same is None:
+            groups.append([name])
+        else:
+            same.append(name)
+    return groups
 
 
 def local_crops(
