@@ -4,8 +4,8 @@ A row names the views, the target network, the pools and the terms. A term says:
 one as its positive, score them against a support drawn from a pool, turn the scores into nats by a form, at a
 temperature, and weigh the result.
 
-  views    two_crops (query, key), channels (first, second), jigsaw (query, key, jigsaw); where the policy makes local
-           crops, local_0, local_1, .. too
+  views    two_crops (query, key), channels (first, second), jigsaw (query, key, jigsaw); where the policy makes a view
+           of a twin, or local crops, twin or local_0, local_1, .. too
   target   ema (a moving average), same (the same weights, no gradient) or none (the same weights, with gradient)
   pools    by name, `kind` the name itself where left out:
              in_batch(views)                    this step's embeddings of these views, over all devices
@@ -14,6 +14,7 @@ temperature, and weigh the result.
   terms    anchor       a view, by the online network and its predictor; with look_up=POOL, the row of that pool
                         nearest to the view's embedding, without gradient
            positive     a view, by the target; or 'row', the example's own row of the term's pool, a bank
+           head         in whose space: 'head' (default), or 'twin', the second; a pool is of its terms' space
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ POOLS: Mapping[str, Mapping[str, Any]] = {  # fields and their defaults; a defau
 CLUSTERS = ("number", "clusterings", "every_epochs")
 STARTS = ("random", "forward")
 OWN_ROW = "row"
+HEAD, TWIN = HEADS = ("head", "twin")  # the sections of config.model that describe them
 
 ROW_FIELDS = ("views", "target", "pools", "terms")
 TERM_FIELDS = ("anchor", "positive", "pool", "support", "form", "temperature", "weight")
@@ -59,6 +61,7 @@ class Term:
     temperature: Schedule
     weight: Schedule
     look_up: str | None = None
+    head: str = HEAD
 
     @property
     def binary(self) -> bool:
@@ -82,6 +85,19 @@ class Row:
     def of_kind(self, kind: str) -> tuple[str, ...]:
         """The names of the pools of a kind."""
         return tuple(name for name, pool in self.pools.items() if pool["kind"] == kind)
+
+    @property
+    def twinned(self) -> bool:
+        """Whether any term is of the second head."""
+        return any(term.head == TWIN for term in self.terms)
+
+    def own(self, head: str, sources: int) -> list[int]:
+        """Which of an example's sources are its own in a head's space, so that their rows are no candidates: all but
+        the twin's where no term there names it, which is one more example then.
+        """
+        named = {view for term in self.terms if term.head == head for view in (term.anchor, term.positive)}
+        views = [view for view in self.source if view != two_crops.TWIN or view in named]
+        return sorted({self.source[view] % sources for view in views})
 
     @property
     def clustered(self) -> tuple[str, ...]:
@@ -120,7 +136,7 @@ def _once(names: Iterable[str]) -> tuple[str, ...]:
 
 def _term(at: int, term: Any, views: tuple[str, ...], pools: Mapping[str, Any]) -> Term:
     what = f"config.method.terms.{at}"
-    fields(what, term, TERM_FIELDS, ("look_up",))
+    fields(what, term, TERM_FIELDS, ("look_up", "head"))
     pool = word(f"pool in {what}.pool", term["pool"], pools)
     rows = pools[pool]["kind"] == "bank"
     anchor = word(f"view in {what}.anchor", term["anchor"], views)
@@ -148,6 +164,7 @@ def _term(at: int, term: Any, views: tuple[str, ...], pools: Mapping[str, Any]) 
         number(f"{what}.temperature", term["temperature"], 0.0, above=True),
         number(f"{what}.weight", term["weight"], 0.0),
         look_up,
+        word(f"head in {what}.head", term.get("head", HEAD), HEADS),
     )
 
 
@@ -188,6 +205,15 @@ def _takes(name: str, pool: dict[str, Any], terms: tuple[Term, ...]) -> dict[str
         if term.pool == name:
             return pool | {"takes": term.positive if pool["kind"] == "queue" else term.anchor}
     raise UserError(f"config.method.pools.{name} is in no term", fix="say which view it takes: takes='key'")
+
+
+def _space(name: str, terms: tuple[Term, ...]) -> str:
+    """The head in whose space a pool lies: that of the terms that score against it or look up in it."""
+    heads = {term.head for term in terms if name in (term.pool, term.look_up)}
+    if len(heads) > 1:
+        raise UserError(f"config.method.pools.{name} has terms of both heads, whose spaces are apart",
+                        fix="give the terms of each head a pool of their own")  # fmt: skip
+    return heads.pop() if heads else HEAD
 
 
 def _sources(views: str, made: Mapping[str, int] | None) -> dict[str, int]:
@@ -231,6 +257,6 @@ def build(method: Any, made: Mapping[str, int] | None = None) -> Row:
         source=source,
         target=target,
         momentum=number("config.method.momentum", method.get("momentum", 0.0), 0.0, 1.0),
-        pools={name: _takes(name, pool, terms) for name, pool in pools.items()},
+        pools={name: _takes(name, pool, terms) | {"head": _space(name, terms)} for name, pool in pools.items()},
         terms=terms,
     )

@@ -16,7 +16,7 @@ from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, nearest, unknown
 from mi_contrast.core.mesh import make_mesh, replicated
 from mi_contrast.data import sets
-from mi_contrast.data.pairing import chosen_pairing, held_out
+from mi_contrast.data.pairing import held_out, make_pairing
 from mi_contrast.data.readers import ORDERS, RESIDENT_BYTES, Reader, make_reader
 from mi_contrast.methods import recipes, rows
 from mi_contrast.models import towers
@@ -224,7 +224,7 @@ def build(config: Mapping[str, Any], begun: bool = False) -> Job:
     unread.views.fit(*images.image_shape[:2])
     kept, held = held_out(images)
     if data["partner"] is not None:
-        chosen_pairing(images, kept, data["partner"])  # a mistake is found now
+        make_pairing(images, kept, data["shared"], data["partner"])  # a mistake is found now
     label = data["label"] or next(iter(images.labels), None)
     if label is not None and label not in images.labels:
         raise unknown(f"label of {images.name}", label, images.labels)

@@ -50,7 +50,9 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
         views = make_views(parts, state.step, batch, state.generator.get("params"))
         targets, _ = encode_targets(parts, state, state.target or state.online, views)
         roles = encode_online(parts, state.online["params"], state.online["batch_stats"], views, targets)
-        pool, cut, *_ = pooling.seen(row, term, state.pools, state.carried, roles.beside, batch.index, tables)
+        pool, cut, *_ = pooling.seen(
+            row, term, state.pools, state.carried, roles.beside(term.head), batch.index, tables
+        )
         anchors, index = anchors_of(parts, term, roles, state, batch), batch.index
         if not cut:  # a pool that lies whole is looked at by some; anchors travel to one that is cut
             anchors, index = anchors[:ANCHORS], index[:ANCHORS]
@@ -59,7 +61,8 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
             "same_class": (tables.labels[own], tables.labels[theirs]),
             "same_instance": (tables.groups[own], tables.groups[theirs]),
         }
-        found = _looked_at(parts, term, anchors, pool, index if pool.ids is not None else None, labels, t, cut)
+        own_ids = pooling.own_ids(row, term, index) if pool.ids is not None else None
+        found = _looked_at(parts, term, anchors, pool, own_ids, labels, t, cut)
         some = found.size > 0
         count = jnp.maximum(jnp.sum(some), 1)
 

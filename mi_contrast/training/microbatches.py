@@ -100,7 +100,8 @@ def _after(part: Array, before: Array | None) -> Array:
 def divide(number: int, tower: Tower, norm: Mapping[str, Any], batch: int, devices: int) -> Microbatches | None:
     """The batch in `number` parts; None where it is not divided.
 
-    Pieces are the groups that are normalised apart or, where statistics are frozen or there are none, `number` pieces a device.
+    Pieces are the groups that are normalised apart or, where there are no statistics of a batch, `number` pieces a
+    device.
     Raises UserError where a part would cut a group, or the batch has no such pieces.
     """
     if number < 1:

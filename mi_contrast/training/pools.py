@@ -41,12 +41,15 @@ class Tables(NamedTuple):
     groups: Int[Array, " N"]
 
 
-def first(row: Row, kept: Bool[np.ndarray, " N"], dim: int, seed: int, mesh: Mesh) -> Pools:
-    """Empty queues and random banks, one row for each of the N examples, those not kept never valid."""
-    pools: Pools = {name: queue.empty(row.pools[name]["size"], dim) for name in row.of_kind("queue")}
+def first(row: Row, kept: Bool[np.ndarray, " N"], dims: Mapping[str, int], seed: int, mesh: Mesh) -> Pools:
+    """Empty queues and random banks, one row for each of the N examples, those not kept never valid. `dims`: of each
+    head's embeddings.
+    """
+    of = {name: dims[pool["head"]] for name, pool in row.pools.items()}
+    pools: Pools = {name: queue.empty(row.pools[name]["size"], of[name]) for name in row.of_kind("queue")}
     key = random.stream(jax.random.key(seed), "pools")
     for at, name in enumerate(row.of_kind("bank")):
-        pools[name] = banks.random(jax.random.fold_in(key, at), jnp.asarray(kept), dim, mesh)
+        pools[name] = banks.random(jax.random.fold_in(key, at), jnp.asarray(kept), of[name], mesh)
     return pools
 
 
@@ -78,7 +81,7 @@ def seen(
     index: Int[Array, "B V"],
     tables: Tables,
 ) -> Seen:
-    """The term's pool as the last step left it, or this step's embeddings."""
+    """The term's pool as the last step left it, or this step's embeddings, by its head."""
     settings, by = row.pools[term.pool], term.support.get("by")
     if settings["kind"] == "in_batch":
         views = settings["views"]
@@ -110,6 +113,12 @@ def anchor_labels(
     return tables.labels[own][:, None] if by == "label" else clusters.of(carried[of_clusters(term.pool)], own, mesh)
 
 
+def own_ids(row: Row, term: Term, index: Int[Array, "B V"]) -> Int[Array, "B O"]:
+    """The examples whose rows are not an anchor's candidates in the term's space."""
+    own = row.own(term.head, index.shape[1])
+    return index if len(own) == index.shape[1] else index[:, jnp.asarray(own)]
+
+
 def own_rows(term: Term, pools: Pools, index: Int[Array, "B V"], mesh: Mesh) -> Float[Array, "B D"]:
     """The examples' own rows of the term's bank, without gradient."""
     assert term.positive == OWN_ROW
@@ -133,21 +142,21 @@ def nearest(pool: Queue, embeddings: Float[Array, "B D"], ids: Int[Array, "B V"]
 def taken(
     row: Row,
     pools: Pools,
-    online: Mapping[str, Float[Array, "B D"]],
-    beside: Mapping[str, Float[Array, "B D"]],
+    online: Mapping[str, Mapping[str, Float[Array, "B D"]]],
+    beside: Mapping[str, Mapping[str, Float[Array, "B D"]]],
     index: Int[Array, "B V"],
     momenta: Mapping[str, Array],
     keep: Bool[Array, ""],
     mesh: Mesh,
 ) -> Pools:
     """The pools after a step: banks take the online embeddings of their view, queues those beside (the target's, where
-    there is one). Where `keep` is False nothing is taken.
+    there is one), each by its head. Where `keep` is False nothing is taken.
     """
     found: Pools = {}
     for name, pool in pools.items():
-        view = row.pools[name]["takes"]
+        view, head = row.pools[name]["takes"], row.pools[name]["head"]
         if isinstance(pool, Bank):
-            found[name] = banks.update(pool, index[:, 0], online[view], momenta[name], mesh, keep)
+            found[name] = banks.update(pool, index[:, 0], online[head][view], momenta[name], mesh, keep)
         else:
-            found[name] = queue.push(pool, beside[view], index[:, row.source[view]], keep)
+            found[name] = queue.push(pool, beside[head][view], index[:, row.source[view]], keep)
     return found

@@ -25,7 +25,7 @@ from mi_contrast.core import schedules
 from mi_contrast.core.mesh import along_batch, replicated
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import scoring, words
-from mi_contrast.methods.rows import OWN_ROW, Row, Term
+from mi_contrast.methods.rows import HEAD, HEADS, OWN_ROW, TWIN, Row, Term
 from mi_contrast.models.towers import Encoded, Tower
 from mi_contrast.pools import queue
 from mi_contrast.training import adaptive
@@ -70,17 +70,23 @@ class Roles(NamedTuple):
     target: dict[str, Encoded]
     statistics: Any
 
-    @property
-    def beside(self) -> dict[str, Array]:
-        """By view, what positives and candidates are: the target's embeddings or, without one, online predictions."""
-        if self.target:
-            return {name: found.embedding for name, found in self.target.items()}
-        return {name: found.prediction for name, found in self.online.items()}
+    def anchors(self, head: str) -> dict[str, Array]:
+        """By view, what anchors are in a head's space: online predictions."""
+        return of_head(head, self.online, predicted=True)
 
-    @property
-    def to_keep(self) -> dict[str, Array]:
+    def beside(self, head: str) -> dict[str, Array]:
+        """By view, what positives and candidates are: the target's embeddings or, without one, online predictions."""
+        return of_head(head, self.target) if self.target else self.anchors(head)
+
+    def to_keep(self, head: str) -> dict[str, Array]:
         """By view, what queues take: the target's embeddings or, without one, the online ones."""
-        return {name: found.embedding for name, found in (self.target or self.online).items()}
+        return of_head(head, self.target or self.online)
+
+
+def of_head(head: str, passes: Mapping[str, Encoded], *, predicted: bool = False) -> dict[str, Array]:
+    """By view, the embeddings of one head, or what the predictor makes of them; the second head has none."""
+    field = "twin" if head == TWIN else "prediction" if predicted else "embedding"
+    return {name: getattr(found, field) for name, found in passes.items()}
 
 
 def settled(parts: Parts, state: State) -> Parts:
@@ -101,7 +107,8 @@ def first_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callab
     online = parts.tower.init(key, (images.shape[1], images.shape[2], 3))
     online = calibrate(parts.tower, online, images)
     shape = jax.eval_shape(lambda v: encode_plain(parts, v, images, parts.row.online_views[0]), online)
-    pools = pooling.first(parts.row, parts.kept, shape.embedding.shape[1], parts.seed, parts.mesh)
+    dims = {HEAD: shape.embedding.shape[1]} | ({} if shape.twin is None else {TWIN: shape.twin.shape[1]})
+    pools = pooling.first(parts.row, parts.kept, dims, parts.seed, parts.mesh)
     carried: dict[str, Any] = pooling.first_clusters(parts.row, pools, parts.mesh)
     carried |= {normaliser(i): jnp.full((), -jnp.inf) for i, term in enumerate(parts.row.terms) if term.binary}
     carried |= adaptive.first(parts.row)
@@ -172,8 +179,8 @@ def encode_keys(parts: Parts, step: Int[Array, ""], target: dict[str, Any], name
     order = jax.random.permutation(key, images.shape[0])
     encoded = encode(parts, target, name, images[order], train=True)
     back = jnp.argsort(order)
-    moved = {field: getattr(encoded, field)[back] for field in ("features", "embedding", "prediction")}
-    return encoded._replace(**moved)
+    rows = jax.tree.map(lambda x: x[back], encoded._replace(batch_stats=None))
+    return rows._replace(batch_stats=encoded.batch_stats)
 
 
 def encode_targets(
@@ -204,8 +211,9 @@ def encode_online(
 def anchors_of(parts: Parts, term: Term, roles: Roles, state: State, batch: Batch) -> Array:
     """The term's anchors [B, D]: online predictions of its view or, looked up, what the queue has nearest to them."""
     if term.look_up is None:
-        return roles.online[term.anchor].prediction
-    return pooling.nearest(state.pools[term.look_up], roles.to_keep[term.anchor], batch.index)
+        return roles.anchors(term.head)[term.anchor]
+    looked_at = roles.to_keep(term.head)[term.anchor]
+    return pooling.nearest(state.pools[term.look_up], looked_at, pooling.own_ids(parts.row, term, batch.index))
 
 
 def score(
@@ -213,18 +221,20 @@ def score(
 ) -> tuple[Array, pooling.Seen, Scalars]:
     """Nats of each anchor of term `at`, its pool as seen, and what the term carries on to the next step."""
     row, term, mesh = parts.row, parts.row.terms[at], parts.mesh
-    pool = pooling.seen(row, term, state.pools, state.carried, roles.beside, batch.index, tables)
+    beside = roles.beside(term.head)
+    pool = pooling.seen(row, term, state.pools, state.carried, beside, batch.index, tables)
     if term.positive == OWN_ROW:
         positives = pooling.own_rows(term, state.pools, batch.index, mesh)
     else:
-        positives = roles.beside[term.positive]
+        positives = beside[term.positive]
     anchors = anchors_of(parts, term, roles, state, batch)
     own = batch.index[:, 0] if term.positive == OWN_ROW else batch.index[:, row.source[term.anchor]]
     keys = None
     if term.support["kind"] == "drawn":
         of_examples = random.example_keys(parts.seed, state.step, jnp.arange(len(own), dtype=jnp.int32))
         keys = jax.vmap(lambda key: jax.random.fold_in(random.stream(key, "support"), at))(of_examples)
-    told = scoring.Anchors(batch.index, pooling.anchor_labels(term, own, state.carried, tables, mesh), keys)
+    labels = pooling.anchor_labels(term, own, state.carried, tables, mesh)
+    told = scoring.Anchors(pooling.own_ids(row, term, batch.index), labels, keys)
     nats = partial(
         scoring.nats, term, anchors, positives, pool.candidates, told, t, mesh, cut=pool.cut, gradient=pool.gradient
     )
@@ -308,9 +318,10 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
             labels = tables.labels[batch.index[:, row.source[looked_at[0]]]]
             learned, probe_loss = parts.probe.learn(state.probe, jax.lax.stop_gradient(features), labels)
             new, scalars = replace(new, probe=learned), scalars | {"probe_loss": probe_loss}
-        online = {name: found.embedding for name, found in roles.online.items()}
+        online = {head: of_head(head, roles.online) for head in HEADS}
+        to_keep = {head: roles.to_keep(head) for head in HEADS}
         momenta = {name: schedules.value(row.pools[name]["momentum"], t) for name in row.of_kind("bank")}
-        pools = pooling.taken(row, state.pools, online, roles.to_keep, batch.index, momenta, ok, parts.mesh)
+        pools = pooling.taken(row, state.pools, online, to_keep, batch.index, momenta, ok, parts.mesh)
         kept = _select(ok, replace(new, pools={}), replace(state, pools={}))
         guard = jnp.where(ok, 0, state.guard + 1)
         scalars |= {"lr": parts.rate(state.step), "grad_norm": norm, "bad_steps": guard}

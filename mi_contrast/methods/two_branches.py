@@ -1,0 +1,99 @@
+"""Two branches: the usual pair of views through one head, a patch and its twin through a second, on one backbone.
+
+Source: Chen and Yang 2025, "Mutual Information guided Visual Contrastive Learning" (InfoAug), whose second branch is
+trained on patches chosen by the mutual information of their motion. Whether the branches share a backbone, a head or a
+pool, and what each weighs, is not known; what is here is our reading of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mi_contrast.core.config import plain
+from mi_contrast.core.errors import UserError
+from mi_contrast.methods.recipes import mapped
+from mi_contrast.methods.rows import OWN_ROW
+from mi_contrast.methods.rows import TWIN as SECOND
+from mi_contrast.views.two_crops import JIGSAW, LOCAL, TWIN
+
+PREFIX = "twins_"  # before a pool's name: the second branch's
+
+
+def with_twins(config: ConfigDict, weight: float = 1.0) -> None:
+    """Gives a row of two crops a second branch, the row being in the config already.
+
+    Every term comes once more, for the second head: the twin stands where the key stood, or where the example's own row
+    of a bank was the positive; its pool is a second one of the same kind and size; its weight is `weight` times the
+    term's; support, form and temperature are the term's. So the second queue takes twins, the second batch has queries
+    and twins in both directions, and the second bank takes queries. The twin's view is made by the query's ops, of the
+    image that `data.partner` names; query and key are then both of the example itself, and nothing is shared by chance
+    (`data.shared` is empty). The second head is described as the first is, and has no predictor.
+
+    Args:
+      config: with its method set; changed in place.
+      weight: of the second branch beside the first, 0 or more.
+    Raises UserError where the weight is below 0, the row is not one of two crops alone, or has a second branch already.
+    """
+    views, method = plain(config.views), plain(config.method)
+    check(views, method, weight)
+    with config.unlocked():
+        config.views = ConfigDict({**views, TWIN: copy.deepcopy(views["query"])})
+        config.model.twin = ConfigDict(plain(config.model.head))
+        config.method = {
+            **method,
+            "pools": method["pools"] | dict(second_pool(name, pool) for name, pool in method["pools"].items()),
+            "terms": (*method["terms"], *(second_term(term, weight) for term in method["terms"])),
+        }
+        config.data.shared, config.data.partner = (), TWIN
+
+
+def second_term(term: Mapping[str, Any], weight: float) -> dict[str, Any]:
+    """The term as the second branch has it."""
+    looked_up = {"look_up": PREFIX + term["look_up"]} if term.get("look_up") else {}
+    return {
+        **copy.deepcopy(dict(term)),
+        **looked_up,
+        "anchor": to_twin(term["anchor"]),
+        "positive": TWIN if term["positive"] == OWN_ROW else to_twin(term["positive"]),
+        "pool": PREFIX + term["pool"],
+        "weight": mapped(term["weight"], lambda value: weight * value),
+        "head": SECOND,
+    }
+
+
+def second_pool(name: str, pool: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and the settings of a pool as the second branch has it."""
+    made = {**copy.deepcopy(dict(pool)), "kind": pool.get("kind", name)}
+    if "views" in made:
+        made["views"] = tuple(map(to_twin, made["views"]))
+    if made.get("takes"):
+        made["takes"] = to_twin(made["takes"])
+    return PREFIX + name, made
+
+
+def to_twin(view: str) -> str:
+    """The view in the second branch: the twin where the first has the key."""
+    return TWIN if view == "key" else view
+
+
+def check(views: Mapping[str, Any], method: Mapping[str, Any], weight: float) -> None:
+    """UserError where `with_twins` can't add to a row."""
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+        raise UserError(f"the weight of the second branch is {weight!r}", fix="give a number of 0 or more")
+    if not method.get("terms"):
+        raise UserError("config.method has no terms yet", fix="call with_twins after config.method is set")
+    if TWIN in views or any(term.get("head") == SECOND for term in method["terms"]):
+        raise UserError("the row has a second branch already", fix="call with_twins once")
+    if method["views"] == "channels" or views.get("kind") != "two_crops":
+        kind = method["views"] if method["views"] == "channels" else views.get("kind")
+        raise UserError(f"no second branch beside views of {kind}: a twin is a whole image, seen by the one network "
+                        "that sees its example", fix="take a row of two crops")  # fmt: skip
+    if method["views"] == "jigsaw" or JIGSAW in views:
+        raise UserError("no second branch beside a jigsaw: its head takes nine patches of an example, a twin has one",
+                        fix="take a row of two crops, such as configs/moco.py")  # fmt: skip
+    if LOCAL in views:
+        raise UserError("the row has local crops already", fix="call with_twins before multi_crop")
