@@ -19,12 +19,13 @@ import mi_contrast
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import write_json
-from mi_contrast.interchange.names import to_foreign
+from mi_contrast.interchange.names import tensors_of
+from mi_contrast.models.description import VITS
 from mi_contrast.models.representation import Representation
 
 WEIGHTS, MANIFEST = "backbone.safetensors", "manifest.json"
 FORMAT, VERSION = "mi_contrast backbone", 1
-NAMES_OF_SPLIT = "torchvision, after 'first.' and 'second.'"
+OF_SPLIT = ", after 'first.' and 'second.'"
 PACKAGES = ("jax", "flax", "numpy", "safetensors")
 
 
@@ -39,10 +40,10 @@ def write_export(
     """Writes an export directory, whole or not at all; an older export at `path` is replaced.
 
     Args:
-      path: the directory; `backbone.safetensors` has torchvision's names and layouts (and loads into the same net
-        there with strict=True, its classifier removed), `manifest.json` all that is needed to use it. Of a split the
-        file holds both networks, as 'first.<name>' and 'second.<name>', and the manifest says which channels of which
-        colour space each of them sees.
+      path: the directory; `backbone.safetensors` has torchvision's names and layouts, of a transformer timm's (and
+        loads into the same net there with strict=True, its classifier removed), `manifest.json` all that is needed to
+        use it. Of a split the file holds both networks, as 'first.<name>' and 'second.<name>', and the manifest says
+        which channels of which colour space each of them sees.
       representation: what to export.
       config: of the training, resolved.
       commit: of the code that trained it, where known.
@@ -50,7 +51,7 @@ def write_export(
     Raises UserError where `path` is something else than an export, or can't be written.
     """
     with whole(path) as folder:
-        tensors = to_foreign(representation.variables)
+        tensors = tensors_of(representation)
         data = write_safetensors(tensors, folder / WEIGHTS)
         write_json(folder / MANIFEST, manifest_of(representation, tensors, data, config, commit, step))
 
@@ -109,7 +110,7 @@ def manifest_of(
         "format_version": VERSION,
         "file": WEIGHTS,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "names": "torchvision" if split is None else NAMES_OF_SPLIT,
+        "names": names_of(spec["model"]) + ("" if split is None else OF_SPLIT),
         "tensors": {n: {"shape": list(t.shape), "dtype": str(t.dtype)} for n, t in tensors.items()},
         "model": plain(spec["model"]),
         "split": divided,
@@ -131,6 +132,11 @@ def manifest_of(
         },
         "config": plain(config),
     }
+
+
+def names_of(model: Mapping[str, Any]) -> str:
+    """Whose names the tensors of a resolved description have."""
+    return "timm" if model["backbone"] in VITS else "torchvision"
 
 
 def write_safetensors(tensors: Mapping[str, np.ndarray], path: Path) -> bytes:

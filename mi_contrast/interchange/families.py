@@ -8,19 +8,24 @@
     encoder.0.weight, encoder.4.0.conv1.weight    nn.Sequential(*list(resnet.children())): numbers for names
     conv1.weight                                  torchvision
 
+and of a transformer before 'blocks.0.attn.qkv.weight', with timm's names (those of MoCo v3 and DINO too).
+
 Nothing is guessed: a word that no table here knows refuses, and so does a tensor that is neither the backbone's nor one
 of the parts that trainers keep beside it.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mi_contrast.core.errors import UserError, nearest
 from mi_contrast.interchange.names import COUNTER
+from mi_contrast.models.description import VITS
+from mi_contrast.models.vit import EMBEDDING, POSITIONS, TOKEN
 
 # Words that hold the network trained, and what they say of it; wrappers of any network say nothing.
 WRAPPERS = ("module", "_orig_mod", "model", "net", "network")
@@ -61,7 +66,10 @@ NETWORKS: Mapping[tuple[str, tuple[int, ...]], str] = {
     ("basic", (3, 4, 6, 3)): "resnet34",
     ("wide", (3, 4, 6, 3)): "resnet50",
 }
-FIRST, NUMBERED = "layer1.0.conv1.weight", re.compile(r"^(.*\.|)([34])\.0\.conv1\.weight$")
+FIRST, OF_VIT = "layer1.0.conv1.weight", "blocks.0.attn.qkv.weight"
+TRANSFORMERS = {64 * heads: name for name, heads in VITS.items()}  # by channels
+MOCO_V3 = ("base_encoder", "momentum_encoder"), {384: 12}  # heads, where they are not timm's
+NUMBERED = re.compile(r"^(.*\.|)([34])\.0\.conv1\.weight$")
 
 
 @dataclass(frozen=True)
@@ -70,13 +78,14 @@ class Found:
 
     names: {the file's name: torchvision's}; what: which of the file's networks it is, in words, '' where no word says;
     left_out: the other tensors of the file, in groups, counters of batches aside; pooled: False where the file shows
-    that its network has no max pool.
+    that its network has no max pool; heads: of a transformer by its channels, where that trainer has others than timm.
     """
 
     names: Mapping[str, str]
     what: str
     left_out: tuple[str, ...]
     pooled: bool | None = None
+    heads: Mapping[int, int] = field(default_factory=dict)
 
 
 def state_dict_of(tree: Any, where: str) -> dict[str, Any]:
@@ -117,7 +126,7 @@ def find(names: Iterable[str], where: str) -> Found:
     ("the query encoder, 'module.encoder_q.'", ('module.queue',))
     """
     names = list(names)
-    roots = dict.fromkeys(name.removesuffix(FIRST) for name in names if name.endswith(FIRST))
+    roots = dict.fromkeys(name.removesuffix(end) for name in names for end in (FIRST, OF_VIT) if name.endswith(end))
     numbered: dict[str, int] = {}  # where 'layer1' begins
     for match in filter(None, map(NUMBERED.match, names)):
         if f"{match[1]}0.weight" in names:
@@ -142,7 +151,8 @@ def find(names: Iterable[str], where: str) -> Found:
     left_out = tuple(part if part in names else f"{part}.* ({parts.count(part)})" for part in dict.fromkeys(parts))
     telling = [word for word in _words(root) if word not in WRAPPERS]
     what = f"{ {**ENCODERS, **MOMENTUM}[telling[-1]] }, {root!r}" if telling else ""
-    return Found(theirs, what, left_out, False if numbered.get(root) == 3 else None)
+    heads = MOCO_V3[1] if telling and telling[-1] in MOCO_V3[0] else {}
+    return Found(theirs, what, left_out, False if numbered.get(root) == 3 else None, heads)
 
 
 def _words(root: str) -> list[str]:
@@ -151,9 +161,9 @@ def _words(root: str) -> list[str]:
 
 def _chosen(roots: list[str], names: Collection[str], where: str) -> str:
     if not roots:
-        seen = f"no name of its {len(names)} tensors ends in {FIRST!r}"
-        raise UserError(f"{where} holds no ResNet: {seen}",
-                        fix="give the state dict of a ResNet with torchvision's names")  # fmt: skip
+        seen = f"no name of its {len(names)} tensors ends in {FIRST!r} or {OF_VIT!r}"
+        raise UserError(f"{where} holds no ResNet and no ViT: {seen}",
+                        fix="give a ResNet's state dict with torchvision's names, or a ViT's with timm's")  # fmt: skip
     known = (*WRAPPERS, *ENCODERS, *MOMENTUM)
     for root in roots:
         for word in _words(root):
@@ -219,3 +229,34 @@ def model_of(shapes: Mapping[str, tuple[int, ...]], pooled: bool | None, where: 
             f"{where} begins with a {seen} convolution", fix="the stems known: 7x7 with max pool, 3x3 without"
         )
     return {"backbone": backbone, "width": first[0], "stem": stem}
+
+
+def transformer_of(shapes: Mapping[str, tuple[int, ...]], heads: Mapping[int, int], where: str) -> dict[str, Any]:
+    """The description of the transformer that has tensors of these shapes, its positions learned; heads are told by no
+    tensor, and are those of `heads` by channels, or one for each 64 channels, as published.
+
+    Args:
+      shapes: {timm's name: shape}.
+      heads: see `Found`.
+    Raises UserError where it is none of this package's networks.
+    """
+    wanted = {TOKEN: 3, POSITIONS: 3, f"{EMBEDDING}.proj.weight": 4}
+    for name, rank in wanted.items():
+        if len(shapes.get(name, ())) != rank:
+            found = f"is of shape {list(shapes[name])}" if name in shapes else "is absent"
+            raise UserError(f"{where} is a transformer whose {name!r} {found}",
+                            fix="those known have a class token, positions and one patch matrix")  # fmt: skip
+    token, positions, patches = (shapes[name] for name in wanted)
+    if patches[1] != 3 or patches[2] != patches[3]:
+        raise UserError(f"{where}: its patches are of shape {list(patches)}", fix="give a network of RGB images")
+    dim, grid = token[2], math.isqrt(positions[1] - 1)
+    if dim not in TRANSFORMERS:
+        known = ", ".join(f"{name} {channels}" for channels, name in TRANSFORMERS.items())
+        raise UserError(f"{where} is a transformer of {dim} channels", fix=f"the transformers known are: {known}")
+    if grid * grid != positions[1] - 1:
+        raise UserError(f"{where} has {positions[1]} positions, which are not a class token's and a square's")
+    count = heads.get(dim, VITS[TRANSFORMERS[dim]])
+    depth = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
+    learned = {"kind": "learned", "grid": grid}
+    sizes = {"width": dim // count, "heads": count, "depth": depth, "patch": patches[2], "positions": learned}
+    return {"backbone": TRANSFORMERS[dim], **sizes}

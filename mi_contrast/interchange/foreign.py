@@ -20,9 +20,10 @@ from mi_contrast.core.config import fields
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import families, torch_files
 from mi_contrast.interchange.loaded import Loaded
-from mi_contrast.interchange.names import COUNTER, from_foreign
+from mi_contrast.interchange.names import COUNTER, are_fixed, from_foreign
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.vit import POSITIONS
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin")
 IMAGENET: Mapping[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "size": 224}
@@ -33,16 +34,16 @@ SAFETENSORS = {
 
 
 def read_foreign(path: Path, preprocessing: Mapping[str, Any] | None = None) -> Loaded:
-    """Reads a ResNet from a state dict of another trainer. See `families` for whose.
+    """Reads a ResNet or a ViT from a state dict of another trainer. See `families` for whose.
 
     Args:
       path: .safetensors, or a PyTorch file (.pth, .pt, .ckpt, .pth.tar), read without running anything in it.
-      preprocessing: any of mean and std (three each, of pixels in [0, 1]) and size (pixels a side); ImageNet's and 224
-        for the rest.
+      preprocessing: any of mean and std (three each, of pixels in [0, 1]) and size (pixels a side); ImageNet's and 224,
+        of a ViT the size that its positions are for, for the rest.
 
     Returns:
       Loaded; weights of half, bfloat16 or double precision become float32.
-    Raises UserError where the file holds anything but tensors and plain data, no ResNet, an unknown network, or a
+    Raises UserError where the file holds anything but tensors and plain data, no known network, or a
     tensor that is missing, unexpected or of another shape.
     """
     given = dict(preprocessing or {})
@@ -54,13 +55,22 @@ def read_foreign(path: Path, preprocessing: Mapping[str, Any] | None = None) -> 
     tensors = {own: _single(held[name]) for name, own in found.names.items()}
     if len(tensors) < len(found.names):
         raise UserError(f"{path} has two tensors of one meaning", fix="save the state dict of one network")
-    model = families.model_of({n: t.shape for n, t in tensors.items()}, found.pooled, str(path))
+    shapes, assumed = {n: t.shape for n, t in tensors.items()}, dict(IMAGENET)
+    if families.OF_VIT in shapes:
+        model = families.transformer_of(shapes, found.heads, str(path))
+        grid, sizes = model["positions"]["grid"], "{backbone}, {depth} blocks of {heads} heads of {width} channels"
+        assumed["size"], positions = grid * model["patch"], f"positions learned for {grid} x {grid} patches"
+        if are_fixed(tensors[POSITIONS]):
+            model["positions"], positions = {"kind": "sincos"}, "fixed positions"
+        taken = f"taken for {sizes.format(**model)} (assumed), patches of {model['patch']} pixels, {positions}"
+    else:
+        model = families.model_of(shapes, found.pooled, str(path))
+        taken = f"taken for {model['backbone']}, width {model['width']}, stem {model['stem']}"
     variables, count = from_foreign(tensors, towers.template(model), str(path))
-    pixels = {**IMAGENET, **given}
+    pixels = {**assumed, **given}
     spec = spec_of(model, **pixels)
     representation = Representation(jax.tree.map(jnp.asarray, variables), spec)
     total = sum(not name.endswith(COUNTER) for name in held)
-    taken = f"taken for {model['backbone']}, width {model['width']}, stem {model['stem']}"
     remarks = (*([f"of several, {found.what}"] if found.what else []), taken, _assumed(pixels, given))
     return Loaded(representation, path, count, None, {}, digest, None, total - count, found.left_out, remarks)
 

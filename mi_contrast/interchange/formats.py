@@ -1,10 +1,10 @@
 """The formats that a backbone leaves in, one folder each: its file, a manifest, and what else its tool wants.
 
     torchvision  backbone.safetensors, torchvision's names, and build.py where it has no constructor of the network
-    torch        backbone.pth, the same state dict as torch.save writes it
+    torch        backbone.pth, the same state dict, or timm's of a transformer, as torch.save writes it
     timm         model.safetensors and config.json, as timm's create_model('local-dir:...') reads them
     detectron2   backbone.pkl, as Detectron2's DetectionCheckpointer reads it
-    onnx         backbone.onnx, normalisation inside, any batch and size
+    onnx         backbone.onnx, normalisation inside, any batch and size (of a transformer one size)
     stablehlo    backbone.stablehlo, jax.export's, normalisation inside, any batch at one size; a split too
     native       backbone.safetensors and its manifest, as a training leaves them; a split too
 
@@ -27,7 +27,7 @@ from mi_contrast.interchange import detectron2, onnx, stablehlo, torch_formats
 from mi_contrast.interchange.export import FORMAT, MANIFEST, WEIGHTS, manifest_of, whole, write_safetensors
 from mi_contrast.interchange.foreign import read_safetensors
 from mi_contrast.interchange.loaded import Loaded
-from mi_contrast.interchange.names import from_foreign, to_foreign
+from mi_contrast.interchange.names import from_foreign, tensors_of
 from mi_contrast.interchange.parity import batches, checked
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation
@@ -70,7 +70,7 @@ def convert(loaded: Loaded, word: str, path: str | Path) -> Plain:
     with whole(path) as folder:
         more = form.write(representation, folder)
         data = (folder / form.file).read_bytes()
-        tensors = to_foreign(representation.variables) if readable else {}
+        tensors = tensors_of(representation) if readable else {}
         manifest = manifest_of(representation, tensors, data, loaded.config, loaded.commit, loaded.step)
         manifest |= {"file": form.file, "made_for": word, "format": FORMAT if readable else f"{FORMAT} for {word}"}
         manifest |= {"source": loaded.source.name, "source_sha256": loaded.sha256, "remarks": list(loaded.remarks)}
@@ -95,7 +95,7 @@ def can_hold(loaded: Loaded, word: str) -> Format:
 
 
 def _write_native(representation: Representation, folder: Path) -> Plain:
-    write_safetensors(to_foreign(representation.variables), folder / WEIGHTS)
+    write_safetensors(tensors_of(representation), folder / WEIGHTS)
     return {}
 
 
@@ -108,7 +108,9 @@ def _check_native(representation: Representation, folder: Path) -> Plain:
 
 
 FORMATS: Mapping[str, Format] = {
-    "torchvision": Format(WEIGHTS, torch_formats.write_torchvision, torch_formats.check_torchvision),
+    "torchvision": Format(
+        WEIGHTS, torch_formats.write_torchvision, torch_formats.check_torchvision, torch_formats.torchvision_why_not
+    ),
     "torch": Format(torch_formats.PTH, torch_formats.write_torch, torch_formats.check_torch),
     "timm": Format(torch_formats.TIMM, torch_formats.write_timm, torch_formats.check_timm, torch_formats.timm_why_not),
     "detectron2": Format(detectron2.FILE, detectron2.write, detectron2.check, detectron2.why_not),

@@ -36,9 +36,9 @@ def open_source(path: str | Path, *, preprocessing: Mapping[str, Any] | None = N
 
     Args:
       path: a run directory (weights of its newest checkpoint, the online ones unless its config's `export.weights` is
-        'target'), an export directory, the file of weights inside one (its sum verified), or a ResNet's state dict as
-        another trainer saved it: .safetensors, .pth, .pt, .ckpt, .pth.tar (see `families` for whose; no code in it is
-        ever run).
+        'target'), an export directory, the file of weights inside one (its sum verified), or the state dict of a
+        ResNet or a ViT as another trainer saved it: .safetensors, .pth, .pt, .ckpt, .pth.tar (see `families` for whose;
+        no code in it is ever run).
       preprocessing: of another trainer's file only: any of mean, std and size, where they aren't ImageNet's and 224.
     Raises UserError where the path is none of these, the sum differs, or a tensor is missing, unexpected, or of
     another shape or dtype; the message names it, the nearest, and how many of how many were loaded.

@@ -1,4 +1,4 @@
-"""Names and layouts: ours are torchvision's, but for the last word and the order of axes.
+"""Names and layouts: ours are torchvision's, and timm's of a transformer, but for the last word and the order of axes.
 
     ours                                            torchvision's
     params / layer1 / 0 / conv1 / kernel  [k,k,I,O] layer1.0.conv1.weight        [O,I,k,k]
@@ -7,13 +7,18 @@
     batch_stats / layer1 / 0 / bn1 / mean [C]       layer1.0.bn1.running_mean    [C]
     batch_stats / layer1 / 0 / bn1 / var  [C]       layer1.0.bn1.running_var     [C]
     -                                               layer1.0.bn1.num_batches_tracked  int64 []
+    params / blocks / 0 / attn / qkv / kernel [I,O] blocks.0.attn.qkv.weight     [O,I]
+    params / cls_token                    [1,1,D]   cls_token                    [1,1,D]
+    -                                               pos_embed                    [1,1+N,D]
 
 `num_batches_tracked` counts training batches in PyTorch and serves there only where a batch norm has no momentum; we
-write 0, so that a strict load finds every name, and read past it.
+write 0, so that a strict load finds every name, and read past it. `pos_embed` is a tensor in timm always; where ours
+are the fixed positions, computed for any size, we write those of the representation's size, and read past no others.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +26,14 @@ from typing import Any
 import numpy as np
 
 from mi_contrast.core.errors import UserError, nearest
+from mi_contrast.models.representation import Representation
 from mi_contrast.models.towers import GENERATOR
+from mi_contrast.models.vit import EMBEDDING, POSITIONS, TOKEN, ViT, fixed_positions
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+LEAVES |= {name: name for name in (TOKEN, POSITIONS)}
 COUNTER = "num_batches_tracked"
+FIXED_WITHIN = 1e-5  # float32 of sines computed elsewhere
 
 Path = tuple[str, ...]
 Tensors = dict[str, np.ndarray]
@@ -97,11 +106,32 @@ def to_foreign(variables: Mapping[str, Any]) -> Tensors:
     return tensors
 
 
+def tensors_of(representation: Representation) -> Tensors:
+    """All that another tool needs of a representation: `to_foreign` of its variables and, of a transformer whose
+    positions are fixed, those of its own size.
+    """
+    net, tensors = representation.backbone, to_foreign(representation.variables)
+    if isinstance(net, ViT) and net.grid is None:
+        fixed = fixed_positions(representation.spec["size"] // net.patch, net.dim)
+        tensors |= {n.replace(TOKEN, POSITIONS): fixed for n in tensors if n.rpartition(".")[2] == TOKEN}
+    return tensors
+
+
+def are_fixed(positions: np.ndarray) -> bool:
+    """Whether positions as timm keeps them are the fixed ones of a square grid."""
+    count, dim = positions.shape[1:] if positions.ndim == 3 else (0, 0)
+    grid = math.isqrt(max(count - 1, 0))
+    if positions.shape != (1, 1 + grid * grid, dim) or dim % 4:
+        return False
+    return bool(np.allclose(positions, fixed_positions(grid, dim), rtol=0, atol=FIXED_WITHIN))
+
+
 def from_foreign(tensors: Mapping[str, np.ndarray], template: Mapping[str, Any], where: str) -> tuple[Variables, int]:
     """Tensors in torchvision's names as variables of the shapes in `template`, every one matched.
 
     Args:
-      tensors: {name: array}; every name of `template` and no other, but for counters of batches.
+      tensors: {name: array}; every name of `template` and no other, but for counters of batches and positions that
+        are the fixed ones where the template has none.
       template: the variables wanted, or their shapes.
       where: what holds the tensors, for the message.
 
@@ -112,6 +142,9 @@ def from_foreign(tensors: Mapping[str, np.ndarray], template: Mapping[str, Any],
     """
     wanted = table(template)
     given = {name: tensor for name, tensor in tensors.items() if not is_counter(name, wanted)}
+    for name in [name for name in given if computed(name, wanted)]:
+        if not are_fixed(given.pop(name)):
+            raise UserError(f"{where}: {name!r} is not the fixed positions that the network computes")
     check_match(given, {n: (e.foreign_shape, e.dtype) for n, e in wanted.items()}, where)
     flat = {
         e.path: np.ascontiguousarray(given[n].transpose(np.argsort(_axes(given[n].ndim)))) for n, e in wanted.items()
@@ -123,6 +156,13 @@ def is_counter(name: str, wanted: Mapping[str, Entry]) -> bool:
     """Whether `name` counts the batches of a batch norm that the table knows."""
     module, _, leaf = name.rpartition(".")
     return leaf == COUNTER and f"{module}.{LEAVES['var']}" in wanted
+
+
+def computed(name: str, wanted: Mapping[str, Entry]) -> bool:
+    """Whether `name` is the positions of a transformer that the table knows, which has none among its variables."""
+    root, _, leaf = name.rpartition(".")
+    prefix = f"{root}." if root else ""
+    return leaf == POSITIONS and name not in wanted and f"{prefix}{EMBEDDING}.proj.weight" in wanted
 
 
 def check_match(given: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[tuple[int, ...], str]], where: str) -> None:

@@ -1,4 +1,5 @@
-"""ONNX, by torch.onnx through the torchvision twin: pixels in, features out, of any batch and any size.
+"""ONNX, by torch.onnx through the torchvision twin (timm's of a transformer): pixels in, features out, of any batch and
+any size (of a transformer one).
 
 The normalisation is inside, so that no user of the file can leave it out.
 """
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.interchange.names import to_foreign
+from mi_contrast.interchange.names import tensors_of
 from mi_contrast.interchange.parity import batches, checked
 from mi_contrast.interchange.torch_build import MissingToolError, built, tool
 from mi_contrast.models.representation import Representation
@@ -24,21 +25,23 @@ INSTALL = "pip install 'mi-contrast[torch,onnx]'"
 def write(representation: Representation, folder: Path) -> dict[str, Any]:
     """backbone.onnx, weights inside.
 
-    Its input `images` is float32 [batch, 3, height, width], RGB in [0, 1], not normalised; its output `features` is
-    float32 [batch, F].
-    Raises UserError where torch, torchvision or onnxscript isn't installed.
+    Its input `images` is float32 [batch, 3, height, width], RGB in [0, 1], not normalised, of any size (of a
+    transformer the representation's own); its output `features` is float32 [batch, F].
+    Raises UserError where torch, torchvision or onnxscript isn't installed, or timm for a transformer.
     """
+    size, sized = representation.spec["size"], representation.spec["model"]["patch"]
     try:
         torch, _ = tool("torch"), tool("onnxscript")
-        net = built(representation.spec["model"], to_foreign(representation.variables))
+        net = built(representation.spec["model"], tensors_of(representation), size)
     except MissingToolError as error:
         raise UserError(f"can't write ONNX: {error}", fix=INSTALL) from None
     dynamic = torch.export.Dim.DYNAMIC
+    free, sides = ({0: dynamic, 2: dynamic, 3: dynamic}, (97, 98)) if sized is None else ({0: dynamic}, (size, size))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.onnx warns of its own parts being deprecated
         torch.onnx.export(
             _with_pixels(torch, net, representation),
-            (torch.rand(2, 3, 97, 98),),
+            (torch.rand(2, 3, *sides),),
             str(folder / FILE),
             dynamo=True,
             verbose=False,
@@ -46,12 +49,13 @@ def write(representation: Representation, folder: Path) -> dict[str, Any]:
             opset_version=OPSET,
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
+            dynamic_shapes=(free,),
         )
+    shape = "height, width" if sized is None else f"{size}, {size}"
     return {
         "names": "none",
         "opset": OPSET,
-        "input": f"{INPUT}: float32 [batch, 3, height, width], RGB in [0, 1]; mean and std are applied inside",
+        "input": f"{INPUT}: float32 [batch, 3, {shape}], RGB in [0, 1]; mean and std are applied inside",
         "output": f"{OUTPUT}: float32 [batch, {representation.dim}]",
     }
 

@@ -23,9 +23,9 @@ def probe(size: int, batch: int = 2, seed: int = 0) -> np.ndarray:
 
 
 def batches(representation: Representation) -> tuple[tuple[int, int], ...]:
-    """What to compare features on, where size is free: its own size, and another."""
+    """What to compare features on, where size is free: its own size, and another. Of a transformer its own alone."""
     size = int(representation.spec["size"])
-    return (2, size), (1, size + 32)
+    return ((2, size),) if representation.spec["model"]["patch"] else ((2, size), (1, size + 32))
 
 
 def in_float32(representation: Representation) -> Representation:

@@ -1,4 +1,5 @@
-"""The network in PyTorch: a few lines of torchvision that build it, written beside weights and run here to check them.
+"""The network in PyTorch: a few lines of torchvision, or of timm for a transformer, that build it, written beside
+weights and run here to check them.
 
 torchvision's constructors have one width and one stem; a net of another is theirs with the layers replaced.
 """
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mi_contrast.models import towers
+from mi_contrast.models.description import VITS
 from mi_contrast.models.resnet import Bottleneck
 
 BUILDER = "build.py"
@@ -61,6 +63,14 @@ def build():
     return net
 """
 
+VIT = """\
+from timm.models.vision_transformer import VisionTransformer
+
+
+def build():
+    return VisionTransformer(num_classes=0, **{sizes})
+"""
+
 
 class MissingToolError(Exception):
     """Another tool isn't here, or doesn't run; the message says which and why."""
@@ -82,12 +92,37 @@ def is_standard(model: Mapping[str, Any]) -> bool:
     return model["backbone"] in towers.RESNETS and model["width"] == 64 and model["stem"] == "imagenet"
 
 
-def builder(model: Mapping[str, Any]) -> str:
+def of_timm(model: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """What timm's VisionTransformer is given to be this network. It takes images of `size` pixels alone where positions
+    are the fixed ones, which it would resize and we compute anew, and of any size where they are learned.
+    """
+    grid = model["positions"].get("grid")
+    return {
+        "img_size": (grid or size // model["patch"]) * model["patch"],
+        "patch_size": model["patch"],
+        "embed_dim": model["width"] * model["heads"],
+        "depth": model["depth"],
+        "num_heads": model["heads"],
+        "dynamic_img_size": grid is not None,
+    }
+
+
+def tools_of(model: Mapping[str, Any]) -> list[str]:
+    """The modules that build the network and run it, the one that matters first."""
+    if model["backbone"] == "tiny":
+        return ["torch"]
+    return ["timm" if model["backbone"] in VITS else "torchvision", "torch"]
+
+
+def builder(model: Mapping[str, Any], size: int = 224) -> str:
     """The text of a Python file whose `build()` makes the network in PyTorch, its classifier left out.
 
     Args:
       model: a resolved description, without a split.
+      size: pixels a side, of a transformer.
     """
+    if model["backbone"] in VITS:
+        return HEAD + VIT.format(sizes=of_timm(model, size))
     if is_standard(model):
         return HEAD + STANDARD.format(backbone=model["backbone"])
     if model["backbone"] == "tiny":
@@ -105,16 +140,15 @@ def builder(model: Mapping[str, Any]) -> str:
     )
 
 
-def built(model: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Any:
+def built(model: Mapping[str, Any], tensors: Mapping[str, np.ndarray], size: int = 224) -> Any:
     """The network that `builder` writes, in evaluation mode, its state dict `tensors`, every name matched.
 
-    Raises MissingToolError where torch or torchvision isn't here.
+    Raises MissingToolError where torch, torchvision or, of a transformer, timm isn't here.
     """
     torch = tool("torch")
-    if model["backbone"] != "tiny":
-        tool("torchvision")
+    tool(tools_of(model)[0])
     names: dict[str, Any] = {}
-    exec(compile(builder(model), BUILDER, "exec"), names)
+    exec(compile(builder(model, size), BUILDER, "exec"), names)
     net = names["build"]().eval()
     net.load_state_dict({n: torch.from_numpy(np.array(t)) for n, t in tensors.items()}, strict=True)
     return net

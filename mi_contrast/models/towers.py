@@ -265,8 +265,8 @@ def build(model: Mapping[str, Any]) -> Tower:
         norm (kind 'batch' with groups, or 'frozen', which wants statistics first: see `with_statistics_of`; for every
         batch norm of the tower); head (kind 'linear', 'mlp' or 'mlp_bn', dim, hidden of the last two (None is the
         features' width), layers and last_bn of mlp_bn); dtype of the backbone's computation ('float32', 'bfloat16');
-        remat (by blocks); predictor (None, or hidden and layers); twin (None, or a second head, as head); jigsaw (None, or dim a patch,
-        with kind 'linear' or 'mlp' and hidden); split (None, or a division, see `core.division`).
+        remat (by blocks); predictor (None, or hidden and layers); twin (None, or a second head, as head); jigsaw (None,
+        or dim a patch, with kind 'linear' or 'mlp' and hidden); split (None, or a division, see `core.division`).
     Raises UserError on an unknown or wrong word, naming the nearest.
     """
     model = resolve(model)

@@ -40,7 +40,7 @@ def features(model, variables, x, pooled=True):
 
 
 def test_features_tokens_and_gradients_are_timms():
-    """Fixed positions, 32 px by 4; every gradient too, the patch embedding's among them: it is the tower that holds it."""
+    """Fixed positions, 32 px by 4; every gradient too, the patch embedding's among them: the tower holds it."""
     net = twins.timm_vit(32, 4, 24, 2, 3)
     import torch
 

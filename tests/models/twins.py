@@ -69,7 +69,7 @@ def perturbed(backbone):
 
 
 def timm_vit(side, patch, dim, depth, heads, **more):
-    """timm's VisionTransformer without its classifier, or a skip."""
+    """The VisionTransformer of timm without its classifier, or a skip."""
     torchvision()
     pytest.importorskip("timm", reason="timm is not installed (extra [reference])")
     from timm.models.vision_transformer import VisionTransformer
