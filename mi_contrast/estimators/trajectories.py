@@ -99,6 +99,18 @@ SERIES: dict[str, Callable[..., Array]] = {
 }
 
 
+def of_unit_size(series: Float[ArrayLike, "... T d"]) -> Float[Array, "... T d"]:
+    """Each series over its own spread, the root of its total variance, so that all have like scales; coordinates keep
+    theirs to each other, for one that hardly moves is mostly noise. A constant series stays as it is.
+
+    >>> of_unit_size(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))[:, 0]
+    Array([ 1., -1.], dtype=float32)
+    """
+    series = raw(series)
+    spread = jnp.sqrt(jnp.sum(jnp.var(series, axis=-2), axis=-1))[..., None, None]
+    return series / jnp.where(spread > 0, spread, 1.0)
+
+
 def spread_shifts(samples: int, count: int, key: Key[Array, ""] | None = None) -> tuple[int, ...]:
     """`count` distinct circular shifts from 3 to T - 3, evenly spread, or drawn by `key`.
 
@@ -124,7 +136,7 @@ def twins(
     *,
     shifts: int | Sequence[int] = 19,
     level: float = 0.05,
-    where: Bool[ArrayLike, " P"] | None = None,
+    where: Bool[ArrayLike, " P"] | Bool[ArrayLike, "P P"] | None = None,
     k: int = 3,
     estimator: str = "ksg",
 ) -> Twins:
@@ -138,7 +150,8 @@ def twins(
       series: numbers [P, T, d], one of `SERIES` of tracks.
       shifts: how many, evenly spread, or which; 3 to T - 3. Of n shifts no p lies below 1 / (n + 1).
       level: the largest p that is accepted.
-      where: which series have and are partners; default all. A pair whose estimate is NaN is no pair.
+      where: which series have and are partners, [P], or which pairs may be, [P, P] and symmetric; default all. A pair
+        whose estimate is NaN is none.
       k, estimator: as `all_pairs`.
     Returns:
       Twins. No gradient.
@@ -162,15 +175,18 @@ def twins(
         raise UserError(f"{len(chosen)} shifts can't accept at level {level}", fix=f"give {least} shifts or more")
     halves = sorted({min(shift, samples - shift) for shift in chosen})  # a matrix serves a shift and its opposite
     of_shift = [2 * halves.index(min(shift, samples - shift)) + (2 * shift > samples) for shift in chosen]
-    where = jnp.ones(len(series), bool) if where is None else jnp.asarray(where, bool)
+    may = jnp.ones(len(series), bool) if where is None else jnp.asarray(where, bool)
+    may = may & may[:, None] if may.ndim == 1 else may
+    if may.shape != (len(series),) * 2:
+        raise UserError(f"where of shape {may.shape} for {len(series)} series", fix="give [P] or [P, P]")
     nats = shifted_pairs(series, jnp.array([0, *halves]), k, estimator)
-    return _twins(nats, where, jnp.array(of_shift), level)
+    return _twins(nats, may, jnp.array(of_shift), level)
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def _twins(nats: Float[Array, "S P P"], where: Bool[Array, " P"], of_shift: Int[Array, " n"], level: float) -> Twins:
+def _twins(nats: Float[Array, "S P P"], may: Bool[Array, "P P"], of_shift: Int[Array, " n"], level: float) -> Twins:
     """From the estimates unshifted and shifted by each half, and which row or column of them each shift is."""
-    nats = jnp.where(where & where[:, None] & ~jnp.isnan(nats), nats, -jnp.inf)
+    nats = jnp.where(may & ~jnp.isnan(nats), nats, -jnp.inf)
     rows, columns = jnp.max(nats[1:], axis=2), jnp.max(nats[1:], axis=1)  # [H, P]: by the half, and by its opposite
     shifted = jnp.stack([rows, columns], axis=1).reshape(-1, rows.shape[1])[of_shift]  # [n, P]
     most, partner = jnp.max(nats[0], axis=1), jnp.argmax(nats[0], axis=1)

@@ -38,6 +38,8 @@ def test_series_of_tracks_are_the_equations():
             lags = np.stack([np.ones(39 - order), *(x[order - lag : 39 - lag] for lag in range(1, order + 1))], 1)
             weights = np.linalg.lstsq(lags, x[order:], rcond=None)[0]
             np.testing.assert_allclose(found[track, :, axis], x[order:] - lags @ weights, atol=1e-4)
+    unit = np.asarray(mi.of_unit_size(moved))
+    np.testing.assert_allclose(unit, moved / np.sqrt(moved.var(axis=1).sum(axis=-1))[:, None, None], rtol=1e-5)
     assert np.abs(mi.prewhitened(np.zeros((1, 20, 2)))).max() == 0
     with pytest.raises(UserError, match="smaller order"):
         mi.prewhitened(made, 19)
@@ -59,6 +61,8 @@ def test_twins_are_those_of_a_loop_over_shifts():
     np.testing.assert_allclose(np.asarray(found.p)[there], p[there], atol=1e-6)
     assert found.partner[1] == 4 and found.partner[4] == 1 and found.accepted[1] and found.accepted[4]
     assert (found.partner[5], found.p[5], found.accepted[5]) == (5, 1.0, False) and np.isnan(found.nats[5])
+    apart = np.asarray(mi.twins(series, where=np.abs(np.subtract.outer(np.arange(7), np.arange(7))) < 3).partner)
+    assert (np.abs(apart - np.arange(7)) < 3).all() and apart[1] != 4
     alone = mi.twins(series, where=np.arange(7) == 2)
     np.testing.assert_array_equal(alone.partner, np.arange(7))
     assert not alone.accepted.any()
@@ -132,6 +136,7 @@ def test_a_true_partner_is_found_as_often_as_its_correlation_says():
         (lambda s: mi.twins(s, shifts=[3, 3] * 10), "distinct"),
         (lambda s: mi.twins(s, shifts=range(2, 30)), "from 3 to 36"),
         (lambda s: mi.twins(s, estimator="3kl"), "three_kl"),
+        (lambda s: mi.twins(s, where=np.ones(4, bool)), "for 3 series"),
     ],
 )
 def test_mistakes_are_said(call, said):
