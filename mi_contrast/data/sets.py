@@ -1,4 +1,4 @@
-"""Data sets by name: the embedded one, any TFDS set on disk, a folder of images."""
+"""Data sets by name: the embedded one, any TFDS set on disk, a folder of images, a set of patches and their twins."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.data import folders, moving_digits, records
+from mi_contrast.data import folders, moving_digits, pair_sets, records
 from mi_contrast.data.imageset import ImageSet, in_memory
 
 __all__ = ["ImageSet", "in_memory", "load"]
@@ -27,8 +27,8 @@ def load(
 
     Args:
       name: 'moving_digits' (made on first use); a TFDS set stored as ArrayRecord, 'name', 'name/config' or
-        'name:version'; or 'folder:PATH', class folders of images, or images without labels; PATH is below `data_dir`
-        where that is given, unless it begins with / or ~.
+        'name:version'; 'folder:PATH', class folders of images, or images without labels; or 'pairs:PATH', what
+        `mi_contrast.pairs` made. PATH is below `data_dir` where that is given, unless it begins with / or ~.
       split: as TFDS has it: 'train', 'train[:90%]', 'train[100:200]', 'train+test'. A sub-split's index counts from 0.
         Ranges count records: of moving_digits, clips.
       data_dir: where TFDS sets are; by default TFDS's own, $TFDS_DATA_DIR or ~/tensorflow_datasets.
@@ -46,12 +46,19 @@ def load(
     if name == "moving_digits":
         return moving_digits.load(split, data_dir=where, size=size, options=options)
     if name.startswith("folder:"):
-        path = Path(name.removeprefix("folder:")).expanduser()
-        below = path if data_dir is None else Path(data_dir).expanduser() / path
-        return folders.load(below, split, size=size, options=options)
-    images = records.load(name, split, data_dir=where, size=size)
+        return folders.load(below(name, data_dir), split, size=size, options=options)
+    if name.startswith("pairs:"):
+        images = pair_sets.load(below(name, data_dir), split, size=size)
+    else:
+        images = records.load(name, split, data_dir=where, size=size)
     if options:  # after the name: a wrong name is the likelier mistake
         raise UserError(
             f"{name} takes no data.options, but has {', '.join(options)}", fix="moving_digits and folders have some"
         )
     return images
+
+
+def below(name: str, data_dir: str | Path | None) -> Path:
+    """The folder of 'kind:PATH'."""
+    path = Path(name.partition(":")[2]).expanduser()
+    return path if data_dir is None else Path(data_dir).expanduser() / path
