@@ -51,6 +51,16 @@ def with_twins(config: ConfigDict, weight: float = 1.0) -> None:
         config.data.shared, config.data.partner = (), TWIN
 
 
+def on_pairs(config: ConfigDict, folder: str) -> None:
+    """Gives a run the patches and twins of a folder that `mi_contrast.pairs` made, in the variant's sizes. The clips
+    that are held out are few: 256 pairs of them are measured.
+    """
+    config.data.name, config.data.split = f"pairs:{folder}", "train"
+    config.eval.pairs = 256
+    with config.unlocked():
+        config.data.options = ConfigDict()
+
+
 def second_term(term: Mapping[str, Any], weight: float) -> dict[str, Any]:
     """The term as the second branch has it."""
     looked_up = {"look_up": PREFIX + term["look_up"]} if term.get("look_up") else {}
