@@ -17,7 +17,7 @@ from mi_contrast.core.layout import RunDirectory, read_json
 from mi_contrast.interchange.export import FORMAT, MANIFEST, VERSION
 from mi_contrast.interchange.foreign import SUFFIXES, read_foreign, read_safetensors, read_tensors
 from mi_contrast.interchange.loaded import Loaded
-from mi_contrast.interchange.names import check_match, from_foreign, leaves
+from mi_contrast.interchange.names import check_match, from_foreign, leaves, nested
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, spec_of
 
@@ -151,7 +151,7 @@ def read_run(path: Path) -> Loaded:
     check_match(found, wanted, f"checkpoint {run.checkpoints / str(step)}")
     starts = read_json(run.starts).get("starts", []) if run.starts.is_file() else []
     commit = starts[-1].get("commit") if starts else None
-    representation = Representation(jax.tree.map(jnp.asarray, variables), spec)
+    representation = Representation(jax.tree.map(jnp.asarray, nested(leaves(variables), template)), spec)
     return Loaded(representation, path, len(wanted), step, config, None, commit)
 
 

@@ -76,9 +76,14 @@ def leaves(variables: Mapping[str, Any], path: Path = ()) -> dict[Path, Any]:
     return found
 
 
-def nested(flat: Mapping[Path, Any]) -> Variables:
-    """Nested dicts of {path: leaf}: the inverse of `leaves`."""
-    tree: Variables = {}
+def hollow(tree: Mapping[str, Any]) -> Variables:
+    """Nested dicts without their leaves: what `leaves` can't tell, since a collection may be empty."""
+    return {name: hollow(item) for name, item in tree.items() if isinstance(item, Mapping)}
+
+
+def nested(flat: Mapping[Path, Any], template: Mapping[str, Any]) -> Variables:
+    """Nested dicts of {path: leaf}: the inverse of `leaves`, with the empty ones of `template`."""
+    tree = hollow(template)
     for path, leaf in flat.items():
         node = tree
         for name in path[:-1]:
@@ -149,7 +154,7 @@ def from_foreign(tensors: Mapping[str, np.ndarray], template: Mapping[str, Any],
     flat = {
         e.path: np.ascontiguousarray(given[n].transpose(np.argsort(_axes(given[n].ndim)))) for n, e in wanted.items()
     }
-    return nested(flat), len(flat)
+    return nested(flat, template), len(flat)
 
 
 def is_counter(name: str, wanted: Mapping[str, Entry]) -> bool:

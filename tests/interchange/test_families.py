@@ -87,7 +87,7 @@ def test_every_family_is_found_and_the_rest_named(case):
         (under("backbonne."), "'backbonne' is no name of a known family; did you mean 'backbone'?"),
         (under("encoder.module.l_to_ab.") + under("encoder.module.ab_to_l."), "'l_to_ab' is no name"),
         (under("encoder.") + under("backbone."), "several networks: 'encoder.', 'backbone.'"),
-        (["blocks.0.attn.qkv.weight"], "holds no ResNet"),
+        (["encoder.layers.encoder_layer_0.mlp.0.weight"], "holds no ResNet and no ViT"),
         ([], "holds no ResNet"),
     ],
 )

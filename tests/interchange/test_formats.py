@@ -144,12 +144,12 @@ def test_features_that_differ_are_an_error_and_nothing_is_kept(tmp_path, monkeyp
     needs("torch")
     convert(made(TINY), "torchvision", tmp_path / "out")
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
-    honest = torch_formats.to_foreign
+    honest = torch_formats.tensors_of
 
-    def dishonest(variables):
-        return {n: t * np.float32(1.01) if n == "conv2.weight" else t for n, t in honest(variables).items()}
+    def dishonest(representation):
+        return {n: t * np.float32(1.01) if n == "conv2.weight" else t for n, t in honest(representation).items()}
 
-    monkeypatch.setattr(torch_formats, "to_foreign", dishonest)
+    monkeypatch.setattr(torch_formats, "tensors_of", dishonest)
     with pytest.raises(RuntimeError, match="torch gives features that differ by"):
         convert(made(TINY), "torchvision", tmp_path / "out")
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
