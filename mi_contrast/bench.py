@@ -21,11 +21,11 @@ from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.layout import write_json, write_text
 
-CASES = ("ring_loss", "large_pool", "bank_step", "augment", "train_step", "loop", "mi_tasks", "evaluate")
+CASES = ("ring_loss", "large_pool", "bank_step", "augment", "train_step", "loop", "mi_tasks", "evaluate", "twins")
 REPEATS = 7
 FLAGS = {
     "case=": f"one of {', '.join(CASES)}, or all",
-    "repeats=": "how often each is timed, 7 by default; of mi_tasks the draws, 2 by default",
+    "repeats=": "how often each is timed, 7 by default; of mi_tasks the draws, 2 by default, of twins the scenes, 20",
     "out=": "the folder for <case>.json, bench/ by default",
     "data=": "mi_tasks: an .npz of x_00, y_00, x_01, ... to estimate from, instead of its own draws",
     "truth=": "mi_tasks: a .json of the true nats of --data, opened when all is estimated",

@@ -28,7 +28,6 @@ from mi_contrast.reporting import twins_figure
 
 OF = ("motion", "colour")
 DITHER = 1e-3  # pixels or levels of noise, below what a tracker resolves: no two steps are then exactly alike
-HALF = 0.5  # the share of a patch that an object must cover for the patch to lie on it
 
 # name: (default, what it is); a default's kind is the kind of what may be given.
 TRACKING: dict[str, tuple[Any, str]] = {
@@ -36,9 +35,9 @@ TRACKING: dict[str, tuple[Any, str]] = {
     "stride": (None, "pixels from patch to patch; the patch's side by default"),
     "point": ("corner", f"what of a patch is followed: {' or '.join(tracks.POINTS)}"),
     "window": (15, "pixels a side that the tracker compares"),
-    "levels": (2, "halvings of the frame that the tracker starts from"),
+    "levels": (3, "halvings of the frame that the tracker starts from"),
     "tolerance": (1.0, "pixels within which a point followed there and back returns"),
-    "lost": (0.1, "the share of frames above which failing makes a track lost"),
+    "lost": (0.2, "the share of frames above which failing makes a track lost"),
     "still": (0.1, "the spread of steps, in pixels (of colours: levels of 255), below which a track says nothing"),
     "camera": ("homography", f"its motion taken out: {', '.join(tracks.CAMERAS)}"),
 }
@@ -46,7 +45,10 @@ READING: dict[str, tuple[Any, str]] = {
     "frames": (40, "the most of a clip"),
     "size": (None, "the short side in pixels; moving_digits: 32 or 64"),
     "limit": (None, "the most clips"),
-    "apart": (None, "pixels between partners at least; the patch's side by default, none overlap"),
+    "apart": (
+        None,
+        "pixels between partners at least; the patch's side by default, none overlap; never within one window",
+    ),
     "of": ("motion", "whose series: motion or colour"),
     "series": ("prewhitened", f"made of tracks: {', '.join(mi.SERIES)}"),
     "order": (1, "steps that prewhitening looks back"),
@@ -54,7 +56,8 @@ READING: dict[str, tuple[Any, str]] = {
     "k": (3, "its neighbours"),
     "shifts": (19, "circular shifts of the test"),
     "level": (0.05, "the largest p that is accepted"),
-    "seed": (0, "of the random partners"),
+    "cover": (0.5, "the share of a patch that an object must cover for the patch to lie on it"),
+    "seed": (0, "of the random partners and the noise"),
     "pictures": (40, "the most clips drawn"),
 }
 FLAGS = {
@@ -111,6 +114,8 @@ def of_clip(clip: Clip, number: int, options: dict[str, Any], drawn: bool) -> Fo
             paths, state = found.colours, tracks.still_colours(found, how)
         where = state == tracks.TRACKED
         may = partners.eligible(found.centres, where, how.patch if options["apart"] is None else options["apart"])
+        # Points within one window see the same pixels, and a tracker's errors there would be a motion in common.
+        may &= partners.eligible(found.positions[:, 0], where, how.window)
         paths = paths + DITHER * draw.standard_normal(paths.shape)
         order = {"order": options["order"]} if options["series"] == "prewhitened" else {}
         series = mi.of_unit_size(mi.SERIES[options["series"]](paths, **order))
@@ -133,7 +138,7 @@ def of_clip(clip: Clip, number: int, options: dict[str, Any], drawn: bool) -> Fo
     }
     same = None
     if clip.objects is not None:
-        inside = tracks.cut(clip.objects[0], found.centres, how.patch).mean(axis=(1, 2)) >= HALF
+        inside = tracks.cut(clip.objects[0], found.centres, how.patch).mean(axis=(1, 2)) >= options["cover"]
         columns[f"{pair_sets.LABEL}object"] = inside.astype(np.int32)
         same = partners.shares(inside.astype(np.int32), found.centres, may, taken)
     picture = None

@@ -54,14 +54,16 @@ def least(costs: Float[np.ndarray, "P P"], may: Bool[np.ndarray, "P P"]) -> Plac
     return np.where(np.isfinite(costs.min(axis=1)), found, np.arange(len(may))).astype(np.int32)
 
 
-def eligible(centres: Int[np.ndarray, "P 2"], where: Bool[np.ndarray, " P"], apart: int) -> Bool[np.ndarray, "P P"]:
+def eligible(
+    places: Int[np.ndarray, "P 2"] | Float[np.ndarray, "P 2"], where: Bool[np.ndarray, " P"], apart: int
+) -> Bool[np.ndarray, "P P"]:
     """Which patch may be whose partner: two different ones of `where`, at least `apart` pixels apart across or down, so
     that patches of that side share no pixel.
 
     >>> eligible(np.array([[0, 0], [0, 4], [8, 0]]), np.ones(3, bool), 8).sum(axis=1).tolist()
     [1, 1, 2]
     """
-    off = np.abs(centres[:, None] - centres).max(axis=-1)
+    off = np.abs(places[:, None] - places).max(axis=-1)
     return where & where[:, None] & ~np.eye(len(where), dtype=bool) & (off >= apart)
 
 

@@ -44,9 +44,9 @@ class Tracking:
     stride: int | None = None
     point: str = "corner"
     window: int = 15
-    levels: int = 2
+    levels: int = 3
     tolerance: float = 1.0
-    lost: float = 0.1
+    lost: float = 0.2
     still: float = 0.1
     camera: str = "homography"
 

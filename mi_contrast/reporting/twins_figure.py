@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mi_contrast.reporting.figures import axis_number, ticks
 
-WIDE, FINE = 960, 2  # pixels of the frame as drawn; drawn so much larger first, for smooth lines
+WIDE, HIGH, FINE = 960, 600, 2  # the most pixels of the frame as drawn; drawn so much larger first, for smooth lines
 BAR, EDGE, HEAD = 96, 14, 34  # the colour bar's part, margins, the title's height
 DIM = 0.55  # the frame's brightness behind the lines
 # Viridis at eleven places: dark and blue is little, light and yellow is much, in grey too.
@@ -49,8 +49,8 @@ def draw(
       centres: row and column of each patch; twin: its partner's place, its own where it has none; nats: NaN there.
     """
     height, width = frame.shape[:2]
-    wide = WIDE * FINE
-    high = round(wide * height / width)
+    shown = min(WIDE / width, HIGH / height)
+    wide, high = round(shown * width) * FINE, round(shown * height) * FINE
     sheet = Image.fromarray((frame * DIM).astype(np.uint8)).resize((wide, high), Image.Resampling.BICUBIC)
     if objects is not None:
         sheet.paste((255, 255, 255), mask=outline(objects, (wide, high)))
@@ -61,7 +61,7 @@ def draw(
     for sure in (False, True):
         for place in np.flatnonzero(there & (accepted == sure))[np.argsort(nats[there & (accepted == sure)])]:
             line = [tuple(places[place]), tuple(places[twin[place]])]
-            ink = (*colour(float(nats[place]), low, top), 255 if sure else 90)
+            ink = (*colour(float(nats[place]), low, top), 255 if sure else 130)
             pen.line(line, fill=ink, width=3 * FINE if sure else FINE)
     for place, (x, y) in enumerate(places):
         size = 2.5 * FINE
@@ -103,13 +103,13 @@ def colour(value: float, low: float, top: float) -> tuple[int, int, int]:
 
 def framed(title: str, sheet: Image.Image, low: float, top: float) -> bytes:
     """The PNG of the drawn frame, below its title and beside its colour bar."""
-    shown = sheet.resize((WIDE, round(sheet.height / FINE)), Image.Resampling.LANCZOS)
-    page = Image.new("RGB", (WIDE + 2 * EDGE + BAR, shown.height + HEAD + EDGE), "white")
+    shown = sheet.resize((sheet.width // FINE, sheet.height // FINE), Image.Resampling.LANCZOS)
+    page = Image.new("RGB", (shown.width + 2 * EDGE + BAR, shown.height + HEAD + EDGE), "white")
     page.paste(shown, (EDGE, HEAD))
     pen = ImageDraw.Draw(page)
     words, small = ImageFont.load_default(15), ImageFont.load_default(13)
     pen.text((EDGE, 8), title, fill=(30, 30, 34), font=words)
-    left, bottom, first = WIDE + 2 * EDGE + 4, HEAD + shown.height - 1, HEAD + 22
+    left, bottom, first = shown.width + 2 * EDGE + 4, HEAD + shown.height - 1, HEAD + 22
     for y in range(first, bottom + 1):
         value = top - (top - low) * (y - first) / (bottom - first)
         pen.line((left, y, left + 16, y), fill=colour(value, low, top))
