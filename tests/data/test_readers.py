@@ -67,6 +67,24 @@ def test_batches_follow_the_model(resident, shared, order):
             assert batch.sources.dtype == np.uint8 and batch.sources.sharding.spec == PartitionSpec("data")
 
 
+@pytest.mark.parametrize("resident", [True, False])
+def test_words_of_partners_change_the_second_image_alone(resident):
+    own = np.arange(COUNT, dtype=np.int32)
+    twins = np.where(own < 3, own, COUNT + 2 - own).astype(np.int32)  # backwards among the members
+    images = replace(paired_set(), partners={"twin": twins, "self": own})
+    with (
+        reader(resident, images=images, partner="twin") as one,
+        reader(resident, images=images, partner="self") as other,
+    ):
+        for step in (0, 3, 9):
+            index, same = np.asarray(one.batch(step).index), np.asarray(other.batch(step).index)
+            first = np.array(model(step, ()))[:, 0]
+            np.testing.assert_array_equal(index, np.stack([first, twins[first]], axis=1))
+            np.testing.assert_array_equal(same, np.stack([first, first], axis=1))
+            expected = tell_index(index.ravel()).reshape(8, 2, 4, 4, 3)
+            np.testing.assert_array_equal(one.batch(step).sources, expected)
+
+
 def test_an_epoch_sees_members_once_and_the_next_another_order():
     with reader(True) as batches:
         epochs = [np.concatenate([batches.batch(4 * e + i).index[:, 0] for i in range(4)]) for e in range(2)]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.views import colour, policies, two_crops
 from mi_contrast.views.augmenting import all_at_once, draws_of, one_by_one
@@ -159,6 +160,30 @@ def test_without_ops_a_view_is_its_source():
     out = policies.build(nothing)(square, KEYS)
     np.testing.assert_allclose(out["query"], square[:, 0] / 255.0, atol=1e-6)
     np.testing.assert_allclose(out["key"], square[:, 1] / 255.0, atol=1e-6)
+
+
+def test_a_twin_is_of_the_last_source_and_leaves_the_others_as_they_are(moco, made):
+    rule = policies.moco_v2(SIZE)
+    views = policies.build({**rule, "twin": rule["query"]})
+    assert views.sources == {"query": 0, "key": 0, "twin": -1}
+    assert views.shapes == dict.fromkeys(views.names, (SIZE, SIZE, 3))
+    with_twin, alone = jax.jit(views), SOURCES[:, [0, 0]]
+    out, itself, dark = (with_twin(sources, KEYS) for sources in (SOURCES, alone, SOURCES.at[:, 0].set(0)))
+    of_one = moco(alone, KEYS)
+    for name in ("query", "key"):
+        np.testing.assert_array_equal(out[name], of_one[name])
+        # by a draw of its own: the twin of a patch that is its own partner is neither of its views
+        assert np.abs(itself["twin"] - itself[name]).max(axis=(1, 2, 3)).min() > 0.05
+    np.testing.assert_array_equal(out["query"], made["query"])
+    np.testing.assert_array_equal(dark["twin"], out["twin"])
+    assert np.ptp(dark["query"], axis=(1, 2)).max() < 1e-5 < np.ptp(dark["twin"], axis=(1, 2)).min()
+    for wrong, said in (
+        ({**policies.infomin(SIZE), "twin": rule["query"]}, "a twin and a jigsaw"),
+        ({**rule, "twin": {**rule["query"], "size": 8}}, "unknown field of views.twin 'size'"),
+        ({**rule, "twins": rule["query"]}, "did you mean 'twin'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            policies.build(wrong)
 
 
 def test_the_two_views_may_have_ops_of_their_own():

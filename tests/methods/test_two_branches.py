@@ -1,0 +1,125 @@
+"""What `with_twins` makes of a row: its views, its second head, pools and terms, and where it can't."""
+
+import pytest
+
+from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.errors import UserError
+from mi_contrast.core.schedules import linear
+from mi_contrast.methods import recipes, rows
+from mi_contrast.methods.two_branches import with_twins
+from mi_contrast.views import policies
+
+
+def twinned(name, weight=1.0, variant="digits"):
+    """The config of a row with a second branch, the row that it makes, and the row without."""
+    config = load_config(f"configs/{name}.py:{variant}")[0]
+    before = rows.build(config.method, policies.build(plain(config.views)).sources)
+    with_twins(config, weight)
+    found = plain(config)
+    return found, rows.build(found["method"], policies.build(found["views"]).sources), before
+
+
+def told(terms):
+    return [(t.anchor, t.positive, t.pool, t.head) for t in terms]
+
+
+SECOND = {  # by hand: the terms that are added, and their pools as (kind, views or the view taken)
+    "ring_moco": ([("query", "twin", "twins_queue", "twin")], {"twins_queue": ("queue", "twin")}),
+    "simclr": (
+        [("query", "twin", "twins_in_batch", "twin"), ("twin", "query", "twins_in_batch", "twin")],
+        {"twins_in_batch": ("in_batch", ("query", "twin"))},
+    ),
+    "ir": ([("query", "twin", "twins_bank", "twin")], {"twins_bank": ("bank", "query")}),
+    "moco_v3": (
+        [("query", "twin", "twins_keys", "twin"), ("twin", "query", "twins_queries", "twin")],
+        {"twins_keys": ("in_batch", ("twin",)), "twins_queries": ("in_batch", ("query",))},
+    ),
+    "nnclr": (
+        [("query", "twin", "twins_keys", "twin"), ("twin", "query", "twins_queries", "twin")],
+        {"twins_queue": ("queue", "query"), "twins_keys": ("in_batch", ("twin",)),
+         "twins_queries": ("in_batch", ("query",))},
+    ),
+    "la": ([("query", "twin", "twins_bank", "twin")], {"twins_bank": ("bank", "query")}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_a_branch_of_twins_is_added_and_the_first_stays(name):
+    config, row, old = twinned(name, 0.5)
+    count = len(old.terms)
+    assert told(row.terms[count:]) == SECOND[name][0] and row.terms[:count] == old.terms
+    assert dict(row.source) == {"query": 0, "key": 0, "twin": -1} and row.judged == ("query", "key")
+    for term, first in zip(row.terms[count:], old.terms, strict=True):
+        assert (term.support, term.form, term.temperature) == (first.support, first.form, first.temperature)
+        assert term.weight == 0.5 * first.weight
+        assert term.look_up == (first.look_up and f"twins_{first.look_up}")
+    made = {n: pool for n, pool in row.pools.items() if pool["head"] == "twin"}
+    assert {n: (p["kind"], p.get("views") or p["takes"]) for n, p in made.items()} == SECOND[name][1]
+    assert {n: p for n, p in row.pools.items() if n not in made} == dict(old.pools)
+    for pool_name, pool in made.items():  # of the same settings but for what it takes
+        first = old.pools[pool_name.removeprefix("twins_")]
+        same = [field for field in pool if field not in ("head", "views", "takes")]
+        assert all(pool[field] == first[field] for field in same)
+    assert config["model"]["twin"] == config["model"]["head"] and config["views"]["twin"] == config["views"]["query"]
+    assert (config["data"]["partner"], config["data"]["shared"]) == ("twin", ())
+
+
+def test_rows_that_are_an_anchors_own_are_those_of_its_heads_views():
+    _, row, old = twinned("ring_moco")
+    assert old.own("head", 2) == [0, 1] and old.own("head", 1) == [0]  # a key of another frame of the example
+    assert row.own("head", 2) == [0] and row.own("twin", 2) == [0, 1] and row.own("twin", 1) == [0]
+    method = plain(load_config("configs/infoaug.py:digits")[0].method)
+    first = {**method["terms"][0], "positive": "twin"}  # where the first head pulls twins together, they are its own
+    sources = {"query": 0, "key": 0, "twin": -1}
+    assert rows.build({**method, "terms": (first, method["terms"][1])}, sources).own("head", 2) == [0, 1]
+
+
+def test_a_moving_weight_and_local_crops_go_with_it():
+    config = load_config("configs/simclr.py:digits")[0]
+    config.method["terms"][0]["weight"] = linear(0.2, 0.8)
+    with_twins(config, 2.0)
+    assert config.method["terms"][2]["weight"] == linear(0.4, 1.6)
+    recipes.multi_crop(config, 2)
+    found = plain(config)
+    row = rows.build(found["method"], policies.build(found["views"]).sources)
+    assert ("local_1", "twin", "twins_in_batch", "twin") in told(row.terms)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cmc", "no second branch beside views of channels.*; take a row of two crops"),
+        ("pirl", "no second branch beside a jigsaw: its head takes nine patches"),
+        ("infomin", "no second branch beside a jigsaw"),
+        ("infoaug", "has a second branch already"),
+    ],
+)
+def test_a_row_that_can_have_none_says_why(name, said):
+    with pytest.raises(UserError, match=said) as error:
+        twinned(name)
+    assert "\n" not in str(error.value)
+
+
+def test_mistakes_are_named():
+    for weight in (-1.0, float("inf"), True, "1"):
+        with pytest.raises(UserError, match="the weight of the second branch is"):
+            twinned("simclr", weight)
+    config = load_config("configs/simclr.py:digits")[0]
+    recipes.multi_crop(config, 2)
+    with pytest.raises(UserError, match="call with_twins before multi_crop"):
+        with_twins(config)
+    with pytest.raises(UserError, match="call with_twins after"):
+        with_twins(recipes.recipe("digits").config)
+
+    method, sources = plain(load_config("configs/infoaug.py:digits")[0].method), {"query": 0, "key": 0, "twin": -1}
+    first, second = method["terms"]
+    for terms, wrong in (
+        ((first, {**second, "head": "twins"}), "unknown head in .* 'twins'; did you mean 'twin'"),
+        ((first, {**second, "pool": "queue"}), "pools.queue has terms of both heads, whose spaces are apart"),
+        ((first, {**second, "look_up": "queue"}), "pools.queue has terms of both heads"),
+        ((first, {**second, "positive": "twim"}), "did you mean 'twin'"),
+    ):
+        with pytest.raises(UserError, match=wrong):
+            rows.build({**method, "terms": terms}, sources)
+    with pytest.raises(UserError, match=r"unknown view in .* 'twin'"):
+        rows.build(method)  # a policy without a twin
