@@ -28,6 +28,7 @@ from tests.training import small as small_run
 
 ROOT = Path(__file__).parents[2]
 ALL = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+NETWORKS: dict[str, dict[str, Any]] = {"": {}, "vit": dict(backbone="vit_tiny", depth=1, heads=2, patch=8)}
 EXAMPLES, HELD, BATCH = 64, 4, 16
 
 
@@ -68,8 +69,11 @@ def shrink(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def small(name: str) -> dict[str, Any]:
-    """configs/<name>.py:digits, shrunk."""
-    return shrink(plain(load_config(f"configs/{name}.py:digits")[0]))
+    """configs/<name>.py:digits, shrunk; of '<name>:vit' the backbone is a transformer of one block."""
+    name, _, network = name.partition(":")
+    config = shrink(plain(load_config(f"configs/{name}.py:digits")[0]))
+    config["model"] |= NETWORKS[network]
+    return config
 
 
 def whole(name: str) -> dict[str, Any]:

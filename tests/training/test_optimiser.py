@@ -15,8 +15,8 @@ BASE = dict(
 )  # fmt: skip
 
 
-def walk(optim, gradients, params):
-    tx = optimiser.build(optim, len(gradients))
+def walk(optim, gradients, params, learns=None):
+    tx = optimiser.build(optim, len(gradients), learns)
     state, seen = tx.init(params), []
     for gradient in gradients:
         updates, state = tx.update(gradient, state, params)
@@ -49,6 +49,22 @@ def test_the_mask_spares_biases():
         masked = walk(BASE | {"kind": kind, "decay_all": False}, [zero], params)[0]
         np.testing.assert_array_equal(masked["bias"], params["bias"])
         assert not np.array_equal(masked["kernel"], params["kernel"])
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw", "lars"])
+def test_what_does_not_learn_stays_bit_for_bit(kind):
+    """Whatever its gradient, under decay of every parameter; negative control: it moves where all learn."""
+    params, gradients = draws()
+    found = walk(BASE | {"kind": kind}, gradients, params, lambda tree: {n: n != "kernel" for n in tree})[-1]
+    plain = walk(BASE | {"kind": kind}, gradients, params)[-1]
+    np.testing.assert_array_equal(found["kernel"], params["kernel"])
+    np.testing.assert_array_equal(found["bias"], plain["bias"])
+    assert not np.array_equal(plain["kernel"], params["kernel"])
+
+
+def test_the_mask_spares_tokens_and_positions():
+    tree = {"cls_token": jnp.ones((1, 1, 4)), "pos_embed": jnp.ones((1, 5, 4)), "kernel": jnp.ones((4, 4))}
+    assert optimiser.decayed(tree) == {"cls_token": False, "pos_embed": False, "kernel": True}
 
 
 def test_clipping_bounds_the_step():
