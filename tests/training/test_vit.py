@@ -23,7 +23,7 @@ def vit(name, **optim):
 
 
 def moved(config, steps=2):
-    """Whether each number of the patch embedding, and of the rest of the backbone, moved in so many steps; the state."""
+    """Whether each number of the patch embedding, and of the rest of the backbone, moved in the steps; the state."""
     parts, state, tables = rows.begin(config)
     before, step = jax.tree.map(np.array, state.online["params"]["backbone"]), make_step(parts)
     for at in range(steps):
