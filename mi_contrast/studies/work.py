@@ -26,6 +26,7 @@ from mi_contrast.studies.plan import Plan, Start, placed, source_of
 SPLITS = ("split", "test_split")
 DIVIDE = ("split", "mean", "std")  # of a run's views, what a generator belongs to
 PREPARED = ("size", "mean", "std")  # of a run's views, how pixels are prepared for its network
+UNSEEN = ("shared", "partner", "twin")  # of a run's data and model, what a network at step 0 knows nothing of
 CACHE = "compiled"  # in the study's folder: programs that its runs share, where no other cache is set
 
 
@@ -167,5 +168,6 @@ def borrow_twin(folder: Path, others: Sequence[Path], task: Mapping[str, Any]) -
 
 def _birth(config: Mapping[str, Any]) -> str:
     """What an untrained twin depends on: network, seed, data, and how pixels are prepared."""
-    born = [config["model"], config["seed"], config["data"], config.get("generator")]
+    seen = [{n: v for n, v in config[section].items() if n not in UNSEEN} for section in ("model", "data")]
+    born = [*seen, config["seed"], config.get("generator")]
     return json.dumps([*born, {name: config["views"].get(name) for name in PREPARED}], sort_keys=True)

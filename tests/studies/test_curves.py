@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mi_contrast.core.config import change, load_config, plain
+from mi_contrast.core.config import change, differences, load_config, plain
 from mi_contrast.evaluation.judge import chosen_data
 from mi_contrast.studies import work
 from mi_contrast.studies.plan import settle
@@ -20,8 +20,8 @@ NUMBERS = {  # what each study moves, read back from the settled configs
 }
 
 
-def settled(name, **changes):
-    config, *named = load_config(f"configs/studies/{name}.py")
+def settled(name, variant=None, **changes):
+    config, *named = load_config(f"configs/studies/{name}.py" + (f":{variant}" if variant else ""))
     for path, value in changes.items():
         config = change(config, path, value)
     return settle(config, *named)
@@ -90,3 +90,27 @@ def test_an_untrained_twin_does_not_depend_on_the_distance_but_on_how_pixels_are
     assert {work._birth(config) for config in others} == {work._birth(first)}
     for views in ({"size": 24}, {"mean": (0.5, 0.5, 0.5)}):
         assert work._birth(first | {"views": first["views"] | views}) != work._birth(first)
+
+
+@pytest.mark.parametrize("variant", ["digits", "davis", "tiny"])
+def test_partners_alone_differ_and_untrained_networks_do_not(variant):
+    plan = settled("pairs", variant)
+    seeds = {start.seed for start in plan.starts}
+    assert plan.told["reference"] in {start.label for start in plan.starts}
+    for title in {start.label.partition(",")[0] for start in plan.starts}:
+        own = [start.config for start in plan.starts if start.label.startswith(title) and start.seed == 0]
+        without, *others = own
+        assert without["data"]["partner"] is None and without["model"]["twin"] is None
+        words = [config["data"]["partner"] for config in others]
+        assert words == ["twin", "random", "near", "alike", "self"][: len(words)] and len(words) >= 2
+        for config in others:
+            assert differences(config, others[0]) == ([] if config is others[0] else ["data.partner"])
+            count = len(without["method"]["terms"])
+            assert len(config["method"]["terms"]) == 2 * count
+            assert config["method"]["terms"][:count] == without["method"]["terms"]
+            assert {n for n, v in config["data"].items() if v != without["data"][n]} == {"partner"}
+        parts = assemble.make_parts(assemble.check(others[0]), 0, assemble.make_mesh())
+        assert parts.row.twinned and parts.tower.twin is not None
+    for seed in seeds:
+        assert len({work._birth(start.config) for start in plan.starts if start.seed == seed}) == 1
+    assert len({work._birth(start.config) for start in plan.starts}) == len(seeds)
