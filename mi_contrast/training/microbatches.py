@@ -53,7 +53,7 @@ class Microbatches:
             return jnp.stack(apart, axis=1).reshape(-1, *rows[0].shape[1:])
 
         statistics = jax.tree.map(lambda *moved: sum(moved) / self.number, *(part.batch_stats for part in found))
-        rows = [part._replace(batch_stats=None) for part in found]
+        rows = [part._replace(batch_stats={}) for part in found]
         return jax.tree.map(together, *rows)._replace(batch_stats=statistics)
 
 

@@ -179,7 +179,7 @@ def encode_keys(parts: Parts, step: Int[Array, ""], target: dict[str, Any], name
     order = jax.random.permutation(key, images.shape[0])
     encoded = encode(parts, target, name, images[order], train=True)
     back = jnp.argsort(order)
-    rows = jax.tree.map(lambda x: x[back], encoded._replace(batch_stats=None))
+    rows = jax.tree.map(lambda x: x[back], encoded._replace(batch_stats={}))
     return rows._replace(batch_stats=encoded.batch_stats)
 
 

@@ -74,6 +74,13 @@ def test_rows_that_are_an_anchors_own_are_those_of_its_heads_views():
     assert rows.build({**method, "terms": (first, method["terms"][1])}, sources).own("head", 2) == [0, 1]
 
 
+def test_a_queue_that_says_what_it_takes_has_a_second_of_twins():
+    config = load_config("configs/moco.py:digits")[0]
+    config.method["pools"]["queue"]["takes"] = "key"
+    with_twins(config)
+    assert [config.method["pools"][name]["takes"] for name in ("queue", "twins_queue")] == ["key", "twin"]
+
+
 def test_a_moving_weight_and_local_crops_go_with_it():
     config = load_config("configs/simclr.py:digits")[0]
     config.method["terms"][0]["weight"] = linear(0.2, 0.8)
