@@ -120,19 +120,23 @@ def of_clip(clip: Clip, number: int, options: dict[str, Any], drawn: bool) -> Fo
         order = {"order": options["order"]} if options["series"] == "prewhitened" else {}
         series = mi.of_unit_size(mi.SERIES[options["series"]](paths, **order))
         chosen = {name: options[name] for name in ("shifts", "level", "k", "estimator")}
-        twin = mi.Twins(*(np.asarray(column) for column in mi.twins(series, where=may, **chosen)))
+        answer = mi.twins(series, where=may, **chosen)
     except UserError as error:
         raise UserError(f"clip {clip.name}: {error.what}", nearest=error.nearest, fix=error.fix) from None
+    partner, nats, null, p, accepted = (np.asarray(column) for column in answer)
     patches = tracks.cut(clip.frames[0], found.centres, how.patch)
-    apart = partners.distances(found.centres)[np.arange(len(where)), twin.partner]
-    taken = {"twin": twin.partner, **partners.controls(found.centres, patches, may, draw)}
+    apart = partners.distances(found.centres)[np.arange(len(where)), partner]
+    taken: dict[str, np.ndarray] = {"twin": partner, **partners.controls(found.centres, patches, may, draw)}
     columns = {
         "clip": np.full(len(where), number),
         "row": found.centres[:, 0],
         "column": found.centres[:, 1],
         "state": state,
-        **{name: getattr(twin, name) for name in ("nats", "null", "p", "accepted")},
-        "distance": np.where(np.isnan(twin.nats), np.nan, apart),
+        "nats": nats,
+        "null": null,
+        "p": p,
+        "accepted": accepted,
+        "distance": np.where(np.isnan(nats), np.nan, apart),
         **taken,
         **{f"{pair_sets.LABEL}{name}": np.full(len(where), value) for name, value in clip.labels.items()},
     }
@@ -143,10 +147,10 @@ def of_clip(clip: Clip, number: int, options: dict[str, Any], drawn: bool) -> Fo
         same = partners.shares(inside.astype(np.int32), found.centres, may, taken)
     picture = None
     if drawn:
-        title = f"{clip.name}: {where.sum()} of {len(where)} patches tracked, {twin.accepted.sum()} twins accepted"
+        title = f"{clip.name}: {where.sum()} of {len(where)} patches tracked, {accepted.sum()} twins accepted"
         objects = None if clip.objects is None else clip.objects[0]
         picture = twins_figure.draw(
-            title, clip.frames[0], found.centres, *twin[:2], twin.accepted, tracked=where, objects=objects
+            title, clip.frames[0], found.centres, partner, nats, accepted, tracked=where, objects=objects
         )
     return Found(patches, columns, same, picture)
 

@@ -72,11 +72,11 @@ def walks(draw: np.random.Generator, pairs: int, lengths: tuple[int, ...]) -> Ta
     for size in (1, 2, 3):
         for frames in lengths:
             x, y = (along(steps(draw, pairs, frames, size=size)) for _ in range(2))
-            row = {}
+            row: dict[str, float] = {}
             for word in ("raw", "displacement"):
-                of = [mi.SERIES[word](z) for z in (x, y)]
+                of_x, of_y = (mi.SERIES[word](z) for z in (x, y))
                 for name, estimate in (("ksg", mi.ksg), ("three_kl", mi.three_kl)):
-                    nats = np.asarray(estimate(*of, errors=False).nats)
+                    nats = np.asarray(estimate(of_x, of_y, errors=False).nats)
                     figures = {"mean": nats.mean(), "sd": nats.std(), "q95": np.quantile(nats, 0.95)}
                     row |= {f"{name}_{word}_{what}": float(value) for what, value in figures.items()}
             table[f"{size}-D, {frames} frames"] = row

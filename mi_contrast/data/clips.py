@@ -129,7 +129,8 @@ def _frames(source: Path, most: int, size: int | None) -> UInt8[np.ndarray, "T H
         shown = [decode_file(file, size, whole=True) for file in files]
         return stack(shown, [str(file) for file in files], shown[0].shape)
     cv2 = opencv()
-    video, read = cv2.VideoCapture(str(source)), []
+    video = cv2.VideoCapture(str(source))
+    read: list[np.ndarray] = []
     while len(read) < most:
         there, frame = video.read()
         if not there:
@@ -146,7 +147,7 @@ def _masks(folder: Path, shape: tuple[int, ...]) -> Bool[np.ndarray, "T H W"]:
     files = sorted((p for p in folder.iterdir() if is_image(p)), key=in_order)[: shape[0]]
     if len(files) < shape[0]:
         raise UserError(f"{folder} has {len(files)} masks for {shape[0]} frames", fix="give one a frame")
-    read = (Image.fromarray(decode_file(file)).resize(shape[:0:-1], Image.Resampling.NEAREST) for file in files)
+    read = (Image.fromarray(decode_file(file)).resize((shape[2], shape[1]), Image.Resampling.NEAREST) for file in files)
     return np.stack([np.asarray(mask).any(axis=-1) for mask in read])
 
 

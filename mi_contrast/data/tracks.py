@@ -3,13 +3,16 @@
 A patch is followed by one point: the best corner of its middle, by OpenCV's pyramidal Lucas-Kanade from frame to frame.
 Followed there and back it must return; where it does not, or leaves the frame, it fails in that frame.
 
-The camera moves everything. A homography, which a plane or a turning camera gives exactly, is fitted to all tracks
-between two frames so that what disagrees has no say (RANSAC); what is left of a track's step is its own. A median step
-does it for a camera that only slides: a large object, or a camera that turns or nears, pulls it aside.
+The camera moves everything. A homography, which a plane or a turning camera gives exactly, is fitted to corners all
+over the frame, found anew between every two frames, so that what disagrees has no say (RANSAC); what is left of a
+track's step is its own. (Fitted to the tracks alone, of which few are of the background, it bends after a large object
+by pixels.) A median step does it for a camera that only slides: a large object, or a camera that turns or nears, pulls
+it aside.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -23,8 +26,8 @@ from mi_contrast.data.clips import opencv
 CAMERAS = ("homography", "median", "none")
 POINTS = ("corner", "centre")
 TRACKED, STILL, LOST = 0, 1, 2  # the places of these words in `pair_sets.STATES`
-LEAST = 8  # tracks from which a camera is fitted
-INSIDE = 1.0  # pixels within which a step agrees with a homography
+LEAST, MOST = 8, 600  # corners from which a camera is fitted
+INSIDE = 0.5  # pixels within which a corner's step agrees with a homography
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,13 @@ class Tracking:
             raise unknown("camera", self.camera, CAMERAS)
         if self.point not in POINTS:
             raise unknown("point", self.point, POINTS)
+
+
+class Moved(NamedTuple):
+    """Places (x, y) in a frame and in the next, float32 [n, 2] each."""
+
+    before: Float[np.ndarray, "n 2"]
+    after: Float[np.ndarray, "n 2"]
 
 
 class Tracks(NamedTuple):
@@ -108,16 +118,18 @@ def follow(frames: UInt8[np.ndarray, "T H W 3"], how: Tracking) -> Tracks:
       UserError: OpenCV is not installed, or no patch fits.
     """
     cv2 = opencv()
-    centres = grid(*frames.shape[1:3], how.patch, how.stride or how.patch)
+    height, width = frames.shape[1:3]
+    centres = grid(height, width, how.patch, how.stride or how.patch)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     points = corners(cv2, grey[0], centres, how) if how.point == "corner" else centres[:, ::-1].astype(np.float32)
-    positions, found = [points], []
+    positions, found, anywhere = [points], [], []
     for now, then in pairwise(grey):
         points, good = step(cv2, now, then, points, how)
         positions.append(points)
         found.append(good)
+        anywhere.append(scattered(cv2, now, then, how) if how.camera != "none" else None)
     walked, sound = np.stack(positions, axis=1), np.stack(found, axis=1)
-    own, sound = own_steps(walked, sound, how.camera)
+    own, sound = own_steps(walked, sound, anywhere, how.camera)
     steady = walked[:, :1] + np.pad(np.cumsum(own, axis=1), ((0, 0), (1, 0), (0, 0)))
     return Tracks(
         centres, walked, steady.astype(np.float32), colours(frames, walked, how.patch), state(own, sound, how)
@@ -154,31 +166,47 @@ def step(
     return np.where(within[:, None], ahead, points).astype(np.float32), good
 
 
+def scattered(cv2: Any, now: np.ndarray, then: np.ndarray, how: Tracking) -> Moved:
+    """Corners all over a frame and where they are in the next; those that return when followed back."""
+    best = cv2.goodFeaturesToTrack(now, MOST, 0.01, max(3, how.window // 3))
+    seen = np.zeros((0, 2), np.float32) if best is None else best[:, 0]
+    if not len(seen):
+        return Moved(seen, seen)
+    ahead, good = step(cv2, now, then, seen, how)
+    return Moved(seen[good], ahead[good])
+
+
 def own_steps(
-    positions: Float[np.ndarray, "P T 2"], sound: Bool[np.ndarray, "P T-1"], camera: str
+    positions: Float[np.ndarray, "P T 2"],
+    sound: Bool[np.ndarray, "P T-1"],
+    anywhere: Sequence[Moved | None],
+    camera: str,
 ) -> tuple[Float[np.ndarray, "P T-1 2"], Bool[np.ndarray, "P T-1"]]:
     """Each track's step less the camera's, in pixels of the later frame, and which steps are sound: between two frames
-    with fewer than 8 sound tracks, or that no homography joins, none is.
+    with fewer than 8 corners, or that no homography joins, none is.
     """
     own = np.zeros_like(positions[:, 1:], dtype=np.float64)
     sound = sound.copy()
     for t in range(positions.shape[1] - 1):
-        before, after, good = positions[:, t].astype(np.float64), positions[:, t + 1], sound[:, t]
-        if camera != "none" and good.sum() < LEAST:
+        before, after, moved = positions[:, t].astype(np.float64), positions[:, t + 1], anywhere[t]
+        if camera == "none" or moved is None:
+            own[:, t] = after - before
+            continue
+        if len(moved.before) < LEAST:
             sound[:, t] = False
             continue
         if camera == "homography":
             cv2 = opencv()
             cv2.setRNGSeed(0)
             fitted, _ = cv2.findHomography(
-                before[good], after[good], cv2.RANSAC, INSIDE, maxIters=2000, confidence=0.999
+                moved.before, moved.after, cv2.RANSAC, INSIDE, maxIters=2000, confidence=0.999
             )
             if fitted is None:
                 sound[:, t] = False
                 continue
             before = cv2.perspectiveTransform(before[:, None], fitted)[:, 0]
-        elif camera == "median":
-            before = before + np.median(after[good] - before[good], axis=0)
+        else:
+            before = before + np.median(moved.after - moved.before, axis=0)
         own[:, t] = after - before
     return own, sound
 

@@ -116,10 +116,10 @@ def framed(title: str, sheet: Image.Image, low: float, top: float) -> bytes:
     pen.text((left, HEAD - 2), "nats", fill=(30, 30, 34), font=small)
     marks = ticks(low, top, 6)
     for mark in marks:
-        y = first + (bottom - first) * (top - mark) / (top - low)
+        level = first + (bottom - first) * (top - mark) / (top - low)
         text = axis_number(mark, marks[1] - marks[0] if len(marks) > 1 else 1.0, "")
-        pen.line((left + 16, y, left + 20, y), fill=(90, 90, 96))
-        pen.text((left + 24, y), text, fill=(60, 60, 66), font=small, anchor="lm")
+        pen.line((left + 16, level, left + 20, level), fill=(90, 90, 96))
+        pen.text((left + 24, level), text, fill=(60, 60, 66), font=small, anchor="lm")
     file = io.BytesIO()
     page.save(file, "PNG", optimize=True)
     return file.getvalue()

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from mi_contrast.data import partners
+
+RNG = np.random.default_rng(4)
+P = 9
+CENTRES = np.stack(np.meshgrid([4, 12, 20], [4, 12, 20], indexing="ij"), axis=-1).reshape(-1, 2)
+WHERE = np.arange(P) != 8
+
+
+def test_controls_are_what_a_loop_finds():
+    patches = RNG.integers(0, 256, (P, 6, 6, 3)).astype(np.uint8)
+    patches[5] = np.clip(patches[0].astype(int) // 2 + 90, 0, 255)  # of another brightness, still most like patch 0
+    may = partners.eligible(CENTRES, WHERE, 8)
+    found = partners.controls(CENTRES, patches, may, np.random.default_rng(0))
+    pixels = patches.reshape(P, 36, 3).astype(float)
+    pixels -= pixels.mean(axis=1, keepdims=True)
+    for a in range(P - 1):
+        others = [b for b in range(P - 1) if b != a]
+        alike = [((pixels[a] - pixels[b]) ** 2).mean() for b in others]
+        apart = [np.linalg.norm(CENTRES[a] - CENTRES[b]) for b in others]
+        assert found["alike"][a] == others[int(np.argmin(alike))]
+        assert found["near"][a] == others[int(np.argmin(apart))]
+        assert found["random"][a] in others
+    assert found["alike"][0] == 5
+    assert all(of[8] == 8 and of.dtype == np.int32 for of in found.values())
+    drawn = [partners.controls(CENTRES, patches, may, np.random.default_rng(s))["random"][0] for s in range(300)]
+    counts = np.bincount(drawn, minlength=P)
+    assert counts[0] == counts[8] == 0 and counts[1:8].min() > 20  # 43 each, sd 6
+    far = partners.controls(CENTRES, patches, partners.eligible(CENTRES, WHERE, 9), RNG)["near"]
+    assert np.abs(CENTRES - CENTRES[far]).max(axis=1).tolist() == [16] * 4 + [0] + [16] * 3 + [0]  # the middle has none
+
+
+def test_shares_are_those_at_equal_distance():
+    of = (CENTRES[:, 1] < 10).astype(np.int32)  # the left column is an object
+    may = partners.eligible(CENTRES, WHERE, 1)
+    twin = np.array([3, 0, 1, 0, 3, 4, 3, 6, 8])
+    found = partners.shares(of, CENTRES, may, {"twin": twin})
+    np.testing.assert_array_equal(found["twin"][:8], [1, 0, 1, 1, 0, 1, 1, 0])
+    assert np.isnan(found["twin"][8]) and np.isnan(found["at_twin"][8])
+    assert found["any"][0] == pytest.approx(2 / 7)
+    # Patch 0's twin is 8 pixels off. Six others, by how near 8 they are: 1 (8), 4 (11.3), 2 and 6 (16), 5 and 7 (17.9):
+    # of them 6 alone is of the object.
+    assert found["at_twin"][0] == pytest.approx(1 / 6)
+
+
+def test_a_partner_by_distance_alone_is_no_better_than_those_at_its_distance():
+    """Negative control: on random objects, of random partners, both shares agree; of object-wise twins they do not."""
+    centres = np.stack(np.meshgrid(np.arange(12) * 8, np.arange(12) * 8, indexing="ij"), axis=-1).reshape(-1, 2)
+    of = (np.hypot(*(centres - 40).T) < 25).astype(np.int32)
+    may = partners.eligible(centres, np.ones(144, bool), 8)
+    draw = np.random.default_rng(0)
+    blind = partners.least(draw.random(may.shape), may)
+    seeing = partners.least(draw.random(may.shape) + (of != of[:, None]), may)
+    same = partners.shares(of, centres, may, {"twin": blind, "seeing": seeing})
+    on = of > 0
+    assert abs(same["twin"][on].mean() - same["at_twin"][on].mean()) < 0.15
+    assert same["seeing"][on].mean() == 1 and same["at_seeing"][on].mean() < 0.8
+    groups = partners.summary(same, on, np.ones(144, bool))
+    assert groups["on_object"]["patches"] == on.sum() and groups["all"]["seeing"] == 1.0
+    empty = partners.summary(same, np.zeros(144, bool), np.ones(144, bool))["on_object"]
+    assert empty == {"patches": 0}
