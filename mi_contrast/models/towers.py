@@ -303,7 +303,7 @@ def build_backbone(model: Mapping[str, Any]) -> Backbone:
     if model["backbone"] == "tiny":
         return Tiny(model["width"], statistics, dtype)
     if model["backbone"] in VITS:
-        sizes, grid = (model[word] for word in ("width", "heads", "depth", "patch")), model["positions"].get("grid")
-        return ViT(*sizes, grid, dtype, model["remat"])
+        sizes = {word: model[word] for word in ("width", "heads", "depth", "patch", "remat")}
+        return ViT(**sizes, grid=model["positions"].get("grid"), dtype=dtype)
     block, blocks = RESNETS[model["backbone"]]
     return ResNet(block, blocks, model["width"], model["stem"], statistics, dtype, model["remat"])
