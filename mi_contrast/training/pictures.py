@@ -21,9 +21,11 @@ COLUMNS, CELL, MARGIN = 12, 96, 80  # pairs in the picture; pixels of a cell's s
 
 
 def draw_pairs(path: Path, job: Job, state: State) -> None:
-    """Writes a PNG of held-out pairs, a column each: the source of either view, and below it the view."""
+    """Writes a PNG of held-out pairs, a column each: the source of each view, and below it the view."""
     columns = min(COLUMNS, len(job.held) // 2)
     index = distinct_pairs(job.images, job.held, columns, job.shared, seed=0)
+    if job.partner is not None:
+        index = np.stack([index[:, 0], job.images.partners[job.partner][index[:, 0]]], axis=1)
     sources = np.stack([job.images.images(column) for column in index.T], axis=1)
     keys = jax.random.split(random.stream(jax.random.key(job.parts.seed), "views"), columns)
     views = jax.jit(lambda *given: job.parts.views(*given))(jnp.asarray(sources), keys, state.generator.get("params"))
