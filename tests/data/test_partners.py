@@ -10,8 +10,8 @@ WHERE = np.arange(P) != 8
 
 
 def test_controls_are_what_a_loop_finds():
-    patches = RNG.integers(0, 256, (P, 6, 6, 3)).astype(np.uint8)
-    patches[5] = np.clip(patches[0].astype(int) // 2 + 90, 0, 255)  # of another brightness, still most like patch 0
+    patches = RNG.integers(100, 156, (P, 6, 6, 3)).astype(np.uint8)
+    patches[5] = patches[0] // 2 + 130  # of another brightness and contrast, still most like patch 0
     may = partners.eligible(CENTRES, WHERE, 8)
     found = partners.controls(CENTRES, patches, may, np.random.default_rng(0))
     pixels = patches.reshape(P, 36, 3).astype(float)
@@ -57,6 +57,12 @@ def test_a_partner_by_distance_alone_is_no_better_than_those_at_its_distance():
     on = of > 0
     assert abs(same["twin"][on].mean() - same["at_twin"][on].mean()) < 0.15
     assert same["seeing"][on].mean() == 1 and same["at_seeing"][on].mean() < 0.8
+    apart = np.linalg.norm(centres[:, None] - centres, axis=-1)
+    for a in range(0, 144, 7):  # the nearest to the partner's distance, with those that tie for the last place
+        off = np.abs(apart[a] - apart[a, blind[a]])
+        others = np.flatnonzero(may[a] & (np.arange(144) != blind[a]))
+        chosen = others[off[others] <= np.sort(off[others])[5]]
+        assert same["at_twin"][a] == pytest.approx(np.mean(of[chosen] == of[a]))
     groups = partners.summary(same, on, np.ones(144, bool))
     assert groups["on_object"]["patches"] == on.sum() and groups["all"]["seeing"] == 1.0
     empty = partners.summary(same, np.zeros(144, bool), np.ones(144, bool))["on_object"]

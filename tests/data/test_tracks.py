@@ -90,6 +90,21 @@ def test_a_large_object_and_a_nearing_camera_pull_the_median_aside_and_no_homogr
     assert kept[:, 0].all() and not kept[:, 1].any() and not own[:, 1].any()
 
 
+def test_what_does_not_return_when_followed_back_is_not_sound():
+    cv2 = pytest.importorskip("cv2", reason="OpenCV, the extra [video], is not installed")
+    now, other = (cv2.cvtColor(textured(SIDE), cv2.COLOR_RGB2GRAY) for _ in range(2))
+    then = np.roll(now, 2, axis=1)
+    then[:, SIDE // 2 :] = other[:, SIDE // 2 :]  # the right half is something else
+    centres = tracks.grid(SIDE, SIDE, 16, 8)[:, ::-1].astype(np.float32)
+    ahead, good = tracks.step(cv2, now, then, centres, Tracking())
+    left, right = (np.abs(centres[:, 0] - at) < 20 for at in (24, 76))
+    assert good[left].all() and good[right].mean() < 0.5
+    off = np.abs(ahead[left] - centres[left] - [2.0, 0.0]).max(axis=1)
+    assert np.median(off) < 0.02 and off.max() < 0.6  # the worst sees the other half in its window
+    loose = tracks.step(cv2, now, then, centres, Tracking(tolerance=1e9))[1]
+    assert loose[right].mean() > good[right].mean() + 0.2
+
+
 def test_states_are_of_the_shares_and_spreads_that_are_asked_for():
     own = np.zeros((3, 10, 2))
     own[0, ::2] = 1.0  # variance .5 of the two coordinates together: a spread of .71

@@ -27,8 +27,10 @@ def test_lines_have_the_colour_of_their_nats_and_accepted_ones_are_full():
     page = drawn()
     at = lambda row, column: page[HEAD + round((row + 0.5) * 15), EDGE + round((column + 0.5) * 15)].astype(int)  # noqa: E731
     assert np.abs(at(8, 30) - colour(2.0, 0.0, 2.0)).max() < 25  # the most: its colour in full, but for smoothing
-    faint = at(24, 30)
-    assert faint.any() and (faint < 0.8 * np.array(colour(1.0, 0.0, 2.0))).all()
+    assert at(24, 30).any()
+    middle = page[:, EDGE + 480, 1].astype(int)  # green across both lines: as many pixels' worth as they are thick
+    wide, thin = (middle[HEAD + 15 * row : HEAD + 15 * (row + 1)].sum() for row in (8, 24))
+    assert wide > 2.5 * colour(2.0, 0.0, 2.0)[1] and 0.3 < thin / colour(1.0, 0.0, 2.0)[1] < 0.75
     assert not at(16, 30).any()
     assert (at(8, 8) > 200).all() and not (at(24, 56) > 200).any()  # a tracked patch is a dot, another a ring
     nothing = drawn(nats=np.full(4, np.nan), twin=np.arange(4))
