@@ -1,4 +1,6 @@
-"""Fine-tuning: the whole network and a linear head on labels. The one task that moves weights and batch statistics."""
+"""Fine-tuning: the whole network, what its training held included, and a linear head on labels. The one task that moves
+weights and batch statistics.
+"""
 
 from __future__ import annotations
 

@@ -60,6 +60,14 @@ def test_frozen_statistics_stay(tmp_path):
     assert not jax.tree.all(jax.tree.map(np.array_equal, given["params"], tuned["params"]))
 
 
+def test_a_transformer_is_tuned_whole_its_patch_embedding_too(tmp_path):
+    backbone = made(tmp_path, backbone="vit_tiny", depth=1, patch=4)
+    given = backbone.representation.variables
+    tuned = load(judge(config(epochs=1), backbone).path.with_suffix("")).variables
+    assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, given["params"], tuned["params"])))
+    assert not jax.tree.leaves(tuned["batch_stats"])
+
+
 @pytest.mark.parametrize("variant", ["sgd", "adamw", "frozen"])
 def test_every_variant_runs(tmp_path, variant):
     chosen, _, _ = load_config(f"configs/evaluate/finetune.py:{variant}")

@@ -116,6 +116,8 @@ def test_networks_without_a_detector_are_refused(tmp_path):
         made(backbone(tmp_path, split="lab").representation)
     with pytest.raises(UserError, match="no four stages"):
         made(backbone(tmp_path, backbone="tiny", stem="small").representation)
+    with pytest.raises(UserError, match="the 'vit_tiny' network has no four stages"):
+        made(backbone(tmp_path, backbone="vit_tiny", depth=1, patch=8, stem="small").representation)
 
 
 @pytest.mark.parametrize(
