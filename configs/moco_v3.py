@@ -6,6 +6,11 @@ epochs, ResNet-50, batch 4,096, LARS. Candidates are the keys of the other view,
 Deviations from the released code: the two directions are averaged, not added, and not scaled by 2 temperature;
 momentum is constant where the release lets it rise to 1 by a flag; optimiser and sizes as the variant has them.
 
+The paper's transformers take the ResNet's place by flags, their patch embedding held at its first values:
+    --config.model.backbone=vit_small --config.optim.kind=adamw --config.optim.weight_decay=.1
+patches are of 16 pixels in :imagenet and of 4 elsewhere. (Released: 12 heads, model.heads=12 and model.width=32; a head
+of 3 layers, hidden 4,096, dim 256; lr 1.5e-4 x batch / 256 after 40 epochs of warmup.)
+
 Variants: :digits (default; embedded data, about 7 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
 """
