@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import groupby
 
@@ -120,10 +121,13 @@ def _panel(
 
     marks = ticks(low, high, 4 if right - left < 190 else 6)
     apart = marks[1] - marks[0] if len(marks) > 1 else abs(marks[0]) or 1.0 if marks else 1.0
-    for mark in marks:
+    said = [axis_number(mark, apart, column.unit if column.unit == "%" else "") for mark in marks]
+    wide = LETTER * max(map(len, said), default=0) + LETTER  # numbers that would touch give way, the greatest stays
+    every = math.ceil(wide / max(x(apart) - x(0.0), 1.0))
+    for i, mark in enumerate(marks):
         yield f'<path class="grid" d="M{x(mark):.1f} {HEAD:.1f}V{bottom:.1f}"/>'
-        said = axis_number(mark, apart, column.unit if column.unit == "%" else "")
-        yield svg_text("tick", x(mark), bottom + 15, said, "middle")
+        if (len(marks) - 1 - i) % every == 0:
+            yield svg_text("tick", x(mark), bottom + 15, said[i], "middle")
     if top is not None and low <= top <= high:
         yield f'<path class="ceiling" d="M{x(top):.1f} {HEAD:.1f}V{bottom:.1f}"/>'
     for setting, spread, _ in drawn:

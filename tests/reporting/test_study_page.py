@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -93,3 +94,17 @@ def test_a_study_of_nothing_yet_has_its_page(tmp_path):
     assert [state.word for *_, state in study.runs] == ["waiting", "waiting"]
     assert "a/b" in (tmp_path / "table.md").read_text()
     ElementTree.parse(tmp_path / "figure.svg")
+
+
+def test_numbers_of_an_axis_do_not_touch(tmp_path):
+    fake_study.write(tmp_path)
+    for seed, share in enumerate((0.9923, 0.9951, 1.0)):  # wide ones, close together
+        fake_study.write_run(tmp_path / f"runs/all-seed{seed}", top1=0.5, untrained=0.3, bound=share)
+        fake_study.write_run(tmp_path / f"runs/ring-a-seed{seed}", top1=0.5, untrained=0.3, bound=1.0)
+    fake_study.write_run(tmp_path / "runs/ring-b-seed0", top1=0.4, untrained=0.3, bound=1.0)
+    write_study(tmp_path)
+    found = ElementTree.parse(tmp_path / "figure.svg").getroot().iter(SVG + "text")
+    marks = [t for t in found if t.get("class") == "tick" and t.get("text-anchor") == "middle"]
+    ends = sorted((float(t.get("x")), 6.0 * len(t.text)) for t in marks)
+    assert any("100" in t.text for t in marks)
+    assert all(a + wide / 2 < b - other / 2 for (a, wide), (b, other) in pairwise(ends))
