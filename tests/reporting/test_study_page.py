@@ -98,6 +98,8 @@ def test_a_study_of_nothing_yet_has_its_page(tmp_path):
 
 def test_numbers_of_an_axis_do_not_touch(tmp_path):
     fake_study.write(tmp_path)
+    told = json.loads((tmp_path / "study.json").read_text())
+    write_json(tmp_path / "study.json", told | {"figure": ["knn", "mi_nats", "knn", "mi_nats", "bound_share"]})
     for seed, share in enumerate((0.9923, 0.9951, 1.0)):  # wide ones, close together
         fake_study.write_run(tmp_path / f"runs/all-seed{seed}", top1=0.5, untrained=0.3, bound=share)
         fake_study.write_run(tmp_path / f"runs/ring-a-seed{seed}", top1=0.5, untrained=0.3, bound=1.0)
