@@ -107,6 +107,6 @@ def test_numbers_of_an_axis_do_not_touch(tmp_path):
     write_study(tmp_path)
     found = ElementTree.parse(tmp_path / "figure.svg").getroot().iter(SVG + "text")
     marks = [t for t in found if t.get("class") == "tick" and t.get("text-anchor") == "middle"]
-    ends = sorted((float(t.get("x")), 6.0 * len(t.text)) for t in marks)
+    ends = sorted((float(t.get("x")), 6.7 * len(t.text)) for t in marks)
     assert any("100" in t.text for t in marks)
     assert all(a + wide / 2 < b - other / 2 for (a, wide), (b, other) in pairwise(ends))
