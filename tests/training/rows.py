@@ -73,6 +73,8 @@ def small(name: str) -> dict[str, Any]:
     name, _, network = name.partition(":")
     config = shrink(plain(load_config(f"configs/{name}.py:digits")[0]))
     config["model"] |= NETWORKS[network]
+    if network == "vit" and "jigsaw" in config["views"]:
+        config["views"]["jigsaw"] |= dict(patch=8)  # pixels a side, which a transformer must be able to cut
     return config
 
 
