@@ -300,6 +300,7 @@ def test_a_description_is_resolved_with_its_defaults():
         backbone="resnet18", width=64, stem="imagenet", norm=dict(kind="batch", groups=1),
         head=dict(kind="linear", dim=128), dtype="float32", remat=False,
         predictor=None, twin=None, jigsaw=None, split=None,
+        patch=None, depth=None, heads=None, positions=None, patch_embed=None,
     )  # fmt: skip
     words = TINY | dict(head=dict(kind="mlp_bn"), predictor={}, jigsaw={}, split="ycbcr")
     assert {n: v for n, v in resolve(words).items() if n in ("head", "predictor", "jigsaw", "split")} == dict(

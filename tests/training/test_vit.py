@@ -62,8 +62,8 @@ def test_it_learns_where_asked():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", rows.ALL)
-def test_every_row_trains_with_one(name):
+@pytest.mark.parametrize("name", ["ring_moco", "la", "ring_cmc", "pirl", "moco_v3", "infoaug_ir"])
+def test_rows_of_every_kind_train_with_one(name):
     embedding, rest, _ = moved(rows.small(f"{name}:vit"))
     assert not any(embedding) and any(rest)
 
