@@ -25,12 +25,8 @@ Variants: :digits (default; patches of embedded clips, tiny network, about 6 min
 (ResNet-18 of width 16), :cifar10, :cifar100, :stl10, :imagenet (sizes for accelerators).
 """
 
-from mi_contrast.core.config import load_config
-from mi_contrast.methods.two_branches import on_pairs, with_twins
+from mi_contrast.methods.two_branches import over
 
 
 def get_config(variant="digits"):
-    config, *_ = load_config(f"configs/ring_moco.py:{variant}")
-    with_twins(config)
-    on_pairs(config, "runs/pairs/digits" if variant == "digits" else "runs/pairs/clips")
-    return config
+    return over("ring_moco", variant)

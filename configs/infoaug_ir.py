@@ -7,12 +7,8 @@ Data: --config.data.name=pairs:FOLDER, made by python -m mi_contrast.pairs. Cont
 Variants: as configs/infoaug.py.
 """
 
-from mi_contrast.core.config import load_config
-from mi_contrast.methods.two_branches import on_pairs, with_twins
+from mi_contrast.methods.two_branches import over
 
 
 def get_config(variant="digits"):
-    config, *_ = load_config(f"configs/ir.py:{variant}")
-    with_twins(config)
-    on_pairs(config, "runs/pairs/digits" if variant == "digits" else "runs/pairs/clips")
-    return config
+    return over("ir", variant)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import UserError
 from mi_contrast.methods.recipes import mapped
 from mi_contrast.methods.rows import OWN_ROW
@@ -49,6 +49,14 @@ def with_twins(config: ConfigDict, weight: float = 1.0) -> None:
             "terms": (*method["terms"], *(second_term(term, weight) for term in method["terms"])),
         }
         config.data.shared, config.data.partner = (), TWIN
+
+
+def over(name: str, variant: str) -> ConfigDict:
+    """The config of a row and variant with a second branch, on the pair set where its patches are by default."""
+    config, *_ = load_config(f"configs/{name}.py:{variant}")
+    with_twins(config)
+    on_pairs(config, "runs/pairs/digits" if variant == "digits" else "runs/pairs/clips")
+    return config
 
 
 def on_pairs(config: ConfigDict, folder: str) -> None:
