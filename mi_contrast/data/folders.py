@@ -6,18 +6,16 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.data import tiles
 from mi_contrast.data.decoding import decode_file, stack
 from mi_contrast.data.imageset import ImageSet, Ints
-from mi_contrast.data.records import check_split
+from mi_contrast.data.records import ranges
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")
 NO_CLASS = ""  # of an image that lies in no class folder
@@ -48,13 +46,9 @@ def load(root: Path, split: str, *, size: int | None = None, options: Mapping[st
     if not splits:
         raise UserError(f"{root} holds no images in folders of classes", fix=f"lay them out as {LAYOUT}")
     name = f"folder:{root}"
-    counts = {
-        key: SimpleNamespace(num_examples=len(files), shard_lengths=[len(files)]) for key, files in splits.items()
-    }
-    check_split(counts, name, split)
     files: list[tuple[str, Path]] = []
-    for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(counts):
-        files += splits[part.splitname][part.from_ : part.to]
+    for of, part in ranges({key: len(found) for key, found in splits.items()}, name, split):
+        files += splits[of][part]
     names = tuple(sorted({label for of_split in splits.values() for label, _ in of_split}))
     labelled = names != (NO_CLASS,)
     number = np.array([names.index(label) for label, _ in files], np.int32)

@@ -19,11 +19,9 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -31,7 +29,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import read_json
 from mi_contrast.data.decoding import square
 from mi_contrast.data.imageset import ImageSet, Ints
-from mi_contrast.data.records import check_split
+from mi_contrast.data.records import ranges
 
 PATCHES, TABLE, FACTS = "patches.npy", "pairs.npz", "pairs.json"
 STATES = ("tracked", "still", "lost")
@@ -112,10 +110,8 @@ def load(folder: Path, split: str, *, size: int | None = None) -> ImageSet:
     """
     patches, columns, facts = read(folder)
     name = f"pairs:{folder}"
-    counts = {"train": SimpleNamespace(num_examples=len(patches), shard_lengths=[len(patches)])}
-    check_split(counts, name, split)
-    ranges = tfds.core.ReadInstruction.from_spec(split).to_absolute(counts)
-    chosen = np.concatenate([np.arange(r.from_ or 0, len(patches) if r.to is None else r.to) for r in ranges])
+    every = np.arange(len(patches))
+    chosen = np.concatenate([every[part] for _, part in ranges({"train": len(patches)}, name, split)])
     side = patches.shape[1] if size is None else size
 
     def pixels(indices: Ints) -> UInt8[np.ndarray, "n side side 3"]:

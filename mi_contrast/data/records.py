@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -186,6 +187,21 @@ def check_split(splits: Mapping[str, Any], name: str, split: str) -> None:
         ) from None
     if examples <= 0:
         raise UserError(f"split {split!r} of {name} is empty", fix="give a range with examples in it")
+
+
+def ranges(sizes: Mapping[str, int], name: str, split: str) -> list[tuple[str, slice]]:
+    """Which examples of which split a split of a set is made of, in order, given how many each split has.
+
+    Raises:
+      UserError: as `check_split`.
+
+    >>> ranges({"train": 10, "val": 4}, "mine", "train[:50%]+val")
+    [('train', slice(None, 5, None)), ('val', slice(None, None, None))]
+    """
+    counts = {key: SimpleNamespace(num_examples=size, shard_lengths=[size]) for key, size in sizes.items()}
+    check_split(counts, name, split)
+    parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(counts)
+    return [(part.splitname, slice(part.from_, part.to)) for part in parts]
 
 
 def check_counts(files: Sequence[Any], name: str) -> None:
