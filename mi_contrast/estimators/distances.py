@@ -77,9 +77,13 @@ def block_of(samples: int, pairs: int, chunk: int | None) -> tuple[int, int]:
     """
     if chunk is not None and chunk < 1:
         raise UserError(f"chunk {chunk} holds no samples", fix="give at least 1, or None")
-    held = ON_CPU if jax.default_backend() == "cpu" else ELSEWHERE
-    across = min(samples, chunk or max(NARROWEST, held // samples))
-    return max(1, min(pairs, held // samples**2)) if across == samples else 1, across
+    across = min(samples, chunk or max(NARROWEST, held() // samples))
+    return max(1, min(pairs, held() // samples**2)) if across == samples else 1, across
+
+
+def held() -> int:
+    """Distances that are best held at once on this process's devices."""
+    return ON_CPU if jax.default_backend() == "cpu" else ELSEWHERE
 
 
 def of_pairs(function: Callable[..., Any], pairs: int, *arrays: Array) -> Any:

@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.estimators.blocks import over_rows
-from mi_contrast.estimators.distances import ELSEWHERE, ON_CPU
+from mi_contrast.estimators.distances import block_of, held
 from mi_contrast.estimators.neighbours import digamma
 
 ESTIMATORS = ("ksg", "three_kl")
@@ -66,9 +66,8 @@ def shifted_pairs(
     """
     series = checked(series, k, estimator)
     count, samples, _ = series.shape
-    held = ON_CPU if jax.default_backend() == "cpu" else ELSEWHERE
-    block = max(1, min(count, held // samples**2))
-    anchors = 1 if jax.default_backend() == "cpu" else max(1, held // (samples**2 * block))
+    block, _ = block_of(samples, count, None)
+    anchors = 1 if jax.default_backend() == "cpu" else max(1, held() // (samples**2 * block))
     return _shifted(series, jnp.asarray(shifts, jnp.int32), k, estimator, block, anchors)
 
 
