@@ -189,7 +189,7 @@ def make(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     }
     if found[0].same is not None:
         same = {word: np.concatenate([one.same[word] for one in found]) for word in found[0].same}  # type: ignore[index]
-        facts["same_object"] = partners.summary(same, columns["label_object"] > 0, columns["accepted"])
+        facts["same_object"] = partners.summary(same, columns["label_object"] > 0, columns["accepted"], columns["clip"])
     pair_sets.write(folder, np.concatenate([one.patches for one in found]), columns, facts, pictures)
     return facts
 
@@ -223,6 +223,11 @@ def words(facts: dict[str, Any]) -> str:
         for group, row in facts["same_object"].items():
             cells = "".join(f"{row[w]:>10.3f}" if w in row else f"{'':>10}" for w in shown)
             lines.append(f"{group.replace('_', ' '):<22}{row['patches']:>8,}" + cells)
+        lines.append("twins over other partners, and 95 % of draws of whole clips")
+        for group, row in facts["same_object"].items():
+            over = row.get("over", {}).items()
+            cells = ", ".join(f"{word} {mean:+.3f} ({low:+.3f} to {high:+.3f})" for word, (mean, low, high) in over)
+            lines.append(f"{group.replace('_', ' '):<22}{cells}")
     return "\n".join(lines)
 
 

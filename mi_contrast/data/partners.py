@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 RING = 6  # patches that stand for those at a distance
+DRAWS = 2000  # of clips, for an interval
+AGAINST = ("at_twin", "near", "any")  # what twins are held against
 
 Places = Int[np.ndarray, " P"]
 
@@ -103,9 +105,11 @@ def summary(
     of_words: Mapping[str, Float[np.ndarray, " N"]],
     on_object: Bool[np.ndarray, " N"],
     accepted: Bool[np.ndarray, " N"],
+    clip: Int[np.ndarray, " N"],
 ) -> dict[str, Any]:
     """Mean shares of all patches of all clips that have a twin, of those on an object, of those whose twin was
-    accepted, and of both: {group: {'patches': n, word: share}}.
+    accepted, and of both: {group: {'patches': n, word: share, 'over': {word: (difference, low, high)}}}, where 'over'
+    holds the twins' share less that of at_twin, near and any, with its interval over clips (see `interval`).
     """
     there = ~np.isnan(of_words["twin"])
     groups = {
@@ -118,6 +122,26 @@ def summary(
         group: {
             "patches": int(chosen.sum()),
             **{w: round(float(np.nanmean(v[chosen])), 4) for w, v in of_words.items() if not np.isnan(v[chosen]).all()},
+            "over": {
+                word: interval((of_words["twin"] - of_words[word])[chosen], clip[chosen])
+                for word in AGAINST
+                if word in of_words and not np.isnan(of_words[word][chosen]).all()
+            },
         }
         for group, chosen in groups.items()
     }
+
+
+def interval(values: Float[np.ndarray, " N"], clip: Int[np.ndarray, " N"]) -> tuple[float, float, float]:
+    """The mean of values that are not NaN, and its 2.5 and 97.5 % quantiles where whole clips are drawn anew, since the
+    patches of one clip are not independent (the percentile bootstrap by cluster; Efron and Tibshirani 1993).
+
+    >>> interval(np.array([0.0, 1.0, 0.5]), np.array([7, 7, 7]))  # one clip tells nothing of others
+    (0.5, 0.5, 0.5)
+    """
+    known = ~np.isnan(values)
+    _, place = np.unique(clip[known], return_inverse=True)
+    sums, counts = np.bincount(place, values[known]), np.bincount(place)
+    drawn = np.random.default_rng(0).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), DRAWS)
+    low, high = np.quantile(drawn @ sums / (drawn @ counts), (0.025, 0.975))
+    return tuple(round(float(x), 4) for x in (sums.sum() / counts.sum(), low, high))  # type: ignore[return-value]

@@ -63,7 +63,24 @@ def test_a_partner_by_distance_alone_is_no_better_than_those_at_its_distance():
         others = np.flatnonzero(may[a] & (np.arange(144) != blind[a]))
         chosen = others[off[others] <= np.sort(off[others])[5]]
         assert same["at_twin"][a] == pytest.approx(np.mean(of[chosen] == of[a]))
-    groups = partners.summary(same, on, np.ones(144, bool))
+    clips = np.arange(144) // 24
+    groups = partners.summary(same, on, np.ones(144, bool), clips)
     assert groups["on_object"]["patches"] == on.sum() and groups["all"]["seeing"] == 1.0
-    empty = partners.summary(same, np.zeros(144, bool), np.ones(144, bool))["on_object"]
-    assert empty == {"patches": 0}
+    mean, low, high = groups["on_object"]["over"]["at_twin"]
+    assert mean == pytest.approx((same["twin"] - same["at_twin"])[on].mean(), abs=1e-4) and low < 0 < high
+    empty = partners.summary(same, np.zeros(144, bool), np.ones(144, bool), clips)["on_object"]
+    assert empty == {"patches": 0, "over": {}}
+
+
+def test_an_interval_is_over_clips_and_holds_the_truth_as_often_as_it_says():
+    """200 times 20 clips of 5 to 15 patches each whose mean is the clip's; control: patches taken as independent."""
+    draw, held, alone = np.random.default_rng(1), [], []
+    for _ in range(200):
+        clip = np.repeat(np.arange(20), draw.integers(5, 16, 20))
+        values = draw.normal(size=20)[clip] + 0.3 * draw.normal(size=len(clip))
+        values[0] = np.nan
+        for of, into in ((clip, held), (np.arange(len(clip)), alone)):
+            mean, low, high = partners.interval(values, of)
+            assert mean == pytest.approx(np.nanmean(values), abs=1e-4)
+            into.append(low <= 0 <= high)
+    assert 0.85 < np.mean(held) < 0.98 and np.mean(alone) < 0.65

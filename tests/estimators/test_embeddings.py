@@ -280,6 +280,7 @@ print(json.dumps({"devices": jax.device_count(), "worst": worst}))
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_agree_with_one():
     flags = "--xla_force_host_platform_device_count=8"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path.cwd())}

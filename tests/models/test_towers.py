@@ -118,6 +118,7 @@ def test_further_parts_leave_the_others_as_they_were_born(full, variables):
     assert made["params"]["jigsaw"]["joint"]["kernel"].shape == (45, 8)
 
 
+@pytest.mark.slow
 def test_a_second_head_has_a_space_of_its_own_and_changes_nothing_else(tower, variables):
     """Against the equation in float64; its gradient reaches the backbone and itself, and no other part."""
     two = towers.build(TINY | dict(twin=dict(kind="mlp_bn", hidden=12, dim=5)))

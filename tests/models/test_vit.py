@@ -122,6 +122,7 @@ def test_first_weights_are_moco_v3s():
     assert all(not np.any(x) for p, x in jax.tree_util.tree_leaves_with_path(params) if p[-1].key == "bias")
 
 
+@pytest.mark.slow
 def test_bfloat16_and_remat_compute_the_same_more_or_less():
     variables, x = twins.random_variables(SMALL), twins.images(4, 16)
     plain = features(SMALL, variables, x)

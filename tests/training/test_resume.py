@@ -53,6 +53,7 @@ def test_k_and_k_equal_2k_bit_for_bit(tmp_path):
     assert [start["from_step"] for start in starts] == [0, 6]
 
 
+@pytest.mark.slow
 def test_control_a_checkpoint_without_its_queue_is_seen(tmp_path, monkeypatch):
     def forgetful(like, tree):
         state = flax.serialization.from_state_dict(like, tree)
@@ -66,6 +67,7 @@ def test_control_a_checkpoint_without_its_queue_is_seen(tmp_path, monkeypatch):
     assert objectives(whole) != objectives(parts)
 
 
+@pytest.mark.slow
 def test_a_fresh_start_and_a_resumed_one_compile_one_program_each(tmp_path, monkeypatch):
     made = []
     real = loop.make_step

@@ -46,7 +46,8 @@ def largest(a, b):
     return max(float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
 
 
-@pytest.mark.parametrize("name", ["infoaug", *(pytest.param(n, marks=pytest.mark.slow) for n in list(OVER)[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(OVER))
 def test_each_branch_trains_its_own_head_and_the_one_backbone(name, tmp_path):
     parts, state, tables = rows.begin(turned(name))
     step, first = make_step(parts), jax.tree.map(np.array, state)
