@@ -17,7 +17,7 @@ from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.layout import write_json
 from mi_contrast.data.order import permutation
 from mi_contrast.data.sets import ImageSet
-from mi_contrast.evaluation import judge as judging
+from mi_contrast.evaluation import on_features
 from mi_contrast.evaluation.asked import Judgement
 from mi_contrast.evaluation.augmented import POLICIES, encode_views, policy_named
 from mi_contrast.evaluation.features import encode_all
@@ -64,8 +64,8 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     """
     settings: Diagnostics = fill(Diagnostics, {n: value for n, value in config["task"].items() if n != "kind"})
     began = time.perf_counter()
-    begun = judging.ready(config, backbone, workdir, twin=twin)
-    _, (truth, _) = judging.truths(begun)
+    begun = on_features.ready(config, backbone, workdir, twin=twin)
+    _, (truth, _) = on_features.truths(begun)
     encoder, size = begun.backbone.representation, begun.backbone.representation.spec["size"]
     images, rows = some_of(begun.test, settings.images)
     how = {"batch_size": config["batch_size"]}
@@ -98,7 +98,7 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
         "step": begun.backbone.step,
         "untrained": twin,
     }
-    path = begun.results / judging.name_of(begun, "diagnostics")
+    path = begun.results / on_features.name_of(begun, "diagnostics")
     picture = neighbours_of(images, plain, truth[rows], settings.queries, settings.neighbours)
     picture.save(path.with_suffix(".png"))
     result["seconds"] = round(time.perf_counter() - began, 3)

@@ -22,7 +22,7 @@ from mi_contrast.core.keys import example_keys, stream
 from mi_contrast.core.mesh import make_mesh, replicated
 from mi_contrast.core.progress import Progress
 from mi_contrast.data.readers import make_reader
-from mi_contrast.evaluation import judge as judging
+from mi_contrast.evaluation import on_features
 from mi_contrast.evaluation.asked import Judgement
 from mi_contrast.evaluation.augmented import policy_named, view
 from mi_contrast.evaluation.features import Features, encode_all
@@ -84,8 +84,8 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     The backbone given is left as it is. Raises as `evaluation.judge` does; BadNumbersError where the loss went bad.
     """
     settings: Finetune = fill(Finetune, {name: value for name, value in config["task"].items() if name != "kind"})
-    begun = judging.ready(config, backbone, workdir, twin=twin)
-    (labels, classes), (truth, _) = judging.truths(begun)
+    begun = on_features.ready(config, backbone, workdir, twin=twin)
+    (labels, classes), (truth, _) = on_features.truths(begun)
     tuned, steps = tune(begun, settings, labels, len(classes), config["seed"])
     given = begun.backbone.representation
     variables = given.variables | {"params": tuned.params, "batch_stats": tuned.batch_stats}
@@ -95,14 +95,14 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     head = linear.Linear(*tuned.head, jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32))
     outcome = Outcome(linear.scores(head, values), how={"steps": steps}, head=head)
     test = Features(values, truth, classes, begun.test.groups)
-    found = judging.written(begun, config, outcome, test, {"features": features})
+    found = on_features.written(begun, config, outcome, test, {"features": features})
     place = found.path.with_suffix("")
     write_export(place, network, config=backbone.config, commit=None, step=begun.backbone.step)
     return replace(found, said=f"{found.said}, the network in {place}")
 
 
 def tune(
-    begun: judging.Ready, settings: Finetune, labels: Int[np.ndarray, " N"], classes: int, seed: int
+    begun: on_features.Ready, settings: Finetune, labels: Int[np.ndarray, " N"], classes: int, seed: int
 ) -> tuple[Tuned, int]:
     """The network after the last epoch, and how many steps that took; an epoch's last images, fewer than a batch, wait
     for the next one's order.

@@ -11,7 +11,7 @@ from mi_contrast.core.config import fields
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.layout import write_json
 from mi_contrast.core.progress import Progress
-from mi_contrast.evaluation import judge as judging
+from mi_contrast.evaluation import on_features
 from mi_contrast.evaluation.asked import Judgement, load_split, make_writable, results_of, short_name
 from mi_contrast.evaluation.features import labels_of, main_label
 from mi_contrast.evaluation.tasks import TASKS
@@ -66,7 +66,7 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
             one = {**config, "task": task["by"], "data": {n: each[n] for n in ("name", *SET_FIELDS)}}
             found = []
             for untrained in twins:
-                found.append(judging.judge_features(one, backbone, workdir, twin=untrained).result)
+                found.append(on_features.judge(one, backbone, workdir, twin=untrained).result)
                 progress.advance(note=f"{short_name(each['name'])} {100 * found[-1]['top1']:.1f} %")
             rows.append(row_of(each, found))
     finally:

@@ -7,7 +7,7 @@ import pytest
 
 from mi_contrast.core.config import load_config
 from mi_contrast.core.errors import BadNumbersError, UserError
-from mi_contrast.evaluation import judge as module
+from mi_contrast.evaluation import on_features
 from mi_contrast.evaluation.asked import chosen_data, file_name
 from mi_contrast.evaluation.heads import read_head
 from mi_contrast.evaluation.judge import judge
@@ -34,7 +34,7 @@ def asked(monkeypatch):
         calls.append((name, split, data_dir, size, options))
         return image_set(300 if "train" in split else 120, split, name=name, seed=len(split))
 
-    monkeypatch.setattr(module.sets, "load", load)
+    monkeypatch.setattr(on_features.sets, "load", load)
     return calls
 
 
@@ -63,14 +63,14 @@ def test_a_result_says_all_that_is_needed_to_read_it(tmp_path, asked):
 
 def test_the_interval_of_frames_of_few_objects_is_wider(tmp_path, asked, monkeypatch):
     plain = judge(knn_config(label="colour"), loaded(tmp_path)).result
-    load = module.sets.load
+    load = on_features.sets.load
 
     def load_frames(*arguments, **keywords):
         images = load(*arguments, **keywords)
         return replace(images, groups=np.arange(len(images)) // 5)
 
-    monkeypatch.setattr(module.sets, "load", load_frames)
-    monkeypatch.setattr(module, "effective_count", lambda hits, groups: float(len(np.unique(groups))))
+    monkeypatch.setattr(on_features.sets, "load", load_frames)
+    monkeypatch.setattr(on_features, "effective_count", lambda hits, groups: float(len(np.unique(groups))))
     grouped = judge(knn_config(label="colour"), loaded(tmp_path)).result
     assert (plain["independent_examples"], grouped["independent_examples"]) == (120, 24)
     assert plain["top1"] == grouped["top1"]
@@ -223,9 +223,9 @@ def test_fit_on_one_set_test_on_another(tmp_path, asked):
 
 
 def test_another_set_of_other_classes_is_refused_before_any_encoding(tmp_path, asked, monkeypatch):
-    load = module.sets.load
+    load = on_features.sets.load
     monkeypatch.setattr(
-        module.sets, "load", lambda name, *a, **k: load(name, *a, **k) if name == "blobs" else image_set(60, classes=3)
+        on_features.sets, "load", lambda name, *a, **k: load(name, *a, **k) if name == "blobs" else image_set(60, classes=3)
     )
     backbone = loaded(tmp_path)
     with pytest.raises(UserError, match=r"has 4 classes, .* has 3 or other ones"):
