@@ -33,7 +33,8 @@ class Progress:
         self, what: str, total: int, *, start: int = 0, unit: str = "step", each: int = 1, seconds_between: float = 10.0
     ):
         self.what, self.total, self.done, self.unit, self.each = what, total, start, unit, each
-        self._start, self._began, self._last = start, time.perf_counter(), time.perf_counter()
+        self._first: int | None = None  # units done when the first ones were, which alone may compile
+        self._began = self._last = time.perf_counter()
         self._between = seconds_between
         self._bar: Any = None
         if sys.stderr.isatty() or _in_notebook():
@@ -43,14 +44,15 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units of `each` a second since the first unit was done, which alone may compile; 0 before the second."""
-        return max(self.done - self._start - 1, 0) * self.each / max(time.perf_counter() - self._began, 1e-9)
+        """Units of `each` a second since the first were done; 0 before more are."""
+        since = 0 if self._first is None else self.done - self._first
+        return since * self.each / max(time.perf_counter() - self._began, 1e-9)
 
     def advance(self, by: int = 1, note: str = "") -> None:
         """Moves on by so many units; `note` is shown beside."""
         self.done += by
-        if self.done - by == self._start:
-            self._began = time.perf_counter()
+        if self._first is None:
+            self._first, self._began = self.done, time.perf_counter()
         if self._bar is not None:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)

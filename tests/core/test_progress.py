@@ -22,3 +22,15 @@ def test_lines_are_far_between(capsys):
     for _ in range(10):
         progress.advance()
     assert capsys.readouterr().err == ""
+
+
+def test_units_that_are_done_at_once_give_no_rate_before_others_follow(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    progress = Progress("features", 1000, seconds_between=1e9)
+    now[0] += 5.0  # compiles
+    progress.advance(by=64)
+    assert progress.rate == 0
+    now[0] += 2.0
+    progress.advance(by=64)
+    assert progress.rate == 32.0
