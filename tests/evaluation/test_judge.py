@@ -224,8 +224,9 @@ def test_fit_on_one_set_test_on_another(tmp_path, asked):
 
 def test_another_set_of_other_classes_is_refused_before_any_encoding(tmp_path, asked, monkeypatch):
     load = on_features.sets.load
+    other = image_set(60, classes=3)
     monkeypatch.setattr(
-        on_features.sets, "load", lambda name, *a, **k: load(name, *a, **k) if name == "blobs" else image_set(60, classes=3)
+        on_features.sets, "load", lambda name, *a, **k: load(name, *a, **k) if name == "blobs" else other
     )
     backbone = loaded(tmp_path)
     with pytest.raises(UserError, match=r"has 4 classes, .* has 3 or other ones"):
