@@ -73,9 +73,9 @@ def test_a_partner_by_distance_alone_is_no_better_than_those_at_its_distance():
 
 
 def test_an_interval_is_over_clips_and_holds_the_truth_as_often_as_it_says():
-    """200 times 20 clips of 5 to 15 patches each whose mean is the clip's; control: patches taken as independent."""
+    """100 times 20 clips of 5 to 15 patches each whose mean is the clip's; control: patches taken as independent."""
     draw, held, alone = np.random.default_rng(1), [], []
-    for _ in range(200):
+    for _ in range(100):
         clip = np.repeat(np.arange(20), draw.integers(5, 16, 20))
         values = draw.normal(size=20)[clip] + 0.3 * draw.normal(size=len(clip))
         values[0] = np.nan
