@@ -113,13 +113,15 @@ def _panel(
     low, high = min(values), max(values)
     top = _ceiling(study, column)
     high = top if top is not None and top < high + 0.35 * (high - low) else high
-    room = 0.06 * (high - low) or max(abs(high), 1e-3) * 0.1
+    room = 0.06 * (high - low) or (0.05 if column.unit == "%" else max(abs(high), 1e-3) * 0.1)
     low, high = low - room, high + room
 
     def x(value: float) -> float:
         return left + (right - left) * (value - low) / (high - low)
 
     marks = ticks(low, high, 4 if right - left < 190 else 6)
+    if column.unit == "%":
+        marks = [mark for mark in marks if -1e-9 <= mark <= 1 + 1e-9]  # there is room for no other share
     apart = marks[1] - marks[0] if len(marks) > 1 else abs(marks[0]) or 1.0 if marks else 1.0
     said = [axis_number(mark, apart, column.unit if column.unit == "%" else "") for mark in marks]
     wide = LETTER * max(map(len, said), default=0) + LETTER  # numbers that would touch give way, the greatest stays
@@ -127,7 +129,8 @@ def _panel(
     for i, mark in enumerate(marks):
         yield f'<path class="grid" d="M{x(mark):.1f} {HEAD:.1f}V{bottom:.1f}"/>'
         if (len(marks) - 1 - i) % every == 0:
-            yield svg_text("tick", x(mark), bottom + 15, said[i], "middle")
+            half = LETTER * len(said[i]) / 2 - BETWEEN / 2 + 1  # what would reach into the next panel moves over
+            yield svg_text("tick", min(max(x(mark), left + half), right - half), bottom + 15, said[i], "middle")
     if top is not None and low <= top <= high:
         yield f'<path class="ceiling" d="M{x(top):.1f} {HEAD:.1f}V{bottom:.1f}"/>'
     for setting, spread, _ in drawn:

@@ -110,3 +110,18 @@ def test_numbers_of_an_axis_do_not_touch(tmp_path):
     ends = sorted((float(t.get("x")), 6.7 * len(t.text)) for t in marks)
     assert any("100" in t.text for t in marks)
     assert all(a + wide / 2 < b - other / 2 for (a, wide), (b, other) in pairwise(ends))
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 0.9985])
+def test_a_panel_of_shares_has_no_mark_below_none_or_above_all(tmp_path, share):
+    fake_study.write(tmp_path)
+    told = json.loads((tmp_path / "study.json").read_text())
+    write_json(tmp_path / "study.json", told | {"figure": ["bound_share"]})
+    for seed in range(3):
+        fake_study.write_run(tmp_path / f"runs/all-seed{seed}", top1=0.5, untrained=0.3, bound=share)
+        fake_study.write_run(tmp_path / f"runs/ring-a-seed{seed}", top1=0.5, untrained=0.3, bound=share)
+    fake_study.write_run(tmp_path / "runs/ring-b-seed0", top1=0.4, untrained=0.3, bound=share)
+    write_study(tmp_path)
+    found = ElementTree.parse(tmp_path / "figure.svg").getroot().iter(SVG + "text")
+    marks = [t.text for t in found if t.get("class") == "tick" and t.get("text-anchor") == "middle"]
+    assert marks and all(0 <= float(m.rstrip("%\u2009\u202f\u00a0 ").replace("\u2212", "-")) <= 100 for m in marks)
