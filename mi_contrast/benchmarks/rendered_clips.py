@@ -6,12 +6,10 @@ What the tracker adds to the motions, what it loses, and what the camera leaves 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from mi_contrast.data.clips import opencv
-from mi_contrast.data.tracks import TRACKED, Tracking, Tracks, follow
+from mi_contrast.data.tracks import Tracking, Tracks, follow
 
 CELL, SQUARE, ROWS = 48, 28, 8  # pixels a side, and cells a side of the frame
 AROUND = 24  # pixels of background beyond the frame, for the camera to move in
@@ -62,7 +60,6 @@ def fitted(paths: np.ndarray) -> np.ndarray:
     return paths * min(1.0, ROOM / np.abs(paths - paths[:, :1]).max())
 
 
-def tracked(draw: np.random.Generator, paths: np.ndarray, camera: np.ndarray, **how: Any) -> tuple[Tracks, np.ndarray]:
-    """Tracks of a rendered clip, a patch a square, and which of them serve, bool [64]."""
-    found = follow(render(draw, fitted(paths), camera), Tracking(patch=CELL, **how))
-    return found, found.state == TRACKED
+def tracked(draw: np.random.Generator, paths: np.ndarray, camera: np.ndarray) -> Tracks:
+    """Tracks of the rendered clip, a patch a square."""
+    return follow(render(draw, paths, camera), Tracking(patch=CELL))

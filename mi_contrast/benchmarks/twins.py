@@ -19,6 +19,7 @@ from mi_contrast import estimators as mi
 from mi_contrast.benchmarks import rendered_clips
 from mi_contrast.benchmarks.timing import interleaved, ratio, spread
 from mi_contrast.core.progress import Progress
+from mi_contrast.data.tracks import TRACKED
 
 REPEATS = 20  # scenes of each kind
 PATCHES, FRAMES, PAIRS, ROUNDS, SHIFTS, LEVEL = 64, 40, 400, 5, 19, 0.05
@@ -240,13 +241,14 @@ def rendered(draw: np.random.Generator, scenes: int, frames: int = FRAMES) -> Ta
     for name, phi, c, _ in CLIPS[:-1]:
         areas: dict[str, list[float]] = {}
         for _ in range(max(1, scenes // 4)):
-            paths = along(in_groups(draw, frames, phi, c))
-            found, serve = rendered_clips.tracked(draw, paths, 0.5 * draw.normal(size=(frames, 2)))
+            paths = rendered_clips.fitted(along(in_groups(draw, frames, phi, c)))
+            found = rendered_clips.tracked(draw, paths, 0.5 * draw.normal(size=(frames, 2)))
+            serve = found.state == TRACKED
             upper = np.triu_indices(int(serve.sum()), 1)
             same = (group[serve][:, None] == group[serve])[upper]
             for score, nats in scores(found.positions[serve], found.steady[serve], draw):
                 areas.setdefault(score, []).append(float(roc_auc_score(same, np.asarray(nats)[upper])))
-            off = np.diff(found.steady[serve], axis=1) - np.diff(rendered_clips.fitted(paths)[serve], axis=1)
+            off = np.diff(found.steady[serve], axis=1) - np.diff(paths[serve], axis=1)
             areas.setdefault("tracked", []).append(float(serve.mean()))
             areas.setdefault("step_error", []).append(float(np.sqrt((off**2).sum(axis=-1).mean())))
         table[name] = {score: float(np.mean(values)) for score, values in areas.items()}
