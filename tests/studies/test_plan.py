@@ -137,15 +137,27 @@ def test_one_label_alone():
 
 
 STUDIES = (
+    "generators:cifar10_small",
+    "generators:digits",
+    "learned_views:cifar10_small",
+    "learned_views:digits",
     "methods:cifar10_small",
     "methods:digits",
-    "negatives:digits",
     "negatives:cifar10_small",
+    "negatives:digits",
+    "negatives:omniglot8",
     "negatives:tiny",
+    "pairs:davis",
+    "pairs:digits",
+    "pairs:tiny",
     "patch_distance:kodak24",
+    "shared_factors:digits",
+    "shared_factors:tiny",
+    "splits:cifar10_small",
+    "splits:digits",
     "strengths:cifar10_small",
-    "views:digits",
     "views:cifar10_small",
+    "views:digits",
 )
 
 
