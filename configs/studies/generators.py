@@ -28,7 +28,6 @@ FORMS = {  # of the generator: the run that learns it and the run on its views
     "affine": form(flow="affine"),
 }
 RATES = {  # of the run that learns alone
-    "rate x .3": {"generator.learn.lr": cosine(0.0003, 0.0)},
     "rate x 3": {"generator.learn.lr": cosine(0.003, 0.0)},
     "a move in five steps": {"generator.learn.every": 5},
     "labels x 10": {"generator.learn.labels": 10.0},

@@ -104,7 +104,7 @@ def _panel(
 ) -> Iterator[str]:
     left, right = ends
     drawn = [(s, s.values.get(column.name), s.untrained.get(column.name)) for s in study.settings]
-    yield svg_text("h1", left, 36, column.title)
+    yield svg_text("h1", left, 36, column.name if column.task else column.title)
     for line, text in enumerate(_facts(study, column)):
         yield svg_text("facts", left, 56 + 16 * line, text)
     values = [v for _, spread, twin in drawn for some in (spread, twin) if some for v in some.values.values()]
@@ -163,7 +163,7 @@ def _marks(
 def _facts(study: Study, column: Column) -> Iterator[str]:
     top = _ceiling(study, column)
     if column.task:
-        yield "on the test split"
+        yield "top-1 on the test split"
     elif top is not None:
         yield f"nats, at most {top:.2f}"
     elif column.unit != "%":

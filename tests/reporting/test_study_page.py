@@ -125,3 +125,16 @@ def test_a_panel_of_shares_has_no_mark_below_none_or_above_all(tmp_path, share):
     found = ElementTree.parse(tmp_path / "figure.svg").getroot().iter(SVG + "text")
     marks = [t.text for t in found if t.get("class") == "tick" and t.get("text-anchor") == "middle"]
     assert marks and all(0 <= float(m.rstrip("%\u2009\u202f\u00a0 ").replace("\u2212", "-")) <= 100 for m in marks)
+
+
+def test_headings_of_four_panels_do_not_touch(tmp_path):
+    fake_study.write(tmp_path)
+    told = json.loads((tmp_path / "study.json").read_text())
+    labelled = [fake_study.KNN | {"name": f"linear-{factor}"} for factor in ("digit", "position", "background")]
+    columns = [task["name"] for task in labelled]
+    named = {"name": "what_two_views_share", "tasks": labelled, "figure": [*columns[::-1], "mi_nats"]}
+    write_json(tmp_path / "study.json", told | named)
+    write_study(tmp_path)
+    found = ElementTree.parse(tmp_path / "figure.svg").getroot().iter(SVG + "text")
+    heads = [(float(t.get("x")), 9.0 * len(t.text)) for t in found if t.get("class") == "h1"]
+    assert len(heads) == 5 and all(a + wide < b for (a, wide), (b, _) in pairwise(heads))
