@@ -1,13 +1,15 @@
 """A study as curves: accuracy against another number, a panel a group of settings and a task; every setting a point.
 
-What Tian et al. 2020 (InfoMin) draw: nats between the views along the bottom, accuracy up the side, the settings of a
-group joined in their order. One SVG, no script.
+What Tian et al. 2020 (InfoMin) draw: nats between the views along the bottom, accuracy up the side. Settings of a group
+that are steps of a scale, whose names' numbers rise or fall, are joined in that order; kinds of something are not. One
+SVG, no script.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, product
 
 from markupsafe import escape
 
@@ -17,7 +19,8 @@ from mi_contrast.reporting.study_runs import CEILINGS, Column, Setting, Spread, 
 from mi_contrast.reporting.words import number
 
 PANEL, HEIGHT, LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 440.0, 250.0, 62.0, 22.0, 62.0, 52.0, 18.0
-LETTER = 6.4  # the mean width of a letter
+LETTER, LINE = 6.4, 12.0  # the mean width of a letter of a name, and its height
+LIFTS = (-7.0, 15.0, -20.0, 28.0, -33.0, 41.0)  # of a name's foot from its point, the first that is free
 Point = tuple[Setting, Spread, Spread]
 
 
@@ -70,9 +73,10 @@ def _panel(
         mean = sum(twins) / len(twins)
         yield f'<path class="ceiling" d="M{left:.1f} {y(mean):.1f}H{left + PANEL:.1f}"/>'
         yield svg_text("tick", left + PANEL, y(mean) - 5, "untrained", "end")
-    for (_, one, up), (_, other, next_up) in pairwise(points):
-        ends = f"M{x(one.mean):.1f} {y(up.mean):.1f}L{x(other.mean):.1f} {y(next_up.mean):.1f}"
-        yield f'<path class="mean" d="{ends}" style="stroke-width:1.2"/>'
+    if _is_scale([setting.label for setting, *_ in points]):
+        for (_, one, up), (_, other, next_up) in pairwise(points):
+            ends = f"M{x(one.mean):.1f} {y(up.mean):.1f}L{x(other.mean):.1f} {y(next_up.mean):.1f}"
+            yield f'<path class="mean" d="{ends}" style="stroke-width:1.2"/>'
     for setting, across, up in points:
         told = f"{setting.label}: {number(across.mean, along.unit)}, {number(up.mean, task.unit)}"
         yield f"<g><title>{escape(told)}</title>"
@@ -80,10 +84,37 @@ def _panel(
             ends = f"M{x(across.mean):.1f} {y(up.low):.1f}V{y(up.high):.1f}"
             yield f'<path class="span" d="{ends}" style="stroke-width:6"/>'
         yield f'<circle class="seed" cx="{x(across.mean):.1f}" cy="{y(up.mean):.1f}" r="4"/></g>'
-        fits = x(across.mean) + 8 + LETTER * len(setting.label) < left + PANEL
-        yield svg_text(
-            "tick", x(across.mean) + (7 if fits else -7), y(up.mean) - 7, setting.label, "start" if fits else "end"
-        )
+    named = [(setting.label, x(across.mean), y(up.mean)) for setting, across, up in points]
+    yield from _names(named, (left, top, left + PANEL, top + HEIGHT))
+
+
+def _is_scale(labels: list[str]) -> bool:
+    """Whether each label holds a number and these rise, or fall, throughout."""
+    found = [re.findall(r"\d*\.?\d+", label) for label in labels]
+    if not all(found):
+        return False
+    steps = [float(after[-1]) - float(before[-1]) for before, after in pairwise(found)]
+    return all(step > 0 for step in steps) or all(step < 0 for step in steps)
+
+
+def _names(points: list[tuple[str, float, float]], panel: tuple[float, float, float, float]) -> Iterator[str]:
+    """Points' names, each beside its point where it covers neither another name nor a panel's end, if there is room."""
+    taken: list[tuple[float, float, float, float]] = []
+    for label, x, y in points:
+        wide = LETTER * len(label)
+        places = [(at, y + lift) for lift, at in product(LIFTS, (x + 7, x - 7 - wide))]
+        boxes = [(at, foot - LINE, at + wide, foot) for at, foot in places]
+        free = (box for box in boxes if _within(box, panel) and not any(_meet(box, other) for other in taken))
+        taken.append(box := next(free, boxes[0]))
+        yield svg_text("tick", box[0], box[3], label)
+
+
+def _within(box: tuple[float, ...], panel: tuple[float, ...]) -> bool:
+    return panel[0] <= box[0] and box[2] <= panel[2] and panel[1] <= box[1] and box[3] <= panel[3]
+
+
+def _meet(box: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 
 def _axis(values: list[float], begin: float, end: float, count: int):  # type: ignore[no-untyped-def]

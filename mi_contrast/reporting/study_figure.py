@@ -124,13 +124,15 @@ def _panel(
         marks = [mark for mark in marks if -1e-9 <= mark <= 1 + 1e-9]  # there is room for no other share
     apart = marks[1] - marks[0] if len(marks) > 1 else abs(marks[0]) or 1.0 if marks else 1.0
     said = [axis_number(mark, apart, column.unit if column.unit == "%" else "") for mark in marks]
-    wide = LETTER * max(map(len, said), default=0) + LETTER  # numbers that would touch give way, the greatest stays
-    every = math.ceil(wide / max(x(apart) - x(0.0), 1.0))
-    for i, mark in enumerate(marks):
+    free = math.inf  # where the number to the right begins: one that would touch it gives way, the greatest stays
+    for mark, text in zip(reversed(marks), reversed(said), strict=True):
         yield f'<path class="grid" d="M{x(mark):.1f} {HEAD:.1f}V{bottom:.1f}"/>'
-        if (len(marks) - 1 - i) % every == 0:
-            half = LETTER * len(said[i]) / 2 - BETWEEN / 2 + 1  # what would reach into the next panel moves over
-            yield svg_text("tick", min(max(x(mark), left + half), right - half), bottom + 15, said[i], "middle")
+        half = LETTER * len(text) / 2
+        room = half - BETWEEN / 2 + 1  # what would reach into the next panel moves over
+        at = min(max(x(mark), left + room), right - room)
+        if at + half + LETTER / 2 < free:
+            free = at - half - LETTER / 2
+            yield svg_text("tick", at, bottom + 15, text, "middle")
     if top is not None and low <= top <= high:
         yield f'<path class="ceiling" d="M{x(top):.1f} {HEAD:.1f}V{bottom:.1f}"/>'
     for setting, spread, _ in drawn:

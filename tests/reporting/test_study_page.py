@@ -112,6 +112,20 @@ def test_numbers_of_an_axis_do_not_touch(tmp_path):
     assert all(a + wide / 2 < b - other / 2 for (a, wide), (b, other) in pairwise(ends))
 
 
+def test_a_number_that_moves_off_a_panel_s_end_touches_none(tmp_path):
+    labels = ("learning, semi_supervised", "learning, supervised")
+    told = fake_study.told({label: (0, 1) for label in labels}, name="learned_views", variant="cifar10_small")
+    write_json(tmp_path / "study.json", told | {"figure": ["knn", "knn", "mi_nats"], "reference": None})
+    for setting in told["settings"]:
+        for run, share in zip(setting["runs"], (0.3813, 0.4956), strict=True):
+            fake_study.write_run(tmp_path / run["folder"], top1=share, untrained=0.389, mi=2.0)
+    write_study(tmp_path)
+    found = ElementTree.parse(tmp_path / "figure.svg").getroot().iter(SVG + "text")
+    marks = [t for t in found if t.get("class") == "tick" and t.get("text-anchor") == "middle"]
+    ends = sorted((float(t.get("x")), 6.7 * len(t.text)) for t in marks)
+    assert all(a + wide / 2 < b - other / 2 for (a, wide), (b, other) in pairwise(ends))
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0, 0.9985])
 def test_a_panel_of_shares_has_no_mark_below_none_or_above_all(tmp_path, share):
     fake_study.write(tmp_path)
