@@ -18,10 +18,11 @@ from mi_contrast.reporting.study_figure import STYLE
 from mi_contrast.reporting.study_runs import CEILINGS, Column, Setting, Spread, Study
 from mi_contrast.reporting.words import number
 
-PANEL, HEIGHT, LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 440.0, 250.0, 62.0, 22.0, 62.0, 52.0, 18.0
+PANEL, HEIGHT, LEFT, RIGHT, TOP, BOTTOM, BETWEEN = 440.0, 250.0, 62.0, 22.0, 62.0, 52.0, 56.0
 LETTER, LINE = 6.4, 12.0  # the mean width of a letter of a name, and its height
-LIFTS = (-7.0, 15.0, -20.0, 28.0, -33.0, 41.0)  # of a name's foot from its point, the first that is free
+LIFTS = (-7.0, 15.0, -20.0, 28.0, -33.0, 41.0, -46.0, 54.0, -59.0, 67.0)  # of a name's foot from its point
 Point = tuple[Setting, Spread, Spread]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def draw(study: Study) -> str:
@@ -69,8 +70,10 @@ def _panel(
     for mark, said in _said(marks_y, task.unit):
         yield f'<path class="grid" d="M{left:.1f} {y(mark):.1f}H{left + PANEL:.1f}"/>'
         yield svg_text("tick", left - 6, y(mark) + 4, said, "end")
+    taken: list[Box] = []
     if twins:
         mean = sum(twins) / len(twins)
+        taken.append((left + PANEL - LETTER * len("untrained"), y(mean) - 5 - LINE, left + PANEL, y(mean) - 5))
         yield f'<path class="ceiling" d="M{left:.1f} {y(mean):.1f}H{left + PANEL:.1f}"/>'
         yield svg_text("tick", left + PANEL, y(mean) - 5, "untrained", "end")
     if _is_scale([setting.label for setting, *_ in points]):
@@ -85,7 +88,7 @@ def _panel(
             yield f'<path class="span" d="{ends}" style="stroke-width:6"/>'
         yield f'<circle class="seed" cx="{x(across.mean):.1f}" cy="{y(up.mean):.1f}" r="4"/></g>'
     named = [(setting.label, x(across.mean), y(up.mean)) for setting, across, up in points]
-    yield from _names(named, (left, top, left + PANEL, top + HEIGHT))
+    yield from _names(named, taken, (left, top, left + PANEL, top + HEIGHT))
 
 
 def _is_scale(labels: list[str]) -> bool:
@@ -97,23 +100,27 @@ def _is_scale(labels: list[str]) -> bool:
     return all(step > 0 for step in steps) or all(step < 0 for step in steps)
 
 
-def _names(points: list[tuple[str, float, float]], panel: tuple[float, float, float, float]) -> Iterator[str]:
-    """Points' names, each beside its point where it covers neither another name nor a panel's end, if there is room."""
-    taken: list[tuple[float, float, float, float]] = []
+def _names(points: list[tuple[str, float, float]], taken: list[Box], panel: Box) -> Iterator[str]:
+    """Points' names, each at the nearest of LIFTS where it covers no name, point or panel's end, and nothing that is
+    taken; a thin line leads to one that is not beside its point. Where all is full, beside it all the same.
+    """
+    taken = [*taken, *((x - 4, y - 4, x + 4, y + 4) for _, x, y in points)]
     for label, x, y in points:
         wide = LETTER * len(label)
-        places = [(at, y + lift) for lift, at in product(LIFTS, (x + 7, x - 7 - wide))]
-        boxes = [(at, foot - LINE, at + wide, foot) for at, foot in places]
+        boxes = [(at, y + lift - LINE, at + wide, y + lift) for lift, at in product(LIFTS, (x + 7, x - 7 - wide))]
         free = (box for box in boxes if _within(box, panel) and not any(_meet(box, other) for other in taken))
         taken.append(box := next(free, boxes[0]))
+        if box not in boxes[:4]:
+            side, foot = (box[0] if box[0] > x else box[2]), box[3] - LINE / 3
+            yield f'<path class="grid" d="M{x:.1f} {y:.1f}L{side:.1f} {foot:.1f}" style="stroke: var(--faint)"/>'
         yield svg_text("tick", box[0], box[3], label)
 
 
-def _within(box: tuple[float, ...], panel: tuple[float, ...]) -> bool:
+def _within(box: Box, panel: Box) -> bool:
     return panel[0] <= box[0] and box[2] <= panel[2] and panel[1] <= box[1] and box[3] <= panel[3]
 
 
-def _meet(box: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def _meet(box: Box, other: Box) -> bool:
     return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 

@@ -1,7 +1,6 @@
 """Curves of a study: points lie where their numbers say, in order, with their names."""
 
 import re
-from itertools import combinations
 
 import numpy as np
 import pytest
@@ -64,16 +63,21 @@ def test_steps_of_a_scale_are_joined_and_kinds_are_not(tmp_path, labels, joined)
 
 
 def test_names_of_points_close_together_do_not_cover_each_other(tmp_path):
-    close = {f"learned, {way}": (2.5 + 0.02 * i, 0.5 + 0.001 * i) for i, way in enumerate(("so", "other", "neither"))}
+    spaces = ("yiq", "yuv", "ycbcr", "ypbpr", "ydbdr", "lab")
+    close = {space: (1.5 + 0.02 * (i % 3), 0.48 + 0.002 * (i % 4)) for i, space in enumerate(spaces)}
     made(tmp_path, {**close, "far": (4.0, 0.3), "farther, at the end of the panel": (4.1, 0.31)})
-    names = re.findall(
-        r'<text class="tick" x="([\d.]+)" y="([\d.]+)" text-anchor="start">([^<]*)</text>', drawn(tmp_path)
-    )
-    boxes = [(float(x), float(y), 6.4 * len(name)) for x, y, name in names]
-    assert len(boxes) == 5
-    for (x, y, wide), (other_x, other_y, other_wide) in combinations(boxes, 2):
-        assert abs(y - other_y) >= 12 or x + wide <= other_x or other_x + other_wide <= x
-    assert all(x >= 62 and x + wide <= 62 + 440 for x, _, wide in boxes)
+    svg = drawn(tmp_path)
+    words = re.findall(r'<text class="tick" x="([\d.]+)" y="([\d.]+)" text-anchor="start">([^<]*)</text>', svg)
+    names = [(float(x), float(y) - 12, float(x) + 6.4 * len(word), float(y)) for x, y, word in words]
+    seen = [(float(x), float(y)) for x, y in re.findall(r'class="seed" cx="([\d.]+)" cy="([\d.]+)"', svg)]
+    end, foot = (float(v) for v in re.search(r'x="([\d.]+)" y="([\d.]+)" text-anchor="end">untrained', svg).groups())
+    others = [(x - 4, y - 4, x + 4, y + 4) for x, y in seen] + [(end - 6.4 * len("untrained"), foot - 12, end, foot)]
+    assert len(names) == 8 and len(others) == 9
+    for at, name in enumerate(names):
+        assert name[0] >= 62 and name[2] <= 62 + 440.1
+        for other in names[:at] + others:
+            over = [min(name[i + 2], other[i + 2]) - max(name[i], other[i]) for i in (0, 1)]
+            assert min(over) < 0.11, (name, other)  # places are written to a tenth
 
 
 def drawn(root):
