@@ -149,6 +149,7 @@ STUDIES = (
     "negatives:tiny",
     "pairs:davis",
     "pairs:digits",
+    "pairs:digits_moco",
     "pairs:tiny",
     "patch_distance:kodak24",
     "shared_factors:digits",
