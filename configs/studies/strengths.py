@@ -9,7 +9,7 @@ which move away from SimCLR's own, crops of .08 of the area or more and jitter x
 crops of .08; greyscale .2, blur .5 and flips throughout. The nats are InfoNCE on 1,024 held-out pairs of embeddings, at
 most log 1,024.
 
-Variants: :cifar10_small (default; batches of 128, 600 steps, a tiny network of width 64, one seed of a crop and three of
+Variants: :cifar10_small (default; batches of 128, 600 steps, a tiny network of width 64, one seed of a crop, three of
 a jitter, a few minutes a run on 2 cores; give --config.data_dir).
 """
 
