@@ -11,7 +11,7 @@ Both are cut out of one tile of 224 pixels, wherever both fit; tiles begin at ev
 have 61,272, the same ones for each d. The nats are InfoNCE on 1,024 pairs in held-out tiles, which overlap tiles that
 are trained on: nats between parts of these photographs, not of others. Representations are judged on other sets.
 
-Variants: :kodak24 (default; batches of 128, 600 steps, a tiny network of width 64, one seed, a few minutes a run on 2
+Variants: :kodak24 (default; batches of 128, 600 steps, a tiny network of width 64, three seeds, minutes a run on 2
 cores; give --config.data_dir, a folder that holds cifar10 and dtd10 as TFDS has them and the photographs in kodak24/).
 Any other folder of photographs can take that name; the sets may be links.
 """
@@ -26,7 +26,7 @@ DISTANCES = (8, 16, 32, 64, 96, 128, 192)
 PHOTOGRAPHS = {
     "data.name": "folder:kodak24", "data.options": dict(tile=224, stride=8, groups="tile"), "data.resident": False,
 }  # fmt: skip
-VARIANTS = {"kodak24": (0,)}
+VARIANTS = {"kodak24": (0, 1, 2)}
 
 
 def get_config(variant="kodak24"):

@@ -54,10 +54,10 @@ def _panel(
         across, up = setting.values.get(along.name), setting.values.get(task.name)
         if across is not None and up is not None:
             points.append((setting, across, up))
-    yield svg_text("h1", left, top - 34, f"{group}: {task.title}")
+    yield svg_text("h1", left, top - 34, f"{group}: {task.name}")
     tops = {round(s.values[c].mean, 2) for s in settings if (c := CEILINGS.get(along.name, "")) in s.values}
     ceiling = f", at most {tops.pop():.2f}" if len(tops) == 1 else ""
-    yield svg_text("facts", left, top - 16, f"against {along.title}, {along.unit}{ceiling}")
+    yield svg_text("facts", left, top - 16, f"top-1 on the test split against {along.title}, {along.unit}{ceiling}")
     if not points:
         yield svg_text("facts", left, top + 20, "nothing judged yet")
         return

@@ -33,13 +33,15 @@ def test_every_setting_is_put_together_and_moves_its_number_alone(name):
     assert {start.config["steps"] for start in plan.starts} == {600}
     assert len({start.config["data"]["name"] for start in plan.starts}) == 1
     mesh = assemble.make_mesh()
-    for start in plan.starts:
+    first = [start for start in plan.starts if start.seed == 0]
+    for start in first:
         parts = assemble.make_parts(assemble.check(start.config), 0, mesh)
         assert parts.views.size == 32 and set(parts.row.source) == {"query", "key"}
-    without = [{n: v for n, v in start.config.items() if n != "views"} for start in plan.starts]
+    without = [{n: v for n, v in start.config.items() if n not in ("views", "seed")} for start in plan.starts]
     assert all(each == without[0] for each in without)
-    moved = [NUMBERS[name](start.config["views"]) for start in plan.starts]
+    moved = [NUMBERS[name](start.config["views"]) for start in first]
     assert len(set(moved)) == len(moved)
+    assert {NUMBERS[name](start.config["views"]) for start in plan.starts} == set(moved)
     if name == "strengths":
         areas, hues = moved[:6], moved[6:]
         assert [low for low, _ in areas] == [0.05, 0.1, 0.2, 0.4, 0.6, 0.8] and {hue for _, hue in areas} == {0.2}
@@ -86,31 +88,29 @@ def test_tiles_of_photographs_are_looked_over_before_anything_is_run(tmp_path):
 
 
 def test_an_untrained_twin_does_not_depend_on_the_distance_but_on_how_pixels_are_prepared():
-    first, *others = (start.config for start in settled("patch_distance").starts)
+    first, *others = (start.config for start in settled("patch_distance").starts if start.seed == 0)
     assert {work._birth(config) for config in others} == {work._birth(first)}
     for views in ({"size": 24}, {"mean": (0.5, 0.5, 0.5)}):
         assert work._birth(first | {"views": first["views"] | views}) != work._birth(first)
 
 
-@pytest.mark.parametrize("variant", ["digits", "davis", "tiny"])
+@pytest.mark.parametrize("variant", ["digits", "digits_moco", "davis", "tiny"])
 def test_partners_alone_differ_and_untrained_networks_do_not(variant):
     plan = settled("pairs", variant)
     seeds = {start.seed for start in plan.starts}
     assert plan.told["reference"] in {start.label for start in plan.starts}
-    for title in {start.label.partition(",")[0] for start in plan.starts}:
-        own = [start.config for start in plan.starts if start.label.startswith(title) and start.seed == 0]
-        without, *others = own
-        assert without["data"]["partner"] is None and without["model"]["twin"] is None
-        words = [config["data"]["partner"] for config in others]
-        assert words == ["twin", "random", "near", "alike", "self"][: len(words)] and len(words) >= 2
-        for config in others:
-            assert differences(config, others[0]) == ([] if config is others[0] else ["data.partner"])
-            count = len(without["method"]["terms"])
-            assert len(config["method"]["terms"]) == 2 * count
-            assert config["method"]["terms"][:count] == without["method"]["terms"]
-            assert {n for n, v in config["data"].items() if v != without["data"][n]} == {"partner"}
-        parts = assemble.make_parts(assemble.check(others[0]), 0, assemble.make_mesh())
-        assert parts.row.twinned and parts.tower.twin is not None
+    without, *others = (start.config for start in plan.starts if start.seed == 0)
+    assert without["data"]["partner"] is None and without["model"]["twin"] is None
+    words = [config["data"]["partner"] for config in others]
+    assert words == ["twin", "random", "near", "alike", "self"][: len(words)] and len(words) >= 2
+    for config in others:
+        assert differences(config, others[0]) == ([] if config is others[0] else ["data.partner"])
+        count = len(without["method"]["terms"])
+        assert len(config["method"]["terms"]) == 2 * count
+        assert config["method"]["terms"][:count] == without["method"]["terms"]
+        assert {n for n, v in config["data"].items() if v != without["data"][n]} == {"partner"}
+    parts = assemble.make_parts(assemble.check(others[0]), 0, assemble.make_mesh())
+    assert parts.row.twinned and parts.tower.twin is not None
     for seed in seeds:
         assert len({work._birth(start.config) for start in plan.starts if start.seed == seed}) == 1
     assert len({work._birth(start.config) for start in plan.starts}) == len(seeds)
