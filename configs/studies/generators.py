@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
 from mi_contrast.core.schedules import cosine
-from mi_contrast.studies.settings import AT_ENDS, TINY
+from mi_contrast.studies.settings import AT_ENDS, TINY, runs
 
 
 def form(**fields):
@@ -53,17 +53,7 @@ def get_config(variant="cifar10_small"):
             data_dir=None,
             steps=None,
             reference="as chosen",
-            runs=tuple(
-                dict(
-                    group=group,
-                    label=label,
-                    config=f"configs/{row}.py",
-                    variant=variant,
-                    changes={**common, **AT_ENDS, **changes},
-                    seeds=(0,),
-                )
-                for group, label, row, changes in sorted(rows, key=lambda row: row[0])
-            ),
+            runs=runs(sorted(rows, key=lambda row: row[0]), variant, {**common, **AT_ENDS}, (0,)),
             evaluate=(dict(config="configs/evaluate/linear.py"), dict(config="configs/evaluate/knn.py")),
             columns=("mi_nats", "mi_ceiling", "alignment", "uniformity", "images_per_second"),
             figure=("linear", "knn", "mi_nats"),

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import unknown
-from mi_contrast.studies.settings import AT_ENDS, TINY
+from mi_contrast.studies.settings import AT_ENDS, TINY, runs
 
 VARIANTS = {"cifar10_small": (TINY, (0, 1, 2)), "digits": ({"steps": 200}, (0,))}
 OBJECTIVES = ("unsupervised", "supervised", "semi_supervised")
@@ -45,17 +45,7 @@ def get_config(variant="cifar10_small"):
             data_dir=None,
             steps=None,
             reference="rgb",
-            runs=tuple(
-                dict(
-                    group=group,
-                    label=label,
-                    config=f"configs/{row}.py",
-                    variant=variant,
-                    changes={**common, **AT_ENDS, **changes},
-                    seeds=seeds,
-                )
-                for group, label, row, changes in sorted(rows)
-            ),
+            runs=runs(sorted(rows), variant, {**common, **AT_ENDS}, seeds),
             evaluate=(dict(config="configs/evaluate/linear.py"), dict(config="configs/evaluate/knn.py")),
             columns=("mi_nats", "mi_ceiling", "alignment", "uniformity", "images_per_second"),
             figure=("linear", "knn", "mi_nats"),

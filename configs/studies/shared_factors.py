@@ -18,7 +18,7 @@ from itertools import combinations
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
-from mi_contrast.studies.settings import OFTEN
+from mi_contrast.studies.settings import OFTEN, runs
 
 FACTORS = ("digit", "position", "background")
 SMALL = {
@@ -48,17 +48,7 @@ def get_config(variant="digits"):
             data_dir=None,
             steps=None,
             reference="digit",
-            runs=tuple(
-                dict(
-                    group=group,
-                    label=label,
-                    config=f"configs/{row}.py",
-                    variant="digits",
-                    changes={**common, **OFTEN, **changes},
-                    seeds=seeds,
-                )
-                for group, label, row, changes in rows
-            ),
+            runs=runs(rows, "digits", {**common, **OFTEN}, seeds),
             evaluate=tuple(
                 dict(config="configs/evaluate/linear.py", changes={"data.label": factor}) for factor in FACTORS
             ),

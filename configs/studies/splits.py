@@ -14,7 +14,7 @@ run on 2 cores; give --config.data_dir), :digits (embedded data, a colour space 
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
-from mi_contrast.studies.settings import AT_ENDS, TINY
+from mi_contrast.studies.settings import AT_ENDS, TINY, runs
 from mi_contrast.views.channels import CONSTANTS
 from mi_contrast.views.policies import cmc
 
@@ -50,16 +50,11 @@ def get_config(variant="cifar10_small"):
             data_dir=None,
             steps=None,
             reference="ydbdr",
-            runs=tuple(
-                dict(
-                    group=group,
-                    label=label,
-                    config="configs/cmc_in_batch.py",
-                    variant=variant,
-                    changes={**common, **AT_ENDS, **of(split)},
-                    seeds=seeds,
-                )
-                for group, label, split in rows
+            runs=runs(
+                [(group, label, "cmc_in_batch", of(split)) for group, label, split in rows],
+                variant,
+                {**common, **AT_ENDS},
+                seeds,
             ),
             evaluate=(dict(config="configs/evaluate/linear.py"), dict(config="configs/evaluate/knn.py")),
             columns=("mi_nats", "mi_ceiling", "alignment", "uniformity", "images_per_second"),
