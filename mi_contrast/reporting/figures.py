@@ -73,6 +73,20 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     return [i * step for i in range(first, last + 1)]
 
 
+def scale(low: float, high: float, unit: str, about: int) -> tuple[float, float, list[tuple[float, str]]]:
+    """An axis around numbers from low to high: its ends, a little beyond, and its round values, each with its text.
+
+    A share (unit '%') has none below 0 and above 1.
+    """
+    room = 0.06 * (high - low) or (0.05 if unit == "%" else max(abs(high), 1e-3) * 0.1)
+    low, high = low - room, high + room
+    marks = ticks(low, high, about)
+    if unit == "%":
+        marks = [mark for mark in marks if -1e-9 <= mark <= 1 + 1e-9]
+    apart = marks[1] - marks[0] if len(marks) > 1 else abs(marks[0]) or 1.0 if marks else 1.0
+    return low, high, [(mark, axis_number(mark, apart, unit if unit == "%" else "")) for mark in marks]
+
+
 def thin(curve: Curve, most: int) -> tuple[Curve, np.ndarray, np.ndarray]:
     """At most `most` points: means of equal runs of points, with each run's least and greatest.
 

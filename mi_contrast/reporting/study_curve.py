@@ -8,12 +8,12 @@ SVG, no script.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby, pairwise, product
 
 from markupsafe import escape
 
-from mi_contrast.reporting.figures import axis_number, svg_text, ticks
+from mi_contrast.reporting.figures import scale, svg_text
 from mi_contrast.reporting.study_figure import STYLE
 from mi_contrast.reporting.study_runs import CEILINGS, Column, Setting, Spread, Study
 from mi_contrast.reporting.words import number
@@ -62,12 +62,16 @@ def _panel(
         yield svg_text("facts", left, top + 20, "nothing judged yet")
         return
     twins = [s.untrained[task.name].mean for s in settings if task.name in s.untrained]
-    x, marks_x = _axis([v for _, a, _ in points for v in a.values.values()], left + 12, left + PANEL - 40, 5)
-    y, marks_y = _axis([v for _, _, u in points for v in u.values.values()] + twins, top + HEIGHT - 8, top + 8, 5)
-    for mark, said in _said(marks_x, along.unit):
+    wide = [v for _, a, _ in points for v in a.values.values()]
+    tall = [v for _, _, u in points for v in u.values.values()] + twins
+    low, high, marks = scale(min(wide), max(wide), along.unit, 5)
+    x = _place(low, high, left + 12, left + PANEL - 40)
+    for mark, said in marks:
         yield f'<path class="grid" d="M{x(mark):.1f} {top:.1f}V{top + HEIGHT:.1f}"/>'
         yield svg_text("tick", x(mark), top + HEIGHT + 16, said, "middle")
-    for mark, said in _said(marks_y, task.unit):
+    low, high, marks = scale(min(tall), max(tall), task.unit, 5)
+    y = _place(low, high, top + HEIGHT - 8, top + 8)
+    for mark, said in marks:
         yield f'<path class="grid" d="M{left:.1f} {y(mark):.1f}H{left + PANEL:.1f}"/>'
         yield svg_text("tick", left - 6, y(mark) + 4, said, "end")
     taken: list[Box] = []
@@ -124,15 +128,6 @@ def _meet(box: Box, other: Box) -> bool:
     return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
 
 
-def _axis(values: list[float], begin: float, end: float, count: int):  # type: ignore[no-untyped-def]
-    """The place of a value between `begin` and `end`, and the marks of the axis."""
-    low, high = min(values), max(values)
-    room = 0.06 * (high - low) or max(abs(high), 1e-3) * 0.1
-    low, high = low - room, high + room
-    return (lambda value: begin + (end - begin) * (value - low) / (high - low)), ticks(low, high, count)
-
-
-def _said(marks: list[float], unit: str) -> Iterator[tuple[float, str]]:
-    apart = marks[1] - marks[0] if len(marks) > 1 else abs(marks[0]) or 1.0 if marks else 1.0
-    for mark in marks:
-        yield mark, axis_number(mark, apart, unit if unit == "%" else "")
+def _place(low: float, high: float, begin: float, end: float) -> Callable[[float], float]:
+    """The place of a value between `begin` and `end`."""
+    return lambda value: begin + (end - begin) * (value - low) / (high - low)

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from markupsafe import escape
 
-from mi_contrast.reporting.figures import axis_number, svg_text, ticks
+from mi_contrast.reporting.figures import scale, svg_text
 from mi_contrast.reporting.study_runs import CEILINGS, Column, Setting, Spread, Study
 from mi_contrast.reporting.words import number
 
@@ -113,19 +113,13 @@ def _panel(
     low, high = min(values), max(values)
     top = _ceiling(study, column)
     high = top if top is not None and top < high + 0.35 * (high - low) else high
-    room = 0.06 * (high - low) or (0.05 if column.unit == "%" else max(abs(high), 1e-3) * 0.1)
-    low, high = low - room, high + room
+    low, high, marks = scale(low, high, column.unit, 4 if right - left < 190 else 6)
 
     def x(value: float) -> float:
         return left + (right - left) * (value - low) / (high - low)
 
-    marks = ticks(low, high, 4 if right - left < 190 else 6)
-    if column.unit == "%":
-        marks = [mark for mark in marks if -1e-9 <= mark <= 1 + 1e-9]  # there is room for no other share
-    apart = marks[1] - marks[0] if len(marks) > 1 else abs(marks[0]) or 1.0 if marks else 1.0
-    said = [axis_number(mark, apart, column.unit if column.unit == "%" else "") for mark in marks]
     free = math.inf  # where the number to the right begins: one that would touch it gives way, the greatest stays
-    for mark, text in zip(reversed(marks), reversed(said), strict=True):
+    for mark, text in reversed(marks):
         yield f'<path class="grid" d="M{x(mark):.1f} {HEAD:.1f}V{bottom:.1f}"/>'
         half = LETTER * len(text) / 2
         room = half - BETWEEN / 2 + 1  # what would reach into the next panel moves over
