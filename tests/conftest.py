@@ -8,7 +8,7 @@ from hypothesis import settings
 
 CACHE = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path(__file__).parents[1] / ".cache" / "jax")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

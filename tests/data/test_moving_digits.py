@@ -31,6 +31,7 @@ def test_the_pixels_are_pinned(default):
     clips[0].frames[0, 0, 0, 0] ^= 1
 
 
+@pytest.mark.slow
 def test_the_disk_holds_the_clips(digits, digits_dir):
     drawn = list(md.clips("train", md.Options(length=2)))[:150]
     assert len(digits) == 300 and digits.image_shape == (32, 32, 3)

@@ -104,6 +104,7 @@ def test_the_size_decides_which_reader():
     assert isinstance(reader(None, images=large), Streamed)
 
 
+@pytest.mark.slow
 def test_both_read_the_embedded_set_alike(digits):
     made = [
         make_reader(
@@ -222,6 +223,7 @@ def said(job):
     return json.loads(out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_eight_devices_read_what_one_reads():
     found = said(elsewhere(devices=8))
     assert found["devices"] == 8 and found["digests"] == digests() and found["collectives"] == 0

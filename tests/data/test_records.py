@@ -244,6 +244,7 @@ def test_grey_and_several_labels():
     assert list(images.labels) == ["label", "alphabet"] and len(images.classes["alphabet"]) == 8
 
 
+@pytest.mark.slow
 def test_tensorflow_is_never_imported(made):
     read = (
         "import sys; from mi_contrast.data import sets, readers, pairing;"

@@ -89,6 +89,7 @@ def test_another_config_in_a_run_directory(capsys, trained):
     assert fingerprint(trained) == before
 
 
+@pytest.mark.slow
 def test_a_run_directory_in_use(capsys, trained):
     before = fingerprint(trained)
     command = [sys.executable, "-m", "mi_contrast.main", *SMALL, f"--workdir={trained}"]

@@ -75,6 +75,7 @@ def test_invariance_of_what_does_nothing_and_of_what_destroys():
     assert collapsed["found"] == 0.01
 
 
+@pytest.mark.slow
 def test_one_op_alone_is_that_op_alone():
     images = image_set(6, size=16).images(np.arange(6))
     made = {
@@ -110,6 +111,7 @@ def test_the_picture_frames_neighbours_by_class():
     assert (shuffled.reshape(-1, 3) == (183, 28, 28)).all(axis=1).any()
 
 
+@pytest.mark.slow
 def test_the_job_writes_numbers_and_a_picture_and_moves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sets, "load", lambda name, split, **_: image_set(300 if split == "train" else 150, split))
     variables = towers.build(MODEL).init(jax.random.key(99), (8, 8, 3))

@@ -95,6 +95,7 @@ def values_and_gradients():
     return found
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     code = (

@@ -257,6 +257,7 @@ def on_eight():
     }
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one_and_send_only_the_batch():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     code = (

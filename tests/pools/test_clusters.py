@@ -150,6 +150,7 @@ def on_eight():
     }
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one_and_scikit_learn():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     code = (

@@ -72,6 +72,7 @@ def test_an_unsupervised_generator_descends_the_nats_that_networks_climb(flow):
     assert "classifiers" not in after.generator
 
 
+@pytest.mark.slow
 def test_labels_alone_move_a_supervised_generator():
     config = learner("supervised")
     config["generator"]["learn"]["classifier"]["lr"] = 0.01

@@ -40,6 +40,7 @@ def whole_and_parts(folder, **changes):
     return folder / "whole", folder / "parts"
 
 
+@pytest.mark.slow
 def test_k_and_k_equal_2k_bit_for_bit(tmp_path):
     whole, parts = whole_and_parts(tmp_path)
     assert different(whole, parts) == []

@@ -70,6 +70,7 @@ def test_the_own_row_is_a_candidate_only_where_asked():
     assert ours["objective"] != released["objective"]
 
 
+@pytest.mark.slow
 def test_binary_nce_carries_its_normaliser():
     config = rows.small("ir")
     config["method"]["terms"][0]["form"] = {"kind": "binary", "momentum": 1.0}
@@ -95,6 +96,7 @@ def test_stopping_and_going_on_changes_nothing(name, tmp_path):
     assert different(tmp_path / "whole", tmp_path / "parts") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ir", "cmc"])
 def test_a_bank_may_start_from_one_forward_pass(name):
     config = rows.whole(name)

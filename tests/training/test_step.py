@@ -96,6 +96,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_step_and_guard(started):
     assert max(np.abs(np.asarray(a) - b).max() for a, b in pairs) > 0
 
 
+@pytest.mark.slow
 def test_keys_come_back_in_order_from_permuted_groups():
     """With frozen statistics groups can't matter, so permuting there and back must change nothing."""
     from dataclasses import replace

@@ -34,6 +34,7 @@ def moved(config, steps=2):
     return [x for own, x in found if own], [x for own, x in found if not own], state
 
 
+@pytest.mark.slow
 def test_the_patch_embedding_stays_bit_for_bit_and_all_else_moves():
     """Under decay of every parameter, with momentum."""
     embedding, rest, state = moved(vit("simclr"))
