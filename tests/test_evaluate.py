@@ -163,6 +163,7 @@ def test_the_job_runs_from_an_export_alone_with_training_and_methods_not_even_th
     assert sorted(p.name for p in (work / "out").iterdir()) == ["features", "results"]
 
 
+@pytest.mark.slow
 def test_transfer_from_the_command_line_has_its_tables_and_figure(run, squares, capsys):
     sets_given = ({"name": "folder:squares", "classes": 4}, {"name": "folder:absent", "classes": 2})
     arguments = ["--config=configs/evaluate/transfer.py", f"--backbone={run.root}"]

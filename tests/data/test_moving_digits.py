@@ -146,6 +146,7 @@ def test_no_place_to_make_it():
         sets.load("moving_digits", "train", data_dir="/proc/nowhere")
 
 
+@pytest.mark.slow
 def test_resized_frames(digits_dir):
     small = sets.load("moving_digits", "test[:3]", data_dir=digits_dir, options=TWO_FRAMES, size=16)
     assert small.images([5, 0]).shape == (2, *small.image_shape) == (2, 16, 16, 3)

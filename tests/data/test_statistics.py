@@ -62,6 +62,7 @@ def test_sums_don_t_lose_what_many_pixels_add():
     assert np.abs(in_float32 / (0.5 / 255) - 1).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_what_is_printed_is_what_a_config_takes(digits_dir, capsys):
     asked = ["moving_digits", f"--dir={digits_dir}", "--split=train[:20]", "--options={'size': 32, 'length': 2}"]
     statistics.main([*asked, "--space=ydbdr"])

@@ -83,6 +83,7 @@ def test_a_wrong_command_is_one_line(capsys, tmp_path, monkeypatch, arguments, s
     refused(capsys, main.main, [*given, "--workdir=run"], said)
 
 
+@pytest.mark.slow
 def test_another_config_in_a_run_directory(capsys, trained):
     before = fingerprint(trained)
     refused(capsys, main.main, [*SMALL, f"--workdir={trained}", "--config.optim.momentum=.5"], "optim.momentum differ")
@@ -99,6 +100,7 @@ def test_a_run_directory_in_use(capsys, trained):
     assert fingerprint(trained) == before
 
 
+@pytest.mark.slow
 def test_a_truncated_checkpoint(capsys, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "export")
@@ -113,6 +115,7 @@ def test_a_truncated_checkpoint(capsys, trained, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_network(capsys, trained, tmp_path):
     changes = [f"--config.checkpoint.start_from={trained}", "--config.model.width=16"]
     refused(capsys, main.main, [*SMALL, f"--workdir={tmp_path / 'run'}", *changes], "leaves match")
@@ -143,6 +146,7 @@ def test_a_corrupt_image(capsys, tmp_path):
     refused(capsys, main.main, given, "07.png")
 
 
+@pytest.mark.slow
 def test_wrong_backbones_and_runs(capsys, trained, tmp_path):
     linear = "--config=configs/evaluate/linear.py"
     refused(capsys, evaluate.main, [linear, "--backbone=/nowhere"], "/nowhere")

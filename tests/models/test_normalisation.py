@@ -160,6 +160,7 @@ print("global")
 """
 
 
+@pytest.mark.slow
 def test_statistics_are_global_over_eight_devices():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(

@@ -182,6 +182,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_share_a_batch():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(

@@ -32,6 +32,7 @@ class Answer:
         self.found = found
 
 
+@pytest.mark.slow
 def test_a_run_is_looked_over_beside_the_one_it_starts_from():
     small_data = {"data.dir": str(small.DATA), "data.options": {"size": 32, "length": 2}}
     learn = dict(label="learned", config="configs/learn_views.py", changes=small_data)

@@ -114,6 +114,7 @@ def test_the_accelerators_way_gives_the_same_views():
     np.testing.assert_allclose(*made, atol=3e-5)
 
 
+@pytest.mark.slow
 def test_the_accelerators_way_of_infomin_gives_the_same_views():
     rule = policies.infomin(SIZE)
     rule["query"]["randaugment"]["p"] = 1.0
