@@ -118,6 +118,7 @@ def test_mistakes_are_one_line_and_exit_2(run, blobs, capsys, arguments, says):
     assert results(run.root) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real image sets are not here")
 def test_a_real_set_on_disk(run, capsys):
     data = ["name=cifar10", f"dir={SHARED}", "split=train[:600]", "test_split=test[:300]"]

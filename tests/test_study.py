@@ -170,6 +170,7 @@ def test_mistakes_are_one_line_and_nothing_is_run(command, begun, tmp_path, caps
     assert begun[0] == [] and not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_a_changed_setting_and_a_busy_folder_are_refused(command, begun, tmp_path, capsys):
     assert code_of(command) == 0
     assert code_of([*command, "--config.steps=11"]) == 2

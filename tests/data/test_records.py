@@ -226,6 +226,7 @@ def test_a_set_without_pictures(copy):
         sets.load("tiny_set", "train", data_dir=copy)
 
 
+@pytest.mark.slow
 def test_cifar10_is_what_tfds_reads(cifar10):
     theirs = tfds.data_source("cifar10", split="train", data_dir=SHARED)
     assert len(cifar10) == len(theirs) == 25000 and cifar10.image_shape == (32, 32, 3)

@@ -42,6 +42,7 @@ PLAIN = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(PLAIN, st.integers(0, 5))
 def test_plain_data_is_pickles(value, protocol):

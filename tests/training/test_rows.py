@@ -59,6 +59,7 @@ def test_eight_devices_do_what_one_does():
             assert apart <= allowed, name
 
 
+@pytest.mark.slow
 def test_the_own_row_is_a_candidate_only_where_asked():
     config = rows.small("ir")
     config["method"]["terms"][0]["support"] = {"kind": "all"}
