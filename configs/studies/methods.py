@@ -13,7 +13,7 @@ Variants: :cifar10_small (default; 400 steps of 256, ResNet-18 of width 16, abou
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
-from mi_contrast.studies.settings import OFTEN
+from mi_contrast.studies.settings import OFTEN, runs
 
 VARIANTS = {"cifar10_small": {}, "digits": {"steps": 600}}
 MAIN = ("ir", "ring_ir", "moco", "ring_moco")
@@ -23,6 +23,7 @@ REST = ("cave_ir", "la", "cmc", "ring_cmc", "simclr", "infomin")
 def get_config(variant="cifar10_small"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
+    common = {**VARIANTS[variant], **OFTEN}
     return ConfigDict(
         dict(
             question=(
@@ -32,16 +33,9 @@ def get_config(variant="cifar10_small"):
             data_dir=None,
             steps=None,
             reference=None,
-            runs=tuple(
-                dict(
-                    group="Three seeds" if name in MAIN else "One seed",
-                    label=name,
-                    config=f"configs/{name}.py",
-                    variant=variant,
-                    changes={**VARIANTS[variant], **OFTEN},
-                    seeds=(0, 1, 2) if name in MAIN else (0,),
-                )
-                for name in MAIN + REST
+            runs=(
+                *runs([("Three seeds", name, name, {}) for name in MAIN], variant, common, (0, 1, 2)),
+                *runs([("One seed", name, name, {}) for name in REST], variant, common, (0,)),
             ),
             evaluate=(dict(config="configs/evaluate/linear.py"), dict(config="configs/evaluate/knn.py")),
             columns=(

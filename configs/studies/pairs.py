@@ -16,15 +16,15 @@ Rows: SimCLR's but for :digits_moco; the tiny network of width 64, 600 steps.
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
-from mi_contrast.studies.settings import AT_ENDS, TINY
+from mi_contrast.studies.settings import AT_ENDS, COLD, TINY, runs
 
 PARTNERS = (("twin", "twin"), ("at random", "random"), ("near", "near"), ("alike", "alike"), ("itself", "self"))
-COLD = {f"method.terms.{i}.temperature": 0.2 for i in range(4)}  # as the digits' recipe; .5 keeps the nats low
+COLD_TWINS = {f"method.terms.{i}.temperature": 0.2 for i in (2, 3)}  # the second branch's terms, as COLD the first's
 FEW = {"model.width": 8, "data.batch": 32, "steps": 24, "eval.pairs": 16, "eval.knn_bank": 64}
-VARIANTS = {  # pair set, row, its variant, changes, those of SimCLR's temperatures, seeds
+VARIANTS = {  # pair set, row, its variant, changes, those of a second branch too, seeds
     "digits": ("pairs_digits", "simclr", "digits", {"steps": 600, "eval.pairs": 256}, {}, (0, 1, 2)),
     "digits_moco": ("pairs_digits", "ring_moco", "digits", {"steps": 600, "eval.pairs": 256}, {}, (0, 1, 2)),
-    "davis": ("pairs_davis", "simclr", "cifar10_small", {**TINY, "eval.pairs": 64}, COLD, (0, 1, 2)),
+    "davis": ("pairs_davis", "simclr", "cifar10_small", {**TINY, **COLD, "eval.pairs": 64}, COLD_TWINS, (0, 1, 2)),
     "tiny": ("pairs_digits", "simclr", "digits", FEW, {}, (0,)),
 }
 TITLES = {"simclr": "SimCLR", "ring_moco": "MoCo with a ring"}
@@ -34,23 +34,12 @@ OF_TWINS = {"simclr": "infoaug_simclr", "ring_moco": "infoaug"}
 def get_config(variant="digits"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
-    folder, row, sizes, changes, cold, seeds = VARIANTS[variant]
+    folder, row, sizes, changes, of_twins, seeds = VARIANTS[variant]
     common = {"data.name": f"pairs:{folder}", "data.split": "train", "data.options": {}, **changes, **AT_ENDS}
-
-    def run(label, config, more):
-        return dict(
-            group=f"A second branch beside {TITLES[row]}",
-            label=label,
-            config=f"configs/{config}.py",
-            variant=sizes,
-            changes={**common, **more},
-            seeds=seeds,
-        )
-
-    terms = {path: value for path, value in cold.items() if path.split(".")[2] in "01"}
-    runs = [run("no second branch", row, {"data.shared": (), **terms})]
-    for label, partner in PARTNERS[:2] if variant == "tiny" else PARTNERS:
-        runs.append(run(f"partner {label}", OF_TWINS[row], {"data.partner": partner, **cold}))
+    group, partners = f"A second branch beside {TITLES[row]}", PARTNERS[:2] if variant == "tiny" else PARTNERS
+    rows = [(group, "no second branch", row, {"data.shared": ()})]
+    for label, partner in partners:
+        rows.append((group, f"partner {label}", OF_TWINS[row], {"data.partner": partner, **of_twins}))
     judged = ("moving_digits",) if variant == "tiny" else ("moving_digits", "cifar10", "dtd10")
     return ConfigDict(
         dict(
@@ -61,7 +50,7 @@ def get_config(variant="digits"):
             data_dir=None,
             steps=None,
             reference="partner twin",
-            runs=tuple(runs),
+            runs=runs(rows, sizes, common, seeds),
             evaluate=tuple(dict(config="configs/evaluate/linear.py", changes={"data.name": name}) for name in judged),
             columns=("mi_nats", "mi_ceiling", "alignment", "uniformity", "images_per_second"),
             figure=(*(f"linear-{name}" for name in judged), "mi_nats"),

@@ -19,7 +19,7 @@ Any other folder of photographs can take that name; the sets may be links.
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
-from mi_contrast.studies.settings import AT_ENDS, COLD, TINY
+from mi_contrast.studies.settings import AT_ENDS, COLD, TINY, runs
 from mi_contrast.views.policies import patches
 
 DISTANCES = (8, 16, 32, 64, 96, 128, 192)
@@ -32,6 +32,8 @@ VARIANTS = {"kodak24": (0, 1, 2)}
 def get_config(variant="kodak24"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
+    group = "Distance of two patches of 32 pixels"
+    rows = [(group, f"{distance} pixels", "simclr", {"views": patches(32, distance)}) for distance in DISTANCES]
     return ConfigDict(
         dict(
             question=(
@@ -41,17 +43,7 @@ def get_config(variant="kodak24"):
             data_dir=None,
             steps=None,
             reference="64 pixels",
-            runs=tuple(
-                dict(
-                    group="Distance of two patches of 32 pixels",
-                    label=f"{distance} pixels",
-                    config="configs/simclr.py",
-                    variant="cifar10_small",
-                    changes={**PHOTOGRAPHS, **TINY, **COLD, **AT_ENDS, "views": patches(32, distance)},
-                    seeds=VARIANTS[variant],
-                )
-                for distance in DISTANCES
-            ),
+            runs=runs(rows, "cifar10_small", {**PHOTOGRAPHS, **TINY, **COLD, **AT_ENDS}, VARIANTS[variant]),
             evaluate=tuple(
                 dict(config="configs/evaluate/linear.py", changes={"data.name": name}) for name in ("cifar10", "dtd10")
             ),

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
 from mi_contrast.methods.recipes import CIFAR_MEAN, CIFAR_STD
-from mi_contrast.studies.settings import AT_ENDS, COLD, TINY
+from mi_contrast.studies.settings import AT_ENDS, COLD, TINY, runs
 from mi_contrast.views.policies import strengths
 
 LOWS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -26,12 +26,18 @@ OWN = 0.08  # SimCLR's least area
 VARIANTS = {"cifar10_small": ((0,), (0, 1, 2))}  # seeds of crops, of jitters
 
 
+def of(low, jitter):
+    """The change that gives SimCLR's views this least area and this jitter."""
+    return {"views": {**strengths(32, low=low, jitter=jitter), "mean": CIFAR_MEAN, "std": CIFAR_STD}}
+
+
 def get_config(variant="cifar10_small"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     few, several = VARIANTS[variant]
-    rows = [("Least area of a crop", f"area {low:g}", dict(low=low, jitter=1.0), few) for low in LOWS]
-    rows += [("Colour jitter", f"jitter x {jitter:g}", dict(low=OWN, jitter=jitter), several) for jitter in JITTERS]
+    common = {**TINY, **COLD, **AT_ENDS}
+    crops = [("Least area of a crop", f"area {low:g}", "simclr", of(low, 1.0)) for low in LOWS]
+    jitters = [("Colour jitter", f"jitter x {jitter:g}", "simclr", of(OWN, jitter)) for jitter in JITTERS]
     return ConfigDict(
         dict(
             question=(
@@ -41,22 +47,7 @@ def get_config(variant="cifar10_small"):
             data_dir=None,
             steps=None,
             reference="jitter x 1",
-            runs=tuple(
-                dict(
-                    group=group,
-                    label=label,
-                    config="configs/simclr.py",
-                    variant=variant,
-                    changes={
-                        **TINY,
-                        **COLD,
-                        **AT_ENDS,
-                        "views": {**strengths(32, **numbers), "mean": CIFAR_MEAN, "std": CIFAR_STD},
-                    },
-                    seeds=seeds,
-                )
-                for group, label, numbers, seeds in rows
-            ),
+            runs=(*runs(crops, variant, common, few), *runs(jitters, variant, common, several)),
             evaluate=(dict(config="configs/evaluate/linear.py"), dict(config="configs/evaluate/knn.py")),
             columns=("mi_nats", "mi_ceiling", "knn_top1", "alignment", "uniformity", "images_per_second"),
             figure=("linear", "knn", "mi_nats"),
