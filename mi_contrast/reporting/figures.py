@@ -73,8 +73,11 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     return [i * step for i in range(first, last + 1)]
 
 
-def scale(low: float, high: float, unit: str, about: int) -> tuple[float, float, list[tuple[float, str]]]:
-    """An axis around numbers from low to high: its ends, a little beyond, and its round values, each with its text.
+def scale(
+    low: float, high: float, unit: str, about: int, ends: tuple[float, float]
+) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
+    """An axis around numbers from low to high, with a little room: the place of a number, where its ends lie at `ends`,
+    and its round numbers, each with its text.
 
     A share (unit '%') has none below 0 and above 1.
     """
@@ -84,7 +87,11 @@ def scale(low: float, high: float, unit: str, about: int) -> tuple[float, float,
     if unit == "%":
         marks = [mark for mark in marks if -1e-9 <= mark <= 1 + 1e-9]
     apart = marks[1] - marks[0] if len(marks) > 1 else abs(marks[0]) or 1.0 if marks else 1.0
-    return low, high, [(mark, axis_number(mark, apart, unit if unit == "%" else "")) for mark in marks]
+    begin, end = ends
+    return (
+        lambda value: begin + (end - begin) * (value - low) / (high - low),
+        [(mark, axis_number(mark, apart, unit if unit == "%" else "")) for mark in marks],
+    )
 
 
 def thin(curve: Curve, most: int) -> tuple[Curve, np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ SVG, no script.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import groupby, pairwise, product
 
 from markupsafe import escape
@@ -64,13 +64,11 @@ def _panel(
     twins = [s.untrained[task.name].mean for s in settings if task.name in s.untrained]
     wide = [v for _, a, _ in points for v in a.values.values()]
     tall = [v for _, _, u in points for v in u.values.values()] + twins
-    low, high, marks = scale(min(wide), max(wide), along.unit, 5)
-    x = _place(low, high, left + 12, left + PANEL - 40)
+    x, marks = scale(min(wide), max(wide), along.unit, 5, (left + 12, left + PANEL - 40))
     for mark, said in marks:
         yield f'<path class="grid" d="M{x(mark):.1f} {top:.1f}V{top + HEIGHT:.1f}"/>'
         yield svg_text("tick", x(mark), top + HEIGHT + 16, said, "middle")
-    low, high, marks = scale(min(tall), max(tall), task.unit, 5)
-    y = _place(low, high, top + HEIGHT - 8, top + 8)
+    y, marks = scale(min(tall), max(tall), task.unit, 5, (top + HEIGHT - 8, top + 8))
     for mark, said in marks:
         yield f'<path class="grid" d="M{left:.1f} {y(mark):.1f}H{left + PANEL:.1f}"/>'
         yield svg_text("tick", left - 6, y(mark) + 4, said, "end")
@@ -126,8 +124,3 @@ def _within(box: Box, panel: Box) -> bool:
 
 def _meet(box: Box, other: Box) -> bool:
     return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
-
-
-def _place(low: float, high: float, begin: float, end: float) -> Callable[[float], float]:
-    """The place of a value between `begin` and `end`."""
-    return lambda value: begin + (end - begin) * (value - low) / (high - low)

@@ -113,11 +113,7 @@ def _panel(
     low, high = min(values), max(values)
     top = _ceiling(study, column)
     high = top if top is not None and top < high + 0.35 * (high - low) else high
-    low, high, marks = scale(low, high, column.unit, 4 if right - left < 190 else 6)
-
-    def x(value: float) -> float:
-        return left + (right - left) * (value - low) / (high - low)
-
+    x, marks = scale(low, high, column.unit, 4 if right - left < 190 else 6, ends)
     free = math.inf  # where the number to the right begins: one that would touch it gives way, the greatest stays
     for mark, text in reversed(marks):
         yield f'<path class="grid" d="M{x(mark):.1f} {HEAD:.1f}V{bottom:.1f}"/>'
@@ -127,7 +123,7 @@ def _panel(
         if at + half + LETTER / 2 < free:
             free = at - half - LETTER / 2
             yield svg_text("tick", at, bottom + 15, text, "middle")
-    if top is not None and low <= top <= high:
+    if top is not None and left <= x(top) <= right:
         yield f'<path class="ceiling" d="M{x(top):.1f} {HEAD:.1f}V{bottom:.1f}"/>'
     for setting, spread, _ in drawn:
         if setting.label == study.reference and spread is not None:
