@@ -19,8 +19,7 @@ settings.load_profile("house")
 
 def pytest_configure(config):
     """Processes take files in the order below; by their number of tests, a file of one long test would come last."""
-    if hasattr(config.option, "loadscopereorder"):
-        config.option.loadscopereorder = False
+    config.option.loadscopereorder = False
 
 
 def pytest_collection_modifyitems(items):
