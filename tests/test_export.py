@@ -54,7 +54,7 @@ def test_a_run_an_export_and_a_checkpoint_leave_alike(sources, tmp_path, capsys)
         said = capsys.readouterr().out.splitlines()
         assert said[0].startswith(f"loaded 100 of {101 if name == 'foreign' else 100} tensors from {source}")
         assert said[1].startswith(f"torchvision: {tmp_path / name}/torchvision/backbone.safetensors, features within ")
-        assert "(torchvision " in said[1] and said[2].endswith("(mi_contrast 0.1.0)") and len(said) == 3
+        assert "(torchvision " in said[1] and said[2].endswith("(mi_contrast 0.2.0.dev0)") and len(said) == 3
     files = {name: (tmp_path / name / "torchvision" / "backbone.safetensors").read_bytes() for name in sources}
     assert files["run"] == files["export"] == files["foreign"]
     expected = load(sources["export"]).encode(BYTES)

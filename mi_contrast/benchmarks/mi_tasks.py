@@ -115,7 +115,7 @@ def measured(
             began = time.perf_counter()
             read = jax.block_until_ready(method(np.asarray(x), np.asarray(y), key))
             seconds = time.perf_counter() - began
-            yield {"method": name, **facts, **{k: finite(v) for k, v in read._asdict().items()}, "seconds": seconds}
+            yield {"method": name, **facts, **{k: finite(v) for k, v in vars(read).items()}, "seconds": seconds}
             progress.advance(note=name)
     progress.close()
 

@@ -61,7 +61,7 @@ def canonical_correlation(
     if not 0 < tolerance < 1:
         raise UserError(f"tolerance {tolerance} is outside (0, 1)", fix="leave it out")
     nats, error = _canonical(x, y, corrected, tolerance)
-    return Estimate(nats, error, jnp.full_like(nats, jnp.inf))
+    return Estimate.from_error(nats, error, jnp.full_like(nats, jnp.inf))
 
 
 def _basis(x: Float[Array, "N d"], tolerance: float) -> tuple[Float[Array, "N d"], Float[Array, ""]]:

@@ -153,7 +153,7 @@ def estimate(
     values, effects = _train(jax.random.split(start, parts), *sides, rows, jnp.float32(learning_rate), setting)
     error = np.std(effects) / np.sqrt(np.size(effects))
     ceiling = np.log(size) if method == "info_nce" else np.inf
-    return Estimate(*(jnp.float32(value) for value in (np.mean(values), error, ceiling)))
+    return Estimate.from_error(*(jnp.float32(value) for value in (np.mean(values), error, ceiling)))
 
 
 def _samples(x: ArrayLike, y: ArrayLike, parts: int) -> tuple[np.ndarray, np.ndarray]:

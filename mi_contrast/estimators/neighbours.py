@@ -85,7 +85,7 @@ def ksg(
     nats, error = _ksg(x, y, k, variant, standardise, errors, block_of(x.shape[-2], _pairs(x), chunk))
     psi = digamma(x.shape[-2])
     most = psi[-1] - psi[k] - (1 / k if variant == 2 else 0)
-    return Estimate(nats, error, jnp.full_like(nats, most))
+    return Estimate.from_error(nats, error, jnp.full_like(nats, most))
 
 
 def three_kl(
@@ -119,7 +119,7 @@ def three_kl(
     """
     x, y = _checked(x, y, k)
     nats, error = _three_kl(x, y, k, standardise, errors, block_of(x.shape[-2], _pairs(x), chunk))
-    return Estimate(nats, error, jnp.full_like(nats, jnp.inf))
+    return Estimate.from_error(nats, error, jnp.full_like(nats, jnp.inf))
 
 
 def _checked(x: Any, y: Any, k: int) -> tuple[Array, Array]:

@@ -1,19 +1,60 @@
-"""What an estimator that reads samples answers with."""
+"""The result type of the estimators that read samples."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+QUANTILE = 1.6448536269514722  # of the normal law: 90 % of it lies within this many standard deviations
 
-class Estimate(NamedTuple):
-    """An estimate of mutual information from samples, float32 [...] each (a batch of pairs gives a batch of estimates).
 
-    nats: the estimate. standard_error: of the estimate over draws of the samples, as the estimator says how; NaN where
-    it has none. ceiling: the most the estimator could have read from so many samples; infinite where nothing limits it.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate of mutual information from samples, float32 [...] each; a batch of pairs gives a batch of estimates.
+
+    It unpacks into three: `nats, standard_error, ceiling = estimate`.
+
+    Attributes:
+      nats: the estimate.
+      standard_error: its standard deviation over draws of the samples; NaN where the estimator has none.
+      ceiling: the largest value that the estimator can return for this many samples; infinite where there is none.
+      low, high: the ends of a 90 % interval for the mutual information. `high` is infinite where the estimator can
+        only give a lower limit; both are NaN where the estimator has no standard error.
     """
 
     nats: Float[Array, "..."]
     standard_error: Float[Array, "..."]
     ceiling: Float[Array, "..."]
+    low: Float[Array, "..."]
+    high: Float[Array, "..."]
+
+    @classmethod
+    def from_error(
+        cls, nats: Float[Array, "..."], standard_error: Float[Array, "..."], ceiling: Float[Array, "..."]
+    ) -> Estimate:
+        """Returns the estimate whose interval is nats -+ 1.645 standard errors, the normal law's 90 %.
+
+        >>> found = Estimate.from_error(jnp.float32(1.0), jnp.float32(0.1), jnp.float32(jnp.inf))
+        >>> found.low.round(4), found.high.round(4)
+        (Array(0.8355, dtype=float32), Array(1.1645, dtype=float32))
+        """
+        nats, standard_error = jnp.asarray(nats), jnp.asarray(standard_error)
+        return cls(nats, standard_error, ceiling, nats - QUANTILE * standard_error, nats + QUANTILE * standard_error)
+
+    def as_lower_limit(self, when: Array | bool = True) -> Estimate:
+        """Returns this estimate with `high` infinite, everywhere or where `when` is true."""
+        return replace(self, high=jnp.where(when, jnp.inf, self.high))
+
+    def __iter__(self) -> Iterator[Float[Array, "..."]]:
+        return iter((self.nats, self.standard_error, self.ceiling))
+
+    def __getitem__(self, index: int) -> Float[Array, "..."]:
+        return (self.nats, self.standard_error, self.ceiling)[index]
+
+    def __len__(self) -> int:
+        return 3

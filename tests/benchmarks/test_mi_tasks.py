@@ -68,7 +68,7 @@ def test_the_figure_has_a_panel_a_method_and_its_lines_where_the_estimates_are()
 def exact(x, y, key):
     """An oracle for samples of nothing but their own correlation."""
     rho = np.corrcoef(x[:, 0], y[:, 0])[0, 1]
-    return Estimate(np.float32(-0.5 * np.log1p(-(rho**2))), np.float32(np.nan), np.float32(np.inf))
+    return Estimate.from_error(np.float32(-0.5 * np.log1p(-(rho**2))), np.float32(np.nan), np.float32(np.inf))
 
 
 @pytest.fixture
