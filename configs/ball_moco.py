@@ -17,7 +17,9 @@ from mi_contrast.methods.recipes import recipe
 
 
 def get_config(variant="digits"):
-    config, queue, temperature, *_ = recipe(variant)
+    found = recipe(variant)
+    config, queue, temperature, *_ = found
+    config.model.norm.groups = found.groups
     config.method = dict(
         views="two_crops",
         target="ema",

@@ -19,6 +19,7 @@ from mi_contrast.views.policies import infomin
 def get_config(variant="digits"):
     found = recipe(variant)
     config = found.config
+    config.model.norm.groups = found.groups
     viewed(config, infomin)
     config.model.jigsaw = dict(dim=128)
     term = dict(

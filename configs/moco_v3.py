@@ -22,6 +22,7 @@ from mi_contrast.views.policies import moco_v3
 def get_config(variant="digits"):
     found = recipe(variant)
     config = found.config
+    config.model.norm.groups = found.groups
     viewed(config, moco_v3)
     config.model.head = dict(kind="mlp_bn", layers=2, hidden=512, dim=128)
     config.model.predictor = dict(hidden=512, layers=2)

@@ -7,6 +7,7 @@ item `meta` is a small JSON object.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,28 @@ def read(directory: Path, step: int | None = None, subtree: tuple[str, ...] = ()
         raise _damaged(directory, step, error) from error
 
 
+def _with_leaves(wanted: Tree, saved: Tree, names: list[str]) -> Tree:
+    """The tree with more leaves of `saved`, placed as the first leaf of `wanted` is."""
+    sharding = jax.tree.leaves(wanted)[0].sharding
+    for name in names:
+        *way, last = name.split(".")
+        branch = wanted = dict(wanted)
+        source = saved
+        for part in way:
+            branch[part] = dict(branch.get(part, {}))
+            branch, source = branch[part], source[part]
+        branch[last] = jax.ShapeDtypeStruct(source[last].shape, source[last].dtype, sharding=sharding)
+    return wanted
+
+
+def _in_structure_of(wanted: Mapping[str, Any], tree: Mapping[str, Any]) -> Tree:
+    """The leaves of `tree` that `wanted` has, in its structure."""
+    return {
+        name: _in_structure_of(part, tree.get(name, {})) if isinstance(part, Mapping) else tree[name]
+        for name, part in wanted.items()
+    }
+
+
 class Checkpoints:
     """The checkpoints of one run: saved in the background, restored to given placements, oldest dropped.
 
@@ -140,8 +163,10 @@ class Checkpoints:
         if wait:
             self.wait()
 
-    def restore(self, wanted: Tree) -> tuple[int, Tree]:
+    def restore(self, wanted: Tree, retired: re.Pattern[str] | None = None) -> tuple[int, Tree]:
         """The newest checkpoint in the shapes, dtypes and shardings of `wanted` (nested dict of ShapeDtypeStructs).
+
+        Leaves of an earlier version whose dotted name matches `retired` and that `wanted` lacks are left out.
 
         Raises UserError where a leaf is missing, unexpected or of another shape or dtype, or a file is damaged.
         """
@@ -152,12 +177,14 @@ class Checkpoints:
             saved = _metadata(self.directory, step)
         except Exception as error:
             raise _damaged(self.directory, step, error) from error
-        check_match(saved, wanted, f"checkpoint {self.directory / str(step)}")
+        dropped = [n for n in flatten(saved).keys() - flatten(wanted).keys() if retired and retired.fullmatch(n)]
+        target = _with_leaves(wanted, saved, dropped)
+        check_match(saved, target, f"checkpoint {self.directory / str(step)}")
         try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
         except Exception as error:
             raise _damaged(self.directory, step, error) from error
-        return step, restored["state"]
+        return step, _in_structure_of(wanted, restored["state"])
 
     def wait(self) -> None:
         """Returns when all saves are on disk."""

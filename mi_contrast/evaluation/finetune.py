@@ -163,7 +163,7 @@ def make_optimiser(settings: Finetune, total: int) -> optax.GradientTransformati
     """The optimiser of (backbone, head), the head's updates `head_factor` times as large."""
 
     def rate(step: Array) -> Array:
-        return schedules.value(settings.lr, step / total)
+        return schedules.value(settings.lr, schedules.Progress(step, total))
 
     if settings.optimiser == "sgd":
         decay, momentum = optax.add_decayed_weights(settings.weight_decay), optax.trace(settings.momentum)

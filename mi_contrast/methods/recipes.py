@@ -26,7 +26,9 @@ class Recipe(NamedTuple):
     queue: rows of a queue; temperature, of_bank, of_batch: temperatures against a queue, a bank and a batch; drawn:
     candidates that an anchor draws from a bank; clusters: of one k-means over the bank, one for each 43 examples as
     released for ImageNet; start: of a bank's rows, 'random' as released, or 'forward', one pass of the untrained
-    network, where a run has a few epochs and the first would go to random rows.
+    network, where a run has a few epochs and the first would go to random rows; groups: of batch statistics, for rows
+    whose keys are shuffled between groups. Any other row needs the whole batch's: there an anchor and its positive
+    would share a group.
     """
 
     config: ConfigDict
@@ -37,6 +39,7 @@ class Recipe(NamedTuple):
     drawn: int = 4095
     clusters: int = 552
     start: str = "random"
+    groups: int = 1
 
 
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -64,8 +67,8 @@ def _base() -> ConfigDict:
     config.method = ConfigDict()
     config.optim = ConfigDict(
         dict(
-            kind="sgd", lr=cosine(0.03, 0.0), warmup=0, momentum=0.9, weight_decay=1e-4, decay_all=True, clip=None,
-            patience=20, microbatches=1,
+            kind="sgd", lr=cosine(0.03, 0.0), warmup=0, decay_after_warmup=True, momentum=0.9, weight_decay=1e-4,
+            decay_all=None, clip=None, patience=20, microbatches=1,
         )
     )  # fmt: skip
     config.eval = ConfigDict(dict(every=1000, pairs=1024, knn_k=200, knn_bank=20000, probe_lr=1e-3))
@@ -137,10 +140,9 @@ def _imagenet() -> Recipe:
     config.data.name, config.data.test_split, config.data.size = "imagenet2012", "validation", 256
     config.views = ConfigDict(policies.moco_v2(224))
     config.model.backbone, config.model.stem, config.model.dtype = "resnet50", "imagenet", "bfloat16"
-    config.model.norm.groups = 8
     config.steps = 200 * (1217109 // 256)
     config.eval.every = config.checkpoint.every = 5000
-    return Recipe(config, queue=65536, temperature=0.2, of_bank=0.07, of_batch=0.1, clusters=30000)
+    return Recipe(config, queue=65536, temperature=0.2, of_bank=0.07, of_batch=0.1, clusters=30000, groups=8)
 
 
 def viewed(config: ConfigDict, policy: Callable[[int], dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
 from mi_contrast.core.mesh import DATA
+from mi_contrast.core.schedules import Progress
 from mi_contrast.estimators import supports
 from mi_contrast.methods import words
 from mi_contrast.methods.rows import Term
@@ -38,7 +39,7 @@ class Anchors(NamedTuple):
     keys: Key[Array, " B"] | None = None
 
 
-def settings_at(term: Term, t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
+def settings_at(term: Term, t: Progress) -> dict[str, Float[Array, ""]]:
     """The values of the term's schedules at progress t, by name, for the log."""
     return words.percentiles_at(term.support, t) | {
         "temperature": schedules.value(term.temperature, t),
@@ -52,7 +53,7 @@ def nats(
     positives: Float[Array, "B D"],
     pool: Candidates,
     told: Anchors,
-    t: Float[Array, ""],
+    t: Progress,
     mesh: Mesh,
     *,
     cut: bool = False,
@@ -100,7 +101,7 @@ def nats(
     return scored(anchors, positives, (own, labels, keys), pool, given)
 
 
-def ceiling(term: Term, pool: Candidates, t: Float[Array, ""], own: int = 0) -> Float[Array, ""]:
+def ceiling(term: Term, pool: Candidates, t: Progress, own: int = 0) -> Float[Array, ""]:
     """log(1 + n), n the support's size among all valid candidates: what no anchor's value can exceed, where the form is
     softmax or hard; of drawn candidates n is the mean number, and this bounds the expected value. Binary and decoupled
     have no such ceiling. `own` of the pool are no anchor's candidates.

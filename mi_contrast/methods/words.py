@@ -15,7 +15,7 @@ from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
 from mi_contrast.core.config import fields
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.core.schedules import Schedule
+from mi_contrast.core.schedules import Progress, Schedule
 
 SUPPORTS: Mapping[str, tuple[str, ...]] = {
     "all": (),
@@ -124,14 +124,14 @@ def form(what: str, given: Any, support: Mapping[str, Any]) -> Mapping[str, Any]
     return filled
 
 
-def percentiles_at(support: Mapping[str, Any], t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
+def percentiles_at(support: Mapping[str, Any], t: Progress) -> dict[str, Float[Array, ""]]:
     """The percentiles of a support, or of what it is taken from, at progress t, by name."""
     if "of" in support:
         return percentiles_at(support["of"], t)
     return {name: schedules.value(support[name], t) for name in ("lower", "upper") if name in support}
 
 
-def support_at(support: Mapping[str, Any], t: Float[Array, ""]) -> Any:
+def support_at(support: Mapping[str, Any], t: Progress) -> Any:
     """The support at progress t, its percentiles as traced float32."""
     match support["kind"]:
         case "nearest":
@@ -146,7 +146,7 @@ def support_at(support: Mapping[str, Any], t: Float[Array, ""]) -> Any:
 
 def form_at(
     form: Mapping[str, Any],
-    t: Float[Array, ""],
+    t: Progress,
     temperature: Float[Array, ""],
     log_normaliser: Float[Array, ""] | float = 0.0,
     data_size: Float[Array, ""] | float = 1.0,

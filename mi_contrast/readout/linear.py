@@ -134,7 +134,7 @@ def fit_each(
     state = _optimiser(settings.momentum, settings.weight_decay).init(parameters)
     steps = -(-len(features) // settings.batch_size)
     for epoch in range(settings.epochs) if watch is None else watch(range(settings.epochs)):
-        progress = (epoch * steps + jnp.arange(steps)) / (settings.epochs * steps)
+        progress = schedules.Progress(epoch * steps + jnp.arange(steps), settings.epochs * steps)
         parameters, state = _epoch(
             parameters,
             state,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from mi_contrast.core import legacy
 from mi_contrast.core.checkpoint import flatten
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, nearest, unknown
@@ -109,7 +110,7 @@ def check(given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises UserError on an unknown or missing field, a wrong kind of value, or a number out of range.
     """
-    config: dict[str, Any] = plain(given)
+    config: dict[str, Any] = legacy.complete(plain(given))
     known = plain(recipes.recipe("digits").config)
     compare(config, known, "config")
     for name, low in (("steps", 1), ("data.batch", 2), ("eval.every", 1), ("eval.pairs", 2), ("eval.knn_k", 1),
@@ -175,7 +176,7 @@ def make_parts(
         row=row,
         views=views,
         tower=tower,
-        optimiser=optimiser.build(config["optim"], steps, tower.learns if tower.frozen else None),
+        optimiser=optimiser.build(config["optim"], tower.learns if tower.frozen else None),
         probe=probe.Probe(classes, config["eval"]["probe_lr"]) if classes else None,
         mesh=mesh,
         seed=config["seed"],

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
 from mi_contrast.core.mesh import DATA, along_batch, replicated
+from mi_contrast.core.schedules import Progress
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import words
 from mi_contrast.methods.rows import Term
@@ -26,7 +27,6 @@ from mi_contrast.training.step import (
     encode_online,
     encode_targets,
     make_views,
-    progress,
     settled,
 )
 
@@ -46,7 +46,7 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
     def statistics(state: State, batch: Batch, tables: Tables) -> Scalars:
         parts = settled(given, state)
         row, term = parts.row, parts.row.terms[0]
-        t = progress(state.step, parts.total_steps)
+        t = Progress(state.step, parts.total_steps)
         views = make_views(parts, state.step, batch, state.generator.get("params"))
         targets, _ = encode_targets(parts, state, state.target or state.online, views)
         roles = encode_online(parts, state.online["params"], state.online["batch_stats"], views, targets)
@@ -87,7 +87,7 @@ def _examples(pool: Candidates) -> jax.Array:
 
 
 def _looked_at(
-    parts: Parts, term: Term, anchors: jax.Array, pool: Candidates, index: Any, labels: Any, t: jax.Array, cut: bool
+    parts: Parts, term: Term, anchors: jax.Array, pool: Candidates, index: Any, labels: Any, t: Progress, cut: bool
 ) -> mi.Statistics:
     """`contrast_statistics` of the term, over the devices where the pool is cut."""
     own = {name: mine for name, (mine, _) in labels.items()}

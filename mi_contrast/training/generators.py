@@ -35,6 +35,7 @@ from mi_contrast.methods.rows import Row
 from mi_contrast.methods.words import number, whole
 from mi_contrast.models import towers
 from mi_contrast.models.towers import GENERATOR
+from mi_contrast.training import optimiser as optimisers
 from mi_contrast.training import probe as probes
 
 OBJECTIVES: Mapping[str, tuple[bool, bool]] = {  # whether nats count, whether labels do
@@ -48,15 +49,19 @@ CLASSIFIER = ("backbone", "width", "lr")
 
 @dataclass(frozen=True, eq=False)
 class Learning:
-    """How a generator learns. nats, labels: weights, 0 where the objective leaves them out; rate: of the generator's
-    Adam; every: it moves at each so many steps of the networks; classifier: a network a view, and its Adam's rate;
-    labelled: bool [N], the examples whose label may be looked at. `rate` is of its moves, whose progress is that of the
-    steps they come with.
+    """How a generator learns.
+
+    Attributes:
+      nats, labels: weights of the two parts of its objective, 0 where the objective leaves one out.
+      rate: learning rate of the generator's Adam, a function of the run's step.
+      every: the generator moves at each so many steps of the networks.
+      classifier: a network a view, and its Adam's rate.
+      labelled: bool [N], the examples whose label may be looked at.
     """
 
     nats: float
     by_labels: float
-    rate: optax.Schedule
+    rate: optimisers.Rate
     every: int
     classifier: towers.Tower | None
     classifier_lr: float
@@ -64,9 +69,9 @@ class Learning:
     labelled: np.ndarray
 
     @property
-    def optimiser(self) -> optax.GradientTransformation:
-        """Of the generator."""
-        return optax.adam(self.rate)
+    def optimiser(self) -> optax.GradientTransformationExtraArgs:
+        """The generator's Adam, whose `update` takes the step's `learning_rate`."""
+        return optax.chain(optax.scale_by_adam(), optimisers.scale_by_given_rate())
 
     def init(self, params: Any, key: Key[Array, ""], size: tuple[int, ...]) -> dict[str, Any]:
         """The first state: {'params', 'optimiser'} and, with labels, {'classifiers', 'classifier_optimiser'}."""
@@ -120,7 +125,9 @@ class Learning:
             updates, after = optimiser.update(gradients[1], state["classifier_optimiser"], classifiers["params"])
             params = optax.apply_updates(classifiers["params"], updates)
             new |= {"classifiers": {"params": params, "batch_stats": statistics}, "classifier_optimiser": after}
-        updates, after = self.optimiser.update(slope, state["optimiser"], state["params"])
+        updates, after = self.optimiser.update(
+            slope, state["optimiser"], state["params"], learning_rate=self.rate(step)
+        )
         moved = {"params": optax.apply_updates(state["params"], updates), "optimiser": after}
         now = step % self.every == 0
         new |= jax.tree.map(lambda m, s: jnp.where(now, m, s), moved, {name: state[name] for name in moved})
@@ -231,7 +238,7 @@ def learning(
     return Learning(
         nats=asked["nats"] if nats else 0.0,
         by_labels=asked["labels"] if labels else 0.0,
-        rate=lambda moves: schedules.value(asked["lr"], moves * asked["every"] / config["steps"]),
+        rate=lambda step: schedules.value(asked["lr"], schedules.Progress(step, config["steps"])),
         every=asked["every"],
         classifier=tower if labels else None,
         classifier_lr=asked["classifier"]["lr"],

@@ -17,6 +17,7 @@ from mi_contrast import estimators as mi
 from mi_contrast.core import keys as random
 from mi_contrast.core import schedules
 from mi_contrast.core.division import Division
+from mi_contrast.core.schedules import Progress
 from mi_contrast.data.pairing import distinct_pairs
 from mi_contrast.data.sets import ImageSet
 from mi_contrast.models.representation import Representation, prepared
@@ -25,7 +26,7 @@ from mi_contrast.readout.accuracy import top1
 from mi_contrast.readout.knn import knn
 from mi_contrast.training import probe as probes
 from mi_contrast.training.state import State
-from mi_contrast.training.step import Parts, encode, progress, settled
+from mi_contrast.training.step import Parts, encode, settled
 from mi_contrast.views import policies
 
 CHUNK = 128  # pairs a forward pass
@@ -73,7 +74,7 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
             sources = np.stack([images.images(column) for column in index[at].T], axis=1)
             found.append([np.asarray(x) for x in embed(state.online, generator, sources, at)])
         whole = [np.concatenate(x)[:pairs] for x in zip(*found, strict=True)]
-        first, t = settled(parts, state).row.terms[0], progress(state.step, parts.total_steps)
+        first, t = settled(parts, state).row.terms[0], Progress(state.step, parts.total_steps)
         read_out = read(*whole, schedules.value(first.temperature, t))
         return {name: float(value) for name, value in read_out.items()}
 

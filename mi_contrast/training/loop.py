@@ -18,7 +18,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+import mi_contrast
 from mi_contrast.core import checkpoint as checkpoints
+from mi_contrast.core import legacy
 from mi_contrast.core.config import differences
 from mi_contrast.core.errors import BadNumbersError, StoppedError, UserError
 from mi_contrast.core.layout import RunDirectory, locked, read_json, write_json
@@ -64,6 +66,9 @@ def run(
     folder = RunDirectory(Path(workdir))
     if stop_at is not None and stop_at < 1:
         raise UserError(f"--stop_at={stop_at}", fix="give a step of 1 or more")
+    config = legacy.complete(config)
+    if folder.config.is_file():
+        config = legacy.adopt(read_json(folder.config), config)
     begun = checkpoints.latest(folder.checkpoints) is not None
     job = assemble.build(config, begun)  # every mistake in the config is found before anything is written
     with locked(folder):
@@ -77,10 +82,11 @@ def run(
 
 def _claim(folder: RunDirectory, config: Mapping[str, Any], name: str, variant: str | None) -> None:
     """Writes config.json, or refuses a folder that holds another config's run."""
-    given = {"name": name, "variant": variant, "config": config}
+    given = {"version": mi_contrast.__version__, "name": name, "variant": variant, "config": config}
     if folder.config.is_file():
         there = read_json(folder.config)
-        different = differences(there["config"], config)
+        given = {name: value for name, value in given.items() if name != "version" or name in there}
+        different = differences(legacy.complete(there["config"]), config)
         fixed = [d for d in different if d.split(".")[0] not in FREE]
         if fixed:
             raise UserError(
@@ -208,7 +214,7 @@ def _restore_or_begin(kept: checkpoints.Checkpoints, job: Job, config: Mapping[s
             state = _start_from(state, Path(config["checkpoint"]["start_from"]), where)
         return job.fill(state), 0
     wanted = abstract(jax.eval_shape(job.first_state), where)
-    step, tree = kept.restore(to_tree(wanted))
+    step, tree = kept.restore(to_tree(wanted), legacy.RETIRED)
     print(f"going on from step {step}, checkpoint {kept.directory / str(step)}")
     return from_tree(wanted, tree), step
 

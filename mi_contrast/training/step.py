@@ -23,17 +23,20 @@ from mi_contrast import estimators as mi
 from mi_contrast.core import keys as random
 from mi_contrast.core import schedules
 from mi_contrast.core.mesh import along_batch, replicated
+from mi_contrast.core.schedules import Progress
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import scoring, words
 from mi_contrast.methods.rows import HEAD, HEADS, OWN_ROW, TWIN, Row, Term
 from mi_contrast.models.towers import Encoded, Tower
 from mi_contrast.pools import queue
 from mi_contrast.training import adaptive
+from mi_contrast.training import optimiser as optimisers
 from mi_contrast.training import pools as pooling
 from mi_contrast.training import probe as probes
 from mi_contrast.training.generators import Learning
 from mi_contrast.training.microbatches import Microbatches
 from mi_contrast.training.pools import Tables
+from mi_contrast.training.shuffling import move_rows, shuffled_positions
 from mi_contrast.training.state import State, normaliser, placement
 from mi_contrast.views.policies import Views
 
@@ -50,12 +53,12 @@ class Parts:
     row: Row
     views: Views
     tower: Tower
-    optimiser: optax.GradientTransformation
+    optimiser: optax.GradientTransformationExtraArgs
     probe: probes.Probe | None
     mesh: Mesh
     seed: int
     total_steps: int
-    rate: optax.Schedule
+    rate: optimisers.Rate
     batch_norm_groups: int
     microbatches: Microbatches | None
     kept: np.ndarray
@@ -92,11 +95,6 @@ def of_head(head: str, passes: Mapping[str, Encoded], *, predicted: bool = False
 def settled(parts: Parts, state: State) -> Parts:
     """The parts with the row as this state has it: adaptive schedules at their levels."""
     return replace(parts, row=adaptive.settled(parts.row, state.carried))
-
-
-def progress(step: Int[Array, ""], total_steps: int) -> Float[Array, ""]:
-    """Step / total_steps, clipped to [0, 1]."""
-    return jnp.clip(step / total_steps, 0.0, 1.0).astype(jnp.float32)
 
 
 def first_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callable[..., Any]) -> State:
@@ -168,19 +166,16 @@ def make_crops(parts: Parts, step: Int[Array, ""], batch: Batch) -> Mapping[str,
     return parts.views.crops(batch.sources, example_keys)
 
 
-def encode_keys(parts: Parts, step: Int[Array, ""], target: dict[str, Any], name: str, images: Array) -> Encoded:
-    """Keys by the target network. Where batch statistics are of groups, the keys are permuted over the groups first,
-    so that a group's statistics can't tell which key belongs to which anchor: the answer to shuffled batch
-    normalisation that needs no second device.
+def encode_keys(parts: Parts, target: dict[str, Any], name: str, images: Array) -> Encoded:
+    """Keys by the target network, in the order of the batch. Where batch statistics are of groups, the images change
+    groups first and their encodings return after: see `shuffling`.
     """
     if parts.batch_norm_groups == 1:
         return encode(parts, target, name, images, train=True)
-    key = random.stream(random.step_key(parts.seed, step), "batch_norm")
-    order = jax.random.permutation(key, images.shape[0])
-    encoded = encode(parts, target, name, images[order], train=True)
-    back = jnp.argsort(order)
-    rows = jax.tree.map(lambda x: x[back], encoded._replace(batch_stats={}))
-    return rows._replace(batch_stats=encoded.batch_stats)
+    positions = shuffled_positions(len(images), parts.batch_norm_groups, parts.seed)
+    encoded = encode(parts, target, name, move_rows(images, positions, parts.mesh), train=True)
+    back = partial(move_rows, positions=np.argsort(positions), mesh=parts.mesh)
+    return jax.tree.map(back, encoded._replace(batch_stats={}))._replace(batch_stats=encoded.batch_stats)
 
 
 def encode_targets(
@@ -191,7 +186,7 @@ def encode_targets(
     """
     found: dict[str, Encoded] = {}
     for name in parts.row.target_views:
-        found[name] = encode_keys(parts, state.step, target, name, views[name])
+        found[name] = encode_keys(parts, target, name, views[name])
         target = {**target, "batch_stats": found[name].batch_stats}
     return jax.lax.stop_gradient(found), jax.lax.stop_gradient(target.get("batch_stats"))
 
@@ -217,7 +212,7 @@ def anchors_of(parts: Parts, term: Term, roles: Roles, state: State, batch: Batc
 
 
 def score(
-    parts: Parts, at: int, roles: Roles, state: State, batch: Batch, tables: Tables, t: Array
+    parts: Parts, at: int, roles: Roles, state: State, batch: Batch, tables: Tables, t: Progress
 ) -> tuple[Array, pooling.Seen, Scalars]:
     """Nats of each anchor of term `at`, its pool as seen, and what the term carries on to the next step."""
     row, term, mesh = parts.row, parts.row.terms[at], parts.mesh
@@ -267,7 +262,7 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
 
     def step(state: State, batch: Batch, tables: Tables) -> tuple[State, Scalars]:
         parts = settled(given, state)
-        row, t = parts.row, progress(state.step, parts.total_steps)
+        row, t = parts.row, Progress(state.step, parts.total_steps)
         divided = partial(parts.views.divided, make_crops(parts, state.step, batch))
         momentum = schedules.value(row.momentum, t)
         target = averaged(momentum, state) if row.target == "ema" else state.online
@@ -296,7 +291,10 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
         loss, (roles, scalars, carried) = found
         norm = optax.tree.norm(gradient)
         ok = jnp.isfinite(loss) & jnp.isfinite(norm)
-        updates, optimiser = parts.optimiser.update(gradient, state.optimiser, state.online["params"])
+        rate = parts.rate(state.step)
+        updates, optimiser = parts.optimiser.update(
+            gradient, state.optimiser, state.online["params"], learning_rate=rate
+        )
         params = optax.apply_updates(state.online["params"], updates)
         new = replace(
             state,
@@ -324,7 +322,7 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
         pools = pooling.taken(row, state.pools, online, to_keep, batch.index, momenta, ok, parts.mesh)
         kept = _select(ok, replace(new, pools={}), replace(state, pools={}))
         guard = jnp.where(ok, 0, state.guard + 1)
-        scalars |= {"lr": parts.rate(state.step), "grad_norm": norm, "bad_steps": guard}
+        scalars |= {"lr": rate, "grad_norm": norm, "bad_steps": guard}
         if row.target == "ema":
             scalars |= {"momentum": momentum}
         if queues := row.of_kind("queue"):

@@ -1,8 +1,10 @@
 """Schedules against plain Python, from their definitions."""
 
 import math
+from fractions import Fraction
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -59,6 +61,27 @@ def test_points_enclose_the_values(schedule, expected):
 def test_mistakes_are_named(schedule, said):
     with pytest.raises(UserError, match=said):
         schedules.check(schedule, "config.x")
+
+
+@pytest.mark.parametrize("total", [7, 400, 999, 3000, 37_000])
+@pytest.mark.parametrize("boundary", [0.1, 0.3, 0.6, 0.7, 0.9])
+def test_steps_fire_at_the_integer_step_jitted_and_not(total, boundary):
+    """The first step at or beyond the boundary, by exact fractions."""
+    first = math.ceil(Fraction(str(boundary)) * total)
+    schedule = schedules.step((1.0, 0.1), (boundary,))
+    steps = np.arange(max(first - 2, 0), first + 3, dtype=np.int32)
+    read = lambda step: schedules.value(schedule, schedules.Progress(step, total))  # noqa: E731
+    expected = np.where(steps >= first, np.float32(0.1), np.float32(1.0))
+    np.testing.assert_array_equal(jax.jit(jax.vmap(read))(steps), expected)
+    np.testing.assert_array_equal([jax.jit(read)(step) for step in steps], expected)
+    np.testing.assert_array_equal([read(step) for step in steps], expected)
+
+
+@pytest.mark.parametrize(("schedule", "expected"), CASES)
+def test_values_at_steps_of_a_run(schedule, expected):
+    for step in (0, 3, 30, 31, 50, 61, 99, 100, 250):
+        found = schedules.value(schedule, schedules.Progress(jnp.int32(step), 100))
+        assert float(found) == pytest.approx(expected(clip(step / 100)), rel=1e-5, abs=1e-6)
 
 
 def test_good_schedules_pass():

@@ -183,7 +183,7 @@ def test_schedules_follow_the_share_of_training():
 def test_rates_follow_a_cosine_to_nothing_and_decay_is_of_everything(name):
     for variant in VARIANTS:
         optim = config(name, variant)["optim"]
-        assert (optim["lr"]["kind"], optim["lr"]["b"], optim["decay_all"]) == ("cosine", 0.0, True)
+        assert (optim["lr"]["kind"], optim["lr"]["b"], optim["decay_all"]) == ("cosine", 0.0, None)
 
 
 def test_sizes_stems_and_colours_are_the_datas():
@@ -229,10 +229,11 @@ def test_settings_of_rows_over_banks():
         assert config(name)["data"]["shared"] == ()
 
 
-def test_local_aggregation_begins_with_its_own_objective():
+def test_local_aggregation_follows_a_quarter_of_instance_discrimination():
     made = row("la", "imagenet")
-    (term,), bank = made.terms, made.pools["bank"]
-    assert term.weight == 1.0 and term.support == {
+    (first, term), bank = made.terms, made.pools["bank"]
+    assert first.support == {"kind": "all"} and first.weight == schedules.step((1.0, 0.0), (0.25,))
+    assert term.weight == schedules.step((0.0, 1.0), (0.25,)) and term.support == {
         "kind": "close", "by": "clusters", "of": {"kind": "nearest", "k": 4096},
     }  # fmt: skip
     assert bank["clusters"] == {"number": 30000, "clusterings": 3, "every_epochs": 5}

@@ -1,5 +1,7 @@
 """What `multi_crop` makes of a row: its views, its terms and their weights."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,9 @@ def test_every_term_is_shared_with_the_local_crops(name):
     assert set(row.online_views) == {*old.online_views, *LOCALS}
     assert row.target_views == old.target_views  # the target sees no local crop
     assert row.pools == old.pools
-    assert sum(t.weight for t in row.terms) == pytest.approx(sum(t.weight for t in old.terms))
+    for progress in (0.0, 0.3, 1.0):
+        weights = [sum(float(schedules.value(t.weight, progress)) for t in x.terms) for x in (row, old)]
+        assert weights[0] == pytest.approx(weights[1])
     for term in old.terms:
         looked_up = term.look_up is not None
         views = [term.positive if looked_up else term.anchor, *LOCALS]
@@ -45,6 +49,7 @@ def test_every_term_is_shared_with_the_local_crops(name):
             t
             for t in row.terms
             if t.pool == term.pool
+            and t.support == term.support
             and (t.anchor if looked_up else t.positive) == (term.anchor if looked_up else term.positive)
             and (t.positive if looked_up else t.anchor) in views
         ]
@@ -107,3 +112,28 @@ def test_the_policy_says_which_source_a_view_is_of():
     assert dict(rows.build(method).source) == {"query": 0, "key": -1}
     patches = policies.build(policies.patches(16, 8)).sources
     assert dict(rows.build(method, patches).source) == {"query": 0, "key": 0}
+
+
+SHUFFLED = ("moco", "ring_moco", "ball_moco", "infomin", "moco_v3", "infoaug")
+
+
+@pytest.mark.parametrize("file", sorted(p.stem for p in (Path(__file__).parents[2] / "configs").glob("*.py")))
+def test_batch_statistics_are_of_groups_only_where_keys_are_shuffled(file):
+    """An anchor and its positive encoded by one network in one group would share their statistics."""
+    config = plain(load_config(f"configs/{file}.py:imagenet")[0])
+    assert config["model"]["norm"]["groups"] == (8 if file in SHUFFLED else 1)
+    assert (config["method"]["target"] == "ema") == (file in SHUFFLED)
+
+
+@pytest.mark.parametrize("name", ["cave_ir", "la"])
+def test_aggregating_rows_begin_as_instance_discrimination(name):
+    """Until a quarter of the run the objective is that of configs/ir.py over the whole bank."""
+    terms = plain(load_config(f"configs/{name}.py")[0])["method"]["terms"]
+    for progress in (0.0, 0.2499):
+        value = lambda schedule, at=progress: float(schedules.value(schedule, at))  # noqa: E731
+        (term,) = [term for term in terms if value(term["weight"]) > 0]
+        assert value(term["weight"]) == 1.0
+        support = term["support"]
+        assert support["kind"] == "all" or (value(support["lower"]), value(support["upper"])) == (0.0, 1.0)
+    (later,) = [term for term in terms if float(schedules.value(term["weight"], 0.6)) > 0]
+    assert later["support"]["kind"] == ("cave" if name == "cave_ir" else "close")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mi_contrast.core import schedules
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import linear
@@ -39,7 +40,7 @@ SECOND = {  # by hand: the terms that are added, and their pools as (kind, views
         {"twins_queue": ("queue", "query"), "twins_keys": ("in_batch", ("twin",)),
          "twins_queries": ("in_batch", ("query",))},
     ),
-    "la": ([("query", "twin", "twins_bank", "twin")], {"twins_bank": ("bank", "query")}),
+    "la": (2 * [("query", "twin", "twins_bank", "twin")], {"twins_bank": ("bank", "query")}),
 }  # fmt: skip
 
 
@@ -51,7 +52,9 @@ def test_a_branch_of_twins_is_added_and_the_first_stays(name):
     assert dict(row.source) == {"query": 0, "key": 0, "twin": -1} and row.judged == ("query", "key")
     for term, first in zip(row.terms[count:], old.terms, strict=True):
         assert (term.support, term.form, term.temperature) == (first.support, first.form, first.temperature)
-        assert term.weight == 0.5 * first.weight
+        for at in (0.0, 0.3, 1.0):
+            weights = [float(schedules.value(t.weight, at)) for t in (term, first)]
+            assert weights[0] == 0.5 * weights[1]
         assert term.look_up == (first.look_up and f"twins_{first.look_up}")
     made = {n: pool for n, pool in row.pools.items() if pool["head"] == "twin"}
     assert {n: (p["kind"], p.get("views") or p["takes"]) for n, p in made.items()} == SECOND[name][1]

@@ -125,7 +125,7 @@ def test_it_moves_at_every_so_many_steps_and_the_networks_always():
 def test_its_rate_follows_the_steps_however_seldom_it_moves():
     config = learner(every=4, lr=linear(1.0, 0.0))
     parts, *_ = rows.begin(config | {"steps": 40})
-    found = [float(parts.learning.rate(moves)) for moves in (0, 5, 10)]  # at steps 0, 20 and 40
+    found = [float(parts.learning.rate(jnp.int32(step))) for step in (0, 20, 40)]
     assert found == pytest.approx([1.0, 0.5, 0.0])
 
 

@@ -1,10 +1,13 @@
 """One step: its order, its guard, and what it is on shapes alone."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mi_contrast.core import schedules
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.data.readers import Batch
@@ -69,6 +72,20 @@ def test_keys_are_the_averaged_targets_own(started):
         np.testing.assert_allclose(slow, 0.99 * old + 0.01 * fast, atol=1e-6)
 
 
+def test_the_target_moves_before_it_encodes_the_keys():
+    """With half of the online network in it, the target before and the target after give keys that are far apart."""
+    parts, state = begin(method__momentum=0.5, optim__kind="sgd", optim__lr=0.5, optim__warmup=0)
+    step = make_step(parts)
+    state = step(step(state, batch(0), tables())[0], batch(1), tables())[0]  # the first step has no nats to climb
+    before = jax.tree.map(np.array, state)
+    after, _ = step(state, batch(2), tables())
+    images = make_views(parts, jnp.int32(2), batch(2))["key"]
+    keys = jax.jit(lambda target: parts.tower.encode(target, images, train=True).embedding)
+    queued = np.asarray(after.pools["queue"].rows)[64:96]
+    np.testing.assert_allclose(queued, keys(averaged(jnp.float32(0.5), before)), atol=2e-5)
+    assert np.abs(queued - keys(before.target)).max() > 1e-2, "the target as it was would be seen"
+
+
 def test_target_statistics_are_its_own(started):
     _, states, _ = started
     online, target = states[3].online["batch_stats"], states[3].target["batch_stats"]
@@ -96,23 +113,36 @@ def test_a_step_that_is_not_finite_changes_nothing_but_step_and_guard(started):
     assert max(np.abs(np.asarray(a) - b).max() for a, b in pairs) > 0
 
 
+def test_the_learning_rate_follows_the_step_after_skipped_ones():
+    """Steps that were skipped put the optimiser's state back; the rate is the step's all the same."""
+    parts, state = begin(optim__lr=schedules.step((0.1, 0.0), (0.5,)), optim__warmup=0, optim__kind="sgd")
+    step, first = make_step(parts), jax.tree.map(np.array, state)
+    later = loop.placed(replace(first, step=np.int32(6)), placement(parts.row, parts.mesh))
+    moved, scalars = step(later, batch(0), tables())
+    assert float(scalars["lr"]) == 0.0
+    jax.tree.map(np.testing.assert_array_equal, moved.online["params"], first.online["params"])
+    earlier = loop.placed(replace(first, step=np.int32(5)), placement(parts.row, parts.mesh))
+    moved, scalars = step(earlier, batch(0), tables())
+    assert float(scalars["lr"]) == pytest.approx(0.1)
+    pairs = zip(jax.tree.leaves(moved.online["params"]), jax.tree.leaves(first.online["params"]), strict=True)
+    assert max(np.abs(np.asarray(a) - b).max() for a, b in pairs) > 0, "negative control"
+
+
 @pytest.mark.slow
 def test_keys_come_back_in_order_from_permuted_groups():
     """With frozen statistics groups can't matter, so permuting there and back must change nothing."""
-    from dataclasses import replace
-
     from mi_contrast.training.step import encode_keys
 
     parts, state = begin(model__norm={"kind": "frozen"})
     images = make_views(parts, jnp.int32(0), batch(0))["key"]
-    plainly = encode_keys(parts, jnp.int32(0), state.target, "key", images).embedding
-    permuted = encode_keys(replace(parts, batch_norm_groups=4), jnp.int32(0), state.target, "key", images).embedding
+    plainly = encode_keys(parts, state.target, "key", images).embedding
+    permuted = encode_keys(replace(parts, batch_norm_groups=4), state.target, "key", images).embedding
     np.testing.assert_allclose(permuted, plainly, atol=1e-5)
     grouped, state = begin(model__norm={"kind": "batch", "groups": 4})
     one, state_one = begin()
     assert grouped.batch_norm_groups == 4
-    a = encode_keys(grouped, jnp.int32(0), state.target, "key", images).embedding
-    b = encode_keys(one, jnp.int32(0), state_one.target, "key", images).embedding
+    a = encode_keys(grouped, state.target, "key", images).embedding
+    b = encode_keys(one, state_one.target, "key", images).embedding
     assert np.abs(a - b).max() > 1e-4  # a group's statistics are not the batch's
 
 

@@ -1,0 +1,96 @@
+"""Runs, exports and configs that 0.1.0 left behind: they load, evaluate and go on as 0.1.0 would have."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mi_contrast
+from mi_contrast import main as trainer
+from mi_contrast.core import checkpoint, legacy
+from mi_contrast.core.errors import USER_ERROR, run_job
+from mi_contrast.core.layout import RunDirectory
+from mi_contrast.training.metrics import read
+
+FIXTURES = Path(__file__).parent / "fixtures" / "v0_1_0"
+COMMON = [
+    "--config.data.dir=.cache/data", "--config.data.batch=32", "--config.data.options.length=2",
+    "--config.model.width=8", "--config.model.head.hidden=16", "--config.model.head.dim=16", "--config.steps=8",
+    "--config.optim.warmup=2", "--config.eval.every=8", "--config.eval.pairs=16", "--config.eval.knn_bank=64",
+    "--config.checkpoint.every=100", "--config.checkpoint.keep=1", "--config.log.every=1",
+    "--config.log.tensorboard=False",
+]  # fmt: skip
+
+
+@pytest.fixture
+def old(tmp_path):
+    def copy(name):
+        return Path(shutil.copytree(FIXTURES / name, tmp_path / name))
+
+    return copy
+
+
+def command(name, workdir, *more):
+    queue = ["--config.method.pools.queue.size=64"] if name == "moco" else []
+    return [f"--config=configs/{name}.py", *COMMON, *queue, f"--workdir={workdir}", *more]
+
+
+def test_a_stopped_run_goes_on_with_the_same_command_as_0_1_0_would_have(old):
+    run = old("moco")
+    assert run_job(trainer.main, command("moco", run)) == 0
+    expected = [json.loads(line) for line in (FIXTURES / "moco_uninterrupted.jsonl").read_text().splitlines()]
+    rows = {(row["step"], "mi_nats" in row): row for row in read(RunDirectory(run))}
+    for row in expected:
+        for name in {"lr", "objective", "mi_nats", "knn_top1"} & set(row):
+            found = rows[row["step"], "mi_nats" in row][name]
+            assert found == pytest.approx(row[name], abs=5e-3 if row["step"] > 4 else 1e-6), (row["step"], name)
+    _, leaves = checkpoint.read(RunDirectory(run).checkpoints)
+    assert "optimiser.2.count" not in checkpoint.flatten(leaves), "the rate's own count of steps"
+    assert run_job(trainer.main, command("moco", run)) == 0, "and once more: it is finished"
+
+
+def test_what_the_user_changes_is_refused_still(old, capsys):
+    run = old("moco")
+    assert run_job(trainer.main, command("moco", run, "--config.optim.decay_all=False")) == USER_ERROR
+    assert "optim.decay_all" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_left_alone_and_its_networks_load(old):
+    run = old("ir")
+    before = (run / "run.json").read_text()
+    assert run_job(trainer.main, command("ir", run)) == 0
+    assert (run / "run.json").read_text() == before and (run / "report.html").is_file()
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    features = mi_contrast.load(run).encode(images)
+    np.testing.assert_allclose(mi_contrast.load(run / "export").encode(images), features, atol=1e-6)
+
+
+def test_exports_load():
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    assert np.isfinite(mi_contrast.load(FIXTURES / "moco_export").encode(images)).all()
+
+
+def test_a_config_takes_the_values_that_its_run_began_with():
+    stored = {"config": {"optim": {"decay_all": True, "lr": 0.1}, "model": {"norm": {"groups": 8}}}}
+    now = {"optim": {"decay_all": None, "lr": 0.1, "decay_after_warmup": True}, "model": {"norm": {"groups": 1}}}
+    adopted = legacy.adopt(stored, now)
+    assert adopted["optim"] == {"decay_all": True, "lr": 0.1, "decay_after_warmup": False}
+    assert adopted["model"]["norm"]["groups"] == 8
+    assert legacy.adopt({"version": "0.2.0", **stored}, now) == now
+    mine = {**now, "model": {"norm": {"groups": 4}}}
+    assert legacy.adopt(stored, mine)["model"]["norm"]["groups"] == 4
+
+
+def test_a_run_keeps_the_terms_that_its_row_had(capsys):
+    stored = {"name": "cave_ir", "config": {"method": {"terms": [1]}, "optim": {}}}
+    now = {"method": {"terms": [2]}, "optim": {"decay_after_warmup": True}}
+    assert legacy.adopt(stored, now)["method"] == {"terms": [1]}
+    assert "keeps its terms" in capsys.readouterr().out
+    assert legacy.adopt({**stored, "name": "ir"}, now)["method"] == {"terms": [2]}, "other rows are compared"
+
+
+def test_a_config_without_a_newer_field_takes_its_old_value():
+    completed = legacy.complete({"optim": {"lr": 0.1}, "seed": 0})
+    assert completed == {"optim": {"lr": 0.1, "decay_after_warmup": False}, "seed": 0}
