@@ -54,7 +54,7 @@ def test_a_number_gives_way_to_a_schedule():
         ([f"--config={RING}", "--config.lr=1"], "did you mean 'config.optim.lr'"),
         ([f"--config={RING}", "--config.steps=many"], "takes a int"),
         ([f"--config={RING}", "--config.steps=1.5"], "takes a int"),
-        ([f"--config={RING}", "--config.optim.decay_all=1"], "takes a bool"),
+        ([f"--config={RING}", "--config.log.tensorboard=1"], "takes a bool"),
         ([f"--config={RING}", "--config.steps.more=1"], "has no fields"),
         ([f"--config={RING}", "--config.method.terms.3.weight=1"], "no item '3'"),
         ([f"--config={RING}", "--workdir"], "has no value"),

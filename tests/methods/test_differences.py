@@ -149,7 +149,6 @@ def released_outer(least, steps=1000):
     ("name", "least"),
     [
         ("ring_ir", 0.1),
-        ("cave_ir", 0.1),
         ("ring_moco", 0.1),
         ("ring_cmc", 0.1),
         ("ring_simclr", 0.5),
@@ -166,6 +165,19 @@ def test_bands_are_annealed_as_the_released_policy_would(name, least):
             assert float(band["lower"]) == pytest.approx(1 - outer[step], abs=2e-3)
             if "upper" in band:  # the released inner part is a tenth of the outer, which it leaves out
                 assert float(band["upper"]) == pytest.approx(1 - 0.1 * outer[step], abs=2e-3)
+
+
+def test_a_cave_opens_from_a_quarter_to_a_half_of_the_run():
+    (term,) = row("cave_ir").terms
+    for at, lower, upper in (
+        (0.0, 0.0, 1.0),
+        (0.25, 0.0, 1.0),
+        (0.375, 0.45, 0.995),
+        (0.5, 0.9, 0.99),
+        (1.0, 0.9, 0.99),
+    ):
+        band = words.percentiles_at(term.support, at)
+        assert (float(band["lower"]), float(band["upper"])) == pytest.approx((lower, upper), abs=1e-6)
 
 
 def test_schedules_follow_the_share_of_training():
