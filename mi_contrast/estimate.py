@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from mi_contrast import estimators as mi
+from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, nearest, run_job, unknown
 from mi_contrast.core.layout import write_json
@@ -76,6 +77,7 @@ def read_samples(path: Path, names: tuple[str, str]) -> tuple[np.ndarray, np.nda
         near = nearest(path.name, (p.name for p in path.parent.glob("*.npz")))
         raise UserError(f"file {str(path)!r} does not exist", nearest=near, fix="give an .npz file")
     try:
+        check_npz_sizes(path)
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             held = list(file)
             for name in names:

@@ -14,7 +14,6 @@ from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.progress import Progress
 from mi_contrast.interchange import FORMATS, convert, open_source, pixels
-from mi_contrast.interchange.formats import can_hold
 from mi_contrast.interchange.parity import said
 
 FLAGS = {
@@ -26,7 +25,7 @@ FLAGS = {
 
 
 def main(arguments: list[str]) -> None:
-    """The job: one backbone, a folder a format."""
+    """Writes one backbone in each format that can hold it. UserError, at the end, names the formats that cannot."""
     flags = parse(arguments, FLAGS, usage=__doc__ or "").flags
     for name, example in (("backbone", "RUN_OR_EXPORT_OR_FILE"), ("format", "torchvision"), ("workdir", "out")):
         if name not in flags:
@@ -38,16 +37,24 @@ def main(arguments: list[str]) -> None:
     folder = Path(flags["workdir"])
     loaded = open_source(flags["backbone"], preprocessing=pixels.preprocessing(flags))
     print(loaded)
-    for word in words:
-        can_hold(loaded, word)  # all of them before the first is written
     progress = Progress("exporting", len(words), unit="format", seconds_between=5.0)
+    refusals: dict[str, UserError] = {}
     try:
         for word in words:
-            manifest = convert(loaded, word, folder / word)
+            try:
+                manifest = convert(loaded, word, folder / word)
+            except UserError as error:  # one format's refusal must not cost the others
+                refusals[word] = error
+            else:
+                print(f"{word}: {folder / word / manifest['file']}, {said(manifest['parity'])}")
             progress.advance(note=word)
-            print(f"{word}: {folder / word / manifest['file']}, {said(manifest['parity'])}")
     finally:
         progress.close()
+    if len(words) == 1 and refusals:
+        raise refusals[word]
+    if refusals:
+        written = f"{len(words) - len(refusals)} of {len(words)} formats written"
+        raise UserError(f"{written}; not written: {'; '.join(f'{word}: {error}' for word, error in refusals.items())}")
 
 
 if __name__ == "__main__":

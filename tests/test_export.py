@@ -72,7 +72,7 @@ def test_a_run_an_export_and_a_checkpoint_leave_alike(sources, tmp_path, capsys)
         ({"format": None}, "no --format; give"),
         ({"workdir": None}, "no --workdir; give"),
         ({"format": "onix"}, "unknown format 'onix'; did you mean 'onnx'?"),
-        ({"format": "torchvision,timm"}, "can't be written for timm: timm has no resnet18 of width 4"),
+        ({"format": "timm"}, "can't be written for timm: timm has no resnet18 of width 4"),
         ({"backbone": "nowhere"}, "nowhere does not exist"),
         ({"mean": "0.5,0.5,0.5"}, "tells its own preprocessing"),
         ({"mean": "a,b,c"}, "--mean=a,b,c; give three numbers"),
@@ -126,3 +126,15 @@ def test_a_malicious_checkpoint_ends_the_job_with_2_and_nothing_runs(tmp_path):
         assert done.returncode == 2, done.stderr
         assert f"{os.system.__module__}.system" in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "struck").exists()
+
+
+def test_the_formats_that_can_be_written_are_and_the_other_is_named(sources, tmp_path, capsys, monkeypatch):
+    from mi_contrast.interchange import formats
+
+    refusing = formats.FORMATS["stablehlo"]._replace(why_not=lambda model: "it has no such stem")
+    monkeypatch.setitem(formats.FORMATS, "stablehlo", refusing)
+    call = [f"--backbone={sources['export']}", "--format=stablehlo,native", f"--workdir={tmp_path}"]
+    assert run_job(main, call) == 2
+    said = capsys.readouterr().err
+    assert "1 of 2 formats written; not written: stablehlo: " in said and "no such stem" in said
+    assert (tmp_path / "native" / "manifest.json").is_file() and not (tmp_path / "stablehlo").exists()

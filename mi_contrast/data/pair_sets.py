@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import read_json
 from mi_contrast.data.decoding import square
@@ -84,9 +86,10 @@ def read(folder: Path) -> tuple[UInt8[np.ndarray, "N P P 3"], dict[str, np.ndarr
     facts = read_json(folder / FACTS)
     try:
         patches = np.load(folder / PATCHES, mmap_mode="r")
+        check_npz_sizes(folder / TABLE)
         with np.load(folder / TABLE, allow_pickle=False) as table:
             columns = {name: table[name] for name in table.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{folder} is damaged ({' '.join(str(error).split())[:80]})", fix="make it anew") from None
     missing = [name for name in COLUMNS if name not in columns]
     wrong = [name for name, values in columns.items() if values.shape != patches.shape[:1]]

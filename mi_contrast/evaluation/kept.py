@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 import mi_contrast
+from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.config import plain
 from mi_contrast.data.sets import ImageSet
 
@@ -79,6 +80,7 @@ def kept(folder: Path | None, key: Mapping[str, Any], take: Callable[[], Values]
 
 def _read(path: Path, text: str) -> tuple[Values | None, str]:
     try:
+        check_npz_sizes(path)
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             values, key, digest = file["values"], str(file["key"]), str(file["sha256"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

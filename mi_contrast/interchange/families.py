@@ -4,6 +4,7 @@
     module.base_encoder.conv1.weight              MoCo v3              and momentum_encoder
     module.encoder.conv1.weight                   PyContrast, CMC      (heads beside it)
     encoder.module.conv1.weight                   SupContrast
+    backbone.conv1.weight                         lightly, solo-learn  and backbone_momentum, momentum_backbone
     backbone. convnet. encoder. model. net. ...   SimCLR, Lightning    (any of them under 'module.')
     encoder.0.weight, encoder.4.0.conv1.weight    nn.Sequential(*list(resnet.children())): numbers for names
     conv1.weight                                  torchvision
@@ -46,6 +47,7 @@ MOMENTUM: Mapping[str, str] = {
     "encoder_k": "the key encoder",
     "momentum_encoder": "the momentum encoder",
     "backbone_momentum": "the momentum encoder",
+    "momentum_backbone": "the momentum encoder",
     "target_encoder": "the target encoder",
     "target_network": "the target encoder",
     "encoder_ema": "the averaged encoder",
@@ -55,7 +57,16 @@ MOMENTUM: Mapping[str, str] = {
 BESIDE = (
     *("fc", "head", "heads", "linear", "classifier", "online_head", "linear_head", "prototypes"),
     *("projector", "projection", "projection_head", "projection_mlp", "proj", "proj_head", "mlp", "g"),
-    *("predictor", "prediction_head", "head_jig", "mlp_jig", "jigsaw_head"),
+    *("online_classifier", "momentum_classifier", "momentum_projector", "projection_head_momentum"),
+    *(
+        "predictor",
+        "momentum_predictor",
+        "prediction_head",
+        "prediction_head_momentum",
+        "head_jig",
+        "mlp_jig",
+        "jigsaw_head",
+    ),
     *("queue", "queue_ptr", "queue_label", "memory", "memory_bank", "bank", "index"),
     *("contrast", "criterion", "loss", "loss_fn"),
 )
@@ -209,6 +220,11 @@ def model_of(shapes: Mapping[str, tuple[int, ...]], pooled: bool | None, where: 
       pooled: False where the file shows that there is no max pool.
     Raises UserError where it is none of this package's networks.
     """
+    if "conv1.0.weight" in shapes:
+        raise UserError(
+            f"{where} is a ResNet with a deep stem of three convolutions ('conv1.0.weight'), such as timm's resnet18d",
+            fix="give a ResNet whose stem is one convolution, 'conv1.weight'",
+        )
     first = shapes.get("conv1.weight", ())
     if len(first) != 4 or first[1] != 3:
         raise UserError(

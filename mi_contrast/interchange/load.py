@@ -17,7 +17,7 @@ from mi_contrast.core.layout import RunDirectory, read_json
 from mi_contrast.interchange.export import FORMAT, MANIFEST, VERSION
 from mi_contrast.interchange.foreign import SUFFIXES, read_foreign, read_safetensors, read_tensors
 from mi_contrast.interchange.loaded import Loaded
-from mi_contrast.interchange.names import check_match, from_foreign, leaves, nested
+from mi_contrast.interchange.names import check_finite, check_match, from_foreign, leaves, nested
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, spec_of
 
@@ -40,8 +40,8 @@ def open_source(path: str | Path, *, preprocessing: Mapping[str, Any] | None = N
         ResNet or a ViT as another trainer saved it: .safetensors, .pth, .pt, .ckpt, .pth.tar (see `families` for whose;
         no code in it is ever run).
       preprocessing: of another trainer's file only: any of mean, std and size, where they aren't ImageNet's and 224.
-    Raises UserError where the path is none of these, the sum differs, or a tensor is missing, unexpected, or of
-    another shape or dtype; the message names it, the nearest, and how many of how many were loaded.
+    Raises UserError where the path is none of these, the sum differs, or a tensor is missing, unexpected, of
+    another shape or dtype, or not finite; the message names it, the nearest, and how many of how many were loaded.
     """
     path = Path(path)
     for recognise, read in READERS:
@@ -57,6 +57,7 @@ def open_source(path: str | Path, *, preprocessing: Mapping[str, Any] | None = N
         if not path.is_file() or path.suffix not in (".safetensors", *SUFFIXES):
             raise UserError(f"{path} is neither a run directory nor an export nor a file of weights", fix=TAKES)
         loaded = read_foreign(path, preprocessing)
+    check_finite(loaded.representation.variables, str(path))
     logger.info("%s", loaded)
     return loaded
 

@@ -189,3 +189,15 @@ def check_match(given: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[tupl
         if not fits(name):
             found = f"{given[name].dtype}{list(given[name].shape)}"
             raise UserError(f"{where}: {name!r} is {found}, the network's is {dtype}{list(shape)} ({count})")
+
+
+def check_finite(variables: Mapping[str, Any], where: str) -> None:
+    """UserError where a leaf of `variables` holds NaN or an infinity; it names the first such tensor."""
+    for path, leaf in leaves(variables).items():
+        finite = np.isfinite(np.asarray(leaf, np.float32))
+        if not finite.all():
+            raise UserError(
+                f"{where}: {foreign_name(path)!r} has {finite.size - int(finite.sum())} of {finite.size} numbers that "
+                "are NaN or infinite",
+                fix="take a checkpoint from before its training diverged, or copy the file again",
+            )

@@ -163,3 +163,23 @@ def test_other_networks_are_refused():
     ]:
         with pytest.raises(UserError, match=message):
             families.model_of(good | change, pooled, "x.pth")
+
+
+@pytest.mark.parametrize(
+    ("momentum", "beside"),
+    [
+        ("momentum_backbone", ["projector.0.weight", "momentum_projector.0.weight", "classifier.weight", "queue"]),
+        ("momentum_backbone", ["momentum_classifier.weight", "predictor.0.weight"]),
+        ("backbone_momentum", ["projection_head_momentum.layers.0.weight", "online_classifier.linear.weight"]),
+    ],
+)
+def test_the_online_backbone_of_lightning_modules_is_chosen(momentum, beside):
+    networks = [f"{root}.{name}" for root in ("backbone", momentum) for name in ("conv1.weight", families.FIRST)]
+    found = families.find([*networks, *beside], "x.ckpt")
+    assert set(found.names) == {"backbone.conv1.weight", f"backbone.{families.FIRST}"}
+    assert found.what == "the backbone, 'backbone.'" and f"{momentum}.* (2)" in found.left_out
+
+
+def test_a_deep_stem_is_called_so():
+    with pytest.raises(UserError, match="deep stem"):
+        families.model_of({"conv1.0.weight": (32, 3, 3, 3), families.FIRST: (64, 64, 3, 3)}, None, "x.pth")

@@ -182,3 +182,26 @@ def test_a_run_without_its_parts_is_refused(tmp_path):
     shutil.rmtree(run.checkpoints)
     run.config.write_text(json.dumps({"config": CONFIG}))
     assert "no checkpoint" in refusal(run.root)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(export, value):
+    """The encoder may give finite features all the same, since a ReLU can swallow NaN at some sizes."""
+
+    def spoil(tensors):
+        changed = tensors["layer2.0.conv1.weight"].copy()
+        changed[0, 0, 0, 0] = value
+        return tensors | {"layer2.0.conv1.weight": changed}
+
+    rewrite(export, spoil)
+    assert "'layer2.0.conv1.weight' has 1 of " in refusal(export)
+    (export / "manifest.json").unlink()
+    assert "'layer2.0.conv1.weight' has 1 of " in refusal(export / "backbone.safetensors")
+
+
+def test_a_checkpoint_that_is_not_finite_is_refused_by_name(tmp_path):
+    variables = twins.random_variables(MODEL)
+    variables["batch_stats"]["bn1"]["mean"] = np.full_like(variables["batch_stats"]["bn1"]["mean"], np.nan)
+    tower = {name: {"backbone": part} for name, part in variables.items()}
+    run = make_run(tmp_path / "bad", networks={"online": tower, "target": tower})
+    assert "'bn1.running_mean' has 4 of 4" in refusal(run.root)

@@ -53,7 +53,7 @@ class Files:
         try:
             if self.archive is not None:
                 return self.archive.read(self.top + name)
-            return (self.root / self.top / name).read_bytes()
+            return self._inside(name).read_bytes()
         except KeyError:
             near = nearest(name, [n.removeprefix(self.top) for n in self.archive.namelist()] if self.archive else [])
             raise UserError(f"{self.root} has no {self.top}{name}", nearest=near) from None
@@ -63,6 +63,13 @@ class Files:
             raise UserError(f"{self.root / self.top} has no {name}", nearest=nearest(name, beside)) from None
         except (OSError, zipfile.BadZipFile) as error:
             raise UserError(f"can't read {self.top}{name} of {self.root} ({error})", fix="copy it again") from None
+
+    def _inside(self, name: str) -> Path:
+        """The path of a file. UserError where it lies outside the folder; links that the user made may leave it."""
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            fix = "file_name is a path inside the split's folder of images"
+            raise UserError(f"{name!r} lies outside {self.root / self.top}", fix=fix)
+        return self.root / self.top / name
 
     def names(self, folder: str) -> set[str]:
         """Of the files in a folder, relative to it."""

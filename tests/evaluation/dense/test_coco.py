@@ -161,3 +161,13 @@ def test_published_files_read_whole(name, source, folder, needs, images, objects
             assert (i in fit) == bool((targets.keypoints[..., 2] > 0).any())
     crowds = sum(a["iscrowd"] for a in found.annotations)
     assert counts["objects"] == objects - crowds
+
+
+def test_a_file_name_cannot_lead_outside_the_folder(tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    write(tmp_path / "set")
+    files = Files.open(tmp_path / "set")
+    for name in ("../secret.txt", "images/../../secret.txt", str(tmp_path / "secret.txt")):
+        with pytest.raises(UserError, match="lies outside"):
+            files.read(name)
+    assert files.read("images/fit_0.png")
