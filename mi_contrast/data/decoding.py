@@ -70,7 +70,12 @@ def opened(source: Path | IO[bytes], example: str) -> Iterator[Image.Image]:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1, upright as stored, where there is none or EXIF can't be read."""
+    """EXIF's orientation, 1 to 8; 1, upright as stored, where there is none or EXIF can't be read.
+
+    A PNG may have it behind its pixels, which are decoded here; what Pillow raises on those is raised.
+    """
+    if image.format == "PNG":
+        image.load()
     try:
         found = image.getexif().get(ORIENTATION, 1)
     except (*BROKEN, TypeError, KeyError):
@@ -100,13 +105,14 @@ def _say_deep(example: str) -> None:
 def to_rgb(image: Image.Image, example: str, *, deep: bool = True) -> Image.Image:
     """An opened image as RGB, upright as its EXIF says; of 16 bits a channel the upper 8 are taken, which is said once.
 
-    Raises UserError on another depth; `deep`=False: on 16 bits too.
+    Raises UserError on another depth; `deep`=False: on 16 bits too; and what Pillow raises.
     """
     if is_deep(image):
         if not deep:
             raise UserError(f"{example}: an image of 16 bits a channel", fix="give one of 8 bits a channel")
         if not _say_deep.cache_info().currsize:
             _say_deep(example)
+        image.load()
         if image.mode.startswith("I"):
             turn, upper = orientation(image), np.asarray(image).astype(np.int64) >> 8
             image = Image.fromarray(np.clip(upper, 0, 255).astype(np.uint8))
@@ -115,6 +121,7 @@ def to_rgb(image: Image.Image, example: str, *, deep: bool = True) -> Image.Imag
     elif image.mode not in EIGHT_BITS:
         why = f"an image of mode {image.mode}"
         raise BrokenImageError(example, why, f": {why}", "only 8 and 16 bits a channel are read")
+    image.load()  # before EXIF is looked for, whose errors are not the pixels'
     turn = orientation(image)
     rgb = image.convert("RGB")
     return rgb.transpose(TURNS[turn]) if turn in TURNS else rgb

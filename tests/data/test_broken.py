@@ -31,7 +31,7 @@ def test_all_broken_files_are_named_at_once(tmp_path):
     files = fill(tmp_path)
     for file in files[3:6]:
         spoil(file)
-    with pytest.raises(UserError, match="3 of 20 images of .* can't be read") as caught:
+    with pytest.raises(UserError, match=r"3 of 20 images of .* can't be read") as caught:
         sets.load(f"folder:{tmp_path}", "train")
     assert all(file.name in str(caught.value) for file in files[3:6]) and "data.broken=0.15" in str(caught.value)
     with pytest.raises(UserError, match="3 of 20"):
@@ -44,7 +44,7 @@ def test_truncated_jpegs_are_found(tmp_path):
     for name in ("a.jpg", "b.jfif"):
         image.save(tmp_path / name, "JPEG")
     (tmp_path / "b.jfif").write_bytes((tmp_path / "a.jpg").read_bytes()[:2000])
-    with pytest.raises(UserError, match="1 of 2 images .* b.jfif"):
+    with pytest.raises(UserError, match=r"1 of 2 images .* b.jfif"):
         sets.load(f"folder:{tmp_path}", "train")
 
 
@@ -91,5 +91,5 @@ def test_one_that_breaks_later_is_replaced_by_the_next(tmp_path, resident, capsy
 @pytest.mark.parametrize("share", [-0.1, 1.0, True, "a"])
 def test_a_wrong_share_is_one_line(tmp_path, share):
     fill(tmp_path, 4)
-    with pytest.raises(UserError, match="data.broken is"):
+    with pytest.raises(UserError, match=r"data.broken is"):
         sets.load(f"folder:{tmp_path}", "train", broken=share)
