@@ -1,5 +1,6 @@
 """A run goes on only with the data it began with; what changed is named."""
 
+import json
 import shutil
 
 import numpy as np
