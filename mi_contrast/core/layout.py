@@ -25,6 +25,10 @@ class RunDirectory:
         return self.root / "config.json"
 
     @property
+    def data(self) -> Path:
+        return self.root / "data.json"
+
+    @property
     def starts(self) -> Path:
         return self.root / "run.json"
 

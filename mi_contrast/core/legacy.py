@@ -19,7 +19,10 @@ class Change(NamedTuple):
 
 
 # Fields that 0.1.0 did not have; `before` keeps its behaviour.
-ADDED: Mapping[str, Change] = {"optim.decay_after_warmup": Change(False, True)}
+ADDED: Mapping[str, Change] = {
+    "optim.decay_after_warmup": Change(False, True),
+    "data.broken": Change(0.0, 0.0),
+}
 # Fields whose default differs.
 CHANGED: Mapping[str, Change] = {"optim.decay_all": Change(True, None), "model.norm.groups": Change(8, 1)}
 # Rows whose terms changed: a run keeps those that it began with.

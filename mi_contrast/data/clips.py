@@ -19,7 +19,7 @@ from PIL import Image
 from mi_contrast.core.errors import UserError, nearest
 from mi_contrast.data import moving_digits
 from mi_contrast.data.decoding import decode_file, resized, stack
-from mi_contrast.data.folders import is_image
+from mi_contrast.data.listing import is_hidden, is_image
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 DIGITS = "moving_digits"
@@ -107,8 +107,12 @@ def list_clips(root: Path) -> list[tuple[str, Path]]:
         if root.is_file() and root.suffix.lower() not in VIDEOS:
             raise UserError(f"{root} is no video file", fix=LAYOUT)
         return [(root.stem, root)]
-    found = [(p.stem, p) for p in root.iterdir() if p.suffix.lower() in VIDEOS]
-    found += [(p.name, p) for p in root.iterdir() if p.is_dir() and any(is_image(f) for f in p.iterdir())]
+    found = [(p.stem, p) for p in root.iterdir() if p.suffix.lower() in VIDEOS and not is_hidden(p.name)]
+    found += [
+        (p.name, p)
+        for p in root.iterdir()
+        if p.is_dir() and not is_hidden(p.name) and any(is_image(f) for f in p.iterdir())
+    ]
     if not found:
         raise UserError(f"{root} holds no clips", fix=LAYOUT)
     names = [name for name, _ in found]
@@ -147,7 +151,10 @@ def _masks(folder: Path, shape: tuple[int, ...]) -> Bool[np.ndarray, "T H W"]:
     files = sorted((p for p in folder.iterdir() if is_image(p)), key=in_order)[: shape[0]]
     if len(files) < shape[0]:
         raise UserError(f"{folder} has {len(files)} masks for {shape[0]} frames", fix="give one a frame")
-    read = (Image.fromarray(decode_file(file)).resize((shape[2], shape[1]), Image.Resampling.NEAREST) for file in files)
+    read = (
+        Image.fromarray(decode_file(file, deep=False)).resize((shape[2], shape[1]), Image.Resampling.NEAREST)
+        for file in files
+    )
     return np.stack([np.asarray(mask).any(axis=-1) for mask in read])
 
 

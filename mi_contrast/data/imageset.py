@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -37,6 +37,7 @@ class ImageSet:
     factors: name to int32 [N], what pairs can share. Frames with the same `clip` are from one take.
     partners: word to int32 [N], the index of each example's partner under that word of `data.partner`; its own where it
       has none.
+    fingerprint: plain data that tells the set on disk from another, `data.fingerprint`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ImageSet:
     groups: Ints | None = field(default=None, repr=False)
     factors: Mapping[str, Ints] = field(default_factory=dict, repr=False)
     partners: Mapping[str, Ints] = field(default_factory=dict, repr=False)
+    fingerprint: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return self.count

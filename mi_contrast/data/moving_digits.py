@@ -283,6 +283,7 @@ def load(
             "background": labels["background"],
             "clip": np.repeat(np.arange(len(records), dtype=np.int32), length),
         },
+        fingerprint={"set": "moving_digits", "version": str(MovingDigits.VERSION), "size": side, "length": length},
     )
 
 

@@ -14,6 +14,7 @@ under every word, so that words differ in partners alone and nowhere else.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -137,7 +138,13 @@ def load(folder: Path, split: str, *, size: int | None = None) -> ImageSet:
         groups=clips,
         factors={"clip": clips},
         partners=settled(columns, chosen),
+        fingerprint={"set": name, "patches": list(patches.shape), "sha256": digest_of(folder)},
     )
+
+
+def digest_of(folder: Path) -> str:
+    """The sha256 of a pair set's table and facts."""
+    return hashlib.sha256((folder / TABLE).read_bytes() + (folder / FACTS).read_bytes()).hexdigest()
 
 
 def settled(columns: Mapping[str, np.ndarray], chosen: Ints) -> dict[str, Ints]:

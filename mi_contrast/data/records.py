@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +15,8 @@ from etils import epath
 from tensorflow_datasets.core import constants
 
 from mi_contrast.core.errors import UserError, nearest, unknown
-from mi_contrast.data.decoding import decode, stack
+from mi_contrast.data.broken import keep_good
+from mi_contrast.data.decoding import BrokenImageError, decode, stack
 from mi_contrast.data.imageset import CHUNK, ImageSet, Ints, Lazy, in_threads
 
 ARRAY_RECORD, TFRECORD = tfds.core.FileFormat.ARRAY_RECORD, tfds.core.FileFormat.TFRECORD
@@ -27,6 +28,8 @@ class Records:
     """One split of a set on disk: its examples with their images still encoded.
 
     source: index to a dict with `image` (bytes) and the other wanted features. features: what each holds.
+    fingerprint: plain data of its dataset_info. places: which records the indices stand for, None for all.
+    passed: how many records after a damaged one may stand in for its labels.
     """
 
     name: str
@@ -34,44 +37,82 @@ class Records:
     image: str
     features: Mapping[str, Any]
     source: Any
+    fingerprint: Mapping[str, Any] = field(default_factory=dict)
+    places: Ints | None = None
+    passed: int = 0
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.source) if self.places is None else len(self.places)
+
+    def place(self, index: int) -> int:
+        """The record that an index stands for."""
+        return index if self.places is None else int(self.places[index])
 
     def example(self, index: int) -> str:
         """How an error names an example."""
-        return f"example {index} of {self.name} {self.split}"
+        return f"example {self.place(index)} of {self.name} {self.split}"
 
     def read(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """The examples at `indices`. UserError naming the first that can't be read."""
         try:
-            return list(self.source.__getitems__(list(indices)))
+            return list(self.source.__getitems__([self.place(index) for index in indices]))
         except RuntimeError:  # the reader doesn't say which example
             return [self._read_one(index) for index in indices]
 
     def _read_one(self, index: int) -> dict[str, Any]:
         try:
-            return dict(self.source[index])
+            return dict(self.source[self.place(index)])
         except RuntimeError as error:
             what = " ".join(str(error).split())[:80]
-            raise UserError(
-                f"{self.example(index)}: the record is damaged ({what})", fix="prepare the set anew"
-            ) from None
+            said = f"the record is damaged ({what})"
+            raise BrokenImageError(self.example(index), said, f": {said}", "prepare the set anew") from None
+
+    def read_past(self, index: int) -> dict[str, Any]:
+        """The example at `index`, or of the `passed` after it the first that can be read."""
+        for after in range(self.passed):
+            try:
+                return self._read_one((index + after) % len(self))
+            except BrokenImageError:
+                continue
+        return self._read_one((index + self.passed) % len(self))
 
     def columns(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Features of every example, int32 [N, ...] each."""
         parts = [range(start, min(start + CHUNK, len(self))) for start in range(0, len(self), CHUNK)]
 
         def read(part: range) -> list[list[Any]]:
-            return [[example[name] for name in names] for example in self.read(part)]
+            return [[example[name] for name in names] for example in examples(part)]
+
+        def examples(part: range) -> list[dict[str, Any]]:
+            return [self.read_past(index) for index in part] if self.passed else self.read(part)
 
         rows = [row for part in in_threads(read, parts, f"labels of {self.name} {self.split}") for row in part]
         return {name: np.asarray(column, np.int32) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
-def load(name: str, split: str, *, data_dir: epath.Path, size: int | None = None) -> ImageSet:
-    """A TFDS set, 'name', 'name/config' or 'name:version', as an ImageSet; labels are its ClassLabel features."""
+def load(
+    name: str,
+    split: str,
+    *,
+    data_dir: epath.Path,
+    size: int | None = None,
+    broken: float = 0.0,
+    known: Collection[str] | None = None,
+) -> ImageSet:
+    """A TFDS set, 'name', 'name/config' or 'name:version', as an ImageSet; labels are its ClassLabel features.
+
+    Args:
+      broken: the share of records that may be damaged; above 0 every record is decoded once, and these get no index.
+      known: the records that get none, as an earlier scan found them; nothing is scanned then.
+    """
     records = open_records(find(name, data_dir), name, split)
+    if broken > 0:
+        every = [str(index) for index in range(len(records))]
+        bad = scan(records) if known is None else dict.fromkeys(known, "")
+        places = np.array(keep_good(every, bad, broken, f"{name} {split}"), np.int64)
+        marked = {**records.fingerprint, "broken": sorted(set(every) - set(map(str, places)), key=int)}
+        most = int(np.ceil(broken * len(places)))
+        records = replace(records, places=places, fingerprint=marked, passed=most)
     names = class_labels(records)
 
     def read(indices: Ints) -> np.ndarray:
@@ -80,11 +121,26 @@ def load(name: str, split: str, *, data_dir: epath.Path, size: int | None = None
         images = [decode(e[records.image], where, size) for e, where in zip(found, examples, strict=True)]
         return stack(images, examples, shape)
 
-    first = decode(records.read([0])[0][records.image], records.example(0), size)
-    shape = (first.shape[0], first.shape[1], 3)
+    shape = (
+        (size, size, 3) if size is not None else decode(records.read_past(0)[records.image], records.example(0)).shape
+    )
     labels = Lazy(names, lambda: records.columns(names))
     classes = {label: tuple(records.features[label].names) for label in names}
-    return ImageSet(name, split, len(records), shape, read, labels, classes)
+    return ImageSet(name, split, len(records), shape, read, labels, classes, fingerprint=records.fingerprint)
+
+
+def scan(records: Records) -> dict[str, str]:
+    """The numbers of the records that can't be read or decoded, and why; in threads, with progress past 5 s."""
+
+    def why(index: int) -> str:
+        try:
+            decode(records.read([index])[0][records.image], records.example(index))
+        except BrokenImageError as error:
+            return error.why
+        return ""
+
+    found = in_threads(why, range(len(records)), f"looking for broken records in {records.name} {records.split}")
+    return {str(index): said for index, said in enumerate(found) if said}
 
 
 def class_labels(records: Records) -> tuple[str, ...]:
@@ -166,7 +222,18 @@ def open_records(directory: epath.Path, name: str, split: str) -> Records:
     check_counts(info.splits[split].file_instructions, name)
     image = image_feature(info, name)
     encoded = {n: tfds.decode.SkipDecoding() for n, f in info.features.items() if isinstance(f, tfds.features.Image)}
-    return Records(name, split, image, info.features, builder.as_data_source(split, decoders=encoded))
+    source = builder.as_data_source(split, decoders=encoded)
+    return Records(name, split, image, info.features, source, fingerprint_of(info, split))
+
+
+def fingerprint_of(info: tfds.core.DatasetInfo, split: str) -> dict[str, Any]:
+    """What dataset_info says of the splits that `split` takes from: shards' lengths and bytes; name and version too."""
+    bases = {part.partition("[")[0].strip() for part in split.split("+")}
+    taken = sorted(info.splits) if "all" in bases else sorted(bases)
+    facts = {
+        base: {"shards": list(info.splits[base].shard_lengths), "bytes": info.splits[base].num_bytes} for base in taken
+    }
+    return {"set": info.full_name, "version": str(info.version), "splits": facts}
 
 
 def check_split(splits: Mapping[str, Any], name: str, split: str) -> None:

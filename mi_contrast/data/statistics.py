@@ -28,6 +28,7 @@ FLAGS = {
     "dir=": "where TFDS sets are (default TFDS's own)",
     "split=": "default train",
     "space=": "a colour space, default rgb",
+    "broken=": "the share of the images that may be unreadable and is left out, default 0",
     "size=": "each image's short side in pixels, its centre cropped",
     "options=": "of moving_digits \"{'size': 32, 'length': 8}\", of a folder \"{'tile': 224, 'stride': 8}\"",
 }
@@ -89,7 +90,12 @@ def main(arguments: list[str]) -> None:
     size = convert(None, flags["size"], "--size") if "size" in flags else None
     options = convert({}, flags["options"], "--options") if "options" in flags else None
     images = sets.load(
-        flags["name"], flags.get("split", "train"), data_dir=flags.get("dir"), size=size, options=options
+        flags["name"],
+        flags.get("split", "train"),
+        data_dir=flags.get("dir"),
+        size=size,
+        options=options,
+        broken=convert(0.0, flags.get("broken", "0"), "--broken"),
     )
     print("\n".join(lines(*statistics(images, space))))
 

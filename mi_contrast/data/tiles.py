@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.data.decoding import BROKEN, decode_file, of_short_side, unreadable
+from mi_contrast.data.decoding import decode_file, of_short_side, opened, orientation
 from mi_contrast.data.imageset import ImageSet, Ints, in_threads
 
 OPTIONS = ("tile", "stride", "groups")
 GROUPS = ("image", "tile")
+ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations whose width is stored as height
 IMAGE = "image"  # the factor that tiles of one image share
 
 
@@ -67,6 +67,7 @@ def cut(
     split: str,
     labels: Mapping[str, Ints],
     classes: Mapping[str, tuple[str, ...]],
+    fingerprint: Mapping[str, Any] | None = None,
 ) -> ImageSet:
     """The tiles of image files as an ImageSet: image by image, within an image row by row, those that fit whole.
 
@@ -113,13 +114,12 @@ def cut(
         classes,
         groups=image if tiling.groups == "image" else None,
         factors={IMAGE: image},
+        fingerprint=fingerprint or {},
     )
 
 
 def sides_of(file: Path, size: int | None) -> tuple[int, int]:
     """(width, height) of the image in a file, its short side resized to `size` if given; its pixels stay unread."""
-    try:
-        with Image.open(file) as opened:
-            return of_short_side(opened.size, size)
-    except BROKEN as error:
-        raise unreadable(str(file), error) from None
+    with opened(file, str(file)) as image:
+        width, height = image.size
+        return of_short_side((height, width) if orientation(image) in ON_ITS_SIDE else (width, height), size)

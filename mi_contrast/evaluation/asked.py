@@ -18,7 +18,7 @@ from mi_contrast.data import sets
 from mi_contrast.evaluation.features import Taking
 from mi_contrast.interchange import Loaded
 
-DATA_FIELDS = ("name", "dir", "split", "test_split", "options", "label")
+DATA_FIELDS = ("name", "dir", "split", "test_split", "options", "label", "broken")
 TEST_FIELDS = ("test_name", "test_dir")  # of the set to test on, where it is another than the one fitted on
 FIELDS = ("task", "data", "batch_size", "seed", "features")
 
@@ -61,7 +61,7 @@ def chosen_data(given: Mapping[str, Any], training: Mapping[str, Any]) -> dict[s
       training: config.data of the training, or {}.
 
     Returns:
-      name, dir, split, test_split, options, label, and test_name and test_dir where test_name is given.
+      name, dir, split, test_split, options, label, broken, and test_name and test_dir where test_name is given.
       UserError where no set is named, or it would be tested on itself.
     """
     fields("config.data", given, (), DATA_FIELDS + TEST_FIELDS)
@@ -73,6 +73,7 @@ def chosen_data(given: Mapping[str, Any], training: Mapping[str, Any]) -> dict[s
         "test_split": "test",
         "options": {},
         "label": None,
+        "broken": 0.0,
     }
     fallback = {**usual, **{k: v for k, v in training.items() if k in usual and v is not None}} if own else usual
     data = {name: fallback[name] if given.get(name) is None else given[name] for name in DATA_FIELDS}
@@ -91,14 +92,17 @@ def chosen_data(given: Mapping[str, Any], training: Mapping[str, Any]) -> dict[s
 
 def load_split(data: Mapping[str, Any], split: str, size: int) -> sets.ImageSet:
     """One split of the chosen set, every image `size` square."""
-    return sets.load(data["name"], split, data_dir=data["dir"], size=size, options=data["options"])
+    return sets.load(
+        data["name"], split, data_dir=data["dir"], size=size, options=data["options"], broken=data.get("broken", 0.0)
+    )
 
 
 def load_test(data: Mapping[str, Any], size: int) -> sets.ImageSet:
     """The split that is tested on, of the chosen set or of another, every image `size` square."""
     if "test_name" not in data:
         return load_split(data, data["test_split"], size)
-    return sets.load(data["test_name"], data["test_split"], data_dir=data["test_dir"], size=size, options={})
+    where = {"data_dir": data["test_dir"], "size": size, "options": {}, "broken": data.get("broken", 0.0)}
+    return sets.load(data["test_name"], data["test_split"], **where)
 
 
 def results_of(backbone: Loaded, workdir: Path | None) -> Path:

@@ -37,9 +37,10 @@ def digest_of(tree: Any) -> str:
 
 
 def identity_of(images: ImageSet) -> dict[str, Any]:
-    """What tells a split from another: name, split, sizes, all its labels, and 16 of its images, evenly spaced.
+    """What tells a split from another: name, split, sizes, all its labels, 16 of its images, evenly spaced, and its
+    fingerprint.
 
-    A set that was changed in other images than those, with its labels as they were, is not told apart.
+    A set that was changed in other images than those, with labels, names and sizes as they were, is not told apart.
     """
     content = hashlib.sha256()
     for label in images.labels:
@@ -48,7 +49,8 @@ def identity_of(images: ImageSet) -> dict[str, Any]:
     some = np.unique(np.linspace(0, len(images) - 1, min(PROBES, len(images))).astype(np.int64))
     content.update(np.ascontiguousarray(images.images(some)).tobytes())
     shape = tuple(images.image_shape)
-    return {"set": images.name, "split": images.split, "count": len(images), "shape": shape, "sha": content.hexdigest()}
+    told = {"set": images.name, "split": images.split, "count": len(images), "shape": shape, "sha": content.hexdigest()}
+    return told | {"data": {name: value for name, value in images.fingerprint.items() if name != "sizes"}}
 
 
 def kept(folder: Path | None, key: Mapping[str, Any], take: Callable[[], Values]) -> Values:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -212,14 +212,16 @@ def _fit_together(row: rows.Row, config: Mapping[str, Any]) -> None:
                         fix="set export.weights='online'")  # fmt: skip
 
 
-def build(config: Mapping[str, Any], begun: bool = False) -> Job:
-    """Everything a run needs but its state; `begun` where a checkpoint has that. UserError on any mistake in the config
+def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str] | None = None) -> Job:
+    """Everything a run needs but its state; `begun` where a checkpoint has that, `known` what
+    of the data was broken when it began. UserError on any mistake in the config
     or its data.
     """
     config, mesh = check(config), make_mesh()
     unread = make_parts(config, 0, mesh, begun=True)  # mistakes in the config are found before its data are read
     data, settings = config["data"], config["eval"]
-    images = sets.load(data["name"], data["split"], data_dir=data["dir"], size=data["size"], options=data["options"])
+    where = {"data_dir": data["dir"], "size": data["size"], "options": data["options"], "broken": data["broken"]}
+    images = sets.load(data["name"], data["split"], known=known, **where)
     if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
         images = sets.in_memory(images)  # read again at every measurement
     unread.views.fit(*images.image_shape[:2])

@@ -26,6 +26,7 @@ from mi_contrast.core.errors import BadNumbersError, StoppedError, UserError
 from mi_contrast.core.layout import RunDirectory, locked, read_json, write_json
 from mi_contrast.core.progress import Progress
 from mi_contrast.core.stopping import asked_to_stop
+from mi_contrast.data import fingerprint, sets
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
 from mi_contrast.training import adaptive, assemble, pools
@@ -70,9 +71,12 @@ def run(
     if folder.config.is_file():
         config = legacy.adopt(read_json(folder.config), config)
     begun = checkpoints.latest(folder.checkpoints) is not None
-    job = assemble.build(config, begun)  # every mistake in the config is found before anything is written
+    recorded = read_json(folder.data) if begun and folder.data.is_file() else None
+    known = None if recorded is None else recorded.get("broken", ())
+    job = assemble.build(config, begun, known)  # every mistake in the config is found before anything is written
     with locked(folder):
         _claim(folder, config, name, variant)
+        _claim_data(folder, job, recorded, begun, config["data"])
         newest = checkpoints.latest(folder.checkpoints)
         if newest is not None and newest >= job.parts.total_steps and (folder.export / "manifest.json").is_file():
             return Outcome(folder, newest, complete=True)
@@ -103,6 +107,22 @@ def _claim(folder: RunDirectory, config: Mapping[str, Any], name: str, variant: 
             f"{folder.root} has checkpoints but no config.json", fix="restore it, or give another --workdir"
         )
     write_json(folder.config, given)
+
+
+def _claim_data(
+    folder: RunDirectory, job: Job, recorded: Mapping[str, Any] | None, begun: bool, data: Mapping[str, Any]
+) -> None:
+    """Writes data.json, the data's fingerprint, or refuses data that are not those that the run began with."""
+    if recorded is not None:
+        if why := fingerprint.changed(recorded, job.images.fingerprint):
+            raise UserError(why, fix="restore the data as they were, or give another --workdir")
+        return
+    if begun and not sets.lists_alike(data["name"], data["split"], data["dir"]):
+        raise UserError(
+            f"{folder.root} began under 0.1.0, which lists other files of {data['name']} than are listed now",
+            fix="end it with 0.1.0, or give another --workdir",
+        )
+    write_json(folder.data, dict(job.images.fingerprint))
 
 
 def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, Any], stop_at: int | None) -> Outcome:

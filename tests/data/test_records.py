@@ -215,6 +215,25 @@ def test_a_damaged_record_is_named(copy):
         len(images.labels["label"])
 
 
+def test_damaged_records_follow_the_share(copy):
+    whole = sets.load("tiny_set", "train[:39]", data_dir=copy)
+    shown, truth = whole.images(np.arange(39)), np.asarray(whole.labels["label"])
+    later = sets.load("tiny_set", "train[:39]", data_dir=copy, broken=0.1)
+    (file,) = version(copy).glob("*-train.*")
+    data = bytearray(file.read_bytes())
+    data[data.index(b"number 17")] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=r"1 of 39 images of tiny_set train\[:39\] can't be read: 17: "):
+        sets.load("tiny_set", "train[:39]", data_dir=copy, broken=0.01)
+    left, keep = sets.load("tiny_set", "train[:39]", data_dir=copy, broken=0.1), np.delete(np.arange(39), 17)
+    assert np.array_equal(left.images(np.arange(38)), shown[keep])
+    assert np.array_equal(left.labels["label"], truth[keep]) and left.fingerprint["broken"] == ["17"]
+    wanted = np.where(np.arange(39) == 17, 18, np.arange(39))
+    for again in (later, sets.load("tiny_set", "train[:39]", data_dir=copy, broken=0.1, known=())):
+        assert np.array_equal(again.images(np.arange(39)), shown[wanted])
+        assert np.array_equal(again.labels["label"], truth[wanted])
+
+
 def test_a_set_without_pictures(copy):
     features = version(copy) / "features.json"
     features.write_text(

@@ -141,7 +141,7 @@ class CocoSet:
             raise UserError(
                 f"{name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, {self.source} says "
                 f"{record['width']} x {record['height']}",
-                fix="boxes must be those of the images as they are",
+                fix="boxes must be those of the images as they are, turned as their EXIF says",
             )
         return pixels
 
