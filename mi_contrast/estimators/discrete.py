@@ -47,19 +47,19 @@ def discrete_continuous(
     0.7
     """
     k = whole_number("k", k)
-    groups, y = _labels(labels, "labels"), as_columns(y, "y")
-    if y.ndim != 2 or len(y) != len(groups) or not y.shape[1]:
-        raise UserError(f"{len(groups)} labels and y {y.shape} do not fit", fix="give [N] and [N, dy]")
-    if not np.isfinite(y).all():
+    groups, values = _labels(labels, "labels"), np.asarray(as_columns(y, "y"))
+    if values.ndim != 2 or len(values) != len(groups) or not values.shape[1]:
+        raise UserError(f"{len(groups)} labels and y {values.shape} do not fit", fix="give [N] and [N, dy]")
+    if not np.isfinite(values).all():
         raise UserError("y has values that are not finite", fix="leave those pairs out")
-    y = scaled(y)[0]
+    values = scaled(values)[0]
     kept = np.bincount(groups)[groups] > 1
-    groups, y = groups[kept], y[kept]
+    groups, values = groups[kept], values[kept]
     if len(groups) < 4:
         raise UserError("no label occurs often enough", fix="give labels that repeat, or use ksg")
-    nats, ceiling = _ross(groups, y, k)
+    nats, ceiling = _ross(groups, values, k)
     parts = np.random.default_rng(0).permutation(len(groups)) % min(GROUPS, len(groups))
-    left = np.array([_ross(groups[parts != part], y[parts != part], k)[0] for part in range(parts.max() + 1)])
+    left = np.array([_ross(groups[parts != part], values[parts != part], k)[0] for part in range(parts.max() + 1)])
     error = np.sqrt((len(left) - 1) / len(left) * np.sum((left - left.mean()) ** 2))
     return Estimate.from_error(*(jnp.float32(value) for value in (min(nats, ceiling), error, ceiling)))
 
@@ -90,8 +90,9 @@ def discrete(x: ArrayLike, y: ArrayLike) -> Estimate:
       x, y: labels [N] or [N, d]: numbers, booleans or text; equal rows are one value.
     Returns:
       Estimate of float32 scalars. standard_error: sqrt( max(0, V - f / N) / N + f / (2 N^2) ) with V the variance of
-      log p_xy / (p_x p_y) and f = (m_x - 1)(m_y - 1), the spread where there is no dependence. ceiling: the lesser of the two entropies, corrected
-      alike. The correction supposes that most values that can occur do, several times each.
+      log p_xy / (p_x p_y) and f = (m_x - 1)(m_y - 1), the spread where there is no dependence. ceiling: the lesser of
+      the two entropies, corrected alike. The correction supposes that most values which can occur do, several
+      times each.
     Raises:
       UserError: lengths that differ, fewer than 2 samples, values that are not finite.
     Source: Miller 1955.

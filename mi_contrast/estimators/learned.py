@@ -158,7 +158,7 @@ def estimate(
 
 
 def _samples(x: ArrayLike, y: ArrayLike, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    x, y = (as_columns(z, name) for z, name in ((x, "x"), (y, "y")))
+    x, y = (np.asarray(as_columns(z, name)) for z, name in ((x, "x"), (y, "y")))
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or 0 in (x.shape[1], y.shape[1]):
         raise UserError(f"x {x.shape} and y {y.shape} do not fit", fix="give [N, dx] and [N, dy]")
     if parts < 2:

@@ -163,6 +163,8 @@ def _scores(x: Any) -> Any:
     """The normal scores of [..., N, d], on the host or in the graph."""
     traced = isinstance(x, jax.core.Tracer)
     xp: Any = jnp if traced else np
+    below: Any
+    up_to: Any
     count = x.shape[-2]
     columns = xp.moveaxis(x, -2, -1).reshape(-1, count)
     if traced:
@@ -223,7 +225,9 @@ def _modes(x: np.ndarray) -> np.ndarray:
 
 
 def _on_host(x: np.ndarray, y: np.ndarray, scale: str) -> Paired:
-    values, deviations, exponents = [], [], []
+    values: list[np.ndarray] = []
+    deviations: list[np.ndarray] = []
+    exponents: list[np.ndarray] = []
     for z in (x, y):
         centred, exponent = scaled(z)
         finite = np.all(np.isfinite(z), axis=-2, keepdims=True)

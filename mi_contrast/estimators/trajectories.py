@@ -197,7 +197,10 @@ def twins(
     """
     series = checked(series, k, estimator)
     samples = series.shape[1]
-    chosen = spread_shifts(samples, int(shifts)) if np.ndim(shifts) == 0 else tuple(int(shift) for shift in shifts)
+    if isinstance(shifts, int | np.integer):
+        chosen = spread_shifts(samples, int(shifts))
+    else:
+        chosen = tuple(int(shift) for shift in shifts)
     if len(set(chosen)) < len(chosen) or not all(NEAREST_SHIFT <= s <= samples - NEAREST_SHIFT for s in chosen):
         fix = f"give distinct ones from {NEAREST_SHIFT} to {samples - NEAREST_SHIFT}"
         raise UserError(f"shifts {chosen} of {samples} samples", fix=fix)
