@@ -103,7 +103,7 @@ def measure(
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always", UserWarning)
                 with report_time(name, _expected_seconds(method, x, y, k, ranks)):
-                    answer = method.read(x, y, k, jax.random.key(seed), ranks)
+                    answer = jax.block_until_ready(method.read(x, y, k, jax.random.key(seed), ranks))
             note += "".join(f"; {w.message}" for w in said if str(w.message).startswith("a value repeats"))
             found = tuple(
                 float(v) for v in (answer.nats, answer.standard_error, answer.ceiling, answer.low, answer.high)
