@@ -1,77 +1,56 @@
-"""The mutual information of two arrays of a file, in nats, by several estimators: what each reads, and what it can.
+"""The mutual information of two arrays of a file, in nats, by several estimators, and a verdict on what to believe.
 
   python -m mi_contrast.estimate file.npz [--methods=ksg,cca,info_nce,nwj,smile] [--k=3] [--seed=0] [--x=x] [--y=y]
-                                          [--json=path]
+                                          [--ranks=yes] [--most=20000] [--json=path]
 
-The arrays are [N, d] or [N], one pair of samples a row, rows independent draws.
+The arrays are [N, d] or [N], one pair of samples a row, rows independent draws. Estimates by neighbours and by
+correlation read normal scores of each column (--ranks=no: the columns as they are). Columns of few values are read as
+labels.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from mi_contrast import estimators as mi
 from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, nearest, run_job, unknown
+from mi_contrast.core.heartbeat import report_time
 from mi_contrast.core.layout import write_json
-from mi_contrast.core.progress import Progress
+from mi_contrast.estimators.named import DEFAULT, METHODS, Method, discrete_sides, for_labels
+from mi_contrast.reporting.estimates import reach_verdict
 
-
-class Method(NamedTuple):
-    """How a method reads x, y (with k and a key), and what its number is."""
-
-    read: Callable[[np.ndarray, np.ndarray, int, jax.Array], mi.Estimate]
-    what: str
-
-
-def _learned(method: str, what: str) -> Method:
-    return Method(lambda x, y, k, key: mi.estimate(x, y, method, key=key), what)
-
-
-METHODS = {
-    "ksg": Method(lambda x, y, k, key: mi.ksg(x, y, k, standardise=True), "estimate: {k} nearest neighbours"),
-    "ksg2": Method(lambda x, y, k, key: mi.ksg(x, y, k, 2, standardise=True), "estimate: {k} nearest neighbours"),
-    "three_kl": Method(
-        lambda x, y, k, key: mi.three_kl(x, y, k, standardise=True), "estimate: three entropies, often far off"
-    ),
-    "cca": Method(
-        lambda x, y, k, key: mi.canonical_correlation(x, y, corrected=True), "estimate: as if Gaussian (linear part)"
-    ),
-    "info_nce": _learned("info_nce", "lower bound"),
-    "nwj": _learned("nwj", "lower bound"),
-    "jensen_shannon": _learned("jensen_shannon", "lower bound"),
-    "donsker_varadhan": _learned("donsker_varadhan", "estimate: lower bound but for log of a mean"),
-    "mine": _learned("mine", "estimate: lower bound but for log of a mean"),
-    "smile": _learned("smile", "estimate: clipped, no bound"),
-}
-DEFAULT = "ksg,cca,info_nce,nwj,smile"
 NEAR = 0.5  # nats below the ceiling from where the ceiling may be what is read
+PILOT = 2000  # pairs from which the time of many is foretold
+ROUNDING = 1e-3  # nats by which float32 sums may pass a ceiling
 
 FLAGS = {
     "file=": "an .npz file; may be given bare",
     "methods=": f"some of {', '.join(METHODS)}; {DEFAULT} by default",
     "k=": "neighbours, 3 by default",
-    "seed=": "of the learned methods, 0 by default",
+    "seed=": "of the learned methods and of the subsample, 0 by default",
     "x=": "the name of one array, x by default",
     "y=": "the name of the other, y by default",
+    "ranks=": "yes (default): neighbours and correlation read normal scores of each column; no: the columns themselves",
+    "most=": "pairs that are read, drawn at random where the file holds more; 20000 by default",
     "json=": "a file to write the table to",
 }
 
 
 def read_samples(path: Path, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """The two arrays of an .npz file, float64 [N, d] each.
+    """The two arrays of an .npz file, [N, d] each, in the type in which they are stored.
 
     Raises:
-      UserError: no such file, not an .npz file, no such array, not numbers, not [N, d], other lengths, not finite.
+      UserError: no such file, not an .npz file, no such array, not numbers, not [N, d], other lengths, not finite, more
+      columns than rows.
     """
     if not path.is_file():
         near = nearest(path.name, (p.name for p in path.parent.glob("*.npz")))
@@ -91,13 +70,17 @@ def read_samples(path: Path, names: tuple[str, str]) -> tuple[np.ndarray, np.nda
         ) from None
     if len(x) != len(y):
         raise UserError(f"{names[0]} has {len(x)} samples, {names[1]} has {len(y)}", fix="give as many of both")
+    for name, array in zip(names, (x, y), strict=True):
+        if array.shape[1] > len(array):
+            what = f"array {name!r} is {list(array.shape)}: more columns than samples"
+            raise UserError(f"{what}; is it transposed?", fix="give one sample a row")
     return x, y
 
 
 def _columns(name: str, x: np.ndarray) -> np.ndarray:
     if x.dtype.kind not in "biuf" or x.ndim not in (1, 2) or 0 in x.shape:
         raise UserError(f"array {name!r} is {x.dtype} {list(x.shape)}", fix="give numbers [N, d] or [N]")
-    x = x.astype(np.float64).reshape(len(x), -1)
+    x = x.reshape(len(x), -1)
     bad = int((~np.isfinite(x)).any(axis=1).sum())
     if bad:
         raise UserError(f"array {name!r} has NaN or infinity in {bad} of {len(x)} rows", fix="leave those pairs out")
@@ -105,42 +88,67 @@ def _columns(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def measure(
-    x: np.ndarray, y: np.ndarray, methods: list[str], k: int, seed: int, progress: Progress | None = None
+    x: np.ndarray, y: np.ndarray, methods: list[str], k: int, seed: int, *, ranks: bool = True
 ) -> list[dict[str, Any]]:
-    """One row a method: method, nats, standard_error, ceiling, seconds, what, samples.
+    """One row a method: method, nats, standard_error, low, high, ceiling, seconds, what, samples, sound.
 
-    Raises:
-      UserError: what an estimator cannot read, with the method's name.
+    A method that cannot read the samples has a row of NaN that says why, and is not sound.
     """
     rows = []
     for name in methods:
-        began = time.perf_counter()
+        method, began = METHODS[name], time.perf_counter()
+        note = method.what.format(k=k)
+        found: tuple[float, ...] = (np.nan,) * 5
+        if method.ranked:
+            note += "; of normal scores" if ranks else "; of the columns as they are"
         try:
-            found = METHODS[name].read(x, y, k, jax.random.key(seed))
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always", UserWarning)
+                with report_time(name, _expected_seconds(method, x, y, k, ranks)):
+                    answer = jax.block_until_ready(method.read(x, y, k, jax.random.key(seed), ranks))
+            note += "".join(f"; {w.message}" for w in said if str(w.message).startswith("a value repeats"))
+            found = tuple(
+                float(v) for v in (answer.nats, answer.standard_error, answer.ceiling, answer.low, answer.high)
+            )
+            sound = not np.isnan(found[0])
+            if not sound:
+                note = f"none: a sample comes {k + 1} times or more; add noise below the data's resolution"
         except UserError as error:
-            raise UserError(f"{name}: {error.what}", fix=f"{error.fix}, or leave {name} out of --methods") from None
-        nats, standard_error, ceiling = (float(value) for value in found)
+            sound, note = False, f"none: {error}"
+        nats, standard_error, ceiling, low, high = found
+        if nats > ceiling + ROUNDING:
+            sound, note = False, f"an error: {nats:.3f} nats is above the ceiling; do not use it"
+        elif ceiling - nats < NEAR and method.saturates:
+            high, note = np.inf, f"{note}; near its ceiling: a lower limit"
+        elif high == np.inf:
+            note += "; a lower limit"
         seconds = time.perf_counter() - began
-        what = METHODS[name].what.format(k=k)
-        if np.isnan(nats):
-            what = f"none: a sample comes {k + 1} times or more; add noise below the data's resolution"
-        elif ceiling - nats < NEAR:
-            what += "; near its ceiling, may be more"
-        row = dict(method=name, nats=nats, standard_error=standard_error, ceiling=ceiling, seconds=seconds)
-        rows.append(row | {"what": what, "samples": len(x)})
-        if progress is not None:
-            progress.advance(note=name)
+        row = dict(method=name, nats=nats, standard_error=standard_error, low=low, high=high, ceiling=ceiling)
+        rows.append(row | dict(seconds=seconds, what=note, samples=len(x), sound=sound))
     return rows
+
+
+def _expected_seconds(method: Method, x: np.ndarray, y: np.ndarray, k: int, ranks: bool) -> float | None:
+    """How long a method by neighbours will take, from a few pairs: its time grows with the square of their number."""
+    if not method.by_neighbours or len(x) < 4 * PILOT:
+        return None
+    key, seconds = jax.random.key(0), 0.0
+    for _ in range(2):  # the first compiles
+        began = time.perf_counter()
+        jax.block_until_ready(method.read(x[:PILOT], y[:PILOT], k, key, ranks).nats)
+        seconds = time.perf_counter() - began
+    return seconds * (len(x) / PILOT) ** 2
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as lines of text, a heading first."""
-    lines = [f"{'method':<16} {'nats':>8} {'+-':>7} {'ceiling':>8} {'seconds':>8} {'samples':>8}  what it is"]
+    head = f"{'method':<16} {'nats':>8} {'+-':>7} {'low':>8} {'high':>8} {'ceiling':>8} {'seconds':>8} {'samples':>8}"
+    lines = [f"{head}  what it is"]
     for row in rows:
-        ceiling = "none" if row["ceiling"] == np.inf else f"{row['ceiling']:.3f}"
+        ceiling, high = ("none" if row[name] == np.inf else f"{row[name]:.3f}" for name in ("ceiling", "high"))
         lines.append(
-            f"{row['method']:<16} {row['nats']:>8.3f} {row['standard_error']:>7.3f} {ceiling:>8} "
-            f"{row['seconds']:>8.1f} {row['samples']:>8}  {row['what']}"
+            f"{row['method']:<16} {row['nats']:>8.3f} {row['standard_error']:>7.3f} {row['low']:>8.3f} {high:>8} "
+            f"{ceiling:>8} {row['seconds']:>8.1f} {row['samples']:>8}  {row['what']}"
         )
     return "\n".join(lines)
 
@@ -154,22 +162,45 @@ def main(arguments: list[str]) -> None:
     for name in methods:
         if name not in METHODS:
             raise unknown("method", name, METHODS)
-    k, seed = (
-        _whole(name, flags.get(name, default), least) for name, default, least in (("k", "3", 1), ("seed", "0", 0))
+    k, seed, most = (
+        _whole(name, flags.get(name, default), least)
+        for name, default, least in (("k", "3", 1), ("seed", "0", 0), ("most", "20000", 8))
     )
-    x, y = read_samples(Path(flags["file"]), (flags.get("x", "x"), flags.get("y", "y")))
-    progress = Progress("estimating", len(methods), unit="method", seconds_between=5.0)
-    try:
-        rows = measure(x, y, methods, k, seed, progress)
-    finally:
-        progress.close()
+    ranks = flags.get("ranks", "yes")
+    if ranks not in ("yes", "no"):
+        raise UserError(f"--ranks={ranks}", fix="give yes or no")
+    names = (flags.get("x", "x"), flags.get("y", "y"))
+    x, y = read_samples(Path(flags["file"]), names)
+    notes, total = [], len(x)
+    if total > most:
+        chosen = np.sort(np.random.default_rng(seed).choice(total, most, replace=False))
+        x, y = x[chosen], y[chosen]
+        notes.append(f"{most:,} of {total:,} pairs are read, drawn at random (--most={total} reads all)")
+    labels = discrete_sides(x, y, k)
+    if any(labels):
+        which = " and ".join(name for name, few in zip(names, labels, strict=True) if few)
+        methods, switched = for_labels(methods, labels)
+        if switched:
+            words = "have few values and are" if all(labels) else "has few values and is"
+            notes.append(f"{which} {words} read as labels: {', '.join(switched)}")
+    for note in notes:
+        print(note, flush=True)
+    rows = measure(x, y, methods, k, seed, ranks=ranks == "yes")
+    verdict = reach_verdict(rows)
     print(table(rows))
+    print(verdict.text)
     if "json" in flags:
         finite = [
             {name: v if v == v and v not in (np.inf, -np.inf) else None for name, v in row.items()} for row in rows
         ]
-        write_json(Path(flags["json"]), {"file": flags["file"], "seed": seed, "rows": finite})
+        outcome = {"verdict": verdict.text, "outcome": verdict.outcome, "notes": notes}
+        write_json(Path(flags["json"]), {"file": flags["file"], "seed": seed, "rows": finite, **outcome})
         print(f"written to {flags['json']}", file=sys.stderr)
+    if not any(row["sound"] for row in rows):
+        first = rows[0]
+        raise UserError(
+            f"no method could read these samples; {first['method']}: {first['what'].removeprefix('none: ')}"
+        )
 
 
 def _whole(name: str, text: str, least: int) -> int:

@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import pytest
@@ -6,6 +7,8 @@ import pytest
 from mi_contrast import estimate
 from mi_contrast import estimators as mi
 from mi_contrast.core.errors import run_job
+from mi_contrast.core.heartbeat import report_time
+from mi_contrast.estimators.named import METHODS
 
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(60, 2))
@@ -20,24 +23,101 @@ def file(tmp_path):
 
 def test_the_table_holds_what_the_estimators_answer(file, capsys):
     assert run_job(estimate.main, [str(file), "--methods=ksg,cca", "--k=5", f"--json={file.parent / 'o.json'}"]) == 0
-    heading, ksg, cca = capsys.readouterr().out.splitlines()
-    assert heading.split()[:6] == ["method", "nats", "+-", "ceiling", "seconds", "samples"]
-    expected = mi.ksg(X, Y, 5, standardise=True)
-    assert ksg.split()[:4] == ["ksg", *(f"{v:.3f}" for v in expected)] and ksg.split()[5] == "60"
-    assert "5 nearest neighbours" in ksg and cca.split()[3] == "none"
+    heading, ksg, cca, verdict = capsys.readouterr().out.splitlines()
+    assert heading.split()[:8] == ["method", "nats", "+-", "low", "high", "ceiling", "seconds", "samples"]
+    expected = mi.ksg(X, Y, 5, normal_scores=True)
+    values = expected.nats, expected.standard_error, expected.low
+    assert ksg.split()[:4] == ["ksg", *(f"{v:.3f}" for v in values)] and ksg.split()[7] == "60"
+    assert "5 nearest neighbours" in ksg and "of normal scores" in ksg and cca.split()[5] == "none"
+    assert verdict.startswith("verdict: ") and "bits" in verdict
+    assert run_job(estimate.main, [str(file), "--methods=ksg", "--k=5", "--ranks=no"]) == 0
+    plain = capsys.readouterr().out.splitlines()[1]
+    assert plain.split()[1] == f"{mi.ksg(X, Y, 5, standardise=True).nats:.3f}" and "as they are" in plain
     rows = json.loads((file.parent / "o.json").read_text())["rows"]
     assert rows[0]["nats"] == float(expected.nats) and rows[1]["ceiling"] is None
 
 
 def test_other_names_of_arrays_and_the_file_as_a_flag(file, capsys):
     assert run_job(estimate.main, [f"--file={file}", "--x=left", "--y=left", "--methods=ksg2"]) == 0
-    assert "near its ceiling" in capsys.readouterr().out.splitlines()[1]
+    assert "a lower limit" in capsys.readouterr().out.splitlines()[1]
 
 
 def test_copies_are_said(file, capsys):
-    np.savez(file, x=X > 0, y=Y > 0)
-    assert run_job(estimate.main, [str(file), "--methods=ksg"]) == 0
+    grid = np.repeat(np.arange(16.0), 4)
+    np.savez(file, x=grid, y=grid)
+    assert run_job(estimate.main, [str(file), "--methods=ksg"]) == 2
     assert "4 times or more" in capsys.readouterr().out
+
+
+def write(file, count, rho=0.8, width=1, seed=1, change=lambda z: z):
+    draw = np.random.default_rng(seed)
+    x, e = draw.normal(size=(2, count, width))
+    np.savez(file, x=change(x), y=change(rho * x + np.sqrt(1 - rho**2) * e))
+    return -0.5 * width * np.log(1 - rho**2)
+
+
+def test_skewed_samples_read_the_truth_by_their_ranks(file, capsys):
+    truth = write(file, 1000, change=lambda z: np.exp(5 * z))
+    assert run_job(estimate.main, [str(file), "--methods=ksg,cca", f"--json={file.parent / 'o.json'}"]) == 0
+    told = json.loads((file.parent / "o.json").read_text())
+    assert told["outcome"] == "believe" and "nats" in told["verdict"] and "bits" in told["verdict"]
+    for row in told["rows"]:
+        assert abs(row["nats"] - truth) < 2 * row["standard_error"]
+    assert run_job(estimate.main, [str(file), "--methods=ksg", "--ranks=no"]) == 0
+    assert float(capsys.readouterr().out.splitlines()[-2].split()[1]) < 0.4  # control
+
+
+def test_a_dependence_beyond_the_ceiling_is_answered_by_a_lower_limit(file, capsys):
+    truth = write(file, 1000, rho=0.999999)
+    assert run_job(estimate.main, [str(file), "--methods=ksg,cca", f"--json={file.parent / 'o.json'}"]) == 0
+    told = json.loads((file.parent / "o.json").read_text())
+    assert told["outcome"] == "lower limit" and "a lower limit: at least" in told["verdict"]
+    assert 5 < told["rows"][0]["low"] < truth and told["rows"][0]["high"] is None
+    assert capsys.readouterr().out.splitlines()[-1] == told["verdict"]
+
+
+def test_what_cannot_be_read_leaves_the_rest_of_the_table(file, capsys):
+    write(file, 8)
+    assert run_job(estimate.main, [str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == ["ksg", "cca", "info_nce", "nwj", "smile"]
+    assert all("none: 8 samples are too few" in line and "at least 60" in line for line in lines[3:6])
+    assert float(lines[1].split()[1]) == pytest.approx(float(lines[1].split()[1])) and lines[6].startswith("verdict")
+
+
+def test_labels_are_read_as_labels(file, capsys):
+    draw = np.random.default_rng(1)
+    coin = draw.integers(2, size=400)
+    np.savez(file, x=coin, y=coin + draw.normal(size=400), z=np.where(draw.random(400) < 0.8, coin, 1 - coin))
+    assert run_job(estimate.main, [str(file), "--methods=ksg2,cca"]) == 0
+    note, _, row, _ = capsys.readouterr().out.splitlines()
+    assert note == "x has few values and is read as labels: discrete_continuous in place of ksg2 and cca"
+    with np.load(file) as held:
+        assert row.split()[1] == f"{mi.discrete_continuous(held['x'], held['y']).nats:.3f}"
+    assert run_job(estimate.main, [str(file), "--methods=ksg", "--y=z"]) == 0
+    assert "x and z have few values" in capsys.readouterr().out
+
+
+def test_a_subsample_is_stated_and_long_methods_report(file, capsys, monkeypatch):
+    write(file, 500)
+    assert run_job(estimate.main, [str(file), "--methods=ksg", "--most=100"]) == 0
+    note, _, row, _ = capsys.readouterr().out.splitlines()
+    assert note.startswith("100 of 500 pairs are read, drawn at random (--most=500") and row.split()[7] == "100"
+    with report_time("ksg", 60.0, seconds_between=0.02):
+        time.sleep(0.2)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) > 2 and said[0] == "ksg: 0:00 so far, about 0:59 left"
+    with report_time("quick"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_an_estimate_above_its_ceiling_is_an_error(file, capsys, monkeypatch):
+    broken = METHODS["ksg"]._replace(read=lambda *_: mi.Estimate.from_error(7.0, 0.1, np.float32(6.0)))
+    monkeypatch.setitem(METHODS, "ksg", broken)
+    assert run_job(estimate.main, [str(file), "--methods=ksg,cca"]) == 0
+    ksg = capsys.readouterr().out.splitlines()[1]
+    assert "an error: 7.000 nats is above the ceiling" in ksg and "near its ceiling" not in ksg
 
 
 def test_every_method_is_an_estimator_of_the_package():
@@ -60,6 +140,7 @@ def test_mistakes_are_one_line_and_exit_2(file, capsys):
     (folder / "empty.npz").write_bytes(b"")
     np.savez(folder / "nan.npz", x=np.where(X > 2, np.nan, X), y=Y)
     np.savez(folder / "objects.npz", x=np.array([{}] * 3), y=np.zeros(3))
+    np.savez(folder / "turned.npz", x=np.zeros((3, 1000)), y=np.zeros((3, 1000)))
     said = {
         (): "no file",
         (str(folder / "pair.npz"),): "did you mean 'pairs.npz'",
@@ -72,6 +153,8 @@ def test_mistakes_are_one_line_and_exit_2(file, capsys):
         (str(file), "--y=short"): "x has 60 samples, short has 59",
         (str(file), "--y=words"): "give numbers",
         (str(file), "--y=cube"): "give numbers",
+        (str(folder / "turned.npz"),): "is it transposed?",
+        (str(file), "--ranks=maybe"): "--ranks=maybe",
         (str(file), "--methods=kgs"): "did you mean 'ksg'",
         (str(file), "--k=60", "--methods=ksg"): "ksg: 60 samples are too few; give 61 at least",
         (str(file), "--k=0"): "--k=0",

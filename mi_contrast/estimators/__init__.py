@@ -7,6 +7,7 @@ from mi_contrast.estimators import tasks
 from mi_contrast.estimators.binary import binary_nce, first_normaliser, moving_normaliser
 from mi_contrast.estimators.bounds_above import club, leave_one_out
 from mi_contrast.estimators.correlation import canonical_correlation
+from mi_contrast.estimators.discrete import discrete, discrete_continuous
 from mi_contrast.estimators.draws import multinomial_counts, poisson_counts
 from mi_contrast.estimators.embeddings import contrast
 from mi_contrast.estimators.honesty import bound_holds, ceiling
@@ -16,6 +17,7 @@ from mi_contrast.estimators.neighbours import ksg, three_kl
 from mi_contrast.estimators.pairwise import all_pairs, shifted_pairs
 from mi_contrast.estimators.reading import Estimate
 from mi_contrast.estimators.reweighted import hard_negatives
+from mi_contrast.estimators.samples import normal_scores
 from mi_contrast.estimators.scores import ball, cave, contrastive, decoupled, info_nce, rank_weights, ring
 from mi_contrast.estimators.several import local_aggregation, supervised
 from mi_contrast.estimators.statistics import Match, Statistics, contrast_statistics
@@ -74,6 +76,8 @@ __all__ = [
     "contrast_statistics",
     "contrastive",
     "decoupled",
+    "discrete",
+    "discrete_continuous",
     "displacements",
     "donsker_varadhan",
     "estimate",
@@ -88,6 +92,7 @@ __all__ = [
     "mine",
     "moving_normaliser",
     "multinomial_counts",
+    "normal_scores",
     "nwj",
     "of_unit_size",
     "poisson_counts",

@@ -22,22 +22,23 @@ def canonical_correlation(
     x: Float[ArrayLike, "... N dx"],
     y: Float[ArrayLike, "... N dy"],
     *,
-    corrected: bool = False,
+    corrected: bool = True,
     tolerance: float = 1e-5,
+    normal_scores: bool = False,
 ) -> Estimate:
     """The mutual information of Gaussians with these samples' canonical correlations r, in nats.
 
     sum_c -1/2 log(1 - r_c^2), in exact arithmetic 1/2 log( det S_x det S_y / det S_xy ).
 
     For any other data it reads the linear part: in the limit a lower bound where both marginals are Gaussian, else no
-    bound. In sample it reads high by about dx dy / (2 N). `corrected` takes off the exact expectation of that for
-    Gaussian data of any correlation, which makes it unbiased there (and below 0 at times):
+    bound. In sample this sum reads high by about dx dy / (2 N). `corrected` takes off the exact expectation of that
+    for Gaussian data of any correlation, which makes the estimate unbiased there (and below 0 at times):
 
         1/2 ( sum_{i=1..p} - sum_{i=q+1..p+q} ) psi((N - i) / 2),   p and q the ranks of x and y.
 
     Args:
       x, y: numbers [..., N, dx] and [..., N, dy], or [N].
-      corrected: whether the small-sample bias is taken off.
+      corrected: whether the small-sample bias is taken off (the default).
       tolerance: singular values of x or y below this share of the greatest count as 0, columns being brought to unit
         variance first. So constant and repeated columns add nothing.
     Returns:
@@ -54,7 +55,8 @@ def canonical_correlation(
     >>> float(canonical_correlation(x, 0.8 * x + 0.6 * e).nats.round(1))
     0.5
     """
-    x, y = paired(x, y)
+    samples = paired(x, y, normal_scores=normal_scores)
+    x, y = samples.x / samples.deviation_x, samples.y / samples.deviation_y
     count, dimensions = x.shape[-2], x.shape[-1] + y.shape[-1]
     if count < dimensions + 2:
         raise UserError(f"{count} samples in {dimensions} dimensions", fix=f"give {dimensions + 2} at least")

@@ -27,6 +27,7 @@ from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.estimators.critics import CRITICS, Side, canonical_pairs, gaussian, network, normal_scores, score
 from mi_contrast.estimators.matrices import donsker_varadhan, nwj
 from mi_contrast.estimators.reading import Estimate
+from mi_contrast.estimators.samples import as_columns, scaled
 from mi_contrast.estimators.trained_apart import Partition, jensen_shannon, mine, smile
 
 VALIDATION = 0.2  # share of what is not held out
@@ -157,7 +158,7 @@ def estimate(
 
 
 def _samples(x: ArrayLike, y: ArrayLike, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    x, y = (z[:, None] if z.ndim == 1 else z for z in (np.asarray(x, np.float64), np.asarray(y, np.float64)))
+    x, y = (np.asarray(as_columns(z, name)) for z, name in ((x, "x"), (y, "y")))
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or 0 in (x.shape[1], y.shape[1]):
         raise UserError(f"x {x.shape} and y {y.shape} do not fit", fix="give [N, dx] and [N, dy]")
     if parts < 2:
@@ -167,7 +168,7 @@ def _samples(x: ArrayLike, y: ArrayLike, parts: int) -> tuple[np.ndarray, np.nda
     for name, values in (("x", x), ("y", y)):
         if not np.isfinite(values).all():
             raise UserError(f"{name} has values that are not finite", fix="leave those pairs out")
-    return x, y
+    return scaled(x)[0], scaled(y)[0]
 
 
 def _batches(draw: np.random.Generator, train: np.ndarray, steps: int, batch: int) -> np.ndarray:

@@ -18,13 +18,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float
 
-from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.core.errors import unknown
 from mi_contrast.estimators.blocks import over_rows
 from mi_contrast.estimators.distances import Space, between, block_of, count, kth_smallest, of_pairs
 from mi_contrast.estimators.reading import Estimate
-from mi_contrast.estimators.samples import deviation, paired
+from mi_contrast.estimators.samples import Paired, paired, whole_number
+from mi_contrast.estimators.ties import warn_of_ties
 
 VARIANTS = (1, 2)
+WIDEST = 4  # columns of x and y together up to which the interval holds the truth
 
 
 def digamma(most: int) -> np.ndarray:
@@ -44,6 +46,7 @@ def ksg(
     variant: int = 1,
     *,
     standardise: bool = False,
+    normal_scores: bool = False,
     errors: bool = True,
     chunk: int | None = None,
 ) -> Estimate:
@@ -64,14 +67,21 @@ def ksg(
       variant: 1 or 2.
       standardise: whether each column is first brought to unit variance. By default data are taken as they are, which
         is right only where x and y have like scales: y = 3 x reads far less than y = x.
+      normal_scores: whether each column is first replaced by its normal scores (see `normal_scores`), which leaves
+        mutual information as it is and removes heavy tails.
       errors: whether to spend half the time on the standard error (else NaN).
       chunk: samples whose distances to all others are held at once; by default what fits a processor's cache.
     Returns:
       Estimate, float32 [...]. nats is NaN where a sample has k exact copies or more (a k-th neighbour at distance 0) or
       data are not finite. standard_error: the jackknife's for variant 1, given for both (NaN where N = k + 1).
-      ceiling: psi(N) - psi(k), less 1/k for variant 2: what it reads where y = x. No gradient.
+      ceiling: psi(N) - psi(k), less 1/k for variant 2: what it reads where y = x. high is infinite (a lower limit)
+      where dx + dy > 4 or nats is within dx + dy of the ceiling: there the estimate falls behind the truth by more than
+      its error. No gradient.
     Raises:
-      UserError: shapes that do not fit, k outside [1, N), an unknown variant, chunk below 1.
+      UserError: values that are not real numbers, shapes that do not fit, k outside [1, N), an unknown variant, chunk
+      below 1.
+    Warns:
+      where a column has values that repeat more than k times (not inside jit): see `discrete_continuous`.
     Source: Kraskov et al. 2004.
 
     >>> x = jax.random.normal(jax.random.key(0), (40, 2))
@@ -81,11 +91,17 @@ def ksg(
     """
     if variant not in VARIANTS:
         raise unknown("variant", variant, map(str, VARIANTS))
-    x, y = _checked(x, y, k)
-    nats, error = _ksg(x, y, k, variant, standardise, errors, block_of(x.shape[-2], _pairs(x), chunk))
-    psi = digamma(x.shape[-2])
+    k = whole_number("k", k)
+    samples = _prepare(x, y, k, standardise, normal_scores)
+    warn_of_ties(samples.x, samples.y, k, variant)
+    count = samples.x.shape[-2]
+    nats, error = _ksg(*samples, k, variant, errors, block_of(count, _pairs(samples.x), chunk))
+    psi = digamma(count)
     most = psi[-1] - psi[k] - (1 / k if variant == 2 else 0)
-    return Estimate.from_error(nats, error, jnp.full_like(nats, most))
+    nats = jnp.minimum(nats, most)  # sums of float32 terms may pass it by a rounding error
+    columns = samples.x.shape[-1] + samples.y.shape[-1]
+    limit = _is_wide(samples) | (nats > most - columns)  # measured: the bias there exceeds the spread
+    return Estimate.from_error(nats, error, jnp.full_like(nats, most)).as_lower_limit(limit)
 
 
 def three_kl(
@@ -94,6 +110,7 @@ def three_kl(
     k: int = 3,
     *,
     standardise: bool = False,
+    normal_scores: bool = False,
     errors: bool = True,
     chunk: int | None = None,
 ) -> Estimate:
@@ -105,10 +122,11 @@ def three_kl(
     dimensions, from about five dimensions on, for bounded and for heavy-tailed data; `ksg` does not break there.
 
     Args:
-      x, y, k, standardise, errors, chunk: as `ksg`.
+      x, y, k, standardise, normal_scores, errors, chunk: as `ksg`.
     Returns:
       Estimate, float32 [...]. nats is NaN where a sample has k exact copies or more in x, in y or in both, or data
-      are not finite; standard_error is the jackknife's (NaN where N = k + 1); nothing limits it. No gradient.
+      are not finite; standard_error is the jackknife's (NaN where N = k + 1); nothing limits it; high is infinite
+      where dx + dy > 4. No gradient.
     Raises:
       UserError: shapes that do not fit, k outside [1, N), chunk below 1.
     Source: Kozachenko and Leonenko 1987 for an entropy; the sum of three as named by Gao, Oh and Viswanath.
@@ -117,26 +135,29 @@ def three_kl(
     >>> bool(abs(three_kl(x, jax.random.normal(jax.random.key(1), (500, 1))).nats) < 0.15)
     True
     """
-    x, y = _checked(x, y, k)
-    nats, error = _three_kl(x, y, k, standardise, errors, block_of(x.shape[-2], _pairs(x), chunk))
-    return Estimate.from_error(nats, error, jnp.full_like(nats, jnp.inf))
+    k = whole_number("k", k)
+    samples = _prepare(x, y, k, standardise, normal_scores)
+    nats, error = _three_kl(*samples, k, errors, block_of(samples.x.shape[-2], _pairs(samples.x), chunk))
+    return Estimate.from_error(nats, error, jnp.full_like(nats, jnp.inf)).as_lower_limit(_is_wide(samples))
 
 
-def _checked(x: Any, y: Any, k: int) -> tuple[Array, Array]:
-    if not isinstance(k, int) or k < 1:
-        raise UserError(f"k = {k} neighbours", fix="give a whole number above 0")
-    return paired(x, y, least=k + 1)
+def _prepare(x: Any, y: Any, k: int, standardise: bool, normal_scores: bool) -> Paired:
+    """The samples, and the unit of each column: its standard deviation where asked for, else 1."""
+    scale = "columns" if standardise or normal_scores else "shared"
+    samples = paired(x, y, least=k + 1, scale=scale, normal_scores=normal_scores)
+    if standardise or normal_scores:
+        return samples
+    units = (jnp.ones_like(unit) for unit in (samples.deviation_x, samples.deviation_y))
+    return Paired(samples.x, samples.y, *units)
+
+
+def _is_wide(samples: Paired) -> bool:
+    """Whether the bias exceeds the spread so far that the interval would miss the truth."""
+    return samples.x.shape[-1] + samples.y.shape[-1] > WIDEST
 
 
 def _pairs(x: Array) -> int:
     return max(1, int(np.prod(x.shape[:-2])))
-
-
-def _prepared(x: Array, y: Array, standardise: bool) -> tuple[Array, Array, Array, Array]:
-    """x, y, and the units of their columns [..., 1, d]."""
-    x, y = lax.optimization_barrier(lax.stop_gradient((x, y)))
-    unit_x, unit_y = (deviation(z) if standardise else jnp.ones_like(z[..., :1, :]) for z in (x, y))
-    return x, y, unit_x, unit_y
 
 
 def _error(influence: Float[Array, " N"]) -> Float[Array, ""]:
@@ -148,9 +169,9 @@ def _finite(x: Array, y: Array) -> Array:
     return jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
+@functools.partial(jax.jit, static_argnums=(4, 5, 6, 7))
 def _ksg(
-    x: Array, y: Array, k: int, variant: int, standardise: bool, errors: bool, block: tuple[int, int]
+    x: Array, y: Array, unit_x: Array, unit_y: Array, k: int, variant: int, errors: bool, block: tuple[int, int]
 ) -> tuple[Array, Array]:
     n = x.shape[-2]
     psi = digamma(n)
@@ -193,12 +214,12 @@ def _ksg(
             error = _error(rest[0] + adds)
         return jnp.where(sound, nats, jnp.nan), jnp.where(sound, error, jnp.nan)
 
-    return of_pairs(one, block[0], *_prepared(x, y, standardise))
+    return of_pairs(one, block[0], *lax.optimization_barrier(lax.stop_gradient((x, y, unit_x, unit_y))))
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
+@functools.partial(jax.jit, static_argnums=(4, 5, 6))
 def _three_kl(
-    x: Array, y: Array, k: int, standardise: bool, errors: bool, block: tuple[int, int]
+    x: Array, y: Array, unit_x: Array, unit_y: Array, k: int, errors: bool, block: tuple[int, int]
 ) -> tuple[Array, Array]:
     n = x.shape[-2]
     psi = digamma(n)
@@ -234,4 +255,4 @@ def _three_kl(
             error = _error(adds - terms)
         return jnp.where(sound, psi[n] - psi[k] + jnp.mean(terms), jnp.nan), jnp.where(sound, error, jnp.nan)
 
-    return of_pairs(one, block[0], *_prepared(x, y, standardise))
+    return of_pairs(one, block[0], *lax.optimization_barrier(lax.stop_gradient((x, y, unit_x, unit_y))))

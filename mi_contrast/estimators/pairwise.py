@@ -10,6 +10,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int
 
@@ -17,6 +18,7 @@ from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.estimators.blocks import over_rows
 from mi_contrast.estimators.distances import block_of, held
 from mi_contrast.estimators.neighbours import digamma
+from mi_contrast.estimators.samples import together, whole_number
 
 ESTIMATORS = ("ksg", "three_kl")
 
@@ -64,7 +66,7 @@ def shifted_pairs(
     >>> [round(float(nats), 3) for nats in shifted_pairs(x, jnp.array([0, 5]))[:, 0, 1]]
     [0.16, 2.754]
     """
-    series = checked(series, k, estimator)
+    series, k = checked(series, k, estimator), int(k)
     count, samples, _ = series.shape
     block, _ = block_of(samples, count, None)
     anchors = 1 if jax.default_backend() == "cpu" else max(1, held() // (samples**2 * block))
@@ -72,11 +74,11 @@ def shifted_pairs(
 
 
 def checked(series: Float[ArrayLike, "P T d"], k: int, estimator: str) -> Float[Array, "P T d"]:
-    """The series in float32. UserError where they, k or the estimator can't be."""
-    series = jnp.asarray(series).astype(jnp.float32)
-    if series.ndim != 3 or 0 in series.shape:
-        raise UserError(f"series of shape {series.shape}", fix="give [P, T, d]")
-    if not isinstance(k, int) or not 1 <= k < series.shape[1]:
+    """Returns the series in float32, all scaled by one factor. UserError where they, k or the estimator can't be."""
+    if np.ndim(series) != 3 or 0 in np.shape(series):
+        raise UserError(f"series of shape {np.shape(series)}", fix="give [P, T, d]")
+    series = together(series)
+    if not 1 <= whole_number("k", k) < series.shape[1]:
         raise UserError(f"k = {k} neighbours among {series.shape[1]} samples", fix="give 1 <= k < T")
     if estimator not in ESTIMATORS:
         raise unknown("estimator of pairs", estimator, ESTIMATORS)

@@ -18,10 +18,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators.pairwise import checked, shifted_pairs
+from mi_contrast.estimators.samples import as_real, as_series, whole_number
 
 NEAREST_SHIFT = 3  # steps: nearer ones are the series itself, but for a little
 SAME = 1e-5  # nats within which two sums of the same terms count as equal
@@ -44,7 +46,7 @@ class Twins(NamedTuple):
 
 def raw(tracks: Float[ArrayLike, "... T d"]) -> Float[Array, "... T d"]:
     """Positions as they are, to compare with: independent ones read far above 0 nats."""
-    return jnp.asarray(tracks).astype(jnp.float32)
+    return tracks.astype(jnp.float32) if isinstance(tracks, jax.core.Tracer) else _cast(as_real(tracks, "tracks"))
 
 
 def displacements(tracks: Float[ArrayLike, "... T d"]) -> Float[Array, "... T-1 d"]:
@@ -53,7 +55,7 @@ def displacements(tracks: Float[ArrayLike, "... T d"]) -> Float[Array, "... T-1 
     >>> displacements(jnp.array([[0.0], [1.0], [3.0]]))[:, 0]
     Array([1., 2.], dtype=float32)
     """
-    return jnp.diff(raw(tracks), axis=-2)
+    return _differences(tracks, 1)
 
 
 def second_differences(tracks: Float[ArrayLike, "... T d"]) -> Float[Array, "... T-2 d"]:
@@ -62,10 +64,20 @@ def second_differences(tracks: Float[ArrayLike, "... T d"]) -> Float[Array, "...
     >>> second_differences(jnp.array([[0.0], [1.0], [3.0]]))[:, 0]
     Array([1.], dtype=float32)
     """
-    return jnp.diff(raw(tracks), n=2, axis=-2)
+    return _differences(tracks, 2)
 
 
-@functools.partial(jax.jit, static_argnames="order")
+def _differences(tracks: Float[ArrayLike, "... T d"], order: int) -> Float[Array, "... T-order d"]:
+    """Differences in float64 where the tracks are concrete: far from 0 the steps would be lost in float32."""
+    series = as_series(tracks)
+    return jnp.diff(series, n=order, axis=-2) if isinstance(series, Array) else _cast(np.diff(series, order, axis=-2))
+
+
+def _cast(x: np.ndarray) -> Array:
+    with np.errstate(over="ignore"):
+        return jnp.asarray(x.astype(np.float32))
+
+
 def prewhitened(tracks: Float[ArrayLike, "... T d"], order: int = 1) -> Float[Array, "... T-1-order d"]:
     """Steps less what the `order` steps before foretell: residuals of a least-squares autoregression with a constant,
     of each track and coordinate by itself.
@@ -78,9 +90,18 @@ def prewhitened(tracks: Float[ArrayLike, "... T d"], order: int = 1) -> Float[Ar
     True
     """
     steps = displacements(tracks)
-    count = steps.shape[-2]
-    if order < 1 or count - order < order + 2:
+    order, count = whole_number("order", order), steps.shape[-2]
+    if count - order < order + 2:
         raise UserError(f"{count + 1} positions can't be foretold from {order} steps", fix="give a smaller order")
+    return _residuals(steps, order)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _residuals(steps: Float[Array, "... T d"], order: int) -> Float[Array, "... T-order d"]:
+    """What a least-squares autoregression leaves, in units of each column's largest step while it is computed."""
+    count = steps.shape[-2]
+    exponent = _exponent(steps, axis=(-2,))
+    steps = jnp.ldexp(steps, -exponent)
     centred = lambda x: x - jnp.mean(x, axis=-2, keepdims=True)  # noqa: E731
     now = centred(steps[..., order:, :])
     before = jnp.stack([centred(steps[..., order - lag : count - lag, :]) for lag in range(1, order + 1)], axis=-1)
@@ -88,7 +109,13 @@ def prewhitened(tracks: Float[ArrayLike, "... T d"], order: int = 1) -> Float[Ar
     ridge = 1e-6 * jnp.trace(products, axis1=-2, axis2=-1)[..., None, None] + 1e-20  # of a track that stands still
     towards = jnp.einsum("...tdp,...td->...dp", before, now, precision="highest")
     weights = jnp.linalg.solve(products + ridge * jnp.eye(order), towards[..., None])[..., 0]
-    return now - jnp.einsum("...tdp,...dp->...td", before, weights, precision="highest")
+    return jnp.ldexp(now - jnp.einsum("...tdp,...dp->...td", before, weights, precision="highest"), exponent)
+
+
+def _exponent(x: Float[Array, "... T d"], axis: tuple[int, ...]) -> Int[Array, "..."]:
+    """The exponent of the power of two that scales the largest magnitude below 1; 0 where that is not finite."""
+    largest = jnp.max(jnp.abs(lax.stop_gradient(x)), axis=axis, keepdims=True)
+    return jnp.frexp(jnp.where(jnp.isfinite(largest), largest, 1.0))[1]
 
 
 SERIES: dict[str, Callable[..., Array]] = {
@@ -106,7 +133,11 @@ def of_unit_size(series: Float[ArrayLike, "... T d"]) -> Float[Array, "... T d"]
     >>> of_unit_size(jnp.array([[2.0, 0.0], [-2.0, 0.0]]))[:, 0]
     Array([ 1., -1.], dtype=float32)
     """
+    if not isinstance(series, jax.core.Tracer):
+        series = as_real(series, "series").astype(np.float64)
+        series = np.ldexp(series, -np.frexp(np.max(np.abs(series), axis=(-2, -1), keepdims=True, initial=0.0))[1])
     series = raw(series)
+    series = jnp.ldexp(series, -_exponent(series, axis=(-2, -1)))
     spread = jnp.sqrt(jnp.sum(jnp.var(series, axis=-2), axis=-1))[..., None, None]
     return series / jnp.where(spread > 0, spread, 1.0)
 
@@ -166,7 +197,10 @@ def twins(
     """
     series = checked(series, k, estimator)
     samples = series.shape[1]
-    chosen = spread_shifts(samples, shifts) if isinstance(shifts, int) else tuple(int(shift) for shift in shifts)
+    if isinstance(shifts, int | np.integer):
+        chosen = spread_shifts(samples, int(shifts))
+    else:
+        chosen = tuple(int(shift) for shift in shifts)
     if len(set(chosen)) < len(chosen) or not all(NEAREST_SHIFT <= s <= samples - NEAREST_SHIFT for s in chosen):
         fix = f"give distinct ones from {NEAREST_SHIFT} to {samples - NEAREST_SHIFT}"
         raise UserError(f"shifts {chosen} of {samples} samples", fix=fix)

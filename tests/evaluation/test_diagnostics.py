@@ -62,7 +62,26 @@ def test_info_nce_is_the_equation_on_the_half_that_chose_nothing():
     scores = a @ b.T / temperature
     each = np.diag(scores) - np.log(np.exp(scores).mean(axis=1))
     assert found["nats"] == pytest.approx(each.mean(), abs=1e-4)
-    assert found["standard_error"] == pytest.approx(each.std(ddof=1) / np.sqrt(32), abs=1e-4)
+    left = []
+    for part in range(16):
+        own = np.flatnonzero(np.arange(32) % 16 != part)
+        few = scores[own][:, own]
+        left.append(np.mean(np.diag(few) - np.log(np.exp(few).mean(axis=1))))
+    expected = np.sqrt(15 / 16 * np.sum(np.square(left - np.mean(left))))
+    assert found["standard_error"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_errors_are_the_spread_over_draws():
+    rows = [estimates(*gaussians(512, 0.8, width=32, seed=seed)[:2]) for seed in range(24)]
+    for name, lowest in (("info_nce", 0.75), ("smile", 0.6)):
+        nats, errors = (np.array([row[name][part] for row in rows]) for part in ("nats", "standard_error"))
+        assert lowest < np.sqrt(np.mean(errors**2)) / nats.std(ddof=1) < 1.6, name
+    assert sum(row["nwj"]["standard_error"] is None for row in rows) > 12  # a few pairs carry its mean
+    assert all("error unknown" in r["nwj"]["what"] for r in rows if r["nwj"]["standard_error"] is None)
+    easy = [estimates(*gaussians(512, 0.5, width=4, seed=seed)[:2]) for seed in range(24)]
+    for name in ("info_nce", "nwj", "smile"):
+        nats, errors = (np.array([row[name][part] for row in easy]) for part in ("nats", "standard_error"))
+        assert 0.7 < np.sqrt(np.mean(errors**2)) / nats.std(ddof=1) < 1.5, name
 
 
 def test_invariance_of_what_does_nothing_and_of_what_destroys():

@@ -30,7 +30,7 @@ def asked(monkeypatch):
     """Replaces the door to data sets; keeps what was asked of it."""
     calls = []
 
-    def load(name, split, *, data_dir=None, size=None, options=None):
+    def load(name, split, *, data_dir=None, size=None, options=None, broken=0.0):
         calls.append((name, split, data_dir, size, options))
         return image_set(300 if "train" in split else 120, split, name=name, seed=len(split))
 
