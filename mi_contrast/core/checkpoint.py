@@ -13,9 +13,11 @@ import logging
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -93,13 +95,33 @@ def _in_a_line(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turns what Orbax raises on damaged files, bare exceptions, into a DamagedError.
+
+    Reads of other leaves still end after the first has failed, in threads that find its event loop closed; they would
+    print a traceback each.
+    """
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if "Event loop is closed" not in str(error):
+            before(kind, error, trace)
+
+    sys.excepthook = hook
+    try:
+        yield
+    except Exception as error:
+        time.sleep(0.2)  # for those threads to end
+        raise DamagedError(_in_a_line(error)) from error
+    finally:
+        sys.excepthook = before
+
+
 def _metadata(directory: Path, step: int) -> Tree:
     """Shapes and dtypes of the leaves of a checkpoint. DamagedError where they can't be read."""
-    try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            found = checkpointer.metadata(directory.absolute() / str(step) / "state").item_metadata
-    except Exception as error:  # Orbax raises bare exceptions on damaged files
-        raise DamagedError(_in_a_line(error)) from error
+    with _reading(), ocp.PyTreeCheckpointer() as checkpointer:
+        found = checkpointer.metadata(directory.absolute() / str(step) / "state").item_metadata
     if found is None or found.tree is None:
         raise DamagedError("no metadata of the state")
     return found.tree
@@ -182,12 +204,9 @@ def _read_step(directory: Path, step: int, subtree: tuple[str, ...]) -> Tree:
     wanted = {name: tree[name] for name in (subtree or tree)}
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), wanted)
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
-            found: Tree = checkpointer.restore(directory.absolute() / str(step) / "state", args=arguments)
-    except Exception as error:  # Orbax raises bare exceptions on damaged files
-        raise DamagedError(_in_a_line(error)) from error
+    with _reading(), ocp.PyTreeCheckpointer() as checkpointer:
+        arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
+        found: Tree = checkpointer.restore(directory.absolute() / str(step) / "state", args=arguments)
     _check_sums(found, sums)
     return found
 
@@ -279,10 +298,8 @@ class Checkpoints:
         dropped = [n for n in flatten(saved).keys() - flatten(wanted).keys() if retired and retired.fullmatch(n)]
         target = _with_leaves(wanted, saved, dropped)
         check_match(saved, target, f"checkpoint {self.directory / str(step)}")
-        try:
+        with _reading():
             restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
-        except Exception as error:
-            raise DamagedError(_in_a_line(error)) from error
         _check_sums(restored["state"], sums)
         return _in_structure_of(wanted, restored["state"])
 

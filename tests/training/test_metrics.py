@@ -108,7 +108,7 @@ def test_a_row_that_the_disk_refuses_is_absent(tmp_path, monkeypatch, number):
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", fail)
-        with pytest.raises(UserError, match="can't write .*metrics.jsonl"):
+        with pytest.raises(UserError, match=r"can't write .*metrics\.jsonl"):
             log.write(2, 0.6, {"objective": 1.0})
     log.close()
     assert [row["step"] for row in read(run)] == [1]
