@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -264,6 +266,7 @@ class Checkpoints:
         told = {**meta, "step": step, "checksums": checksums(flatten(state))}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(told))
         with self._writing():
+            os.rmdir(tempfile.mkdtemp(prefix=".", dir=self.directory))  # Orbax, refused a folder, waits for minutes
             written = self._manager.save(step, args=items, force=True)
         if not written:
             raise RuntimeError(f"checkpoint of step {step} was not written; the newest is {self.latest()}")

@@ -41,6 +41,10 @@ class UserError(Exception):
         super().__init__(" ".join(f"{what}{hint} {fix}".split()))
 
 
+class DiskError(UserError):
+    """A disk that refused a write."""
+
+
 class BadNumbersError(Exception):
     """The loss or its gradient was not finite for too many steps in a row; the last good state is kept."""
 
@@ -69,9 +73,9 @@ def find_disk_error(error: BaseException) -> int | None:
     return None
 
 
-def cannot_write(path: str | Path, number: int) -> UserError:
+def cannot_write(path: str | Path, number: int) -> DiskError:
     """The error for a file or folder that the disk refused to take, by its number in `DISK`."""
-    return UserError(f"can't write {path} ({os.strerror(number)})", fix=DISK[number])
+    return DiskError(f"can't write {path} ({os.strerror(number)})", fix=DISK[number])
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -91,13 +95,16 @@ def run_job(job: Callable[[list[str]], None], arguments: list[str] | None = None
     """Runs `job(arguments)` and turns what it raises into one line and an exit code.
 
     Returns: 0 done; 2 a user's mistake, or a disk that can't be written; 3 numbers went bad; 75 stopped after saving;
-    130 stopped by Ctrl-C; 1 our own error, with traceback. A process that Ctrl-C stops before it has saved ends here,
-    without waiting for its threads: every file is written whole or not at all.
+    130 stopped by Ctrl-C; 1 our own error, with traceback. A process that Ctrl-C stops before it has saved, or that a
+    disk refuses a write, ends here without waiting for its threads, which may wait for the disk for minutes; every file
+    is written whole or not at all.
     """
     try:
         job(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
         _say(f"error: {error}")
+        if arguments is None and isinstance(error, DiskError):
+            _leave(USER_ERROR)
         return USER_ERROR
     except BadNumbersError as error:
         _say(f"numbers went bad: {error}")

@@ -37,7 +37,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 SHORT, STOP = 40, 20  # steps of a run for one fault, and where it is stopped before the fault
 EVERY = 10  # steps between checkpoints
-LONG = {False: 1200, True: 200}  # steps of the run that is killed, and the kills
+LONG = {False: 600, True: 200}  # steps of the run that is killed, and the kills
 KILLS = {False: 20, True: 3}
 
 
