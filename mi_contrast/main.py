@@ -9,6 +9,7 @@ metrics.jsonl, checkpoints/, export/ (the backbone, with its manifest), report.h
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,19 @@ FLAGS = {
     "config=": "a config file, with :variant if wanted; --config.section.field=value changes a field",
     "workdir=": "the run directory; runs/<config>-<variant> by default",
     "stop_at=": "stop after this step, saved; schedules are unchanged",
+    "allow=": "sections that may differ from the start before, such as optim or optim,method; kept in run.json",
     "list": "print the table of methods and stop",
 }
 
 
 def train(
-    config: Any, workdir: str | Path, *, name: str = "", variant: str | None = None, stop_at: int | None = None
+    config: Any,
+    workdir: str | Path,
+    *,
+    name: str = "",
+    variant: str | None = None,
+    stop_at: int | None = None,
+    allow: Sequence[str] = (),
 ) -> Path:
     """Trains `config` in `workdir` as the command does, and returns the run directory.
 
@@ -34,12 +42,14 @@ def train(
       workdir: the run directory; where it holds a run of this config, training goes on from its newest checkpoint.
       name, variant: for the record; a config file's name and variant.
       stop_at: stop after this step, saved.
-    Raises UserError on a mistake in the config, its data or the directory; BadNumbersError; StoppedError.
+      allow: sections of the config that may differ from the start before, such as ('optim',).
+    Raises UserError on a mistake in the config, its data or the directory; BadNumbersError; after saving StoppedError,
+    and KeyboardInterrupt at Ctrl-C.
     """
     from mi_contrast.reporting.page import write_report
     from mi_contrast.training import loop
 
-    outcome = loop.run(plain(config), workdir, name=name, variant=variant, stop_at=stop_at)
+    outcome = loop.run(plain(config), workdir, name=name, variant=variant, stop_at=stop_at, allow=allow)
     write_report(outcome.run.root)
     return outcome.run.root
 
@@ -86,10 +96,15 @@ def main(arguments: list[str]) -> None:
     before = RunDirectory(workdir).report.is_file() and (RunDirectory(workdir).export / "manifest.json").is_file()
     name = call.name or ""
     run = train(
-        call.config, workdir, name=name, variant=call.variant, stop_at=None if stop_at is None else int(stop_at)
+        call.config,
+        workdir,
+        name=name,
+        variant=call.variant,
+        stop_at=None if stop_at is None else int(stop_at),
+        allow=[word.strip() for word in call.flags["allow"].split(",")] if "allow" in call.flags else (),
     )
     print(
-        f"{run} {'was' if before else 'is'} trained"
+        f"{run} {'was trained before, nothing was trained now' if before else 'is trained'}"
         if (run / "export").is_dir()
         else f"stopped at step {stop_at}, saved"
     )

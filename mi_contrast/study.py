@@ -15,16 +15,15 @@ from __future__ import annotations
 import re
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from mi_contrast.core.config import parse
-from mi_contrast.core.errors import STOPPED, StoppedError, UserError, run_job
+from mi_contrast.core.errors import STOPPED, UserError, run_job
 from mi_contrast.core.layout import RunDirectory, locked, write_json
 from mi_contrast.core.progress import clock
-from mi_contrast.core.stopping import asked_to_stop
+from mi_contrast.core.stopping import SIGNALS, StopRequest, asked_to_stop
 from mi_contrast.reporting.run import read_rows
 from mi_contrast.reporting.study_page import PAGE, write_study
 from mi_contrast.reporting.study_runs import FAILED, STUDY, Study, failures, state_of
@@ -54,7 +53,8 @@ def run(
       only: a label; other settings are left as they are.
       retry: try again what failed before.
       time_limit: seconds, after which to stop, saved.
-    Raises UserError on a mistake, before anything is run; StoppedError after SIGTERM, Ctrl-C or the time limit.
+    Raises UserError on a mistake, before anything is run; StoppedError after SIGTERM, SIGHUP or the time
+      limit, and KeyboardInterrupt after Ctrl-C, each with all runs saved.
     """
     root = Path(workdir)
     chosen = chosen_starts(plan, only)
@@ -66,7 +66,7 @@ def run(
             with locked(RunDirectory(root / start.folder)):
                 pass  # no other process trains there
     look_over(plan, todo)
-    with locked(RunDirectory(root)), asked_to_stop(signal.SIGTERM, signal.SIGINT) as asked:
+    with locked(RunDirectory(root)), asked_to_stop(*SIGNALS) as asked:
         write_json(root / STUDY, plan.told)
         left_out = {path.name for path in (root / "runs").glob("*/")} - {Path(s.folder).name for s in plan.starts}
         if left_out:
@@ -88,9 +88,9 @@ def run(
 class _Watch:
     """Runs one start after another, each in a process of its own, and tells how far they are."""
 
-    def __init__(self, todo: Sequence[Start], root: Path, asked: threading.Event, time_limit: float | None):
+    def __init__(self, todo: Sequence[Start], root: Path, asked: StopRequest, time_limit: float | None):
         self.todo, self.root, self.asked, self.limit = todo, root, asked, time_limit
-        self.began, self.why = time.monotonic(), "a signal"
+        self.began, self.overtime = time.monotonic(), False
         self.before = sum(self.step(start) for start in todo)
 
     def step(self, start: Start) -> int:
@@ -110,7 +110,7 @@ class _Watch:
             while process.is_alive():
                 process.join(0.2)
                 if self.limit is not None and time.monotonic() - self.began > self.limit and not self.asked.is_set():
-                    self.why = "the time limit"
+                    self.overtime = True
                     self.asked.set()
                 if self.asked.is_set():
                     process.terminate()  # SIGTERM: it saves
@@ -125,10 +125,11 @@ class _Watch:
             raise self.stopped(f"in {start.label}, seed {start.seed}, saved")
         return None if process.exitcode == 0 else _reason(output, read, process.exitcode)
 
-    def stopped(self, where: str) -> StoppedError:
+    def stopped(self, where: str) -> BaseException:
         """The error that says where the study stopped; the tables are written."""
         done = _done(write_study(self.root))
-        return StoppedError(f"stopped by {self.why} {where}; {done} are done; the same command goes on")
+        cause = "the time limit" if self.overtime else self.asked.cause
+        return self.asked.error(f"stopped by {cause} {where}; {done} are done; the same command goes on")
 
     def tell(self, at: int, start: Start) -> None:
         """A line: which run, how far, and how long all will take at this session's pace."""

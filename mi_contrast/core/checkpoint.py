@@ -1,26 +1,39 @@
 """Checkpoints: one strict wrapper around Orbax. A step's folder is whole or absent; a leaf that doesn't match refuses.
 
 The tree saved is a nested dict of arrays with string keys, the item `state` of `checkpoints/<step>/`; beside it the
-item `meta` is a small JSON object.
+item `meta` is a small JSON object: the step, and a checksum of every leaf (0.1.0 wrote none, and its checkpoints are
+read unverified). A checkpoint that can't be read, or whose leaves don't have their checksums, is damaged: the newest
+whole one is taken, with a line that says so.
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
-from collections.abc import Mapping
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mi_contrast.core.errors import UserError, nearest
+from mi_contrast.core.checksums import checksums
+from mi_contrast.core.errors import UserError, cannot_write, find_disk_error, nearest
+from mi_contrast.core.layout import set_aside
 
 Tree = dict[str, Any]
+HALF = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is still writing
 
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno >= logging.ERROR)
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno > logging.ERROR)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -59,26 +72,99 @@ def check_match(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str)
 
 def latest(directory: Path, *, before: int | None = None) -> int | None:
     """The newest whole step in a checkpoints folder, or the newest below `before`; None where there is none."""
+    return max((step for step in all_steps(directory) if before is None or step < before), default=None)
+
+
+def all_steps(directory: Path) -> list[int]:
+    """The steps in a checkpoints folder, newest first."""
     if not directory.is_dir():
-        return None
-    steps = [int(p.name) for p in directory.iterdir() if p.is_dir() and p.name.isdigit()]
-    return max((step for step in steps if before is None or step < before), default=None)
+        return []
+    return sorted((int(p.name) for p in directory.iterdir() if p.is_dir() and p.name.isdigit()), reverse=True)
 
 
-def _damaged(directory: Path, step: int, error: Exception) -> UserError:
-    before = latest(directory, before=step)
-    way_on = f"remove {directory / str(step)} to go on from " + ("the start" if before is None else f"step {before}")
+class DamagedError(Exception):
+    """A checkpoint that is not as it was written; the text says how that was seen."""
+
+
+def _none_is_whole(directory: Path, damaged: Mapping[int, str]) -> UserError:
+    told = "; ".join(f"{directory / str(step)} can't be read ({why})" for step, why in damaged.items())
     return UserError(
-        f"checkpoint {directory / str(step)} can't be read ({' '.join(str(error).split())[:120]})", fix=way_on
+        f"no checkpoint is whole: {told}", fix=f"restore one from a copy, or remove {directory} to begin again"
     )
 
 
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turns what Orbax raises on damaged files, bare exceptions, into a DamagedError.
+
+    Reads of other leaves still end after the first has failed, in threads that find its event loop closed; they would
+    print a traceback each.
+    """
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if "Event loop is closed" not in str(error):
+            before(kind, error, trace)
+
+    sys.excepthook = hook
+    try:
+        yield
+    except Exception as error:
+        time.sleep(0.2)  # for those threads to end
+        raise DamagedError(_in_a_line(error)) from error
+    finally:
+        sys.excepthook = before
+
+
 def _metadata(directory: Path, step: int) -> Tree:
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    """Shapes and dtypes of the leaves of a checkpoint. DamagedError where they can't be read."""
+    with _reading(), ocp.PyTreeCheckpointer() as checkpointer:
         found = checkpointer.metadata(directory.absolute() / str(step) / "state").item_metadata
     if found is None or found.tree is None:
-        raise ValueError("no metadata of the state")
+        raise DamagedError("no metadata of the state")
     return found.tree
+
+
+def _sums(directory: Path, step: int) -> dict[str, str] | None:
+    """The checksums that a checkpoint was written with, by leaf; None of one that 0.1.0 wrote.
+
+    DamagedError where its item `meta` is not as we write it: nothing then says what the leaves should be.
+    """
+    try:
+        meta = json.loads((directory / str(step) / "meta" / "metadata").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"its meta: {_in_a_line(error)}") from error
+    if not isinstance(meta, dict) or meta.pop("step", None) != step or set(meta) - {"checksums"}:
+        raise DamagedError("its meta is of another step or has other fields")
+    sums = meta.get("checksums")
+    if sums is not None and not isinstance(sums, dict):
+        raise DamagedError("its meta has no table of checksums")
+    return sums
+
+
+def _check_leaves(saved: Tree, sums: Mapping[str, str] | None) -> None:
+    """DamagedError where the metadata of the leaves differ from what the checksums say of dtypes and shapes."""
+    if sums is None:
+        return
+    there = {name: f"{x.dtype}[{','.join(map(str, x.shape))}]" for name, x in flatten(saved).items()}
+    told = {name: text.rpartition(" ")[0] for name, text in sums.items()}
+    for name in sorted(there.keys() | told.keys()):
+        if there.get(name) != told.get(name):
+            raise DamagedError(f"leaf {name!r} is {there.get(name, 'not there')}, not {told.get(name, 'expected')}")
+
+
+def _check_sums(tree: Tree, sums: Mapping[str, str] | None) -> None:
+    """DamagedError naming the first leaf that doesn't have the checksum it was written with."""
+    if sums is None:
+        return
+    wrong = [name for name, found in checksums(flatten(tree)).items() if sums.get(name) != found]
+    if wrong:
+        more = f", and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise DamagedError(f"the checksum of leaf {wrong[0]!r} differs{more}")
 
 
 def read(directory: Path, step: int | None = None, subtree: tuple[str, ...] = ()) -> tuple[int, Tree]:
@@ -86,33 +172,45 @@ def read(directory: Path, step: int | None = None, subtree: tuple[str, ...] = ()
 
     Args:
       directory: the folder `checkpoints` of a run.
-      step: which one; the newest by default.
+      step: which one; by default the newest that is whole, with a line about newer ones that are damaged.
       subtree: top-level names to read, such as ('online',); all by default.
 
     Returns:
       (step, nested dict of numpy arrays).
-    Raises UserError where there is no checkpoint, or it is damaged, or a name is not in it.
+    Raises UserError where there is no checkpoint, or all are damaged, or a name is not in it.
     """
-    step = latest(directory) if step is None else step
-    if step is None:
+    steps = all_steps(directory)
+    if not steps:
         raise UserError(f"no checkpoint in {directory}", fix="train first, or name a run directory or an export")
-    if not (directory / str(step)).is_dir():
-        raise UserError(f"no checkpoint of step {step} in {directory}", fix=f"the newest is {latest(directory)}")
-    try:
-        tree = _metadata(directory, step)
-        for name in subtree:
-            if name not in tree:
-                raise UserError(f"checkpoint {directory / str(step)} has no {name!r}", nearest=nearest(name, tree))
-        wanted = {name: tree[name] for name in (subtree or tree)}
-        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), wanted)
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
-            return step, checkpointer.restore(directory.absolute() / str(step) / "state", args=arguments)
-    except UserError:
-        raise
-    except Exception as error:  # Orbax raises bare exceptions on damaged files
-        raise _damaged(directory, step, error) from error
+    if step is not None and step not in steps:
+        raise UserError(f"no checkpoint of step {step} in {directory}", fix=f"the newest is {steps[0]}")
+    damaged: dict[int, str] = {}
+    for at in steps if step is None else [step]:
+        try:
+            tree = _read_step(directory, at, subtree)
+        except DamagedError as error:
+            damaged[at] = str(error)
+            continue
+        for other, why in damaged.items():
+            print(f"checkpoint {directory / str(other)} is damaged ({why}): step {at} is read", file=sys.stderr)
+        return at, tree
+    raise _none_is_whole(directory, damaged)
+
+
+def _read_step(directory: Path, step: int, subtree: tuple[str, ...]) -> Tree:
+    sums, tree = _sums(directory, step), _metadata(directory, step)
+    _check_leaves(tree, sums)
+    for name in subtree:
+        if name not in tree:
+            raise UserError(f"checkpoint {directory / str(step)} has no {name!r}", nearest=nearest(name, tree))
+    wanted = {name: tree[name] for name in (subtree or tree)}
+    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), wanted)
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    with _reading(), ocp.PyTreeCheckpointer() as checkpointer:
+        arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
+        found: Tree = checkpointer.restore(directory.absolute() / str(step) / "state", args=arguments)
+    _check_sums(found, sums)
+    return found
 
 
 def _with_leaves(wanted: Tree, saved: Tree, names: list[str]) -> Tree:
@@ -147,6 +245,11 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep: int):
         self.directory = directory
+        self._failed = False
+        with self._writing():
+            directory.mkdir(parents=True, exist_ok=True)
+            if jax.process_index() == 0:
+                self._remove_halves()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options, item_handlers=handlers)
@@ -156,9 +259,16 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Tree, meta: Mapping[str, Any], *, wait: bool = False) -> None:
-        """Saves `state` (nested dict of arrays) as `step`; with `wait`, returns only when it is on disk."""
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(dict(meta)))
-        if not self._manager.save(step, args=items, force=True):
+        """Saves `state` (nested dict of arrays) as `step`; with `wait`, returns only when it is on disk.
+
+        Raises UserError where the disk could not take this save or the one before, which was written meanwhile.
+        """
+        told = {**meta, "step": step, "checksums": checksums(flatten(state))}
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(told))
+        with self._writing():
+            os.rmdir(tempfile.mkdtemp(prefix=".", dir=self.directory))  # Orbax, refused a folder, waits for minutes
+            written = self._manager.save(step, args=items, force=True)
+        if not written:
             raise RuntimeError(f"checkpoint of step {step} was not written; the newest is {self.latest()}")
         if wait:
             self.wait()
@@ -168,28 +278,77 @@ class Checkpoints:
 
         Leaves of an earlier version whose dotted name matches `retired` and that `wanted` lacks are left out.
 
-        Raises UserError where a leaf is missing, unexpected or of another shape or dtype, or a file is damaged.
+        Damaged ones are set aside as <step>.damaged, with a line each, and the newest whole one is taken.
+
+        Raises UserError where a leaf is missing, unexpected or of another shape or dtype, or no checkpoint is whole.
         """
-        step = self.latest()
-        if step is None:
-            raise UserError(f"no checkpoint in {self.directory}")
-        try:
-            saved = _metadata(self.directory, step)
-        except Exception as error:
-            raise _damaged(self.directory, step, error) from error
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                tree = self._restore_step(step, wanted, retired)
+            except DamagedError as error:
+                damaged[step] = str(error)
+                continue
+            self._set_aside(damaged, step)
+            return step, tree
+        if damaged:
+            raise _none_is_whole(self.directory, damaged)
+        raise UserError(f"no checkpoint in {self.directory}")
+
+    def _restore_step(self, step: int, wanted: Tree, retired: re.Pattern[str] | None) -> Tree:
+        sums, saved = _sums(self.directory, step), _metadata(self.directory, step)
+        _check_leaves(saved, sums)
         dropped = [n for n in flatten(saved).keys() - flatten(wanted).keys() if retired and retired.fullmatch(n)]
         target = _with_leaves(wanted, saved, dropped)
         check_match(saved, target, f"checkpoint {self.directory / str(step)}")
-        try:
+        with _reading():
             restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
-        except Exception as error:
-            raise _damaged(self.directory, step, error) from error
-        return step, _in_structure_of(wanted, restored["state"])
+        _check_sums(restored["state"], sums)
+        return _in_structure_of(wanted, restored["state"])
+
+    def _set_aside(self, damaged: Mapping[int, str], taken: int) -> None:
+        """Renames damaged checkpoints, says so, and forgets them."""
+        for step, why in damaged.items():
+            if jax.process_index() == 0:
+                there = set_aside(self.directory / str(step), "damaged")
+                print(f"checkpoint of step {step} is damaged ({why}): kept as {there}, step {taken} is taken")
+        if damaged:
+            self._manager.reload()
+
+    def abandon(self) -> None:
+        """Lets `close` not wait for saves that are not over: they end, or come to nothing, on their own."""
+        self._failed = True
+
+    def check(self) -> None:
+        """Raises UserError if a save in the background is over and failed."""
+        if not self._manager.is_saving_in_progress():
+            self.wait()
 
     def wait(self) -> None:
-        """Returns when all saves are on disk."""
-        self._manager.wait_until_finished()
+        """Returns when all saves are on disk. Raises UserError where the disk could not take them."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for saves and closes."""
-        self._manager.close()
+        """Waits for saves and closes. A save that failed before is not told again."""
+        if not self._failed:
+            with self._writing():
+                self._manager.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what Orbax raises where a disk can't be written into a UserError; nothing half written is left."""
+        try:
+            yield
+        except Exception as error:
+            self._failed = True
+            number = find_disk_error(error)
+            if number is None:
+                raise
+            self._remove_halves()
+            raise cannot_write(self.directory, number) from error
+
+    def _remove_halves(self) -> None:
+        """Removes folders of saves that did not come to their end."""
+        for half in self.directory.glob(f"*{HALF}*"):
+            shutil.rmtree(half, ignore_errors=True)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import re
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import DISK, UserError, cannot_write
+
+# Temporary files and folders of a process that was killed.
+LEFT_BEHIND = re.compile(r"\.(config\.json|run\.json|metrics\.jsonl|report\.html|export\.(new|old))\.\d+")
 
 
 @dataclass(frozen=True)
@@ -76,13 +83,59 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text` to `path` whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file to write what shall stand at `path`: synced and renamed at the end, and on any error removed.
+
+    Folders are made as needed. Raises UserError where the disk can't be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno not in DISK:
+            raise
+        raise cannot_write(path, error.errno) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def set_aside(path: Path, word: str) -> Path:
+    """Renames a file or folder to <name>.<word>, or <name>.<word>.2 and so on. Returns the new path."""
+    there, count = path.with_name(f"{path.name}.{word}"), 1
+    while there.exists():
+        count += 1
+        there = path.with_name(f"{path.name}.{word}.{count}")
+    os.rename(path, there)
+    return there
+
+
+def remove_leftovers(run: RunDirectory) -> None:
+    """Removes what a process that was killed left half written in a run directory. Its lock is held by the caller."""
+    for path in run.root.iterdir():
+        if LEFT_BEHIND.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def read_record(run: RunDirectory) -> dict[str, Any]:
+    """run.json: {'starts': [...]}, with no starts where it is missing or broken: it is a record that nothing needs."""
+    try:
+        record = read_json(run.starts)
+    except (UserError, OSError, UnicodeDecodeError):
+        return {"starts": []}
+    whole = isinstance(record, dict) and isinstance(record.get("starts"), list)
+    return record if whole and all(isinstance(start, dict) for start in record["starts"]) else {"starts": []}
 
 
 def read_json(path: Path) -> Any:
@@ -103,10 +156,15 @@ def locked(run: RunDirectory) -> Iterator[None]:
     """
     try:
         run.root.mkdir(parents=True, exist_ok=True)
-        file = open(run.lock, "a+", encoding="utf-8")  # noqa: SIM115 - held for the whole run
+        opened = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        file = os.fdopen(opened, "a+", encoding="utf-8")  # held for the whole run
     except FileExistsError:
         raise UserError(f"{run.root} is a file, not a directory", fix="give another --workdir") from None
     except OSError as error:
+        if error.errno == errno.ELOOP and run.lock.is_symlink():
+            raise UserError(f"{run.lock} is a symbolic link", fix="remove it: the lock is a file of its own") from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise cannot_write(run.root, error.errno) from None
         raise UserError(
             f"can't write in {run.root} ({error.strerror})", fix="give a --workdir you may write to"
         ) from None
@@ -119,7 +177,17 @@ def locked(run: RunDirectory) -> Iterator[None]:
             raise UserError(
                 f"{run.root} is in use by process {holder or 'unknown'}", fix="wait for it, or give another --workdir"
             ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        except OSError as error:  # not every network file system can lock
+            print(
+                f"{run.root} can't be locked ({error.strerror}): see to it that no second process writes there",
+                file=sys.stderr,
+            )
+        try:
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        except OSError as error:
+            if error.errno not in DISK:
+                raise
+            raise cannot_write(run.lock, error.errno) from None
         yield

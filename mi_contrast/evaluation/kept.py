@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import sys
 import zipfile
@@ -19,6 +18,7 @@ from jaxtyping import Float
 import mi_contrast
 from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.config import plain
+from mi_contrast.core.layout import replacing
 from mi_contrast.data.sets import ImageSet
 
 PROBES = 16  # images of a set that are looked at to tell it from another of the same name
@@ -95,10 +95,5 @@ def _read(path: Path, text: str) -> tuple[Values | None, str]:
 
 
 def _write(path: Path, values: Values, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
+    with replacing(path) as file:
         np.savez(file, values=values, key=np.array(text), sha256=np.array(hashlib.sha256(values.tobytes()).hexdigest()))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

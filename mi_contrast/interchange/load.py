@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mi_contrast.core import checkpoint
 from mi_contrast.core.errors import UserError, nearest
-from mi_contrast.core.layout import RunDirectory, read_json
+from mi_contrast.core.layout import RunDirectory, read_json, read_record
 from mi_contrast.interchange.export import FORMAT, MANIFEST, VERSION
 from mi_contrast.interchange.foreign import SUFFIXES, read_foreign, read_safetensors, read_tensors
 from mi_contrast.interchange.loaded import Loaded
@@ -150,7 +150,7 @@ def read_run(path: Path) -> Loaded:
     wanted = {".".join(p): (tuple(x.shape), str(x.dtype)) for p, x in leaves(template).items()}
     found = {".".join(p): x for p, x in leaves(variables).items()}
     check_match(found, wanted, f"checkpoint {run.checkpoints / str(step)}")
-    starts = read_json(run.starts).get("starts", []) if run.starts.is_file() else []
+    starts = read_record(run)["starts"]
     commit = starts[-1].get("commit") if starts else None
     representation = Representation(jax.tree.map(jnp.asarray, nested(leaves(variables), template)), spec)
     return Loaded(representation, path, len(wanted), step, config, None, commit)

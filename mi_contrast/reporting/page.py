@@ -12,7 +12,6 @@ import jinja2
 from markupsafe import Markup
 
 from mi_contrast.core import schedules
-from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, write_text
 from mi_contrast.reporting import figures, story, words
 from mi_contrast.reporting.run import Run, read_run
@@ -123,10 +122,7 @@ def render(root: Path) -> str:
 def write_report(root: Path) -> Path:
     """Writes report.html into the run directory, whole or not at all. Returns its path."""
     path, text = RunDirectory(root).report, render(root)
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise UserError(f"can't write {path} ({error.strerror})", fix="copy the run to where you may write") from None
+    write_text(path, text)
     return path
 
 

@@ -43,6 +43,9 @@ def look_over(plan: Plan, starts: Sequence[Start]) -> None:
         found = here.recv()
     except EOFError:  # an error of our own: its traceback was printed there
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        process.terminate()
+        raise
     finally:
         process.join()
     if found is not None:

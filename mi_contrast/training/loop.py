@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-import signal
-import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +14,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-import mi_contrast
 from mi_contrast.core import checkpoint as checkpoints
 from mi_contrast.core import legacy
-from mi_contrast.core.config import differences
 from mi_contrast.core.errors import BadNumbersError, StoppedError, UserError
-from mi_contrast.core.layout import RunDirectory, locked, read_json, write_json
+from mi_contrast.core.layout import RunDirectory, locked, read_json, remove_leftovers
 from mi_contrast.core.progress import Progress
-from mi_contrast.core.stopping import asked_to_stop
-from mi_contrast.data import fingerprint, sets
+from mi_contrast.core.stopping import SIGNALS, asked_to_stop
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
 from mi_contrast.training import adaptive, assemble, pools
@@ -34,10 +27,17 @@ from mi_contrast.training.assemble import Job
 from mi_contrast.training.diagnostics import make_support_statistics
 from mi_contrast.training.metrics import Log, cut_back
 from mi_contrast.training.pictures import draw_channels, draw_pairs
+from mi_contrast.training.starts import (
+    check_allowed,
+    claim_config,
+    claim_data,
+    commit,
+    find_changes,
+    record_start,
+    record_wandb,
+)
 from mi_contrast.training.state import State, abstract, from_tree, placement, to_tree
 from mi_contrast.training.step import make_step
-
-FREE = ("steps", "log", "checkpoint")  # what may differ between the starts of one run
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,19 @@ def run(
     name: str = "",
     variant: str | None = None,
     stop_at: int | None = None,
+    allow: Sequence[str] = (),
 ) -> Outcome:
     """Trains `config` (plain data) in `workdir`, from where the newest checkpoint there left off.
 
     Args:
       name, variant: of the config, for the record.
       stop_at: stop after this step, saved, the schedules unchanged.
-    Raises UserError (nothing on disk is lost), BadNumbersError, StoppedError after SIGTERM or the time limit.
+      allow: sections of the config that may differ from the start before, such as 'optim'; kept in run.json.
+    Raises UserError (nothing on disk is lost), BadNumbersError; after saving StoppedError at SIGTERM, SIGHUP or the
+    time limit, and KeyboardInterrupt at Ctrl-C (a second Ctrl-C raises it at once).
     """
     folder = RunDirectory(Path(workdir))
+    allow = check_allowed(allow)
     if stop_at is not None and stop_at < 1:
         raise UserError(f"--stop_at={stop_at}", fix="give a step of 1 or more")
     config = legacy.complete(config)
@@ -75,64 +79,37 @@ def run(
     known = None if recorded is None else recorded.get("broken", ())
     job = assemble.build(config, begun, known)  # every mistake in the config is found before anything is written
     with locked(folder):
-        _claim(folder, config, name, variant)
-        _claim_data(folder, job, recorded, begun, config["data"])
-        newest = checkpoints.latest(folder.checkpoints)
-        if newest is not None and newest >= job.parts.total_steps and (folder.export / "manifest.json").is_file():
+        remove_leftovers(folder)
+        newest, total = checkpoints.latest(folder.checkpoints), job.parts.total_steps
+        finished = newest is not None and newest >= total and (folder.export / "manifest.json").is_file()
+        if newest is not None and newest > total and not finished:
+            raise UserError(
+                f"steps is {total} and {folder.root} has reached step {newest}", fix=f"give steps of {newest} or more"
+            )
+        changes = find_changes(folder, config, allow)
+        claim_config(folder, config, name, variant, allow, finished=finished)
+        claim_data(folder, job.images, recorded, begun, config["data"])
+        if newest is not None and finished:
             return Outcome(folder, newest, complete=True)
         with job.open() as reader:
-            return _train(folder, job, reader, config, stop_at)
+            return _train(folder, job, reader, config, stop_at, changes)
 
 
-def _claim(folder: RunDirectory, config: Mapping[str, Any], name: str, variant: str | None) -> None:
-    """Writes config.json, or refuses a folder that holds another config's run."""
-    given = {"version": mi_contrast.__version__, "name": name, "variant": variant, "config": config}
-    if folder.config.is_file():
-        there = read_json(folder.config)
-        given = {name: value for name, value in given.items() if name != "version" or name in there}
-        different = differences(legacy.complete(there["config"]), config)
-        fixed = [d for d in different if d.split(".")[0] not in FREE]
-        if fixed:
-            raise UserError(
-                f"{folder.root} holds a run of another config: {', '.join(fixed[:8])} differ",
-                fix="give another --workdir, or the config it was started with",
-            )
-        if "steps" in different:
-            print(
-                f"steps {there['config']['steps']} -> {config['steps']}: schedules stretch, so the result no longer "
-                "equals that of one uninterrupted run bit for bit"
-            )
-    elif folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir()):
-        raise UserError(
-            f"{folder.root} has checkpoints but no config.json", fix="restore it, or give another --workdir"
-        )
-    write_json(folder.config, given)
-
-
-def _claim_data(
-    folder: RunDirectory, job: Job, recorded: Mapping[str, Any] | None, begun: bool, data: Mapping[str, Any]
-) -> None:
-    """Writes data.json, the data's fingerprint, or refuses data that are not those that the run began with."""
-    if recorded is not None:
-        if why := fingerprint.changed(recorded, job.images.fingerprint):
-            raise UserError(why, fix="restore the data as they were, or give another --workdir")
-        return
-    if begun and not sets.lists_alike(data["name"], data["split"], data["dir"]):
-        raise UserError(
-            f"{folder.root} began under 0.1.0, which lists other files of {data['name']} than are listed now",
-            fix="end it with 0.1.0, or give another --workdir",
-        )
-    write_json(folder.data, dict(job.images.fingerprint))
-
-
-def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, Any], stop_at: int | None) -> Outcome:
+def _train(
+    folder: RunDirectory,
+    job: Job,
+    reader: Reader,
+    config: Mapping[str, Any],
+    stop_at: int | None,
+    changes: Mapping[str, Any],
+) -> Outcome:
     parts, total = job.parts, job.parts.total_steps
     last = total if stop_at is None else min(stop_at, total)
     kept = checkpoints.Checkpoints(folder.checkpoints, config["checkpoint"]["keep"])
     state, start = _restore_or_begin(kept, job, config)
-    cut_back(folder, start)
-    log = Log(folder, config, _record_start(folder, config, start))
-    _record_wandb(folder, log.wandb_id)
+    cut_back(folder, start if start > 0 else -1)  # at step 0 nothing was saved, and its row is written again
+    log = Log(folder, config, record_start(folder, config, start, changes))
+    record_wandb(folder, log.wandb_id)
     step, statistics = make_step(parts), make_support_statistics(parts)
     progress = Progress("training", total, start=start, each=job.batch_size)
     began, limit = time.perf_counter(), config["checkpoint"]["time_limit"]
@@ -153,13 +130,11 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
             numbers["images_per_second"] = (at - last_logged[0]) * job.batch_size / (now - last_logged[1])
             last_logged = (at, now)
             log.write(at, now - began, numbers)
+            kept.check()
             most = numbers.get("objective_ceiling")
             note = f"objective {numbers['objective']:.3f} " + ("nats" if most is None else f"of {most:.2f} nats")
         if bad >= config["optim"]["patience"]:
-            raise BadNumbersError(
-                f"{bad} steps in a row up to step {at} had a loss or gradient that is not finite; the network is as it "
-                f"was before them, the newest checkpoint is of step {kept.latest()}"
-            )
+            raise BadNumbersError(_what_to_change(bad, at, kept.latest()))
 
     def measure(at: int) -> None:
         nonlocal state
@@ -175,7 +150,7 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
             kept.save(at, to_tree(state), {"step": at})
 
     try:
-        with asked_to_stop(signal.SIGTERM) as asked, _profile(folder, config["log"]["profile"]) as profile:
+        with asked_to_stop(*SIGNALS) as asked, _profile(folder, config["log"]["profile"]) as profile:
             if start == 0:
                 draw_pairs(folder.pictures / "pairs.png", job, state)
                 measure(0)
@@ -204,9 +179,14 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
                     save(at)
                 if stopping:
                     kept.wait()
-                    why = "the time limit" if overtime else "SIGTERM"
-                    raise StoppedError(f"stopped by {why} at step {at} of {total}, saved; the same command goes on")
+                    where = f"at step {at} of {total}, saved; the same command goes on"
+                    if overtime and not asked.is_set():
+                        raise StoppedError(f"stopped by the time limit {where}")
+                    raise asked.error(f"stopped by {asked.cause} {where}")
             kept.wait()
+    except KeyboardInterrupt:
+        kept.abandon()
+        raise
     finally:
         progress.close()
         log.close()
@@ -216,6 +196,17 @@ def _train(folder: RunDirectory, job: Job, reader: Reader, config: Mapping[str, 
             draw_channels(folder.pictures / "channels.png", job, state)
         _export(folder, job, state, config)
     return Outcome(folder, max(last, start), complete=last == total)
+
+
+def _what_to_change(bad: int, at: int, newest: int | None) -> str:
+    """The text of a BadNumbersError: what happened, what is kept, and how to go on."""
+    saved = "no checkpoint was written yet" if newest is None else f"the newest checkpoint is of step {newest}"
+    return (
+        f"{bad} steps in a row up to step {at} had a loss or gradient that is not finite; the network is as it was "
+        f"before them, {saved}. The same command stops here again: look for bad values in the data, or give a lower "
+        "rate or a clip with --allow=optim (--config.optim.lr=VALUE --config.optim.clip=VALUE), temperatures with "
+        "--allow=method"
+    )
 
 
 def placed(state: State, where: State) -> State:
@@ -247,47 +238,6 @@ def _start_from(state: State, path: Path, where: State) -> State:
     count = len(checkpoints.flatten(wanted))
     print(f"weights of {path}, step {step}: {count} of {count} leaves loaded")
     return placed(replace(state, **saved), where)
-
-
-def _record_start(folder: RunDirectory, config: Mapping[str, Any], start: int) -> str | None:
-    """Adds this start to run.json. Returns the W&B id of earlier starts, if any."""
-    record = read_json(folder.starts) if folder.starts.is_file() else {"starts": []}
-    packages = ("mi-contrast", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    record["starts"].append(
-        {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "from_step": start,
-            "seed": config["seed"],
-            "commit": commit(),
-            "devices": [f"{d.platform} {d.device_kind}" for d in jax.devices()],
-            "processes": jax.process_count(),
-            "python": platform.python_version(),
-            "versions": {name: _version(name) for name in packages},
-        }
-    )
-    write_json(folder.starts, record)
-    return record.get("wandb_id")
-
-
-def _record_wandb(folder: RunDirectory, wandb_id: str | None) -> None:
-    if wandb_id is not None:
-        write_json(folder.starts, read_json(folder.starts) | {"wandb_id": wandb_id})
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def commit() -> str | None:
-    """The commit of the checkout this package runs from, or None where it is not one."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
-        return None
-    found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
 
 
 def _export(folder: RunDirectory, job: Job, state: State, config: Mapping[str, Any]) -> None:

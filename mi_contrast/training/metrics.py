@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from io import FileIO
+from pathlib import Path
 from typing import Any
 
-from mi_contrast.core.errors import UserError
-from mi_contrast.core.layout import RunDirectory, write_text
+from mi_contrast.core.errors import DISK, UserError, cannot_write
+from mi_contrast.core.layout import RunDirectory, replacing, write_text
+
+Row = dict[str, Any]
 
 
-def read(run: RunDirectory) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, oldest first; [] where there is none. A last line cut short by a kill is left out."""
-    if not run.metrics.is_file():
-        return []
-    rows = []
-    for line in run.metrics.read_text(encoding="utf-8").splitlines():
+def split_rows(run: RunDirectory) -> tuple[list[Row], list[bytes]]:
+    """The rows of metrics.jsonl, and the lines that are none: cut short by a kill, damaged, or without a step."""
+    rows, bad = [], []
+    for line in run.metrics.read_bytes().split(b"\n") if run.metrics.is_file() else ():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+            row = json.loads(line)
+            if not isinstance(row, dict) or type(row.get("step")) is not int:
+                raise ValueError("not a row of a step")
+            rows.append(row)
+        except ValueError:  # of JSON and of UTF-8 too
+            if line.strip():
+                bad.append(line)
+    return rows, bad
+
+
+def read(run: RunDirectory) -> list[Row]:
+    """The rows of metrics.jsonl in their order; [] where there is none. Lines that are no rows are left out."""
+    return split_rows(run)[0]
 
 
 def cut_back(run: RunDirectory, step: int) -> None:
-    """Drops the rows after `step`: they belong to steps that will be taken again."""
-    rows = [row for row in read(run) if row["step"] <= step]
-    write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+    """Drops the rows after `step`: they belong to steps that will be taken again.
+
+    Lines that can't be read are moved to metrics.jsonl.bad, with a line that says so.
+    """
+    rows, bad = split_rows(run)
+    if bad:
+        aside = run.metrics.with_name(f"{run.metrics.name}.bad")
+        before = aside.read_bytes() if aside.is_file() else b""
+        with replacing(aside) as file:
+            file.write(before + b"".join(line + b"\n" for line in bad))
+        print(f"{run.metrics}: {len(bad)} line{'s' * (len(bad) > 1)} can't be read; moved to {aside.name}")
+    write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
 
 
 class Log:
@@ -51,10 +74,13 @@ class Log:
                 project=config["log"]["wandb"], id=wandb_id, resume="allow", dir=str(run.root), config=dict(config)
             )
         if config["log"]["tensorboard"]:
-            from tensorboardX import SummaryWriter
+            from tensorboardX.event_file_writer import EventsWriter
 
-            self._board = SummaryWriter(str(run.tensorboard))
-        self._file = open(run.metrics, "a", encoding="utf-8")  # noqa: SIM115 - held for the whole run
+            with _writing(run.tensorboard):
+                run.tensorboard.mkdir(parents=True, exist_ok=True)
+                self._board = EventsWriter(str(run.tensorboard / "events"))
+        self._path, self._board_path = run.metrics, run.tensorboard
+        self._file = open(run.metrics, "ab", buffering=0)  # noqa: SIM115 - held for the whole run
 
     @property
     def wandb_id(self) -> str | None:
@@ -62,15 +88,20 @@ class Log:
         return None if self._wandb is None else self._wandb.id
 
     def write(self, step: int, seconds: float, numbers: Mapping[str, float]) -> None:
-        """Appends one row, and returns when it is on disk."""
+        """Appends one row and returns when it is on disk. UserError where the disk can't take it; the row is absent."""
         row = {"step": step, "seconds": round(seconds, 3), **numbers}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with _writing(self._path):
+            append(self._file, json.dumps(row).encode() + b"\n")
         if self._board is not None:
-            for name, number in numbers.items():
-                if math.isfinite(number):
-                    self._board.add_scalar(name, number, step)
+            from tensorboardX.proto.event_pb2 import Event
+            from tensorboardX.summary import scalar
+
+            with _writing(self._board_path):
+                for name, number in numbers.items():
+                    if math.isfinite(number):
+                        event = Event(step=step, wall_time=time.time(), summary=scalar(name, number))
+                        self._board.write_event(event)
+                self._board.flush()
         if self._wandb is not None:
             self._wandb.log(dict(numbers), step=step)
 
@@ -78,6 +109,32 @@ class Log:
         """Closes every writer."""
         self._file.close()
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # every write was flushed, or said to have failed
+                self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def append(file: FileIO, line: bytes) -> None:
+    """Appends bytes whole, on disk when this returns, or not at all: on an error the file is cut back."""
+    size = os.fstat(file.fileno()).st_size
+    try:
+        written = file.write(line)
+        if written != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file.fileno())
+    except BaseException:
+        with suppress(OSError):
+            file.truncate(size)
+        raise
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what the operating system says of a disk that can't be written into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise cannot_write(path, error.errno) from error

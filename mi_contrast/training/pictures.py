@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from mi_contrast.core import keys as random
 from mi_contrast.core.colour import SPACES, from_rgb
 from mi_contrast.core.division import Division
+from mi_contrast.core.layout import replacing
 from mi_contrast.data.pairing import distinct_pairs
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.state import State
@@ -38,8 +39,8 @@ def draw_pairs(path: Path, job: Job, state: State) -> None:
             shown = unnormalise_in(as_rgb(name, seen, split), job.parts.views.mean, job.parts.views.std, split)
         rows += [sources[:, source], shown]
     lines = [np.concatenate([_cell(image) for image in row], axis=1) for row in rows]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(lines, axis=0)).save(path)
+    with replacing(path) as file:
+        Image.fromarray(np.concatenate(lines, axis=0)).save(file, "PNG")
 
 
 def draw_channels(path: Path, job: Job, state: State) -> None:
@@ -63,8 +64,8 @@ def draw_channels(path: Path, job: Job, state: State) -> None:
     for at, (name, row) in enumerate(rows):
         pen.text((8, CELL * at + CELL // 2 - 5), name, fill="black")
         sheet.paste(Image.fromarray(np.concatenate([_cell(image) for image in row], axis=1)), (MARGIN, CELL * at))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with replacing(path) as file:
+        sheet.save(file, "PNG")
 
 
 def false_colours(name: str, images: np.ndarray, split: Division) -> np.ndarray:

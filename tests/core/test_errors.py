@@ -1,6 +1,16 @@
+import errno
+
 import pytest
 
-from mi_contrast.core.errors import BadNumbersError, StoppedError, UserError, nearest, run_job, unknown
+from mi_contrast.core.errors import (
+    BadNumbersError,
+    InterruptedSavedError,
+    StoppedError,
+    UserError,
+    nearest,
+    run_job,
+    unknown,
+)
 
 
 def raising(error):
@@ -20,6 +30,14 @@ def raising(error):
         ),
         (BadNumbersError("nan"), 3, "mi_contrast: numbers went bad: nan\n"),
         (StoppedError("stopped"), 75, "mi_contrast: stopped\n"),
+        (InterruptedSavedError("saved"), 130, "mi_contrast: saved\n"),
+        (KeyboardInterrupt(), 130, "mi_contrast: stopped at once by Ctrl-C; what was saved before is whole\n"),
+        (
+            OSError(errno.ENOSPC, "full", "/x"),
+            2,
+            "mi_contrast: error: can't write /x (No space left on device); free some space and give the same command "
+            "again\n",
+        ),
     ],
 )
 def test_errors_are_one_line_and_an_exit_code(capsys, error, code, said):
@@ -45,3 +63,8 @@ def test_nearest_and_unknown():
         "unknown support 'rnig'; did you mean 'ring'? one of: ball, ring"
     )
     assert "\n" not in str(UserError("two\nlines", fix="a\nb"))
+
+
+def test_other_errors_of_the_system_are_ours(capsys):
+    assert run_job(raising(OSError(errno.EBADF, "bad")), []) == 1
+    assert "Traceback" in capsys.readouterr().err

@@ -91,6 +91,23 @@ def test_another_config_in_a_run_directory(capsys, trained):
 
 
 @pytest.mark.slow
+def test_fewer_steps_on_a_finished_run_train_nothing(capsys, trained):
+    before = fingerprint(trained)
+    before.pop("report.html", None)
+    assert run_job(main.main, [*SMALL, f"--workdir={trained}", "--config.steps=6"]) == 0
+    out = capsys.readouterr().out
+    assert "config.json stays as it is, though steps differ" in out
+    after = fingerprint(trained)
+    after.pop("report.html", None)
+    assert after == before
+
+
+@pytest.mark.slow
+def test_a_section_that_can_not_be_allowed(capsys, trained):
+    refused(capsys, main.main, [*SMALL, f"--workdir={trained}", "--allow=optimiser"], "did you mean 'optim'")
+
+
+@pytest.mark.slow
 def test_a_run_directory_in_use(capsys, trained):
     before = fingerprint(trained)
     command = [sys.executable, "-m", "mi_contrast.main", *SMALL, f"--workdir={trained}"]

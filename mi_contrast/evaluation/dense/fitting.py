@@ -8,7 +8,6 @@ for bit; a GPU adds in any order.
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +18,7 @@ from jaxtyping import Int
 
 from mi_contrast.core.errors import BadNumbersError, StoppedError
 from mi_contrast.core.progress import Progress
-from mi_contrast.core.stopping import asked_to_stop
+from mi_contrast.core.stopping import SIGNALS, asked_to_stop
 from mi_contrast.data.order import random_bits
 from mi_contrast.evaluation.dense.batches import ahead, batch_at
 from mi_contrast.evaluation.dense.coco import CocoSet
@@ -64,7 +63,8 @@ def fit(
 
     Returns:
       ([{'iteration', 'scores'}] of all measurements, seconds of fitting over all starts).
-    Raises StoppedError after SIGTERM or the time limit, saved; BadNumbersError where the loss went bad.
+    Raises, after saving, StoppedError at SIGTERM, SIGHUP or the time limit, and KeyboardInterrupt at Ctrl-C;
+    BadNumbersError where the loss went bad.
     """
     optimiser = make_optimiser(detector, settings)
     curve: Curve = []
@@ -93,7 +93,7 @@ def fit(
     detector.train()
     limit, here = settings.time_limit, time.perf_counter()
     try:
-        with asked_to_stop(signal.SIGTERM) as asked:
+        with asked_to_stop(*SIGNALS) as asked:
             for number, batch in ahead(lambda i: batch_at(i, images, members, settings, seed), start, total):
                 loss = step(detector, optimiser, batch, settings, seed, number, device)
                 at = number + 1
@@ -111,10 +111,10 @@ def fit(
                 if saving or stopping:
                     save(at)
                 if stopping:
-                    why = "the time limit" if overtime else "SIGTERM"
-                    raise StoppedError(
-                        f"stopped by {why} at iteration {at} of {total}, saved; the same command goes on"
-                    )
+                    where = f"at iteration {at} of {total}, saved; the same command goes on"
+                    if overtime and not asked.is_set():
+                        raise StoppedError(f"stopped by the time limit {where}")
+                    raise asked.error(f"stopped by {asked.cause} {where}")
     finally:
         progress.close()
     return curve, time.perf_counter() - began

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 
 from mi_contrast.core.config import differences
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.layout import read_json, write_json
+from mi_contrast.core.layout import read_json, replacing, write_json
 
 # What may differ between the starts of one fitting: none of it changes the weights.
 FREE = ("task.save_every", "task.time_limit", "task.pictures", "task.device", "batch_size", "data.dir")
@@ -50,12 +49,8 @@ class Kept:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replaces the newest state."""
-        temporary = self.state.with_name(f".{self.state.name}.{os.getpid()}")
-        with open(temporary, "wb") as file:
+        with replacing(self.state) as file:
             torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.state)
 
     def newest(self, device: torch.device) -> dict[str, Any] | None:
         """The newest state, read without running anything in it; None where there is none. UserError if damaged."""

@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from mi_contrast.core import checksums
+from mi_contrast.core.checksums import _on_devices, _on_host
+from mi_contrast.core.mesh import make_mesh
+
+RNG = np.random.default_rng(0)
+ARRAYS = {
+    "float32": RNG.normal(size=(8, 3, 5)).astype(np.float32),
+    "bfloat16": RNG.normal(size=(8, 7)).astype(ml_dtypes.bfloat16),
+    "int32": RNG.integers(-9, 9, (16,)).astype(np.int32),
+    "uint8": RNG.integers(0, 255, (8, 3)).astype(np.uint8),
+    "bool": RNG.integers(0, 2, (8,)).astype(bool),
+    "scalar": np.float32(3.5),
+}
+
+
+def murmur(word):
+    """MurmurHash3's finaliser in Python's integers, from its description."""
+    word = ((word ^ (word >> 16)) * 0x85EBCA6B) % 2**32
+    word = ((word ^ (word >> 13)) * 0xC2B2AE35) % 2**32
+    return word ^ (word >> 16)
+
+
+def in_python(array):
+    words = [int(w) for w in np.frombuffer(np.ascontiguousarray(array).tobytes(), f"u{array.dtype.itemsize}")]
+    sums = [0, 0]
+    for at, word in enumerate(words):
+        place = murmur(at)
+        for lane, constant in enumerate((0x9E3779B9, 0x7F4A7C15)):
+            place = murmur((place + constant) % 2**32)
+            sums[lane] = (sums[lane] + murmur(word ^ place)) % 2**32
+    return sums
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_host_and_devices_agree_with_plain_integers(name):
+    array = ARRAYS[name]
+    assert (
+        in_python(np.asarray(array)) == _on_host(np.asarray(array)).tolist() == np.asarray(_on_devices(array)).tolist()
+    )
+
+
+def test_an_array_has_one_checksum_on_every_mesh():
+    mesh = make_mesh()
+    array = ARRAYS["float32"]
+    whole = checksums.checksums({"a": array})["a"]
+    for spec in (PartitionSpec(), PartitionSpec("data")):
+        placed = jax.device_put(array, NamedSharding(mesh, spec))
+        assert checksums.describe(array, np.asarray(_on_devices(placed))) == whole
+    assert checksums.checksums({"a": jnp.asarray(array)})["a"] == whole
+    assert whole.startswith("float32[8,3,5] ")
+
+
+def test_every_single_flip_every_pair_of_flips_and_every_swap_is_seen():
+    array = RNG.normal(size=64).astype(np.float32)
+    right = _on_host(array).tolist()
+    bits = array.view(np.uint8)
+    seen = set()
+    for at in range(len(bits)):
+        for bit in range(8):
+            bits[at] ^= 1 << bit
+            seen.add(tuple(_on_host(array).tolist()))
+            bits[at] ^= 1 << bit
+    assert tuple(right) not in seen and len(seen) == 8 * len(bits)
+    for at in range(63):  # the same flip in two elements cancels in a plain sum of bits
+        changed = array.copy()
+        words = changed.view(np.uint32)
+        words[at], words[at + 1] = words[at] ^ 1, words[at + 1] ^ 1
+        assert _on_host(changed).tolist() != right
+        swapped = array.copy()
+        swapped[[at, at + 1]] = swapped[[at + 1, at]]
+        assert _on_host(swapped).tolist() != right
+
+
+def test_long_arrays_are_summed_in_parts(monkeypatch):
+    array = RNG.normal(size=1000).astype(np.float32)
+    whole = _on_host(array).tolist()
+    monkeypatch.setattr(checksums, "CHUNK", 7)
+    assert _on_host(array).tolist() == whole
+
+
+def test_eight_bytes_an_element():
+    array = RNG.integers(0, 2**62, 9)
+    before = _on_host(array).tolist()
+    array[3] ^= 1 << 40
+    assert _on_host(array).tolist() != before

@@ -1,0 +1,60 @@
+"""Runs the training job in a process where something goes wrong at a chosen moment:
+
+python -m tests.drills.hooks fill REGEX FILLER -- ARGUMENTS    fills the file system of FILLER when a path that
+matches is first opened or made as a folder
+python -m tests.drills.hooks no_flock -- ARGUMENTS             the file system can't lock
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import sys
+
+from mi_contrast import main
+from mi_contrast.core.errors import run_job
+
+
+def fill(filler: str) -> None:
+    """Writes to a file until the file system is full."""
+    opened = os.open(filler, os.O_WRONLY | os.O_CREAT)
+    for size in (1 << 20, 1 << 12, 1):
+        try:
+            while os.write(opened, b"\0" * size):
+                pass
+        except OSError as error:
+            assert error.errno == errno.ENOSPC, error
+    os.close(opened)
+
+
+def fill_at(pattern: str, filler: str) -> None:
+    """Fills the file system at the first open or mkdir of a path that matches."""
+    state = {"full": False}
+
+    def look(event: str, arguments: tuple[object, ...]) -> None:
+        if event in ("open", "os.mkdir") and not state["full"] and re.search(pattern, str(arguments[0])):
+            writing = event == "os.mkdir" or (
+                isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            )
+            if writing:
+                state["full"] = True
+                fill(filler)
+
+    sys.addaudithook(look)
+
+
+def refuse_locks() -> None:
+    """Makes flock fail as on a network file system without it."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    fcntl.flock = refuse  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    at = sys.argv.index("--")
+    {"fill": fill_at, "no_flock": refuse_locks}[sys.argv[1]](*sys.argv[2:at])
+    sys.exit(run_job(main.main, sys.argv[at + 1 :]))
