@@ -33,6 +33,14 @@ def test_features_are_taken_once_a_key(tmp_path):
     assert take.calls == 4
 
 
+def test_features_of_files_that_changed_are_taken_anew():
+    """Neither the labels nor the images that are looked at tell these apart; the fingerprint of the files does."""
+    images = image_set(40, "train", name="folder:photos", seed=0)
+    before = replace(images, fingerprint={"count": 40, "sum": "a", "sizes": [1]})
+    assert identity_of(before) == identity_of(replace(before, fingerprint={"count": 40, "sum": "a", "sizes": [2]}))
+    assert identity_of(before) != identity_of(replace(before, fingerprint={"count": 40, "sum": "b", "sizes": [1]}))
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another", "rewritten"])
 def test_a_damaged_file_is_taken_anew_with_one_line(tmp_path, capsys, damage):
     take = Counted()
