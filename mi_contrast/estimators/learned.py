@@ -122,13 +122,14 @@ def estimate(
       corrected: whether to answer with the Gaussian copula where the critic shows nothing beyond it, and to give an
         interval that holds the truth. False returns the bound itself, with low and high -+1.645 standard errors.
     Returns:
-      Estimate of float32 scalars. With L the cross-fitted reading above, s its standard error over draws of the held-out
-      pairs (each as anchor and as candidate, first order, critics fixed), g and s_g those of `gaussian_copula`, which
-      takes ranks to normal scores first, and s_d the standard error of the critic's paired gain over the copula's:
+      Estimate of float32 scalars. L is the cross-fitted reading above, and s its standard error over draws of the
+      held-out pairs (each as anchor and as candidate, first order, critics fixed). g and s_g are those of
+      `gaussian_copula`, which takes ranks to normal scores first. e^2 = s_d^2 + dx dy / (2 N^2), with s_d the standard
+      error of the critic's paired gain over the copula's critic, and the rest the variance of g without dependence.
 
-        L <= g + 2 s_d    nats = g, standard_error = s_g, [low, high] = g -+ 2.24 s_g
-        L >  g + 2 s_d    nats = L, standard_error = s, [low, high] = [L - 2.24 s, L + 2.24 s + max(L - L_half, 0)]
-        a lower limit     nats = L, standard_error = s, [low, high] = [L - 2.24 s, infinity]
+        L <= max(g, 0) + 2 e    nats = g, error = s_g, [low, high] = g -+ 2.24 s_g
+        L >  max(g, 0) + 2 e    nats = L, error = s, [low, high] = [L - 2.24 s, L + 2.24 s + max(L - L_half, 0)]
+        a lower limit           nats = L, error = s, [low, high] = [L - 2.24 s, infinity]
 
       L_half is the mean reading of the two halves of the samples: a loss that falls as 1 / N is as large as L - L_half.
       The answer is a lower limit where L or g is within half a nat of log of a part's size, or dx dy > N / 10: there
@@ -217,7 +218,9 @@ def _with_interval(
     nats, error, missing = found.nats, found.error, 0.0
     visible = np.log(len(x) // settings.parts) - MARGIN  # beyond, held-out pairs cannot tell two critics apart
     limit = max(nats, copula.nats) > visible or x.shape[1] * y.shape[1] * PAIRS > len(x) or not np.isfinite(copula.nats)
-    if not limit and not nats - copula.nats > BEYOND * found.gain_error:
+    # of independent samples both are nearly 0, and g has the spread of a chi-squared of dx dy degrees over 2 N
+    noise = np.hypot(found.gain_error, np.sqrt(x.shape[1] * y.shape[1] / 2) / len(x))
+    if not limit and not nats > max(copula.nats, 0.0) + BEYOND * noise:
         nats, error = copula
     elif not limit and len(x) // 2 >= LEAST * settings.parts:
         halves = np.array_split(draw.permutation(len(x))[: len(x) // 2 * 2], 2)
