@@ -139,8 +139,8 @@ def measure(cell: Cell, draw: int) -> dict[str, Any]:
     x, y = cell.sample(draw)
     began = time.perf_counter()
     found = mi.estimate(x, y, key=jax.random.key(draw))
-    numbers = {name: float(getattr(found, name)) for name in ("nats", "standard_error", "low", "high")}
-    numbers = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    read = {name: float(getattr(found, name)) for name in ("nats", "standard_error", "low", "high")}
+    numbers = {name: value if math.isfinite(value) else None for name, value in read.items()}
     seconds = time.perf_counter() - began
     return {"cell": cell.name, "draw": draw, "version": __version__, **numbers, "seconds": seconds}
 

@@ -24,8 +24,8 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, ArrayLike, Float
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.estimators.copula import gaussian_copula
 from mi_contrast.estimators.critics import CRITICS, Side, canonical_pairs, gaussian, network, normal_scores, score
+from mi_contrast.estimators.intervals import Reading, with_interval
 from mi_contrast.estimators.matrices import donsker_varadhan, nwj
 from mi_contrast.estimators.reading import Estimate
 from mi_contrast.estimators.trained_apart import Partition, jensen_shannon, mine, smile
@@ -36,10 +36,6 @@ AVERAGE = 0.96  # decay of the running average of the parameters
 DECAY = 0.3  # weight decay, times the learning rate
 CORRELATED = 0.05  # from where a canonical pair is an input of the network
 LEAST = 20  # samples a part
-WIDTH = 2.24  # standard errors on either side of the estimate: 97.5 % of a normal law
-BEYOND = 2.0  # standard errors by which a trained critic must read more than the Gaussian copula to be believed
-MARGIN = 0.5  # nats below log of a part's size from where the answer is a lower limit
-PAIRS = 10  # samples per product of dimensions that an interval needs
 BUCKET = 8  # inputs are padded with zeros to a multiple, so that pairs of like dimensions share a compiled program
 
 
@@ -165,7 +161,12 @@ def estimate(
     ceiling = np.log(len(x) // parts) if method == "info_nce" else np.inf
     if not corrected:
         return Estimate.from_error(*(jnp.float32(value) for value in (found.nats, found.error, ceiling)))
-    return _with_interval(x, y, found, ceiling, draw, start, settings)
+
+    def read_again(own: np.ndarray, number: int) -> float:
+        return _cross_fit(x[own], y[own], draw, jax.random.fold_in(start, number), settings).nats
+
+    halved = read_again if len(x) // 2 >= LEAST * parts else None
+    return with_interval(x, y, found, ceiling, draw, len(x) // parts, halved)
 
 
 class _Settings(NamedTuple):
@@ -178,15 +179,7 @@ class _Settings(NamedTuple):
     clip: float
 
 
-class _Reading(NamedTuple):
-    """A cross-fitted reading, its error, and the error of its gain over the Gaussian copula's critic; critics fixed."""
-
-    nats: float
-    error: float
-    gain_error: float
-
-
-def _cross_fit(x: np.ndarray, y: np.ndarray, draw: np.random.Generator, start: Array, settings: _Settings) -> _Reading:
+def _cross_fit(x: np.ndarray, y: np.ndarray, draw: np.random.Generator, start: Array, settings: _Settings) -> Reading:
     """Trains a critic on all parts but one, reads it on that one, and takes the mean over parts."""
     method, critic, parts, steps, batch, learning_rate, clip = settings
     size = len(x) // parts
@@ -201,35 +194,7 @@ def _cross_fit(x: np.ndarray, y: np.ndarray, draw: np.random.Generator, start: A
     found = _train(jax.random.split(start, parts), sides, rows, jnp.float32(learning_rate), setting)
     values, effects, reference = (np.asarray(part, np.float64) for part in found)
     error = lambda effects: float(np.std(effects) / np.sqrt(np.size(effects)))  # noqa: E731
-    return _Reading(float(np.mean(values)), error(effects), error(effects - reference))
-
-
-def _with_interval(
-    x: np.ndarray,
-    y: np.ndarray,
-    found: _Reading,
-    ceiling: float,
-    draw: np.random.Generator,
-    start: Array,
-    settings: _Settings,
-) -> Estimate:
-    """The estimate and its interval, as `estimate` describes them."""
-    copula = gaussian_copula(x, y, draw)
-    nats, error, missing = found.nats, found.error, 0.0
-    visible = np.log(len(x) // settings.parts) - MARGIN  # beyond, held-out pairs cannot tell two critics apart
-    limit = max(nats, copula.nats) > visible or x.shape[1] * y.shape[1] * PAIRS > len(x) or not np.isfinite(copula.nats)
-    # of independent samples both are nearly 0, and g has the spread of a chi-squared of dx dy degrees over 2 N
-    noise = np.hypot(found.gain_error, np.sqrt(x.shape[1] * y.shape[1] / 2) / len(x))
-    if not limit and not nats > max(copula.nats, 0.0) + BEYOND * noise:
-        nats, error = copula
-    elif not limit and len(x) // 2 >= LEAST * settings.parts:
-        halves = np.array_split(draw.permutation(len(x))[: len(x) // 2 * 2], 2)
-        keys = jax.random.split(jax.random.fold_in(start, 1), 2)
-        read = [_cross_fit(x[own], y[own], draw, key, settings).nats for own, key in zip(halves, keys, strict=True)]
-        missing = max(nats - float(np.mean(read)), 0.0)
-    nats, error, missing, ceiling = (jnp.float32(value) for value in (nats, error, missing, ceiling))
-    low, high = jnp.maximum(nats - WIDTH * error, 0.0), jnp.maximum(nats + WIDTH * error + missing, 0.0)
-    return Estimate(nats, error, ceiling, low, high).as_lower_limit(limit)
+    return Reading(float(np.mean(values)), error(effects), error(effects - reference))
 
 
 def _samples(x: ArrayLike, y: ArrayLike, parts: int) -> tuple[np.ndarray, np.ndarray]:
@@ -405,7 +370,7 @@ def _fit(key: Array, seen: _Seen, rows: _Rows, learning_rate: Array, setting: _S
     # above what any joint pair was judged at a critic extrapolates, and one e^f can outweigh all others
     matrix = jnp.minimum(scores(best, rows.held_out), highest)
     u, v, of_copula = copula
-    reference = gaussian(u[rows.held_out], v[rows.held_out], of_copula) + method.shift
+    reference = gaussian(u[rows.held_out], v[rows.held_out], jnp.asarray(of_copula)) + method.shift
     reference = jnp.minimum(reference, highest)
     return method.read(matrix), _effects(matrix, method), _effects(reference, method)
 
