@@ -3,6 +3,7 @@
   python -m mi_contrast.bench [--case=NAME|all] [--repeats=7] [--out=bench/]
 
 A ratio is of medians; every figure comes with its least and largest, since absolute times are this machine's today.
+coverage counts how often the interval of an estimate holds the truth, and goes on where it was stopped.
 mi_tasks asks of estimates how near the truth they are, and draws it: bench/mi_tasks.svg.
 """
 
@@ -21,11 +22,23 @@ from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.layout import write_json, write_text
 
-CASES = ("ring_loss", "large_pool", "bank_step", "augment", "train_step", "loop", "mi_tasks", "evaluate", "twins")
+CASES = (
+    "ring_loss",
+    "large_pool",
+    "bank_step",
+    "augment",
+    "train_step",
+    "loop",
+    "mi_tasks",
+    "evaluate",
+    "twins",
+    "coverage",
+)
 REPEATS = 7
 FLAGS = {
     "case=": f"one of {', '.join(CASES)}, or all",
-    "repeats=": "how often each is timed, 7 by default; of mi_tasks the draws, 2 by default, of twins the scenes, 20",
+    "repeats=": "how often each is timed, 7 by default; of mi_tasks the draws, 2 by default, of twins the scenes, 20, "
+    "of coverage the draws a cell, 50",
     "out=": "the folder for <case>.json, bench/ by default",
     "data=": "mi_tasks: an .npz of x_00, y_00, x_01, ... to estimate from, instead of its own draws",
     "truth=": "mi_tasks: a .json of the true nats of --data, opened when all is estimated",
@@ -59,6 +72,8 @@ def main(arguments: list[str]) -> None:
     if files and asked != "mi_tasks":
         raise UserError(f"--{next(iter(files))} with --case={asked}", fix="it belongs to --case=mi_tasks")
     for case in CASES if asked == "all" else (asked,):
+        if case == "coverage":
+            files = {"rows": str(Path(flags.get("out", "bench")) / "coverage.jsonl")}
         figures, module = run(case, int(repeats) if repeats else None, "small" in flags, **files)
         path = Path(flags.get("out", "bench")) / f"{case}.json"
         write_json(path, figures)
