@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from scipy.stats import beta
 
-from mi_contrast import __version__
+import mi_contrast
 from mi_contrast import estimators as mi
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.progress import Progress
@@ -129,7 +129,7 @@ def _read(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
         return {}
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines() if line]
-        return {(row["cell"], row["draw"]): row for row in rows if row["version"] == __version__}
+        return {(row["cell"], row["draw"]): row for row in rows if row["version"] == mi_contrast.__version__}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} has a line that is no estimate: {error}", fix="mend it or move it aside") from None
 
@@ -142,7 +142,7 @@ def measure(cell: Cell, draw: int) -> dict[str, Any]:
     read = {name: float(getattr(found, name)) for name in ("nats", "standard_error", "low", "high")}
     numbers = {name: value if math.isfinite(value) else None for name, value in read.items()}
     seconds = time.perf_counter() - began
-    return {"cell": cell.name, "draw": draw, "version": __version__, **numbers, "seconds": seconds}
+    return {"cell": cell.name, "draw": draw, "version": mi_contrast.__version__, **numbers, "seconds": seconds}
 
 
 def summarise(cell: Cell, rows: list[dict[str, Any]]) -> dict[str, Any]:
