@@ -32,8 +32,11 @@ class Method(NamedTuple):
     saturates: bool = False
 
 
-def _learned(method: str, what: str) -> Method:
-    return Method(lambda x, y, k, key, ranks: estimate(x, y, method, key=key), what, saturates=True)
+def _learned(method: str, what: str, corrected: bool = False) -> Method:
+    def read(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
+        return estimate(x, y, method, key=key, corrected=corrected)
+
+    return Method(read, what, saturates=True)
 
 
 def _ksg(variant: int) -> Method:
@@ -62,7 +65,7 @@ METHODS = {
     "cca": Method(_correlation, "estimate: as if Gaussian (linear part)", ranked=True),
     "discrete_continuous": Method(_labels_first, "estimate: {k} nearest neighbours within a label"),
     "discrete": Method(lambda x, y, k, key, ranks: discrete(x, y), "estimate: counts of both"),
-    "info_nce": _learned("info_nce", "lower bound"),
+    "info_nce": _learned("info_nce", "estimate: Gaussian copula, or a critic that reads more", corrected=True),
     "nwj": _learned("nwj", "lower bound"),
     "jensen_shannon": _learned("jensen_shannon", "lower bound"),
     "donsker_varadhan": _learned("donsker_varadhan", "estimate: lower bound but for log of a mean"),
