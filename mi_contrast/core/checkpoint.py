@@ -15,11 +15,9 @@ import re
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -99,25 +97,29 @@ def _in_a_line(error: Exception) -> str:
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """Turns what Orbax raises on damaged files, bare exceptions, into a DamagedError.
-
-    Reads of other leaves still end after the first has failed, in threads that find its event loop closed; they would
-    print a traceback each.
-    """
-    before = sys.excepthook
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if "Event loop is closed" not in str(error):
-            before(kind, error, trace)
-
-    sys.excepthook = hook
+    """Turns what Orbax raises on damaged files, bare exceptions, into a DamagedError."""
+    _quiet_closed_loops()
     try:
         yield
     except Exception as error:
-        time.sleep(0.2)  # for those threads to end
         raise DamagedError(_in_a_line(error)) from error
-    finally:
-        sys.excepthook = before
+
+
+def _quiet_closed_loops() -> None:
+    """Keeps threads of tensorstore from printing a traceback each where a read or a save of another leaf has failed.
+
+    They find the event loop of that call closed, at any time after it; the failure itself is raised to the caller.
+    """
+    before = sys.unraisablehook
+    if getattr(before, "quiets_closed_loops", False):
+        return
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+            before(unraisable)
+
+    hook.quiets_closed_loops = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
 
 
 def _metadata(directory: Path, step: int) -> Tree:
@@ -338,6 +340,7 @@ class Checkpoints:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Turns what Orbax raises where a disk can't be written into a UserError; nothing half written is left."""
+        _quiet_closed_loops()
         try:
             yield
         except Exception as error:

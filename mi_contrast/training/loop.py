@@ -203,9 +203,8 @@ def _what_to_change(bad: int, at: int, newest: int | None) -> str:
     saved = "no checkpoint was written yet" if newest is None else f"the newest checkpoint is of step {newest}"
     return (
         f"{bad} steps in a row up to step {at} had a loss or gradient that is not finite; the network is as it was "
-        f"before them, {saved}. The same command stops here again: look for bad values in the data, or give a lower "
-        "rate or a clip with --allow=optim (--config.optim.lr=VALUE --config.optim.clip=VALUE), temperatures with "
-        "--allow=method"
+        f"before them, {saved}. The same command stops here again: look for bad values in the data, or go on with a "
+        "lower rate (--allow=optim --config.optim.lr=VALUE) or other temperatures (--allow=method)"
     )
 
 
