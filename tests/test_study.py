@@ -134,7 +134,7 @@ def test_a_time_limit_stops_between_runs_too(command, begun, capsys):
     begun[1]["runs/all-seed0"] = asked
     assert code_of(command) == 75
     assert begun[0] == ["all-seed0"]
-    assert "stopped by a signal before all, seed 1" in capsys.readouterr().err
+    assert "stopped by SIGTERM before all, seed 1" in capsys.readouterr().err
 
 
 def test_only_and_list(command, begun, tmp_path, capsys):
