@@ -23,8 +23,8 @@ class Estimate:
       nats: the estimate.
       standard_error: its standard deviation over draws of the samples; NaN where the estimator has none.
       ceiling: the largest value that the estimator can return for this many samples; infinite where there is none.
-      low, high: the ends of a 90 % interval for the mutual information. `high` is infinite where the estimator can
-        only give a lower limit; both are NaN where the estimator has no standard error.
+      low, high: the ends of an interval that is meant to hold the mutual information in at least 90 % of draws.
+        `high` is infinite where the estimator can only give a lower limit; both are NaN where it has no standard error.
     """
 
     nats: Float[Array, "..."]
