@@ -15,7 +15,9 @@ from mi_contrast.interchange import Loaded
 from mi_contrast.readout.accuracy import interval95
 from tests.evaluation.fake import MeanColour, image_set
 
-TRAINING = dict(name="blobs", dir="/there", split="train[:90%]", test_split="test", options={"size": 8}, label="dark")
+TRAINING = dict(
+    name="blobs", dir="/there", split="train[:90%]", test_split="test", options={"size": 8}, label="dark", broken=0.0
+)
 NOTHING = dict.fromkeys(("name", "dir", "split", "test_split", "options", "label"))
 
 
