@@ -81,9 +81,7 @@ def claim_config(
         if finished:
             if different:
                 named = ", ".join(different[:8])
-                print(
-                    f"nothing is trained: {folder.root} has all its steps, and its config stays, though {named} differ"
-                )
+                print(f"nothing is trained: {folder.root} has all its steps; config.json stays, though {named} differ")
             return
         if "steps" in different:
             print(

@@ -26,6 +26,17 @@ CASES = [
 ]
 
 
+DEPTH = {"resnet18": 20, "resnet34": 36, "resnet50": 53}  # convolutions one after another
+
+
+def rounding(backbone, width):
+    """What two float32 sums in other orders may differ by, of values near 1: errors of n terms grow as sqrt(n), those of
+    layers one after another as the square root of their number. Kinds of processors differ by as much.
+    """
+    terms = 9 * 8 * width  # of the widest 3 x 3 convolution
+    return max(2e-5, float(np.finfo(np.float32).eps) * np.sqrt(terms * DEPTH[backbone]))
+
+
 def described(backbone, width, stem, **more):
     return resolve(dict(backbone=backbone, width=width, stem=stem, **more))
 
@@ -49,12 +60,14 @@ def test_features_and_statistics_are_torchvisions(backbone, width, stem, side, b
         trained = net.train()(twins.to_torch(x)).numpy()
     features, kept = forward(ours, variables, x, False)
     assert features.shape == (batch, ours.dim) and features.dtype == jnp.float32
-    np.testing.assert_allclose(features / np.abs(evaluated).max(), evaluated / np.abs(evaluated).max(), atol=2e-5)
+    np.testing.assert_allclose(
+        features / np.abs(evaluated).max(), evaluated / np.abs(evaluated).max(), atol=rounding(backbone, width)
+    )
     jax.tree.map(np.testing.assert_array_equal, kept["batch_stats"], variables["batch_stats"])
 
     features, moved = forward(ours, variables, x, True)
     np.testing.assert_allclose(features / np.abs(trained).max(), trained / np.abs(trained).max(), atol=1e-3)
-    twins.compare(net, {"params": variables["params"], **moved}, "statistics", atol=2e-5)
+    twins.compare(net, {"params": variables["params"], **moved}, "statistics", atol=rounding(backbone, width))
 
 
 def test_gradient_is_torchs():
