@@ -30,8 +30,9 @@ DEPTH = {"resnet18": 20, "resnet34": 36, "resnet50": 53}  # convolutions one aft
 
 
 def rounding(backbone, width):
-    """What two float32 sums in other orders may differ by, of values near 1: errors of n terms grow as sqrt(n), those of
-    layers one after another as the square root of their number. Kinds of processors differ by as much.
+    """Returns how far two float32 sums in other orders may lie apart, for values near 1, on any kind of processor.
+
+    Errors of n terms grow as sqrt(n), those of layers one after another as the square root of their number.
     """
     terms = 9 * 8 * width  # of the widest 3 x 3 convolution
     return max(2e-5, float(np.finfo(np.float32).eps) * np.sqrt(terms * DEPTH[backbone]))
