@@ -130,6 +130,7 @@ def test_the_picture_frames_neighbours_by_class():
     assert (shuffled.reshape(-1, 3) == (183, 28, 28)).all(axis=1).any()
 
 
+@pytest.mark.filterwarnings("ignore:a value repeats:UserWarning")  # plain colours have features that repeat
 @pytest.mark.slow
 def test_the_job_writes_numbers_and_a_picture_and_moves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sets, "load", lambda name, split, **_: image_set(300 if split == "train" else 150, split))
