@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import digamma, ndtri
 
+from mi_contrast.estimators.critics import whiten
+
 DRAWS = 100  # of the parametric bootstrap
 LARGEST = 10_000  # pairs in a draw; beyond, bias and error are scaled from a draw of this size
 
@@ -99,14 +101,8 @@ def _quantiles(size: int) -> np.ndarray:
 def _correlations(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Canonical correlations, in [0, 1], greatest first."""
     size = len(u)
-    from_u, from_v = _whiten(u.T @ u / size), _whiten(v.T @ v / size)
+    from_u, from_v = whiten(u.T @ u / size), whiten(v.T @ v / size)
     return np.clip(np.linalg.svd(from_u.T @ (u.T @ v / size) @ from_v, compute_uv=False), 0.0, 1.0)
-
-
-def _whiten(covariance: np.ndarray) -> np.ndarray:
-    values, vectors = np.linalg.eigh(covariance)
-    kept = values > 1e-9 * max(values.max(), 1e-300)
-    return vectors * np.where(kept, 1 / np.sqrt(np.where(kept, values, 1.0)), 0.0)
 
 
 def _nats(correlations: np.ndarray) -> float:

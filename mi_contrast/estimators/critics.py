@@ -73,13 +73,13 @@ def canonical_pairs(
     """
     size = len(x)
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    from_x, from_y = _whitening(x.T @ x / size), _whitening(y.T @ y / size)
+    from_x, from_y = whiten(x.T @ x / size), whiten(y.T @ y / size)
     left, correlations, right = np.linalg.svd(from_x.T @ (x.T @ y / size) @ from_y, full_matrices=False)
     edge = (np.sqrt(x.shape[1]) + np.sqrt(y.shape[1])) ** 2 / size
     return from_x @ left, from_y @ right.T, np.sqrt(np.clip(correlations**2 - edge, 0, 0.9999))
 
 
-def _whitening(covariance: np.ndarray) -> np.ndarray:
+def whiten(covariance: np.ndarray) -> np.ndarray:
     """W with W^T covariance W = 1, and 0 along directions without variance (constant or repeated columns)."""
     values, vectors = np.linalg.eigh(covariance)
     kept = values > 1e-9 * values.max(initial=1e-300)

@@ -213,9 +213,8 @@ def _fit_together(row: rows.Row, config: Mapping[str, Any]) -> None:
 
 
 def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str] | None = None) -> Job:
-    """Everything a run needs but its state; `begun` where a checkpoint has that, `known` what
-    of the data was broken when it began. UserError on any mistake in the config
-    or its data.
+    """Everything a run needs but its state; `begun` where a checkpoint has that, `known` what of the data was broken
+    when it began. UserError on any mistake in the config or its data.
     """
     config, mesh = check(config), make_mesh()
     unread = make_parts(config, 0, mesh, begun=True)  # mistakes in the config are found before its data are read
