@@ -1,10 +1,12 @@
 """One compile cache for all tests, so that a second run is quick; the slowest files first, so that no process waits."""
 
+import gc
 import os
 import signal
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 CACHE = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path(__file__).parents[1] / ".cache" / "jax")
@@ -31,3 +33,15 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drop_programs():
+    """Frees each file's compiled programs: they take many small maps of memory, and a process that holds as many as
+    Linux allows (65,530, `vm.max_map_count`) ends with a segmentation fault.
+    """
+    yield
+    import jax  # not above: it reads the environment once, when it is imported
+
+    jax.clear_caches()
+    gc.collect()
