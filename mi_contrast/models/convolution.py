@@ -1,43 +1,165 @@
-"""Convolutions padded as PyTorch pads them, and initialised as torchvision initialises them."""
+"""Convolutions padded as PyTorch pads them, and initialised as torchvision initialises them.
+
+Accelerators run XLA's own convolution and gradients. XLA's gradients are several times slower than its forward pass
+on CPUs, so three parts have their own form there: the gradient of the kernel, the gradient of a thin input whose
+stride is above 1, and all of a 1 x 1 convolution.
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
 SMALL_MAP = 2
 KAIMING_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+FEW_CHANNELS = 32
+PATCH_VALUES = 2**20  # gathered at a time: 4 MiB of float32, about what a processor's cache holds
+LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def direct(x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stride: int) -> Float[Array, "B h w O"]:
     """Convolution with k // 2 zeros on every side (the same on both, unlike 'SAME' when the stride is 2)."""
     padding = [(kernel.shape[0] // 2,) * 2] * 2
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT)
+
+
+def gather_patches(x: Float[Array, "*N H W I"], size: int, stride: int) -> Float[Array, "*N h w kkI"]:
+    """Returns the size x size window that each output pixel of a convolution sees, with zeros beyond the edges."""
+    pad = size // 2
+    height, width = (output_side(side, size, stride) for side in x.shape[-3:-1])
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(pad, pad), (pad, pad), (0, 0)])
+    rows = [slice(i, i + stride * (height - 1) + 1, stride) for i in range(size)]
+    columns = [slice(j, j + stride * (width - 1) + 1, stride) for j in range(size)]
+    return jnp.concatenate([x[..., row, column, :] for row in rows for column in columns], axis=-1)
 
 
 def by_patches(x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stride: int) -> Float[Array, "B h w O"]:
-    """The same convolution as one matrix product: shifted copies side by side, [B h w, k k I] x [k k I, O].
+    """The same convolution as one matrix product of patches, [B h w, k k I] x [k k I, O].
 
     Meant for maps of a few pixels: there XLA's CPU convolution, or its gradient, was seen 10 to 80 times slower.
     """
-    size, pad = kernel.shape[0], kernel.shape[0] // 2
-    height, width = (output_side(side, size, stride) for side in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    rows = [slice(i, i + stride * (height - 1) + 1, stride) for i in range(size)]
-    columns = [slice(j, j + stride * (width - 1) + 1, stride) for j in range(size)]
-    patches = jnp.concatenate([x[:, row, column] for row in rows for column in columns], axis=-1)
-    return patches @ kernel.reshape(-1, kernel.shape[-1])
+    return gather_patches(x, kernel.shape[0], stride) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def output_side(side: int, size: int, stride: int) -> int:
     """Pixels a side after a convolution of `size` with size // 2 zeros on every side."""
     return (side + 2 * (size // 2) - size) // stride + 1
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def convolve(x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stride: int) -> Float[Array, "B h w O"]:
+    """The convolution of `direct`, with gradients that are fast on CPUs; on other platforms all of it is XLA's own.
+
+    It has reverse-mode derivatives of every order and no forward-mode ones (`jax.jvp`): `direct` has both.
+    """
+    if kernel.shape[0] > 1:
+        return direct(x, kernel, stride)
+    product = lambda x, kernel: x[:, ::stride, ::stride] @ kernel[0, 0]  # noqa: E731
+    return lax.platform_dependent(x, kernel, cpu=product, default=partial(direct, stride=stride))  # type: ignore
+
+
+def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
+    return convolve(x, kernel, stride), (x, kernel)
+
+
+def _backward(stride: int, inputs: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    def by_xla(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+        return jax.vjp(partial(direct, stride=stride), x, kernel)[1](gradient)  # type: ignore[no-any-return]
+
+    def on_cpu(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+        return input_gradient(x, kernel, gradient, stride), kernel_gradient(x, kernel, gradient, stride)
+
+    return lax.platform_dependent(*inputs, gradient, cpu=on_cpu, default=by_xla)  # type: ignore[no-any-return]
+
+
+convolve.defvjp(_forward, _backward)
+
+
+def input_gradient(
+    x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], gradient: Float[Array, "B h w O"], stride: int
+) -> Float[Array, "B H W I"]:
+    """The gradient of `direct` with respect to its input.
+
+    For a 1 x 1 kernel it is a product, with zeros where the stride left pixels out. For few channels and a stride
+    above 1 see `by_offsets`; elsewhere XLA's own gradient is the fastest.
+    """
+    if kernel.shape[0] == 1:
+        return _spread(gradient @ kernel[0, 0].T, stride, x.shape)
+    if stride > 1 and x.shape[-1] <= FEW_CHANNELS:
+        return by_offsets(x, kernel, gradient, stride)
+    (back,) = jax.vjp(lambda x: direct(x, kernel, stride), x)[1](gradient)
+    return back  # type: ignore[no-any-return]
+
+
+def _spread(gradient: Float[Array, "B h w I"], stride: int, shape: tuple[int, ...]) -> Float[Array, "B H W I"]:
+    """Places each pixel `stride` pixels from the last, with zeros between them and up to the edge."""
+    rest = [large - (small - 1) * stride - 1 for large, small in zip(shape[1:3], gradient.shape[1:3], strict=True)]
+    zeros = [(0, 0, 0), *((0, after, stride - 1) for after in rest), (0, 0, 0)]
+    return lax.pad(gradient, jnp.zeros((), gradient.dtype), zeros)
+
+
+def by_offsets(
+    x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], gradient: Float[Array, "B h w O"], stride: int
+) -> Float[Array, "B H W I"]:
+    """The gradient with respect to the input of a convolution with a stride s, without its zeros.
+
+    Input pixel s a + r takes kernel entry r + k // 2 - s d from output pixel a + d. So each offset r has a small
+    kernel of its own over the d, and one dense convolution with the s^2 kernels side by side, [., ., O, s s I], gives
+    all offsets' pixels, which are then interleaved.
+    """
+    size, pad = kernel.shape[0], kernel.shape[0] // 2
+    first, last = -((size - 1 - pad) // stride), (stride - 1 + pad) // stride
+    entry = np.arange(stride) + pad - stride * np.arange(first, last + 1)[:, None]  # [d, r]
+    entry = np.where((entry >= 0) & (entry < size), entry, size)  # the row of zeros below
+    small = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))[entry][:, :, entry]  # [d, r, d, r, I, O]
+    taps = len(entry)
+    small = small.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, kernel.shape[3], -1)
+    height, width = (-(-side // stride) for side in x.shape[1:3])
+    sides = zip((height, width), gradient.shape[1:3], strict=True)
+    padding = [(-first, last + wanted - there) for wanted, there in sides]
+    y = lax.conv_general_dilated(gradient, small, (1, 1), padding, dimension_numbers=LAYOUT)
+    y = y.reshape(len(x), height, width, stride, stride, -1).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(len(x), height * stride, width * stride, -1)[:, : x.shape[1], : x.shape[2]]
+
+
+def kernel_gradient(
+    x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], gradient: Float[Array, "B h w O"], stride: int
+) -> Float[Array, "k k I O"]:
+    """The gradient of `direct` with respect to its kernel: the sum over output pixels of gradient_p patch_p^T.
+
+    The sum runs over blocks of the batch whose patches fit a processor's cache, in float32 whatever the dtype. Each
+    device sums its own part of a batch that is cut over devices, and the parts are added once, at the end.
+    """
+    size, depth, batch = kernel.shape[0], kernel.shape[0] ** 2 * x.shape[-1], x.shape[0]
+    devices = jax.device_count()
+    parts = (devices,) if devices > 1 and batch % devices == 0 else ()  # a part of one device would slow its product
+    share, pixels = batch // devices if parts else batch, gradient.shape[1] * gradient.shape[2]
+    # a block has several times as many pixels as the sum has rows, which is read and written once a block
+    block = max(PATCH_VALUES // depth, 8 * gradient.shape[-1])
+    blocks = _divisor(share, max(1, share * pixels // block))
+    product = "dpo,dpi->doi" if parts else "po,pi->oi"
+
+    def add(total: Array, at: Array) -> tuple[Array, None]:
+        x_, gradient_ = (lax.dynamic_index_in_dim(z, at, len(parts), keepdims=False) for z in cut)
+        left, right = (z.reshape(*parts, -1, z.shape[-1]) for z in (gradient_, gather_patches(x_, size, stride)))
+        return total + jnp.einsum(product, left, right, preferred_element_type=jnp.float32), None
+
+    cut = [z.reshape(*parts, blocks, share // blocks, *z.shape[1:]) for z in (x, gradient)]
+    total, _ = lax.scan(add, jnp.zeros((*parts, gradient.shape[-1], depth), jnp.float32), jnp.arange(blocks))
+    total = total.sum(0) if parts else total
+    return total.T.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most `most`."""
+    return next(d for d in range(min(most, number), 0, -1) if number % d == 0)
 
 
 class Conv(nn.Module):
@@ -62,5 +184,5 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", KAIMING_FAN_OUT, shape, jnp.float32)
         largest = max(output_side(side, self.size, self.stride) for side in x.shape[1:3])
-        convolve = by_patches if largest <= SMALL_MAP and self.size > 1 else direct
-        return convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        form = by_patches if largest <= SMALL_MAP and self.size > 1 else convolve
+        return form(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
