@@ -15,6 +15,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+MANY_MAPS = 10_000
+
 # A shell that starts the tests in the background ignores these signals, and so would what the tests send them to.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
@@ -31,17 +33,22 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker("slow")
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True, scope="module")
 def drop_programs():
-    """Frees each file's compiled programs: they take many small maps of memory, and a process that holds as many as
+    """Frees compiled programs once they are many: each takes small maps of memory, and a process that holds as many as
     Linux allows (65,530, `vm.max_map_count`) ends with a segmentation fault.
     """
     yield
-    import jax  # not above: it reads the environment once, when it is imported
+    maps = Path("/proc/self/maps")
+    if maps.is_file() and maps.read_bytes().count(b"\n") > MANY_MAPS:
+        import jax  # not above: it reads the environment once, when it is imported
 
-    jax.clear_caches()
-    gc.collect()
+        jax.clear_caches()
+        gc.collect()

@@ -83,6 +83,16 @@ def test_a_config_takes_the_values_that_its_run_began_with():
     assert legacy.adopt(stored, mine)["model"]["norm"]["groups"] == 4
 
 
+def test_a_run_keeps_the_head_that_it_began_with():
+    old = {"kind": "mlp", "hidden": None, "dim": 64}
+    now = {"model": {"head": {"kind": "mlp_bn", "hidden": None, "dim": 64, "layers": 2}}}
+    assert legacy.adopt({"config": {"model": {"head": old}}}, now)["model"]["head"] == old
+    deep = {"model": {"head": {"kind": "mlp_bn", "hidden": 512, "dim": 64, "layers": 3}}}
+    assert legacy.adopt({"config": deep}, deep) == deep, "a row that had such a head already"
+    linear = {"model": {"head": {"kind": "linear", "dim": 64}}}
+    assert legacy.adopt({"config": linear}, now) == now, "refused by what compares the two"
+
+
 def test_a_run_keeps_the_terms_that_its_row_had(capsys):
     stored = {"name": "cave_ir", "config": {"method": {"terms": [1]}, "optim": {}}}
     now = {"method": {"terms": [2]}, "optim": {"decay_after_warmup": True}}

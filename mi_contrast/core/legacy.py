@@ -24,7 +24,15 @@ ADDED: Mapping[str, Change] = {
     "data.broken": Change(0.0, 0.0),
 }
 # Fields whose default differs.
-CHANGED: Mapping[str, Change] = {"optim.decay_all": Change(True, None), "model.norm.groups": Change(8, 1)}
+ABSENT = object()  # in place of a value: 0.1.0's default had no such field
+CHANGED: Mapping[str, Change] = {
+    "optim.decay_all": Change(True, None),
+    "model.norm.groups": Change(8, 1),
+    "model.head.kind": Change("mlp", "mlp_bn"),
+    "model.head.layers": Change(ABSENT, 2),
+    "model.twin.kind": Change("mlp", "mlp_bn"),
+    "model.twin.layers": Change(ABSENT, 2),
+}
 # Rows whose terms changed: a run keeps those that it began with.
 ROWS = ("cave_ir", "la")
 # Leaves of the state that 0.1.0 kept and nothing reads any more: the optimisers' own counts of steps for their rates.
@@ -55,10 +63,11 @@ def adopt(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any
         print(f"this run of 0.1.0 keeps its terms; those of configs/{stored['name']}.py have changed since")
         adopted["method"] = began["method"]
     for path, change in {**ADDED, **CHANGED}.items():
-        if not (_holds(began, path) and _holds(adopted, path)):
+        if not _holds(adopted, path) or _value(adopted, path) != change.now:
             continue
-        if _value(adopted, path) == change.now and _value(began, path) == change.before:
-            adopted = _replaced(adopted, path, change.before)
+        before = _value(began, path) if _holds(began, path) else ABSENT
+        if before == change.before and _holds(began, path.rpartition(".")[0]):
+            adopted = _replaced(adopted, path, before)
     return adopted
 
 
@@ -78,4 +87,6 @@ def _value(tree: Any, path: str) -> Any:
 
 def _replaced(tree: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     name, _, rest = path.partition(".")
+    if value is ABSENT and not rest:
+        return {field: v for field, v in tree.items() if field != name}
     return {**tree, name: _replaced(tree[name], rest, value) if rest else value}

@@ -42,6 +42,11 @@ class Recipe(NamedTuple):
     groups: int = 1
 
 
+# For the variants of a few hundred or thousand steps. Features are means of ReLUs, so that those of any two images point
+# the same way: a head without batch norm keeps that, cosines of .87 +- .08 between the first embeddings of different
+# digits, and a softmax at temperature .2 hardly tells them apart, for hundreds of steps. Batch norm centres and scales
+# each unit: 0 +- .28, and learning begins at once.
+SHORT_RUN_HEAD = dict(kind="mlp_bn", hidden=None, dim=128, layers=2)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
@@ -88,6 +93,7 @@ def _digits() -> Recipe:
     light = {"crop": {"area": (0.8, 1.0), "aspect": (1.0, 1.0)}, "jitter": dict.fromkeys(JITTERS, 0.2) | {"p": 0.8}}
     config.views = ConfigDict(policies.two_crops(32, light, (0.35, 0.35, 0.35), (0.25, 0.25, 0.25)))
     config.model.backbone, config.model.width = "tiny", 64
+    config.model.head = ConfigDict(SHORT_RUN_HEAD)
     config.optim.kind, config.optim.lr, config.optim.warmup = "adamw", cosine(0.003, 0.0), 200
     config.log.every = 100
     return Recipe(config, queue=1024, temperature=0.2, of_bank=0.2, of_batch=0.2, drawn=1023, clusters=500)
@@ -112,6 +118,7 @@ def _cifar10_small() -> Recipe:
     config, queue, temperature, *_ = _cifar10()
     config.data.order = "draws"
     config.model.width = 16
+    config.model.head = ConfigDict(SHORT_RUN_HEAD)
     config.steps = 400
     config.eval.every = 200
     return Recipe(config, queue, temperature, start="forward")
