@@ -127,7 +127,7 @@ def test_every_method_is_an_estimator_of_the_package():
     assert set(estimate.DEFAULT.split(",")) <= set(estimate.METHODS)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_learned_method(file, capsys):
     assert run_job(estimate.main, [str(file), "--methods=info_nce", "--seed=3"]) == 0
     assert "lower bound" in capsys.readouterr().out

@@ -118,7 +118,7 @@ def test_mistakes_are_one_line_and_exit_2(run, blobs, capsys, arguments, says):
     assert results(run.root) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real image sets are not here")
 def test_a_real_set_on_disk(run, capsys):
     data = ["name=cifar10", f"dir={SHARED}", "split=train[:600]", "test_split=test[:300]"]
@@ -141,7 +141,7 @@ def squares(tmp_path):
     return tmp_path / "squares"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_job_runs_from_an_export_alone_with_training_and_methods_not_even_there(run, squares, tmp_path):
     package = Path(__file__).parents[1]
     alone, work = tmp_path / "alone", tmp_path / "work"
@@ -164,7 +164,7 @@ def test_the_job_runs_from_an_export_alone_with_training_and_methods_not_even_th
     assert sorted(p.name for p in (work / "out").iterdir()) == ["features", "results"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_transfer_from_the_command_line_has_its_tables_and_figure(run, squares, capsys):
     sets_given = ({"name": "folder:squares", "classes": 4}, {"name": "folder:absent", "classes": 2})
     arguments = ["--config=configs/evaluate/transfer.py", f"--backbone={run.root}"]

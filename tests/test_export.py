@@ -43,7 +43,7 @@ def test_a_checkpoint_becomes_an_export_of_ours(sources, tmp_path, capsys):
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_an_export_and_a_checkpoint_leave_alike(sources, tmp_path, capsys):
     twins.torchvision()
     pixels = ["--mean=0.4,.5,.6", "--std=.2,.25,.3", "--size=16"]
@@ -108,7 +108,7 @@ def test_a_split_is_refused_with_the_reason(tmp_path, capsys):
     assert "it is two networks, each of some channels of ydbdr" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_malicious_checkpoint_ends_the_job_with_2_and_nothing_runs(tmp_path):
     """In a process of its own, as a user calls it; and `evaluate` likewise."""
     import os

@@ -170,7 +170,7 @@ def test_mistakes_are_one_line_and_nothing_is_run(command, begun, tmp_path, caps
     assert begun[0] == [] and not (tmp_path / "study").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_changed_setting_and_a_busy_folder_are_refused(command, begun, tmp_path, capsys):
     assert code_of(command) == 0
     assert code_of([*command, "--config.steps=11"]) == 2
@@ -200,7 +200,7 @@ def start(workdir, *changes):
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_real_study_is_stopped_and_goes_on(tmp_path):
     changes = ("--only=ring 90-99", "--config.steps=200", "--config.runs.2.seeds=(0,)")
     process = start(tmp_path / "study", *changes)
@@ -224,7 +224,7 @@ def test_a_real_study_is_stopped_and_goes_on(tmp_path):
     assert (metrics.parent / "report.html").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_mistake_deep_in_a_run_is_one_line_before_anything_is_run(tmp_path):
     process = start(tmp_path / "study", "--config.data_dir=/proc/nowhere")
     out, _ = process.communicate(timeout=300)

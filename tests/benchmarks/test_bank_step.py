@@ -9,7 +9,7 @@ from mi_contrast.core.mesh import along_batch, make_mesh
 from mi_contrast.pools.bank import Bank, padded
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", sorted(bank_step.SUPPORTS))
 def test_peak_memory_is_under_three_banks(name):
     mesh, size = make_mesh(), padded(1_281_167)
@@ -21,7 +21,7 @@ def test_peak_memory_is_under_three_banks(name):
     assert bank_step.peak(memory) < 2 * rows  # 3 is what was asked for
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_case_runs():
     seen = bank_step.run(1, small=True)
     assert set(seen["peak_in_banks"]) == set(seen["seconds"]) == {"ring", "cave"}

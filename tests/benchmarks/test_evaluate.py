@@ -3,14 +3,14 @@ import pytest
 from mi_contrast.benchmarks import evaluate
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_probes_of_one_run_are_those_of_ten():
     found = evaluate.probing(600, 64, 2, 1)
     assert found["one_run"]["top1"] == pytest.approx(found["ten_runs"]["top1"], abs=0.01)
     assert found["one_run"]["top1"] > 0.2 and found["ten_runs_over_one"]["median"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_encode_has_its_figures_with_torch_or_without(monkeypatch):
     monkeypatch.setattr(evaluate, "missing", lambda: "torch is not installed")
     found = evaluate.encoding(64, 2, 1)

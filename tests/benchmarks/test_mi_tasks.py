@@ -135,7 +135,7 @@ def test_the_job_writes_figures_and_picture(tmp_path, capsys, monkeypatch):
     assert "mean |error|" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_job_with_the_estimators_themselves(tmp_path):
     rows = written(tmp_path)["table"]
     assert list(rows) == ["ksg", "canonical_correlation", "smile"]

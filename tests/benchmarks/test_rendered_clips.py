@@ -36,7 +36,7 @@ def test_paths_are_made_to_fit_their_cells_together():
     np.testing.assert_array_equal(rendered_clips.fitted(small / 2), small / 2)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_groups_are_found_through_the_tracker(monkeypatch):
     monkeypatch.setattr(twins, "CLIPS", (("white, c .9", 0.0, 0.9, 0.0), ()))
     (row,) = twins.rendered(np.random.default_rng(1), 4).values()

@@ -15,7 +15,7 @@ def test_motions_have_the_memory_and_the_correlation_that_is_said():
     assert same == pytest.approx(0.6, abs=0.1) and np.mean(grouped[0] * grouped[8]) == pytest.approx(0, abs=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_groups_are_found_by_steps_and_not_by_positions(monkeypatch):
     """One row of the bench, of two scenes."""
     monkeypatch.setattr(twins, "CLIPS", (("white, c .7", 0.0, 0.7, 0.0),))
@@ -25,7 +25,7 @@ def test_groups_are_found_by_steps_and_not_by_positions(monkeypatch):
     assert row["random"] == pytest.approx(0.5, abs=0.1) and row["accepted_right"] > 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_clip_is_twenty_times_faster_than_a_loop_over_trees():
     found = twins.speed(np.random.default_rng(0), 2)
     assert found["ours_over_trees"]["median"] > 20 and found["ours_seconds"]["median"] < 5

@@ -72,7 +72,7 @@ def test_a_partner_by_distance_alone_is_no_better_than_those_at_its_distance():
     assert empty == {"patches": 0, "over": {}}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_interval_is_over_clips_and_holds_the_truth_as_often_as_it_says():
     """100 times 20 clips of 5 to 15 patches each whose mean is the clip's; control: patches taken as independent."""
     draw, held, alone = np.random.default_rng(1), [], []

@@ -40,7 +40,7 @@ def wait_for_step(process, workdir, step):
     raise AssertionError("no progress")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_sigterm_saves_exits_75_and_the_same_command_goes_on(tmp_path):
     changes = ("--config.steps=400", "--config.eval.every=400")
     process = start(tmp_path / "run", *changes)
@@ -64,7 +64,7 @@ def test_sigterm_saves_exits_75_and_the_same_command_goes_on(tmp_path):
     assert finished.returncode == 0 and "was trained" in out
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(tmp_path):
     changes = ("--config.steps=300", "--config.eval.every=300", "--config.checkpoint.every=20")
     process = start(tmp_path / "run", *changes)
@@ -81,7 +81,7 @@ def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(tmp_path):
     assert steps == sorted(set(steps)) == list(range(1, 301))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_time_limit_saves_and_exits_75(tmp_path):
     process = start(tmp_path / "run", "--config.steps=100000", "--config.checkpoint.time_limit=3")
     out, _ = process.communicate(timeout=200)

@@ -145,7 +145,7 @@ RINGS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("lower", "upper", "readings", "limit"), RINGS)
 def test_rings_with_an_upper_cut_can_read_above_the_truth(lower, upper, readings, limit):
     """The 50-99 % ring reads 5.2 at n 1,023 and 5.66 at 4,095 where the truth is 4.66; the released 90-99 % tends to
@@ -196,7 +196,7 @@ TOYS = [  # rho, dimensions, terms; variance over draws of InfoNCE, of the ball 
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("rho", "d", "terms", "nce", "ball", "ring"), TOYS)
 def test_a_ring_varies_less_over_its_negatives_than_info_nce_and_a_ball_need_not(rho, d, terms, nce, ball, ring):
     """Wu et al. 2021's variance, over the draw of negatives with the pair fixed, the mean over pairs."""

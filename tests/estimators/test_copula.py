@@ -83,7 +83,7 @@ def test_what_cannot_be_had_is_a_lower_limit(rho, d):
     assert float(found.low) <= -d / 2 * np.log1p(-(rho**2))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_cell_of_the_coverage_table():
     """Thirty draws at 95 % or more: 25 or fewer come once in 300."""
     cell = coverage.CELLS[4]

@@ -146,7 +146,7 @@ def test_mistakes_are_named(change, said):
         mi.estimate(**given)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("method", learned.METHODS)
 @pytest.mark.parametrize("critic", ["separable", "joint"])
 def test_every_method_and_critic_learns_what_no_gaussian_sees(method, critic):
@@ -159,13 +159,13 @@ def test_every_method_and_critic_learns_what_no_gaussian_sees(method, critic):
     assert ceiling == (pytest.approx(np.log(500)) if method == "info_nce" else np.inf)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_standard_error_is_the_spread_over_draws():
     found = np.array([read(*gaussian_pairs(0.8, seed=seed))[:2] for seed in range(30)])
     assert 0.6 < found[:, 0].std() / found[:, 1].mean() < 1.5
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_known_tasks_within_the_aim():
     """Twenty tasks of known information: mean error .07, worst .25. The truth is opened last."""
     if not (DATA / "mi_tasks.npz").exists():

@@ -140,7 +140,7 @@ def test_leading_axes_and_bfloat16(found):
     assert jax.grad(mi.club)(stack[0, 0]).dtype == jnp.bfloat16
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_without_jit(found):
     strict = functools.partial(mi.interpolated, alpha=0.5, log_baseline=LOG_A, strict=True)
     with jax.disable_jit():

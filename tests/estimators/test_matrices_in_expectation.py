@@ -223,7 +223,7 @@ def normal_scores(rng, d, rho, size, batches):
     return ((inner - squares) / (2 * (1 - rho**2)) - d / 2 * np.log(1 - rho**2)).astype(np.float32)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_table_of_the_optimum_critic():
     """Means within 3 standard errors of the difference, the table's batches and ours counted both.
 

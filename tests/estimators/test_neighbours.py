@@ -162,7 +162,7 @@ def test_two_tasks_as_float64_reads_them():
         )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:a value repeats:UserWarning")  # one of the tasks has such columns
 @pytest.mark.parametrize(("variant", "k", "standardise"), [(1, 5, False), (2, 3, True)])
 def test_every_task_as_float64_reads_it(variant, k, standardise):

@@ -98,7 +98,7 @@ def test_mean_of_the_optimal_critic_is_the_truth(name):
     assert abs(standardised_surplus(STANDARD[name])) < 4
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", [name for name in STANDARD if name not in FEW])
 def test_mean_of_the_optimal_critic_is_the_truth_of_the_rest(name):
     assert abs(standardised_surplus(STANDARD[name])) < 4

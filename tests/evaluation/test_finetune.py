@@ -60,7 +60,7 @@ def test_frozen_statistics_stay(tmp_path):
     assert not jax.tree.all(jax.tree.map(np.array_equal, given["params"], tuned["params"]))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_transformer_is_tuned_whole_its_patch_embedding_too(tmp_path):
     backbone = made(tmp_path, backbone="vit_tiny", depth=1, patch=4)
     given = backbone.representation.variables

@@ -40,8 +40,8 @@ def test_the_manifest_tells_the_truth(export):
     [
         ("resnet18", 4, "small", 32),
         ("tiny", 8, "small", 32),
-        pytest.param("resnet18", 64, "imagenet", 96, marks=pytest.mark.slow),
-        pytest.param("resnet50", 64, "imagenet", 65, marks=pytest.mark.slow),
+        pytest.param("resnet18", 64, "imagenet", 96, marks=pytest.mark.nightly),
+        pytest.param("resnet50", 64, "imagenet", 65, marks=pytest.mark.nightly),
     ],
 )
 def test_torchvision_loads_it_strictly_and_agrees(tmp_path, backbone, width, stem, side):

@@ -143,8 +143,8 @@ SIDES = (64, 96, 130)
 @pytest.mark.parametrize(
     ("backbone", "legacy"),
     [
-        pytest.param("resnet18", True, marks=pytest.mark.slow),
-        pytest.param("resnet50", False, marks=pytest.mark.slow),
+        pytest.param("resnet18", True, marks=pytest.mark.nightly),
+        pytest.param("resnet50", False, marks=pytest.mark.nightly),
     ],
 )
 def test_torchvisions_own_checkpoint_gives_torchvisions_features(tmp_path, backbone, legacy):

@@ -26,7 +26,7 @@ SIDE = dict(size=32)
         ("torch", LEARNED, ("torchvision", "timm")),
         ("timm", FIXED, ("torchvision", "timm")),
         ("stablehlo", FIXED, ("flatbuffers",)),
-        pytest.param("onnx", FIXED, ("torchvision", "timm", "onnxscript", "onnxruntime"), marks=pytest.mark.slow),
+        pytest.param("onnx", FIXED, ("torchvision", "timm", "onnxscript", "onnxruntime"), marks=pytest.mark.nightly),
     ],
 )
 def test_every_format_that_holds_one_gives_the_same_features(tmp_path, word, model, modules):

@@ -13,7 +13,7 @@ from mi_contrast.models.description import resolve
 from mi_contrast.models.normalisation import Statistics
 from tests.models import twins
 
-slow = pytest.mark.slow
+slow = pytest.mark.nightly
 CASES = [
     ("resnet18", 8, "small", 32, 3),
     ("resnet18", 8, "imagenet", 70, 3),

@@ -84,7 +84,7 @@ def test_learned_positions_are_resized_as_timm_resizes_them():
         np.testing.assert_allclose(features(model, variables, x), theirs, atol=2e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("model", "side"), [(dict(backbone="vit_small"), 224), (dict(backbone="vit_tiny"), 32)], ids=["S/16", "tiny/4"]
 )
@@ -122,7 +122,7 @@ def test_first_weights_are_moco_v3s():
     assert all(not np.any(x) for p, x in jax.tree_util.tree_leaves_with_path(params) if p[-1].key == "bias")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_bfloat16_and_remat_compute_the_same_more_or_less():
     variables, x = twins.random_variables(SMALL), twins.images(4, 16)
     plain = features(SMALL, variables, x)

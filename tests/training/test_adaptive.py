@@ -95,7 +95,7 @@ def test_rates_do_not_adapt():
         optimisers.build(small.config()["optim"] | dict(lr=adaptive(0.1, 0.01)), 10)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_step_moves_the_ring_at_fixed_steps_only():
     config = rows.small("ring_moco")
     config["method"]["terms"][0]["support"] |= dict(lower=adaptive(0.0, 0.8, every=2, by=0.25), upper=1.0)
@@ -108,7 +108,7 @@ def test_a_step_moves_the_ring_at_fixed_steps_only():
     np.testing.assert_allclose(level.past[:3], means[::-1], rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_that_follows_a_measurement_resumes_bit_for_bit(tmp_path):
     from tests.training.test_resume import different
 

@@ -80,7 +80,7 @@ def test_draws_are_poisson_in_number_and_never_the_own_row():
     assert (kept < -50).any() and not (kept < -50).all()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_bank_takes_the_embeddings_that_the_loss_saw():
     config = rows.small("ir")
     config["optim"] |= dict(lr=0.01, warmup=0)
@@ -115,7 +115,7 @@ def shrunk_example():
     return rows.shrink(plain(example()()))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_pages_example_trains():
     _, state, scalars = rows.train(shrunk_example(), 3)
     assert all(found["bad_steps"] == 0 and np.isfinite(found["objective"]) for found in scalars)
@@ -123,7 +123,7 @@ def test_the_pages_example_trains():
     assert int(state.pools["keys"].pointer) == 3 * rows.BATCH % 40
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["la", "moco"])
 def test_measuring_writes_nothing(name, tmp_path):
     from tests.training.test_resume import different

@@ -44,7 +44,7 @@ def nats_of(parts, state, tables, at, params):
     return 0.5 * (jnp.mean(of_terms[0]) + jnp.mean(of_terms[1]))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("flow", ["additive", "affine", "free"])
 def test_an_unsupervised_generator_descends_the_nats_that_networks_climb(flow):
     config = learner(flow=flow)
@@ -72,7 +72,7 @@ def test_an_unsupervised_generator_descends_the_nats_that_networks_climb(flow):
     assert "classifiers" not in after.generator
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_labels_alone_move_a_supervised_generator():
     config = learner("supervised")
     config["generator"]["learn"]["classifier"]["lr"] = 0.01
@@ -89,7 +89,7 @@ def test_labels_alone_move_a_supervised_generator():
     assert any((a != b).any() for a, b in zip(leaves(first), leaves(state.generator["params"]), strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_only_labelled_examples_are_looked_at():
     config = learner("semi_supervised")
     parts, state, tables = rows.begin(config)
@@ -109,7 +109,7 @@ def test_only_labelled_examples_are_looked_at():
     assert set(np.asarray(given)[~labelled[np.asarray(rows.batch(0).index[:, 0])]]) == {-1}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_it_moves_at_every_so_many_steps_and_the_networks_always():
     parts, state, tables = rows.begin(learner(every=2))
     step, moved = make_step(parts), []
@@ -129,7 +129,7 @@ def test_its_rate_follows_the_steps_however_seldom_it_moves():
     assert found == pytest.approx([1.0, 0.5, 0.0])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_labels_that_are_all_hidden_are_refused(tmp_path):
     config = rows.whole("learn_views")
     config["generator"]["learn"] |= dict(objective="supervised", labelled=1e-6)
@@ -138,7 +138,7 @@ def test_labels_that_are_all_hidden_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_frozen_generator_stays_and_travels_with_the_networks(tmp_path):
     config = rows.small("learned_views")
     parts, state, _ = rows.train(config, 2)
@@ -161,7 +161,7 @@ def test_a_frozen_generator_stays_and_travels_with_the_networks(tmp_path):
     assert np.abs(changed.encode(images) - made.encode(images)).max() > 1e-3, "the generator counts"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_leaves_its_views_to_another(tmp_path):
     config = rows.whole("learn_views")
     config["generator"]["learn"]["classifier"]["width"] = 8

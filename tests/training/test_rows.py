@@ -18,7 +18,7 @@ APART = ("la", "cmc", "hard_simclr", "moco_v3", "infomin", "infoaug_ir")
 
 
 @pytest.mark.parametrize(
-    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in rows.ALL if n not in OVER]
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.nightly) for n in rows.ALL if n not in OVER]
 )
 def test_a_row_trains_and_goes_on_from_a_checkpoint(name, tmp_path):
     parts, state, tables = rows.begin(rows.small(name))
@@ -51,7 +51,7 @@ def test_a_row_trains_and_goes_on_from_a_checkpoint(name, tmp_path):
     assert step._cache_size() == 1  # one program, fresh or restored
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_eight_devices_do_what_one_does():
     one, eight = (matrix.on_devices(count, list(APART), 3) for count in (1, 8))
     for name in APART:
@@ -59,7 +59,7 @@ def test_eight_devices_do_what_one_does():
             assert apart <= allowed, name
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_own_row_is_a_candidate_only_where_asked():
     config = rows.small("ir")
     config["method"]["terms"][0]["support"] = {"kind": "all"}
@@ -71,7 +71,7 @@ def test_the_own_row_is_a_candidate_only_where_asked():
     assert ours["objective"] != released["objective"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_binary_nce_carries_its_normaliser():
     config = rows.small("ir")
     config["method"]["terms"][0]["form"] = {"kind": "binary", "momentum": 1.0}
@@ -85,7 +85,7 @@ def test_binary_nce_carries_its_normaliser():
     assert float(moved.carried["log_normaliser_0"]) != float(state.carried["log_normaliser_0"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["la", "nnclr", "cmc", "infomin"])
 def test_stopping_and_going_on_changes_nothing(name, tmp_path):
     from tests.training.test_resume import different
@@ -97,7 +97,7 @@ def test_stopping_and_going_on_changes_nothing(name, tmp_path):
     assert different(tmp_path / "whole", tmp_path / "parts") == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["ir", "cmc"])
 def test_a_bank_may_start_from_one_forward_pass(name):
     config = rows.whole(name)
@@ -144,7 +144,7 @@ def test_what_cannot_be_is_refused_with_the_reason(name, path, value, said):
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("variant", ["cifar10_small", "cifar10", "cifar100", "stl10", "imagenet"])
 def test_every_variant_of_every_row_fits_together(variant):
     from mi_contrast.core.config import load_config, plain

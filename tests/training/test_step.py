@@ -128,7 +128,7 @@ def test_the_learning_rate_follows_the_step_after_skipped_ones():
     assert max(np.abs(np.asarray(a) - b).max() for a, b in pairs) > 0, "negative control"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_keys_come_back_in_order_from_permuted_groups():
     """With frozen statistics groups can't matter, so permuting there and back must change nothing."""
     from mi_contrast.training.step import encode_keys
@@ -146,7 +146,7 @@ def test_keys_come_back_in_order_from_permuted_groups():
     assert np.abs(a - b).max() > 1e-4  # a group's statistics are not the batch's
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["ring_moco", "moco", "ball_moco"])
 def test_imagenet_compiles_on_shapes(name):
     config = plain(load_config(f"configs/{name}.py:imagenet")[0])

@@ -46,7 +46,7 @@ def largest(a, b):
     return max(float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", list(OVER))
 def test_each_branch_trains_its_own_head_and_the_one_backbone(name, tmp_path):
     parts, state, tables = rows.begin(turned(name))
@@ -130,8 +130,8 @@ def of_pairs(name, folder):
     return config
 
 
-@pytest.mark.slow
-@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.nightly
 def test_a_run_over_a_pair_set_is_a_run_as_any(tmp_path):
     write_set(tmp_path / "pairs")
     loop.run(of_pairs("infoaug_ir", tmp_path / "pairs"), tmp_path / "run")

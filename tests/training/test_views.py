@@ -17,7 +17,7 @@ from tests.training import rows, small
 SIZE, DISTANCE = 16, 6
 
 
-@pytest.mark.parametrize("name", ["moco", *(pytest.param(n, marks=pytest.mark.slow) for n in ("simclr", "ring_moco"))])
+@pytest.mark.parametrize("name", ["moco", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("simclr", "ring_moco"))])
 def test_a_row_with_local_crops_trains(name):
     config = load_config(f"configs/{name}.py:digits")[0]
     recipes.multi_crop(config, 2, 12)
@@ -37,7 +37,7 @@ def patched(name="moco"):
     return config
 
 
-@pytest.mark.parametrize("name", ["simclr", *(pytest.param(n, marks=pytest.mark.slow) for n in ("moco", "ir"))])
+@pytest.mark.parametrize("name", ["simclr", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("moco", "ir"))])
 def test_a_row_of_two_crops_takes_patches(name):
     parts, _, (_, scalars) = rows.train(patched(name), 2)
     assert scalars["bad_steps"] == 0 and scalars["grad_norm"] > 0 and np.isfinite(scalars["objective"])

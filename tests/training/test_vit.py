@@ -34,7 +34,7 @@ def moved(config, steps=2):
     return [x for own, x in found if own], [x for own, x in found if not own], state
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_patch_embedding_stays_bit_for_bit_and_all_else_moves():
     """Under decay of every parameter, with momentum."""
     embedding, rest, state = moved(vit("simclr"))
@@ -42,34 +42,34 @@ def test_the_patch_embedding_stays_bit_for_bit_and_all_else_moves():
     assert not jax.tree.leaves(state.online["batch_stats"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_batch_in_parts_is_the_batch_where_nothing_normalises_over_it():
     (_, whole, _), (_, parts, _) = (rows.train(vit("ring_moco", lr=0.01, microbatches=n), 2) for n in (1, 2))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-4), to_tree(parts), to_tree(whole))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["adamw", "lars"])
 def test_no_optimiser_moves_it(kind):
     embedding, rest, _ = moved(vit("simclr", kind=kind, clip=1.0))
     assert not any(embedding) and all(rest)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_it_learns_where_asked():
     config = vit("simclr", weight_decay=0.0)
     config["model"]["patch_embed"] = "trained"
     assert moved(config)[0] == [True, True]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["ring_moco", "la", "ring_cmc", "pirl", "moco_v3", "infoaug_ir"])
 def test_rows_of_every_kind_train_with_one(name):
     embedding, rest, _ = moved(rows.small(f"{name}:vit"))
     assert not any(embedding) and any(rest)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_eight_devices_do_what_one_does():
     names = ["ring_moco:vit", "simclr:vit"]
     one, eight = (matrix.on_devices(count, names, 3) for count in (1, 8))
@@ -78,7 +78,7 @@ def test_eight_devices_do_what_one_does():
             assert apart <= allowed, name
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_stopping_and_going_on_changes_nothing_and_the_export_is_the_run(tmp_path):
     config = rows.whole("ring_moco:vit")
     loop.run(config, tmp_path / "whole")

@@ -41,7 +41,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_stopped_fitting_goes_on_as_if_it_had_not_been(tmp_path, small, monkeypatch):
     network = backbone(tmp_path)
     task = dict(norm="batch", flip=True, measure_every=2, head_norm="group")
@@ -102,7 +102,7 @@ def test_a_result_is_a_file_a_table_and_a_picture(tmp_path, small, capsys):
     assert str(found).startswith("detection on cells (faster): boxes AP 0.0 -> ")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("model", "kind"), [("mask", "segm"), ("keypoint", "keypoints")])
 def test_masks_and_keypoints_are_judged_by_the_same_command(tmp_path, model, kind):
     write(tmp_path / "cells", keypoints=True)
@@ -116,7 +116,7 @@ def test_masks_and_keypoints_are_judged_by_the_same_command(tmp_path, model, kin
             judge(config, backbone(tmp_path), tmp_path / "out")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_twin_is_another_network_and_lies_beside(tmp_path, small):
     network = backbone(tmp_path)
     trained = judge(asked(small, iterations=1), network, tmp_path / "out")
@@ -126,7 +126,7 @@ def test_the_twin_is_another_network_and_lies_beside(tmp_path, small):
     assert not torch.equal(*held)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_detector_learns_coloured_rectangles(tmp_path):
     write(tmp_path / "cells", fit=26, test=14)
     task = dict(iterations=120, steps=(100,), warmup=10, lr=0.04, batch_size=4, norm="batch", anchor=4.0, pictures=0)
@@ -136,7 +136,7 @@ def test_a_detector_learns_coloured_rectangles(tmp_path):
     assert boxes["start"]["AP50"] < 0.05 and boxes["end"]["AP50"] > 0.12
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_published_set_runs_by_its_config(tmp_path):
     path = SHARED / "bccd_cells.zip"
     if not path.is_file():
