@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mi_contrast.estimators.draws import multinomial_counts, poisson_counts
+from mi_contrast.estimators.draws import draw_exactly, draw_on_average
 from mi_contrast.estimators.inputs import Pool, Rows
 from mi_contrast.estimators.percentiles import rank
 from mi_contrast.estimators.selection import Band, Census, select, unordered, weigh
@@ -59,16 +59,16 @@ def weights(scores: Float[Array, "B K"], rows: Rows, pool: Pool, roles: Roles, a
         return Weights(candidates, weigh(scores, roles.above))
     if not isinstance(rows.support, (Close, Drawn)):
         return Weights(candidates, None)
-    here = (scores != -jnp.inf).astype(jnp.float32) if candidates is None else candidates
+    here = scores != -jnp.inf if candidates is None else candidates
     if isinstance(rows.support, Close):
         return Weights(candidates, jnp.where(share_a_label(rows, pool), here, 0.0))
-    keys = jax.vmap(lambda seed: jax.random.wrap_key_data(seed, impl="threefry2x32"))(rows.seeds)
+    assert rows.seeds is not None
     k = rows.support.k
     if axis is None:
-        return Weights(jax.vmap(lambda key, of: multinomial_counts(key, of, k))(keys, here), None)
+        return Weights(draw_exactly(rows.seeds, here, k), None)
     ids = first_row(len(pool.rows), axis) + jnp.arange(len(pool.rows))
-    each = lambda key, of, size: poisson_counts(key, of, k, ids, size=size)  # noqa: E731
-    return Weights(jax.vmap(each)(keys, here, roles.size[:, 0]), None)
+    size = roles.size[:, 0]
+    return Weights(draw_on_average(rows.seeds, here, k / jnp.where(size == 0, 1.0, size), ids), None)
 
 
 def share_a_label(rows: Rows, pool: Pool) -> Bool[Array, "B K"]:
