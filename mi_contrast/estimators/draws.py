@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -110,43 +109,36 @@ def draw_on_average(
       float32, NaN where the mean is not finite.
     """
     ids, one = jnp.asarray(ids).astype(jnp.uint32), weights == 1
-
-    def shared() -> Array:
-        """Counts where the weight is 1, else 0: one mean a row, so that its thresholds are computed once a row."""
-        return _add_pieces(seeds, ids, rate[..., None], one, _thresholds, lambda bits: _ordered(bits))
-
-    def each() -> Array:
-        mean = rate[..., None] * weights
-        bad = ~jnp.isfinite(mean)
-        own = jnp.where(one | bad, 0.0, mean)
-        counts = _add_pieces(seeds, ids, own, ~one, _tails, lambda bits: bits.astype(jnp.float32) * 2.0**-32)
-        return jnp.where(bad, jnp.nan, jnp.where(one, shared(), counts))
-
+    # Candidates of weight 1 have one mean a row, so that its thresholds are computed once a row.
+    shared = _add_pieces(seeds, ids, rate[..., None], one)
     if weights.dtype == bool:
-        return shared()
-    return lax.cond(jnp.all(one | (weights == 0)) & jnp.all(jnp.isfinite(rate)), shared, each)
+        return shared
+    mean = rate[..., None] * weights
+    bad = ~jnp.isfinite(mean)
+    own = _add_pieces(seeds, ids, jnp.where(one | bad, 0.0, mean), ~one)
+    return jnp.where(bad, jnp.nan, jnp.where(one, shared, own))
 
 
 def _add_pieces(
-    seeds: Array,
-    ids: Array,
-    mean: Float[Array, "... #K"],
-    where: Bool[Array, "... K"],
-    tails: Callable[[Array], Any],
-    uniform: Callable[[Array], Array],
+    seeds: Array, ids: Array, mean: Float[Array, "... #K"], where: Bool[Array, "... K"]
 ) -> Float[Array, "... K"]:
-    """Poisson counts of the means, [..., 1] or [..., K], each a sum of counts of mean RATE at most."""
+    """Poisson counts of the means, [..., 1] or [..., K], each a sum of counts of mean RATE at most; 0 elsewhere."""
+    each = mean.shape[-1] == where.shape[-1]
 
     def more(state: tuple[Array, Any]) -> tuple[Array, Array]:
         piece, counts = state
-        drawn = uniform(_bits(_stream(seeds, piece.astype(jnp.uint32)), ids))
-        count = jnp.int32(0)
-        for tail in tails(jnp.clip(mean - RATE * piece, 0.0, RATE)):
-            count = count + (drawn < tail).astype(jnp.int32)
+        bits = _bits(_stream(seeds, piece.astype(jnp.uint32)), ids)
+        tails, count = _tails(jnp.clip(mean - RATE * piece, 0.0, RATE)), jnp.int32(0)
+        if each:
+            uniform = bits.astype(jnp.float32) * 2.0**-32
+        else:  # whole numbers are compared faster, and to convert the thresholds of a row costs little
+            uniform, tails = _ordered(bits), [_ordered(jnp.round(tail * 2.0**32).astype(jnp.uint32)) for tail in tails]
+        for tail in tails:
+            count = count + (uniform < tail).astype(jnp.int32)
         return piece + 1, counts + jnp.where(where, count, 0).astype(jnp.float32)
 
-    unfinished = lambda state: jnp.any(mean > RATE * state[0])  # noqa: E731
-    return lax.while_loop(unfinished, more, more((jnp.int32(0), 0.0)))[1]
+    start = (jnp.int32(0), jnp.zeros_like(mean)) if each else more((jnp.int32(0), 0.0))
+    return lax.while_loop(lambda state: jnp.any(mean > RATE * state[0]), more, start)[1]
 
 
 def _tails(mean: Float[Array, "..."]) -> list[Float[Array, "..."]]:
@@ -158,11 +150,6 @@ def _tails(mean: Float[Array, "..."]) -> list[Float[Array, "..."]]:
     for c in range(1, TERMS + 1):
         terms.append(terms[-1] * (mean / c))
     return list(itertools.accumulate(terms[:0:-1]))
-
-
-def _thresholds(mean: Float[Array, "..."]) -> list[Int[Array, "..."]]:
-    """`_tails` as numbers to compare `_ordered` bits with."""
-    return lax.optimization_barrier([_ordered(jnp.round(tail * 2.0**32).astype(jnp.uint32)) for tail in _tails(mean)])
 
 
 def _ordered(bits: UInt32[Array, "..."]) -> Int[Array, "..."]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from mi_contrast.estimators.draws import draw_exactly, draw_on_average
@@ -54,21 +54,36 @@ def assign(scores: Float[Array, "B K"], rows: Rows, found: Census, axis: Axis) -
 
 def weights(scores: Float[Array, "B K"], rows: Rows, pool: Pool, roles: Roles, axis: Axis) -> Weights:
     """Each score's weight as a candidate and as a further positive."""
+    if isinstance(rows.support, Drawn):
+        return Weights(_draw(scores, rows, pool, roles, axis), None)
     candidates = None if roles.among is None else weigh(scores, roles.among)
     if roles.above is not None:
         return Weights(candidates, weigh(scores, roles.above))
-    if not isinstance(rows.support, (Close, Drawn)):
+    if not isinstance(rows.support, Close):
         return Weights(candidates, None)
-    here = scores != -jnp.inf if candidates is None else candidates
-    if isinstance(rows.support, Close):
-        return Weights(candidates, jnp.where(share_a_label(rows, pool), here, 0.0))
-    assert rows.seeds is not None
-    k = rows.support.k
-    if axis is None:
-        return Weights(draw_exactly(rows.seeds, here, k), None)
-    ids = first_row(len(pool.rows), axis) + jnp.arange(len(pool.rows))
-    size = roles.size[:, 0]
-    return Weights(draw_on_average(rows.seeds, here, k / jnp.where(size == 0, 1.0, size), ids), None)
+    here = (scores != -jnp.inf).astype(jnp.float32) if candidates is None else candidates
+    return Weights(candidates, jnp.where(share_a_label(rows, pool), here, 0.0))
+
+
+def _draw(
+    scores: Float[Array, "B K"], rows: Rows, pool: Pool, roles: Roles, axis: Axis
+) -> Float[Array, "B K"]:
+    """How often each candidate is drawn: exactly k draws a row where the pool is whole, else k in the mean."""
+    k, seeds, size, band = rows.support.k, rows.seeds, roles.size[:, 0], roles.among
+    assert seeds is not None
+
+    def draw(weights: Array) -> Float[Array, "B K"]:
+        if axis is None:
+            return draw_exactly(seeds, weights, k)
+        ids = first_row(len(pool.rows), axis) + jnp.arange(len(pool.rows))
+        return draw_on_average(seeds, weights, k / jnp.where(size == 0, 1.0, size), ids)
+
+    if band is None:
+        return draw(scores != -jnp.inf)
+    shares = jnp.concatenate([band.lower_share, band.upper_share], axis=1)
+    untied = jnp.all((shares == 0) | (shares == 1))
+    # Weights of 0 and 1 are drawn from at a third of the price. Others occur where scores at an edge are tied.
+    return lax.cond(untied, lambda: draw(weigh(scores, band) == 1), lambda: draw(weigh(scores, band)))
 
 
 def share_a_label(rows: Rows, pool: Pool) -> Bool[Array, "B K"]:
