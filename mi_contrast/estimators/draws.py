@@ -9,18 +9,19 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 STEPS = 2**30  # weights become integers for exact draws, so that no sum is rounded and weight 0 is never drawn
 RATE, TERMS = 2.0, 16  # more than 16 of a Poisson of rate 2 are less likely than 2^-34
 LANES = 128  # of the candidates when weights are summed up
-ONE_BY_ONE = jnp.uint32(2**31)  # the first stream of draws one by one; Poisson counts take streams 0, 1, ...
-GOLDEN = jnp.uint32(0x9E3779B9)
+ONE_BY_ONE = np.uint32(2**31)  # the first stream of draws one by one; Poisson counts take streams 0, 1, ...
+GOLDEN = np.uint32(0x9E3779B9)  # 2^32 over the golden ratio, as in SplitMix (Steele et al. 2014)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -110,35 +111,42 @@ def draw_on_average(
     """
     ids, one = jnp.asarray(ids).astype(jnp.uint32), weights == 1
     # Candidates of weight 1 have one mean a row, so that its thresholds are computed once a row.
-    shared = _add_pieces(seeds, ids, rate[..., None], one)
+    shared = _add_pieces(rate[..., None], one, lambda piece, mean: _count_alike(_bits(seeds, piece, ids), mean))
     if weights.dtype == bool:
         return shared
     mean = rate[..., None] * weights
     bad = ~jnp.isfinite(mean)
-    own = _add_pieces(seeds, ids, jnp.where(one | bad, 0.0, mean), ~one)
+    others = jnp.where(one | bad, 0.0, mean)
+    own = _add_pieces(others, ~one, lambda piece, mean: _count_each(_bits(seeds, piece, ids), mean))
     return jnp.where(bad, jnp.nan, jnp.where(one, shared, own))
 
 
 def _add_pieces(
-    seeds: Array, ids: Array, mean: Float[Array, "... #K"], where: Bool[Array, "... K"]
+    mean: Float[Array, "... #K"], where: Bool[Array, "... K"], count: Callable[[Array, Array], Array]
 ) -> Float[Array, "... K"]:
-    """Poisson counts of the means, [..., 1] or [..., K], each a sum of counts of mean RATE at most; 0 elsewhere."""
-    each = mean.shape[-1] == where.shape[-1]
+    """Poisson counts as sums of counts of mean RATE at most: `count` of a piece's number and mean; 0 elsewhere."""
 
-    def more(state: tuple[Array, Any]) -> tuple[Array, Array]:
+    def more(state: tuple[Array, Array]) -> tuple[Array, Array]:
         piece, counts = state
-        bits = _bits(_stream(seeds, piece.astype(jnp.uint32)), ids)
-        tails, count = _tails(jnp.clip(mean - RATE * piece, 0.0, RATE)), jnp.int32(0)
-        if each:
-            uniform = bits.astype(jnp.float32) * 2.0**-32
-        else:  # whole numbers are compared faster, and to convert the thresholds of a row costs little
-            uniform, tails = _ordered(bits), [_ordered(jnp.round(tail * 2.0**32).astype(jnp.uint32)) for tail in tails]
-        for tail in tails:
-            count = count + (uniform < tail).astype(jnp.int32)
-        return piece + 1, counts + jnp.where(where, count, 0).astype(jnp.float32)
+        new = count(piece.astype(jnp.uint32), jnp.clip(mean - RATE * piece, 0.0, RATE))
+        return piece + 1, counts + jnp.where(where, new, 0).astype(jnp.float32)
 
-    start = (jnp.int32(0), jnp.zeros_like(mean)) if each else more((jnp.int32(0), 0.0))
-    return lax.while_loop(lambda state: jnp.any(mean > RATE * state[0]), more, start)[1]
+    unfinished = lambda state: jnp.any(mean > RATE * state[0])  # noqa: E731
+    return lax.while_loop(unfinished, more, more((jnp.int32(0), jnp.float32(0.0))))[1]
+
+
+def _count_alike(bits: UInt32[Array, "... K"], mean: Float[Array, "... 1"]) -> Int[Array, "... K"]:
+    """Poisson counts of one mean a row."""
+    # Signed whole numbers are compared faster than unsigned or real ones.
+    ordered = lambda x: lax.bitcast_convert_type(x ^ jnp.uint32(2**31), jnp.int32)  # noqa: E731
+    thresholds = [ordered(jnp.round(tail * 2.0**32).astype(jnp.uint32)) for tail in _tails(mean)]
+    return functools.reduce(jnp.add, [(ordered(bits) < threshold).astype(jnp.int32) for threshold in thresholds])
+
+
+def _count_each(bits: UInt32[Array, "... K"], mean: Float[Array, "... K"]) -> Int[Array, "... K"]:
+    """Poisson counts of one mean each."""
+    uniform = bits.astype(jnp.float32) * 2.0**-32
+    return functools.reduce(jnp.add, [(uniform < tail).astype(jnp.int32) for tail in _tails(mean)])
 
 
 def _tails(mean: Float[Array, "..."]) -> list[Float[Array, "..."]]:
@@ -150,11 +158,6 @@ def _tails(mean: Float[Array, "..."]) -> list[Float[Array, "..."]]:
     for c in range(1, TERMS + 1):
         terms.append(terms[-1] * (mean / c))
     return list(itertools.accumulate(terms[:0:-1]))
-
-
-def _ordered(bits: UInt32[Array, "..."]) -> Int[Array, "..."]:
-    """int32 numbers in the order of the unsigned ones: processors compare vectors of signed numbers faster."""
-    return lax.bitcast_convert_type(bits ^ jnp.uint32(2**31), jnp.int32)
 
 
 def draw_exactly(seeds: UInt32[Array, "B 2"], weights: Float[Array, "B K"], k: int) -> Float[Array, "B K"]:
@@ -177,13 +180,12 @@ def draw_exactly(seeds: UInt32[Array, "B 2"], weights: Float[Array, "B K"], k: i
     counts = jnp.where((number > k)[:, None], 0.0, counts)
     left = jnp.where(some, k - jnp.where(number > k, 0, number), 0)
 
-    shares = jnp.where(good[:, None], weights, 0) / whole[:, None]
-    lanes, within = _edges((shares * STEPS).astype(jnp.int32))
+    lanes, within = _edges(jnp.where(good[:, None], weights, 0), STEPS / whole)
     slots = jnp.arange(min(k, math.ceil(8 * math.sqrt(k))), dtype=jnp.uint32)
 
     def more(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         turn, left, counts = state
-        place = (_bits(_stream(seeds, ONE_BY_ONE + turn), slots) >> 2).astype(jnp.int32)
+        place = (_bits(seeds, ONE_BY_ONE + turn, slots) >> 2).astype(jnp.int32)
         hit = place < lanes[:, -1:]  # the edges end at STEPS or little below
         hit &= jnp.cumsum(hit, axis=1) <= left[:, None]
         found = jnp.where(hit, _find(lanes, within, place), weights.shape[1])
@@ -194,14 +196,21 @@ def draw_exactly(seeds: UInt32[Array, "B 2"], weights: Float[Array, "B K"], k: i
     return jnp.where(good[:, None], counts, jnp.nan)
 
 
-def _edges(weights: Int[Array, "B K"]) -> tuple[Int[Array, "B L"], Int[Array, "C B L"]]:
-    """Sums of the weights up to each lane's end, and within a lane up to each candidate; candidate c L + l lies in lane
-    l. Sums along lanes add whole rows of vectors, where a sum along the candidates would add one by one.
+def _edges(weights: Float[Array, "B K"], scale: Float[Array, " B"]) -> tuple[Int[Array, "B L"], Int[Array, "C B L"]]:
+    """Sums of the scaled weights up to each lane's end, and within a lane up to each candidate; int32.
+
+    Candidate c L + l lies in lane l. Sums along lanes add whole vectors, where sums along candidates add number by
+    number.
     """
     padded = jnp.pad(weights, ((0, 0), (0, -weights.shape[1] % LANES)))
-    columns = jnp.moveaxis(padded.reshape(len(weights), -1, LANES), 1, 0)
-    add = lambda total, column: (total + column,) * 2  # noqa: E731
-    totals, within = lax.scan(add, jnp.zeros_like(columns[0]), columns)
+    columns = padded.reshape(len(weights), -1, LANES)
+
+    def add(total: Array, c: Array) -> tuple[Array, Array]:
+        total = total + (lax.dynamic_index_in_dim(columns, c, 1, keepdims=False) * scale[:, None]).astype(jnp.int32)
+        return total, total
+
+    start = jnp.zeros_like(columns[:, 0], jnp.int32)
+    totals, within = lax.scan(add, start, jnp.arange(columns.shape[1]))
     return jnp.cumsum(totals, axis=1), within
 
 
@@ -222,23 +231,21 @@ def _find(lanes: Int[Array, "B L"], within: Int[Array, "C B L"], place: Int[Arra
     return lax.fori_loop(0, (count - 1).bit_length(), halve, start)[0] * LANES + lane
 
 
-def _stream(seeds: UInt32[Array, "... 2"], number: UInt32[Array, ""]) -> UInt32[Array, "... 2"]:
-    """Seeds of one of the streams of a row."""
-    return _mix(seeds + GOLDEN * number)
+def _bits(
+    seeds: UInt32[Array, "... 2"], stream: UInt32[Array, ""], counters: UInt32[Array, "... K"]
+) -> UInt32[Array, "... K"]:
+    """32 random bits for each counter: two rounds of `_mix`, a word of the row's seed being mixed in before each.
 
-
-def _bits(seeds: UInt32[Array, "... 2"], counters: UInt32[Array, "... K"]) -> UInt32[Array, "... K"]:
-    """32 random bits for each counter, uint32: two rounds of `_mix`, a word of the row's seed mixed in before each.
-
-    A cipher of Even and Mansour (1997) with two keys. It needs four multiplications where threefry needs twenty rounds,
-    which would cost more than the scores themselves. One round would not do: the bits of two rows would be one sequence
-    in another order.
+    This is a cipher of Even and Mansour (1997) of two rounds, run over a counter; each stream of a row has words of its
+    own. It takes four multiplications, where the 20 rounds of threefry cost more than the scores. One round with one
+    word is not enough: all rows would have the same bits in another order.
     """
-    return _mix(_mix(counters ^ seeds[..., :1]) + seeds[..., 1:])
+    first, second = jnp.split(_mix(seeds + GOLDEN * stream), 2, axis=-1)
+    return _mix(_mix(counters ^ first) + second)
 
 
 def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """The finaliser of MurmurHash3 (Appleby 2011): a permutation where each bit in changes each bit out half the time."""
+    """The finaliser of MurmurHash3 (Appleby 2011), a permutation in which a bit in flips each bit out half the time."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

@@ -65,9 +65,7 @@ def weights(scores: Float[Array, "B K"], rows: Rows, pool: Pool, roles: Roles, a
     return Weights(candidates, jnp.where(share_a_label(rows, pool), here, 0.0))
 
 
-def _draw(
-    scores: Float[Array, "B K"], rows: Rows, pool: Pool, roles: Roles, axis: Axis
-) -> Float[Array, "B K"]:
+def _draw(scores: Float[Array, "B K"], rows: Rows, pool: Pool, roles: Roles, axis: Axis) -> Float[Array, "B K"]:
     """How often each candidate is drawn: exactly k draws a row where the pool is whole, else k in the mean."""
     k, seeds, size, band = rows.support.k, rows.seeds, roles.size[:, 0], roles.among
     assert seeds is not None

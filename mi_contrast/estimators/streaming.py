@@ -148,7 +148,7 @@ def _fit(rows: Rows, pool: Pool, axis: Axis) -> tuple[Column, Column, Fit, Array
 def _top(
     sum: forms.Sum, scores: Array, weight: Array | None, rows: Rows, roles: Roles, found: Census, axis: Axis
 ) -> Column:
-    """The score from which a sum is measured: no term of it is much above 1, and the largest is not vanishingly small."""
+    """The score from which a sum is measured: no term of it is much above 1, and the largest is not far below."""
     if isinstance(rows.form, Binary):
         return jnp.zeros_like(roles.highest)
     picked = isinstance(rows.support, Drawn) or isinstance(rows.form, Hard)  # the highest among may be far above these
