@@ -240,7 +240,7 @@ def _bits(
     own. It takes four multiplications, where the 20 rounds of threefry cost more than the scores. One round with one
     word is not enough: all rows would have the same bits in another order.
     """
-    first, second = jnp.split(_mix(seeds + GOLDEN * stream), 2, axis=-1)
+    first, second = jnp.split(_mix(seeds + GOLDEN * jnp.asarray(stream)), 2, axis=-1)
     return _mix(_mix(counters ^ first) + second)
 
 
