@@ -51,7 +51,7 @@ def run(repeats: int, small: bool = False) -> dict[str, Any]:
         "faster_info_nce": faster,
         "ring_over_faster_info_nce": over("ring", faster),
         "jax_sort_over_ring": over("ring, jax sort", "ring"),
-        "draws": {n: _compare_draws(batch, n, dim, repeats) for n in ((256, 512) if small else (24576, 65536))},
+        "draws": {n: compare_draws(batch, n, dim, DRAWS, repeats) for n in ((256, 512) if small else (24576, 65536))},
     }
     if not has_torch:
         return found | {"torch": "skipped: torch is not installed (extra [reference])"}
@@ -68,11 +68,11 @@ def _embeddings(batch: int, size: int, dim: int) -> list[np.ndarray]:
     return [x / np.linalg.norm(x, axis=1, keepdims=True) for x in arrays]
 
 
-def _compare_draws(batch: int, size: int, dim: int, repeats: int) -> dict[str, Any]:
+def compare_draws(batch: int, size: int, dim: int, draws: int, repeats: int) -> dict[str, Any]:
     """Seconds of supports and of draws from them, and ratios of draws over their support round by round."""
     mesh, key = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,)), jax.random.key(0)
     supports = {"all": mi.All(), "ring": mi.Ring(LOWER, UPPER)}
-    supports |= {f"drawn {name}": mi.Drawn(DRAWS, support) for name, support in supports.items()}
+    supports |= {f"drawn {name}": mi.Drawn(draws, support) for name, support in supports.items()}
 
     def whole(support: Any, axis: str | None = None) -> Callable[..., jax.Array]:
         return lambda a, p, q: mi.contrast(a, p, q, support, temperature=TEMPERATURE, key=key, axis_name=axis)
@@ -94,7 +94,7 @@ def _compare_draws(batch: int, size: int, dim: int, repeats: int) -> dict[str, A
             pairs = zip(seconds[name], seconds[name.removeprefix("drawn ")], strict=True)
             ratios[f"{name}, over its support"] = spread([x / y for x, y in pairs])
     return {
-        "what": f"{DRAWS} draws, {batch} anchors, pool {size} x {dim}; pool cut: k in the mean, pool whole: exactly k",
+        "what": f"{draws} draws, {batch} anchors, pool {size} x {dim}; pool cut: k in the mean, pool whole: exactly k",
         "seconds": {name: spread(values) for name, values in seconds.items()},
         **ratios,
     }

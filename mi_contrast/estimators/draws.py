@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 STEPS = 2**30  # weights become integers for exact draws, so that no sum is rounded and weight 0 is never drawn
 RATE, TERMS = 2.0, 16  # more than 16 of a Poisson of rate 2 are less likely than 2^-34
+LOW_RATE, LOW_TERMS = 1 / 3, 8  # more than 8 of a Poisson of rate 1/3 are less likely than 2^-33
 LANES = 128  # of the candidates when weights are summed up
 ONE_BY_ONE = np.uint32(2**31)  # the first stream of draws one by one; Poisson counts take streams 0, 1, ...
 GOLDEN = np.uint32(0x9E3779B9)  # 2^32 over the golden ratio, as in SplitMix (Steele et al. 2014)
@@ -97,7 +98,11 @@ def _poisson_counts(key: Array, weights: Array, k: Array, ids: Array, anchors: A
 
 
 def draw_on_average(
-    seeds: UInt32[Array, "... 2"], weights: Float[Array, "... K"], rate: Float[Array, "..."], ids: Int[Array, "... K"]
+    seeds: UInt32[Array, "... 2"],
+    weights: Float[Array, "... K"],
+    rate: Float[Array, "..."],
+    ids: Int[Array, "... K"],
+    terms: int = TERMS,
 ) -> Float[Array, "... K"]:
     """Counts c_j ~ Poisson(rate s_j), each a function of its row's seed, its id, its weight and its row's rate alone.
 
@@ -106,12 +111,13 @@ def draw_on_average(
       weights: s >= 0.
       rate: the mean count of a candidate of weight 1.
       ids: the candidates' indices in the whole pool, [K] or one each.
+      terms: of the inverse distribution. LOW_TERMS give the same counts where no rate is above LOW_RATE.
     Returns:
       float32, NaN where the mean is not finite.
     """
     ids, one = jnp.asarray(ids).astype(jnp.uint32), weights == 1
     # Candidates of weight 1 have one mean a row, so that its thresholds are computed once a row.
-    shared = _add_pieces(rate[..., None], one, lambda piece, mean: _count_alike(_bits(seeds, piece, ids), mean))
+    shared = _add_pieces(rate[..., None], one, lambda piece, mean: _count_alike(_bits(seeds, piece, ids), mean, terms))
     if weights.dtype == bool:
         return shared
     mean = rate[..., None] * weights
@@ -135,11 +141,11 @@ def _add_pieces(
     return lax.while_loop(unfinished, more, more((jnp.int32(0), jnp.float32(0.0))))[1]
 
 
-def _count_alike(bits: UInt32[Array, "... K"], mean: Float[Array, "... 1"]) -> Int[Array, "... K"]:
+def _count_alike(bits: UInt32[Array, "... K"], mean: Float[Array, "... 1"], terms: int) -> Int[Array, "... K"]:
     """Poisson counts of one mean a row."""
     # Signed whole numbers are compared faster than unsigned or real ones.
     ordered = lambda x: lax.bitcast_convert_type(x ^ jnp.uint32(2**31), jnp.int32)  # noqa: E731
-    thresholds = [ordered(jnp.round(tail * 2.0**32).astype(jnp.uint32)) for tail in _tails(mean)]
+    thresholds = [ordered(jnp.round(tail * 2.0**32).astype(jnp.uint32)) for tail in _tails(mean)[-terms:]]
     return functools.reduce(jnp.add, [(ordered(bits) < threshold).astype(jnp.int32) for threshold in thresholds])
 
 

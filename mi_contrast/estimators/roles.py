@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from mi_contrast.estimators.draws import draw_exactly, draw_on_average
+from mi_contrast.estimators.draws import LOW_RATE, LOW_TERMS, TERMS, draw_exactly, draw_on_average
 from mi_contrast.estimators.inputs import Pool, Rows
 from mi_contrast.estimators.percentiles import rank
 from mi_contrast.estimators.selection import Band, Census, select, unordered, weigh
@@ -67,21 +67,28 @@ def weights(scores: Float[Array, "B K"], rows: Rows, pool: Pool, roles: Roles, a
 
 def _draw(scores: Float[Array, "B K"], rows: Rows, pool: Pool, roles: Roles, axis: Axis) -> Float[Array, "B K"]:
     """How often each candidate is drawn: exactly k draws a row where the pool is whole, else k in the mean."""
-    k, seeds, size, band = rows.support.k, rows.seeds, roles.size[:, 0], roles.among
+    k, seeds, band = rows.support.k, rows.seeds, roles.among
     assert seeds is not None
+    size = jnp.where(roles.size == 0, 1.0, roles.size)[:, 0]
+    ids = first_row(len(pool.rows), axis) + jnp.arange(len(pool.rows))
 
-    def draw(weights: Array) -> Float[Array, "B K"]:
-        if axis is None:
-            return draw_exactly(seeds, weights, k)
-        ids = first_row(len(pool.rows), axis) + jnp.arange(len(pool.rows))
-        return draw_on_average(seeds, weights, k / jnp.where(size == 0, 1.0, size), ids)
+    def draw(weights: Array, terms: int) -> Float[Array, "B K"]:
+        return (
+            draw_exactly(seeds, weights, k) if axis is None else draw_on_average(seeds, weights, k / size, ids, terms)
+        )
 
-    if band is None:
-        return draw(scores != -jnp.inf)
-    shares = jnp.concatenate([band.lower_share, band.upper_share], axis=1)
-    untied = jnp.all((shares == 0) | (shares == 1))
-    # Weights of 0 and 1 are drawn from at a third of the price. Others occur where scores at an edge are tied.
-    return lax.cond(untied, lambda: draw(weigh(scores, band) == 1), lambda: draw(weigh(scores, band)))
+    inside = lambda: scores != -jnp.inf if band is None else weigh(scores, band) == 1  # noqa: E731
+    ways = [lambda: draw(inside(), TERMS)]
+    way = jnp.int32(0)
+    if axis is not None:
+        ways.append(lambda: draw(inside(), LOW_TERMS))
+        way = jnp.where(jnp.all(k / size <= LOW_RATE), 1, way)
+    if band is not None:
+        # Weights other than 0 and 1 occur where scores at an edge are tied. They cost three times as much.
+        ways.append(lambda: draw(weigh(scores, band), TERMS))
+        shares = jnp.concatenate([band.lower_share, band.upper_share], axis=1)
+        way = jnp.where(jnp.all((shares == 0) | (shares == 1)), way, len(ways) - 1)
+    return lax.switch(way, ways)
 
 
 def share_a_label(rows: Rows, pool: Pool) -> Bool[Array, "B K"]:

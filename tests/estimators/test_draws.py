@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 from scipy import stats
 
 from mi_contrast import estimators as mi
-from mi_contrast.estimators.draws import RATE, TERMS, _bits, _mix, _tails
+from mi_contrast.estimators.draws import LOW_RATE, LOW_TERMS, RATE, TERMS, _bits, _mix, _tails, draw_on_average
 
 B, K, DRAWS = 6, 40, 16
 RNG = np.random.default_rng(51)
@@ -240,6 +240,19 @@ def test_thresholds_are_the_tails_of_the_distribution(rate):
     exact = stats.poisson.sf(np.arange(TERMS), np.float64(np.float32(rate)))
     np.testing.assert_allclose(tails, exact, rtol=2e-6, atol=2.0**-33)
     assert stats.poisson.sf(TERMS, RATE) < 2.0**-34
+
+
+def test_few_terms_give_the_same_counts_at_low_rates():
+    ids, rate = np.arange(200_000), jnp.array([1e-4, 0.17, LOW_RATE], jnp.float32)
+    draw = jax.jit(
+        lambda rate, terms: draw_on_average(SEEDS[:3], np.ones((3, 200_000), bool), rate, ids, terms), static_argnums=1
+    )
+    few, many = (np.asarray(draw(rate, terms)) for terms in (LOW_TERMS, TERMS))
+    np.testing.assert_array_equal(few, many)
+    np.testing.assert_allclose(few.mean(axis=1), rate, atol=0.007)
+    assert stats.poisson.sf(LOW_TERMS, LOW_RATE) < 2.0**-33  # which rounds to a threshold of 0
+    higher = [np.asarray(draw(2 + rate, terms)) for terms in (LOW_TERMS, TERMS)]
+    assert (higher[0] != higher[1]).any()  # the control: at higher rates they differ
 
 
 @pytest.mark.parametrize("share", [1.0, 0.4])
