@@ -102,7 +102,8 @@ def draw_on_average(
     weights: Float[Array, "... K"],
     rate: Float[Array, "..."],
     ids: Int[Array, "... K"],
-    terms: int = TERMS,
+    *,
+    low: bool = False,
 ) -> Float[Array, "... K"]:
     """Counts c_j ~ Poisson(rate s_j), each a function of its row's seed, its id, its weight and its row's rate alone.
 
@@ -111,13 +112,16 @@ def draw_on_average(
       weights: s >= 0.
       rate: the mean count of a candidate of weight 1.
       ids: the candidates' indices in the whole pool, [K] or one each.
-      terms: of the inverse distribution. LOW_TERMS give the same counts where no rate is above LOW_RATE.
+      low: all weights are 0 or 1 and no rate is above LOW_RATE, so that LOW_TERMS in one pass give the same counts.
     Returns:
       float32, NaN where the mean is not finite.
     """
     ids, one = jnp.asarray(ids).astype(jnp.uint32), weights == 1
+    if low:
+        few = _count_alike(_bits(seeds, jnp.uint32(0), ids), rate[..., None], LOW_TERMS)
+        return jnp.where(one, few, 0).astype(jnp.float32)
     # Candidates of weight 1 have one mean a row, so that its thresholds are computed once a row.
-    shared = _add_pieces(rate[..., None], one, lambda piece, mean: _count_alike(_bits(seeds, piece, ids), mean, terms))
+    shared = _add_pieces(rate[..., None], one, lambda piece, mean: _count_alike(_bits(seeds, piece, ids), mean, TERMS))
     if weights.dtype == bool:
         return shared
     mean = rate[..., None] * weights

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from mi_contrast.estimators.draws import LOW_RATE, LOW_TERMS, TERMS, draw_exactly, draw_on_average
+from mi_contrast.estimators.draws import LOW_RATE, draw_exactly, draw_on_average
 from mi_contrast.estimators.inputs import Pool, Rows
 from mi_contrast.estimators.percentiles import rank
 from mi_contrast.estimators.selection import Band, Census, select, unordered, weigh
@@ -72,20 +72,19 @@ def _draw(scores: Float[Array, "B K"], rows: Rows, pool: Pool, roles: Roles, axi
     size = jnp.where(roles.size == 0, 1.0, roles.size)[:, 0]
     ids = first_row(len(pool.rows), axis) + jnp.arange(len(pool.rows))
 
-    def draw(weights: Array, terms: int) -> Float[Array, "B K"]:
-        return (
-            draw_exactly(seeds, weights, k) if axis is None else draw_on_average(seeds, weights, k / size, ids, terms)
-        )
+    def draw(weights: Array, low: bool = False) -> Float[Array, "B K"]:
+        if axis is None:
+            return draw_exactly(seeds, weights, k)
+        return draw_on_average(seeds, weights, k / size, ids, low=low)
 
     inside = lambda: scores != -jnp.inf if band is None else weigh(scores, band) == 1  # noqa: E731
-    ways = [lambda: draw(inside(), TERMS)]
-    way = jnp.int32(0)
+    ways, way = [lambda: draw(inside())], jnp.int32(0)
     if axis is not None:
-        ways.append(lambda: draw(inside(), LOW_TERMS))
+        ways.append(lambda: draw(inside(), low=True))
         way = jnp.where(jnp.all(k / size <= LOW_RATE), 1, way)
     if band is not None:
         # Weights other than 0 and 1 occur where scores at an edge are tied. They cost three times as much.
-        ways.append(lambda: draw(weigh(scores, band), TERMS))
+        ways.append(lambda: draw(weigh(scores, band)))
         shares = jnp.concatenate([band.lower_share, band.upper_share], axis=1)
         way = jnp.where(jnp.all((shares == 0) | (shares == 1)), way, len(ways) - 1)
     return lax.switch(way, ways)

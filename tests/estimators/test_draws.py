@@ -244,14 +244,13 @@ def test_thresholds_are_the_tails_of_the_distribution(rate):
 
 def test_few_terms_give_the_same_counts_at_low_rates():
     ids, rate = np.arange(200_000), jnp.array([1e-4, 0.17, LOW_RATE], jnp.float32)
-    draw = jax.jit(
-        lambda rate, terms: draw_on_average(SEEDS[:3], np.ones((3, 200_000), bool), rate, ids, terms), static_argnums=1
-    )
-    few, many = (np.asarray(draw(rate, terms)) for terms in (LOW_TERMS, TERMS))
+    mask = np.ones((3, 200_000), bool)
+    draw = jax.jit(lambda rate, low: draw_on_average(SEEDS[:3], mask, rate, ids, low=low), static_argnums=1)
+    few, many = (np.asarray(draw(rate, low)) for low in (True, False))
     np.testing.assert_array_equal(few, many)
     np.testing.assert_allclose(few.mean(axis=1), rate, atol=0.007)
     assert stats.poisson.sf(LOW_TERMS, LOW_RATE) < 2.0**-33  # which rounds to a threshold of 0
-    higher = [np.asarray(draw(2 + rate, terms)) for terms in (LOW_TERMS, TERMS)]
+    higher = [np.asarray(draw(2 + rate, low)) for low in (True, False)]
     assert (higher[0] != higher[1]).any()  # the control: at higher rates they differ
 
 
