@@ -72,8 +72,7 @@ def poisson_counts(
     Returns:
       f32 [..., K]; NaN where a weight or the size is not finite. No gradient.
       Probabilities are those of the inverse distribution function to 2^-32 and float32's rounding, at any rate. Each 2
-      of the greatest rate cost a pass over the counts; weights of 1 share their row's thresholds and cost a third of
-      what other weights cost.
+      of the greatest rate cost a pass over the counts.
 
     >>> pool, ids = jnp.ones((1, 4)), jnp.arange(4)
     >>> whole = poisson_counts(jax.random.key(0), pool, 8, ids)
