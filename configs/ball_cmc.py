@@ -3,6 +3,9 @@
 Row of the papers (Wu et al. 2020): figures unknown. The ball begins as the whole bank and narrows to its closest
 tenth over the first half of training; as many draws as `cmc` has.
 
+Drawing is there to reproduce the papers' k. It saves nothing: the whole ball, support=ball, takes less time and its
+value has less variance.
+
 Deviations from the released code: the two directions are averaged, not added; the own row is left out of an anchor's
 candidates; banks are written after the optimiser's step. The release's binary NCE is form=dict(kind='binary',
 momentum=1.).

@@ -3,6 +3,9 @@
 Row of the papers (Wu et al. 2020): figures unknown. The ball begins as the whole bank and narrows to its closest
 tenth over the first half of training; as many draws as `ir` has.
 
+Drawing is there to reproduce the papers' k. It saves nothing: the whole ball, support=ball, takes less time and its
+value has less variance.
+
 Deviations from the released code: the anchor's own row is left out of its candidates (`self_row=True` keeps it); draws
 are k in the mean, Poisson, so that they don't depend on how the bank is cut over devices; the bank is written after
 the optimiser's step, not before; where an example comes twice in a batch the last one is kept; views are MoCo v2's

@@ -2,6 +2,9 @@
 
 256 anchors, a pool of 65,536 x 128, float32, percentiles .90 to .99. Every contender computes minus the mean value and
 its gradients from the same embeddings; ours selects by counting, the peers sort each row and slice.
+
+Draws from a support are timed beside the support itself, for pools of 24,576 and 65,536 rows: k in the mean over a pool
+that is cut over devices (one device here), which is how a bank is trained against, and exactly k over a whole pool.
 """
 
 from __future__ import annotations
@@ -13,20 +16,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType, PartitionSpec
 
 from mi_contrast import estimators as mi
 from mi_contrast.benchmarks.timing import interleaved, spread
 from mi_contrast.estimators.percentiles import millionths, rank
 
 LOWER, UPPER, TEMPERATURE = 0.9, 0.99, 0.2
+DRAWS = 4095
 
 
 def run(repeats: int, small: bool = False) -> dict[str, Any]:
     """Seconds of each contender, and ratios round by round: ring over the faster info_nce, sorting over ring."""
     batch, size, dim = (16, 512, 16) if small else (256, 65536, 128)
-    rng = np.random.default_rng(0)
-    arrays = [rng.normal(size=(rows, dim)).astype(np.float32) for rows in (batch, batch, size)]
-    anchors, positives, pool = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in arrays)
+    anchors, positives, pool = _embeddings(batch, size, dim)
     band = [int(rank(millionths(p), size)) for p in (LOWER, UPPER)]
 
     contenders, losses = {}, {}
@@ -48,12 +51,52 @@ def run(repeats: int, small: bool = False) -> dict[str, Any]:
         "faster_info_nce": faster,
         "ring_over_faster_info_nce": over("ring", faster),
         "jax_sort_over_ring": over("ring, jax sort", "ring"),
+        "draws": {n: compare_draws(batch, n, dim, DRAWS, repeats) for n in ((256, 512) if small else (24576, 65536))},
     }
     if not has_torch:
         return found | {"torch": "skipped: torch is not installed (extra [reference])"}
     return found | {
         "torch_sort_over_ring": over("ring, torch sort", "ring"),
         "torch_info_nce_over_faster_info_nce": over("info_nce, torch", faster),
+    }
+
+
+def _embeddings(batch: int, size: int, dim: int) -> list[np.ndarray]:
+    """Anchors, positives and pool: random directions."""
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(rows, dim)).astype(np.float32) for rows in (batch, batch, size)]
+    return [x / np.linalg.norm(x, axis=1, keepdims=True) for x in arrays]
+
+
+def compare_draws(batch: int, size: int, dim: int, draws: int, repeats: int) -> dict[str, Any]:
+    """Seconds of supports and of draws from them, and ratios of draws over their support round by round."""
+    mesh, key = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,)), jax.random.key(0)
+    supports = {"all": mi.All(), "ring": mi.Ring(LOWER, UPPER)}
+    supports |= {f"drawn {name}": mi.Drawn(draws, support) for name, support in supports.items()}
+
+    def whole(support: Any, axis: str | None = None) -> Callable[..., jax.Array]:
+        return lambda a, p, q: mi.contrast(a, p, q, support, temperature=TEMPERATURE, key=key, axis_name=axis)
+
+    def cut(support: Any) -> Callable[..., jax.Array]:
+        part = PartitionSpec("data")
+        return jax.shard_map(whole(support, "data"), mesh=mesh, in_specs=(part,) * 3, out_specs=part)
+
+    arrays = _embeddings(batch, size, dim)
+    contenders = {
+        f"{name}, {pool}": _timed(nats(support), *arrays)[0]
+        for pool, nats in (("pool cut", cut), ("pool whole", whole))
+        for name, support in supports.items()
+    }
+    seconds = interleaved(contenders, repeats)
+    ratios = {}
+    for name in seconds:
+        if name.startswith("drawn "):
+            pairs = zip(seconds[name], seconds[name.removeprefix("drawn ")], strict=True)
+            ratios[f"{name}, over its support"] = spread([x / y for x, y in pairs])
+    return {
+        "what": f"{draws} draws, {batch} anchors, pool {size} x {dim}; pool cut: k in the mean, pool whole: exactly k",
+        "seconds": {name: spread(values) for name, values in seconds.items()},
+        **ratios,
     }
 
 

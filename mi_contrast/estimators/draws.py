@@ -1,4 +1,4 @@
-"""k candidates drawn from a support with replacement, by key, as counts: weights for any estimator's `where`.
+"""k candidates drawn from a support with replacement, by seed, as counts: weights for any estimator's `where`.
 
 The value over counts divides by 1 + their sum, as every value does by the weights it is given; never by 1 + k, which a
 Poisson sum is only on average. Draws with replacement bound I only where k is small against the support.
@@ -7,15 +7,22 @@ Poisson sum is only on average. Draws with replacement bound I only where k is s
 from __future__ import annotations
 
 import functools
+import itertools
+import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-STEPS = 2**30  # the cumulative weights are integers, so that no sum is rounded and weight 0 is never drawn
-TERMS = 12  # more than 12 of a Poisson of rate 1 are less likely than 2^-32
-ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+STEPS = 2**30  # weights become integers for exact draws, so that no sum is rounded and weight 0 is never drawn
+RATE, TERMS = 2.0, 16  # more than 16 of a Poisson of rate 2 are less likely than 2^-34
+LOW_RATE, LOW_TERMS = 1 / 3, 8  # more than 8 of a Poisson of rate 1/3 are less likely than 2^-33
+LANES = 128  # of the candidates when weights are summed up
+ONE_BY_ONE = np.uint32(2**31)  # the first stream of draws one by one; Poisson counts take streams 0, 1, ...
+GOLDEN = np.uint32(0x9E3779B9)  # 2^32 over the golden ratio, as in SplitMix (Steele et al. 2014)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -30,24 +37,15 @@ def multinomial_counts(key: Key[Array, ""], weights: Float[Array, "... K"], k: i
       k: how many draws.
     Returns:
       f32 [..., K], each row's sum k, or 0 where nothing has weight; NaN where a weight is not finite. No gradient.
-      Probabilities are exact for masks, and else right to 2^-30 of the whole.
+      Probabilities are equal for equal weights, and else right to 2^-30 of the whole.
 
     >>> counts = multinomial_counts(jax.random.key(0), jnp.array([[1, 0, 1, 1]]), 5)
     >>> float(counts.sum()), float(counts[0, 1])
     (5.0, 0.0)
     """
     weights = lax.stop_gradient(jnp.asarray(weights)).astype(jnp.float32)
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    good = jnp.isfinite(total)
-    share = jnp.where(good & (total > 0), weights / jnp.where(total > 0, total, 1.0), 0.0)
-    edges = jnp.cumsum((share * STEPS).astype(jnp.int32), axis=-1).reshape(-1, weights.shape[-1])
-    drawn = jax.random.randint(key, (edges.shape[0], k), 0, edges[:, -1:])
-
-    def of_row(edges: Array, drawn: Array) -> Array:
-        found = jnp.searchsorted(edges, drawn, side="right")
-        return jnp.zeros(edges.shape, jnp.float32).at[found].add(1.0, mode="drop")
-
-    return jnp.where(good, jax.vmap(of_row)(edges, drawn).reshape(weights.shape), jnp.nan)
+    rows = weights.reshape(math.prod(weights.shape[:-1]), weights.shape[-1])
+    return draw_exactly(jax.random.bits(key, (len(rows), 2), jnp.uint32), rows, k).reshape(weights.shape)
 
 
 def poisson_counts(
@@ -73,8 +71,8 @@ def poisson_counts(
       size: f32 [...], n over the whole pool; default the sum of these weights.
     Returns:
       f32 [..., K]; NaN where a weight or the size is not finite. No gradient.
-      Exact to 2^-32 for any rate: the inverse distribution function in 12 terms up to rate 1, and a sum of such counts
-      above, which costs one more pass for each 1 of the greatest rate.
+      Probabilities are those of the inverse distribution function to 2^-32 and float32's rounding, at any rate. Each 2
+      of the greatest rate cost a pass over the counts.
 
     >>> pool, ids = jnp.ones((1, 4)), jnp.arange(4)
     >>> whole = poisson_counts(jax.random.key(0), pool, 8, ids)
@@ -92,46 +90,171 @@ def poisson_counts(
 @jax.jit
 def _poisson_counts(key: Array, weights: Array, k: Array, ids: Array, anchors: Array, size: Array | None) -> Array:
     size = jnp.sum(weights, axis=-1) if size is None else jnp.broadcast_to(size, weights.shape[:-1])
-    rate = k * weights / jnp.where(size == 0, 1.0, size)[..., None]
-    bad = ~jnp.isfinite(rate)
-    counter = jnp.asarray(anchors)[..., None].astype(jnp.uint32), jnp.asarray(ids).astype(jnp.uint32)
-
-    def more(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        piece, left, counts = carry
-        uniform = _bits(jax.random.fold_in(key, piece), *counter).astype(jnp.float32) * 2.0**-32
-        return piece + 1, left - 1, counts + _up_to_rate_one(jnp.clip(left, 0.0, 1.0), uniform)
-
-    start = jnp.int32(0), jnp.where(bad, 0.0, rate), jnp.zeros_like(rate)
-    _, _, counts = lax.while_loop(lambda carry: jnp.any(carry[1] > 0), more, start)
-    return jnp.where(bad, jnp.nan, counts)
+    seed = lambda anchor: jax.random.bits(jax.random.fold_in(key, anchor), (2,), jnp.uint32)  # noqa: E731
+    anchors = jnp.asarray(anchors)
+    seeds = jax.vmap(seed)(anchors.reshape(-1)).reshape(*anchors.shape, 2)
+    return draw_on_average(seeds, weights, k / jnp.where(size == 0, 1.0, size), ids)
 
 
-def _up_to_rate_one(rate: Array, uniform: Array) -> Array:
-    """The count whose tail holds `uniform`: how many c have uniform < P(more than c). Tails are summed from their end,
-    so that each keeps float32's relative precision at any small rate.
+def draw_on_average(
+    seeds: UInt32[Array, "... 2"],
+    weights: Float[Array, "... K"],
+    rate: Float[Array, "..."],
+    ids: Int[Array, "... K"],
+    *,
+    low: bool = False,
+) -> Float[Array, "... K"]:
+    """Counts c_j ~ Poisson(rate s_j), each a function of its row's seed, its id, its weight and its row's rate alone.
+
+    Args:
+      seeds: of each row's own draws.
+      weights: s >= 0.
+      rate: the mean count of a candidate of weight 1.
+      ids: the candidates' indices in the whole pool, [K] or one each.
+      low: all weights are 0 or 1 and no rate is above LOW_RATE, so that LOW_TERMS in one pass give the same counts.
+    Returns:
+      float32, NaN where the mean is not finite.
     """
-    terms = [jnp.exp(-rate)]
+    ids, one = jnp.asarray(ids).astype(jnp.uint32), weights == 1
+    if low:
+        few = _count_alike(_bits(seeds, jnp.uint32(0), ids), rate[..., None], LOW_TERMS)
+        return jnp.where(one, few, 0).astype(jnp.float32)
+    # Candidates of weight 1 have one mean a row, so that its thresholds are computed once a row.
+    shared = _add_pieces(rate[..., None], one, lambda piece, mean: _count_alike(_bits(seeds, piece, ids), mean, TERMS))
+    if weights.dtype == bool:
+        return shared
+    mean = rate[..., None] * weights
+    bad = ~jnp.isfinite(mean)
+    others = jnp.where(one | bad, 0.0, mean)
+    own = _add_pieces(others, ~one, lambda piece, mean: _count_each(_bits(seeds, piece, ids), mean))
+    return jnp.where(bad, jnp.nan, jnp.where(one, shared, own))
+
+
+def _add_pieces(
+    mean: Float[Array, "... #K"], where: Bool[Array, "... K"], count: Callable[[Array, Array], Array]
+) -> Float[Array, "... K"]:
+    """Poisson counts as sums of counts of mean RATE at most: `count` of a piece's number and mean; 0 elsewhere."""
+
+    def more(state: tuple[Array, Array]) -> tuple[Array, Array]:
+        piece, counts = state
+        new = count(piece.astype(jnp.uint32), jnp.clip(mean - RATE * piece, 0.0, RATE))
+        return piece + 1, counts + jnp.where(where, new, 0).astype(jnp.float32)
+
+    unfinished = lambda state: jnp.any(mean > RATE * state[0])  # noqa: E731
+    return lax.while_loop(unfinished, more, more((jnp.int32(0), jnp.float32(0.0))))[1]
+
+
+def _count_alike(bits: UInt32[Array, "... K"], mean: Float[Array, "... 1"], terms: int) -> Int[Array, "... K"]:
+    """Poisson counts of one mean a row."""
+    # Signed whole numbers are compared faster than unsigned or real ones.
+    ordered = lambda x: lax.bitcast_convert_type(x ^ jnp.uint32(2**31), jnp.int32)  # noqa: E731
+    thresholds = [ordered(jnp.round(tail * 2.0**32).astype(jnp.uint32)) for tail in _tails(mean)[-terms:]]
+    return functools.reduce(jnp.add, [(ordered(bits) < threshold).astype(jnp.int32) for threshold in thresholds])
+
+
+def _count_each(bits: UInt32[Array, "... K"], mean: Float[Array, "... K"]) -> Int[Array, "... K"]:
+    """Poisson counts of one mean each."""
+    uniform = bits.astype(jnp.float32) * 2.0**-32
+    return functools.reduce(jnp.add, [(uniform < tail).astype(jnp.int32) for tail in _tails(mean)])
+
+
+def _tails(mean: Float[Array, "..."]) -> list[Float[Array, "..."]]:
+    """P(count >= c), c = TERMS down to 1, of a Poisson: so many of them as a uniform number lies below are its count.
+
+    They are summed from their end, so that each keeps float32's relative precision at any small mean.
+    """
+    terms = [jnp.exp(-mean)]
     for c in range(1, TERMS + 1):
-        terms.append(terms[-1] * (rate / c))
-    tail, count = jnp.zeros_like(rate), jnp.zeros_like(rate)
-    for term in terms[:0:-1]:
-        tail = tail + term
-        count = count + (uniform < tail)
-    return count
+        terms.append(terms[-1] * (mean / c))
+    return list(itertools.accumulate(terms[:0:-1]))
 
 
-def _bits(key: Array, high: Array, low: Array) -> Array:
-    """32 random bits for each counter (high, low), uint32: threefry 2x32 of 20 rounds (Salmon et al. 2011).
+def draw_exactly(seeds: UInt32[Array, "B 2"], weights: Float[Array, "B K"], k: int) -> Float[Array, "B K"]:
+    """Counts of k draws with replacement from each row, in proportion to weight; see `multinomial_counts`.
 
-    jax.random keeps its counters to itself, and a key folded with each candidate costs seven times as much.
+    Poisson counts are, given their sum N, N draws with replacement, and cost one pass over the weights. So most of the
+    k draws are Poisson counts, four standard deviations fewer than k in the mean, and the other k - N are drawn one by
+    one. A row with N > k, one in some 20,000, is drawn one by one as a whole.
     """
-    first, second = jax.random.bits(key, (2,), jnp.uint32)
-    schedule = first, second, first ^ second ^ jnp.uint32(0x1BD11BDA)
-    a, b = high + schedule[0], low + schedule[1]
-    for four in range(5):
-        for i in range(4):
-            turn = ROTATIONS[(4 * four + i) % 8]
-            a = a + b
-            b = ((b << turn) | (b >> (32 - turn))) ^ a
-        a, b = a + schedule[(four + 1) % 3], b + schedule[(four + 2) % 3] + jnp.uint32(four + 1)
-    return a
+    total = jnp.sum(weights, axis=1, dtype=jnp.float32)
+    good = jnp.isfinite(total)
+    some, rows = good & (total > 0), jnp.arange(len(weights))[:, None]
+    whole = jnp.where(some, total, 1.0)
+    greatest = jnp.max(weights, axis=1, initial=0).astype(jnp.float32)
+    at_once = max(0.0, k - 4 * math.sqrt(k))
+    few = 8 * RATE / jnp.where(some, greatest, 1.0)  # a pass for each RATE of the greatest mean: 8 at most
+    rate = jnp.where(some, jnp.minimum(at_once / whole, few), 0.0)
+    counts = draw_on_average(seeds, weights, rate, jnp.arange(weights.shape[1]))
+    number = jnp.sum(counts, axis=1).astype(jnp.int32)
+    counts = jnp.where((number > k)[:, None], 0.0, counts)
+    left = jnp.where(some, k - jnp.where(number > k, 0, number), 0)
+
+    lanes, within = _edges(jnp.where(good[:, None], weights, 0), STEPS / whole)
+    slots = jnp.arange(min(k, math.ceil(8 * math.sqrt(k))), dtype=jnp.uint32)
+
+    def more(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        turn, left, counts = state
+        place = (_bits(seeds, ONE_BY_ONE + turn, slots) >> 2).astype(jnp.int32)
+        hit = place < lanes[:, -1:]  # the edges end at STEPS or little below
+        hit &= jnp.cumsum(hit, axis=1) <= left[:, None]
+        found = jnp.where(hit, _find(lanes, within, place), weights.shape[1])
+        counts = counts.at[rows, found].add(1.0, mode="drop")
+        return turn + 1, left - jnp.sum(hit, axis=1), counts
+
+    _, _, counts = lax.while_loop(lambda state: jnp.any(state[1] > 0), more, (jnp.uint32(0), left, counts))
+    return jnp.where(good[:, None], counts, jnp.nan)
+
+
+def _edges(weights: Float[Array, "B K"], scale: Float[Array, " B"]) -> tuple[Int[Array, "B L"], Int[Array, "C B L"]]:
+    """Sums of the scaled weights up to each lane's end, and within a lane up to each candidate; int32.
+
+    Candidate c L + l lies in lane l. Sums along lanes add whole vectors, where sums along candidates add number by
+    number.
+    """
+    padded = jnp.pad(weights, ((0, 0), (0, -weights.shape[1] % LANES)))
+    columns = padded.reshape(len(weights), -1, LANES)
+
+    def add(total: Array, c: Array) -> tuple[Array, Array]:
+        total = total + (lax.dynamic_index_in_dim(columns, c, 1, keepdims=False) * scale[:, None]).astype(jnp.int32)
+        return total, total
+
+    start = jnp.zeros_like(columns[:, 0], jnp.int32)
+    totals, within = lax.scan(add, start, jnp.arange(columns.shape[1]))
+    return jnp.cumsum(totals, axis=1), within
+
+
+def _find(lanes: Int[Array, "B L"], within: Int[Array, "C B L"], place: Int[Array, "B S"]) -> Int[Array, "B S"]:
+    """The candidate within whose weight each place lies."""
+    last = LANES - 1
+    lane = jnp.minimum(jax.vmap(lambda edges, x: jnp.searchsorted(edges, x, side="right"))(lanes, place), last)
+    place = place - jnp.where(lane > 0, jnp.take_along_axis(lanes, jnp.maximum(lane - 1, 0), axis=1), 0)
+    row, count = jnp.arange(len(lanes))[:, None], len(within)
+
+    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) // 2
+        beyond = within[middle, row, lane] <= place
+        return jnp.where(beyond, middle + 1, low), jnp.where(beyond, high, middle)
+
+    start = jnp.zeros_like(place), jnp.full_like(place, count - 1)
+    return lax.fori_loop(0, (count - 1).bit_length(), halve, start)[0] * LANES + lane
+
+
+def _bits(
+    seeds: UInt32[Array, "... 2"], stream: UInt32[Array, ""], counters: UInt32[Array, "... K"]
+) -> UInt32[Array, "... K"]:
+    """32 random bits for each counter: two rounds of `_mix`, a word of the row's seed being mixed in before each.
+
+    This is a cipher of Even and Mansour (1997) of two rounds, run over a counter; each stream of a row has words of its
+    own. It takes four multiplications, where the 20 rounds of threefry cost more than the scores. One round with one
+    word is not enough: all rows would have the same bits in another order.
+    """
+    first, second = jnp.split(_mix(seeds + GOLDEN * jnp.asarray(stream)), 2, axis=-1)
+    return _mix(_mix(counters ^ first) + second)
+
+
+def _mix(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+    """The finaliser of MurmurHash3 (Appleby 2011), a permutation in which a bit in flips each bit out half the time."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)

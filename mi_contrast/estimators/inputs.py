@@ -123,14 +123,19 @@ def alike(tree: Any) -> Any:
 
 
 def block_size(block: int | None, rows: int, pool: int) -> int:
-    """The block asked for, else as many rows as make 2^22 scores, 16 at least; never more than there are.
+    """The block asked for, else equal blocks of as many rows as make 2^22 scores or fewer, 16 at least.
+
+    Never more rows than there are. Blocks are equal because rows that two of them share are computed twice.
 
     Raises:
       UserError: a block below 1.
     """
     if block is not None and block < 1:
         raise UserError(f"block {block} holds no anchors", fix="give at least 1, or None")
-    return max(1, min(block or max(16, SCORES // max(1, pool)), rows))
+    if block is None:
+        most = max(16, SCORES // max(1, pool))
+        block = -(-rows // max(1, -(-rows // most)))
+    return max(1, min(block, rows))
 
 
 def products(rows: Rows, pool: Pool) -> Float[Array, "B K"]:

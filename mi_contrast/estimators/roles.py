@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from mi_contrast.estimators.draws import multinomial_counts, poisson_counts
+from mi_contrast.estimators.draws import LOW_RATE, draw_exactly, draw_on_average
 from mi_contrast.estimators.inputs import Pool, Rows
 from mi_contrast.estimators.percentiles import rank
 from mi_contrast.estimators.selection import Band, Census, select, unordered, weigh
@@ -54,21 +54,40 @@ def assign(scores: Float[Array, "B K"], rows: Rows, found: Census, axis: Axis) -
 
 def weights(scores: Float[Array, "B K"], rows: Rows, pool: Pool, roles: Roles, axis: Axis) -> Weights:
     """Each score's weight as a candidate and as a further positive."""
+    if isinstance(rows.support, Drawn):
+        return Weights(_draw(scores, rows, pool, roles, axis), None)
     candidates = None if roles.among is None else weigh(scores, roles.among)
     if roles.above is not None:
         return Weights(candidates, weigh(scores, roles.above))
-    if not isinstance(rows.support, (Close, Drawn)):
+    if not isinstance(rows.support, Close):
         return Weights(candidates, None)
     here = (scores != -jnp.inf).astype(jnp.float32) if candidates is None else candidates
-    if isinstance(rows.support, Close):
-        return Weights(candidates, jnp.where(share_a_label(rows, pool), here, 0.0))
-    keys = jax.vmap(lambda seed: jax.random.wrap_key_data(seed, impl="threefry2x32"))(rows.seeds)
-    k = rows.support.k
-    if axis is None:
-        return Weights(jax.vmap(lambda key, of: multinomial_counts(key, of, k))(keys, here), None)
+    return Weights(candidates, jnp.where(share_a_label(rows, pool), here, 0.0))
+
+
+def _draw(scores: Float[Array, "B K"], rows: Rows, pool: Pool, roles: Roles, axis: Axis) -> Float[Array, "B K"]:
+    """How often each candidate is drawn: exactly k draws a row where the pool is whole, else k in the mean."""
+    k, seeds, band = rows.support.k, rows.seeds, roles.among
+    assert seeds is not None
+    size = jnp.where(roles.size == 0, 1.0, roles.size)[:, 0]
     ids = first_row(len(pool.rows), axis) + jnp.arange(len(pool.rows))
-    each = lambda key, of, size: poisson_counts(key, of, k, ids, size=size)  # noqa: E731
-    return Weights(jax.vmap(each)(keys, here, roles.size[:, 0]), None)
+
+    def draw(weights: Array, low: bool = False) -> Float[Array, "B K"]:
+        if axis is None:
+            return draw_exactly(seeds, weights, k)
+        return draw_on_average(seeds, weights, k / size, ids, low=low)
+
+    inside = lambda: scores != -jnp.inf if band is None else weigh(scores, band) == 1  # noqa: E731
+    ways, way = [lambda: draw(inside())], jnp.int32(0)
+    if axis is not None:
+        ways.append(lambda: draw(inside(), low=True))
+        way = jnp.where(jnp.all(k / size <= LOW_RATE), 1, way)
+    if band is not None:
+        # Weights other than 0 and 1 occur where scores at an edge are tied. They cost three times as much.
+        ways.append(lambda: draw(weigh(scores, band)))
+        shares = jnp.concatenate([band.lower_share, band.upper_share], axis=1)
+        way = jnp.where(jnp.all((shares == 0) | (shares == 1)), way, len(ways) - 1)
+    return lax.switch(way, ways)
 
 
 def share_a_label(rows: Rows, pool: Pool) -> Bool[Array, "B K"]:

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from mi_contrast.estimators import forms
 from mi_contrast.estimators.blocks import over_rows, sum_over_rows
 from mi_contrast.estimators.forms import Column, Sizes
 from mi_contrast.estimators.inputs import Pool, Rows, block_size, products
-from mi_contrast.estimators.roles import Roles, Weights, assign, size_of, weights
-from mi_contrast.estimators.selection import census
+from mi_contrast.estimators.roles import REACH, Roles, Weights, assign, size_of, weights
+from mi_contrast.estimators.selection import Census, census, unordered
 from mi_contrast.estimators.shards import Axis, everyone, greatest, own, own_of_total, total
 from mi_contrast.estimators.supports import Binary, Drawn, Hard, several
 
@@ -120,7 +121,7 @@ def _fit(rows: Rows, pool: Pool, axis: Axis) -> tuple[Column, Column, Fit, Array
     sizes = Sizes(size, more)
     offset = forms.offset(rows.form, sizes)
     asked = forms.sums(rows.form, many)
-    tops = tuple(_top(sum, scores, getattr(counted, sum.over), rows, roles, axis) for sum in asked)
+    tops = tuple(_top(sum, scores, getattr(counted, sum.over), rows, roles, found, axis) for sum in asked)
     each = [
         forms.summand(sum, _relative(scores, rows, top), getattr(counted, sum.over), offset)
         for sum, top in zip(asked, tops, strict=True)
@@ -144,15 +145,27 @@ def _fit(rows: Rows, pool: Pool, axis: Axis) -> tuple[Column, Column, Fit, Array
     return answer, towards, Fit(roles, offset, tops, totals, slopes), scores, counted
 
 
-def _top(sum: forms.Sum, scores: Array, weight: Array | None, rows: Rows, roles: Roles, axis: Axis) -> Column:
-    """The score from which a sum is measured: no term of it is much above 1, and the largest is not much below."""
+def _top(
+    sum: forms.Sum, scores: Array, weight: Array | None, rows: Rows, roles: Roles, found: Census, axis: Axis
+) -> Column:
+    """The score from which a sum is measured: no term of it is much above 1, and the largest is not far below."""
     if isinstance(rows.form, Binary):
         return jnp.zeros_like(roles.highest)
     picked = isinstance(rows.support, Drawn) or isinstance(rows.form, Hard)  # the highest among may be far above these
     if sum.of == "score" or (sum.over == "candidates" and not picked):
         return roles.highest
-    counted = scores if weight is None else jnp.where(weight > 0, scores, -jnp.inf)
-    top = greatest(jnp.max(counted, axis=1, keepdims=True, initial=-jnp.inf), axis)
+
+    def counted() -> Column:
+        kept = scores if weight is None else jnp.where(weight > 0, scores, -jnp.inf)
+        return jnp.max(kept, axis=1, keepdims=True, initial=-jnp.inf)
+
+    if isinstance(rows.support, Drawn) and not isinstance(rows.form, Hard):
+        # Looking for the highest drawn score is a pass over the scores, which is spared where all of them are close.
+        near = roles.highest - unordered(found.least)[:, None] <= REACH * rows.temperature[:, None]
+        top = lax.cond(jnp.all(near), lambda: roles.highest, counted)
+    else:
+        top = counted()
+    top = greatest(top, axis)
     return jnp.where(jnp.isfinite(top), top, 0.0)
 
 

@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.random import threefry_2x32
 from jax.sharding import PartitionSpec as P
 from scipy import stats
 
 from mi_contrast import estimators as mi
-from mi_contrast.estimators.draws import _bits
+from mi_contrast.estimators.draws import LOW_RATE, LOW_TERMS, RATE, TERMS, _bits, _mix, _tails, draw_on_average
 
 B, K, DRAWS = 6, 40, 16
 RNG = np.random.default_rng(51)
@@ -140,9 +139,163 @@ def test_nothing_to_draw_and_not_a_number():
     assert (np.asarray(slope) == 0).all()
 
 
-def test_the_counters_are_hashed_as_jax_does():
-    high, low = (RNG.integers(0, 2**32, size=9, dtype=np.uint32) for _ in range(2))
-    ours = _bits(KEY, high, low)
-    words = jax.random.bits(KEY, (2,), jnp.uint32)
-    theirs = [threefry_2x32(words, jnp.stack(pair))[0] for pair in zip(high, low, strict=True)]
+# --- the generator ---
+
+
+def mixed(x):
+    """The finaliser of MurmurHash3 in Python's whole numbers."""
+    x = ((x ^ (x >> 16)) * 0x85EBCA6B) % 2**32
+    x = ((x ^ (x >> 13)) * 0xC2B2AE35) % 2**32
+    return x ^ (x >> 16)
+
+
+def literal_bits(seed, stream, counter):
+    first, second = (mixed((int(word) + 0x9E3779B9 * stream) % 2**32) for word in seed)
+    return mixed((mixed(counter ^ first) + second) % 2**32)
+
+
+def test_bits_are_two_rounds_of_the_finaliser():
+    seeds, counters = (RNG.integers(0, 2**32, size=n, dtype=np.uint32) for n in ((3, 2), 5))
+    ours = np.asarray(_bits(seeds, np.uint32(7), counters))
+    theirs = [[literal_bits(seed, 7, int(counter)) for counter in counters] for seed in seeds]
     np.testing.assert_array_equal(ours, theirs)
+
+
+ROWS, COLUMNS = 128, 4096
+SEEDS = np.random.default_rng(5).integers(0, 2**32, size=(ROWS, 2), dtype=np.uint32)
+# Related seeds are the hard case: they differ in one low bit of one word, or by a step of the counter.
+NEAR = SEEDS[:1] + np.stack([np.arange(ROWS), np.zeros(ROWS)], axis=1).astype(np.uint32)
+GENERATORS = {
+    "ours": lambda seeds: _bits(seeds, np.uint32(0), np.arange(COLUMNS, dtype=np.uint32)),
+    "one round": lambda seeds: _mix(np.arange(COLUMNS, dtype=np.uint32) + seeds[:, :1]),
+    "a line": lambda seeds: np.arange(COLUMNS, dtype=np.uint32) * np.uint32(2654435761) + seeds[:, :1],
+}
+
+
+def deviation(bits):
+    """The largest deviation of a set of sums of independent bits or products, in standard deviations.
+
+    Each bit is set half the time; bytes are uniform; neighbours in a row, rows at any distance up to 8, also shifted
+    against one another, and pairs of bits of a number agree half the time.
+    """
+    bits = np.asarray(bits).astype(np.uint32)
+    planes = ((bits[..., None] >> np.arange(32, dtype=np.uint32)) & 1).astype(np.float32) * 2 - 1
+    n = bits.size
+    worst = [np.abs(planes.sum(axis=(0, 1))).max() / np.sqrt(n)]
+    for part in range(4):
+        seen = np.bincount(((bits >> (8 * part)) & 255).ravel(), minlength=256)
+        worst.append(abs(stats.norm.isf(np.clip(stats.chisquare(seen).pvalue, 1e-300, 1 - 1e-16))))
+    agree = lambda x, y: np.abs(np.sum(x * y, axis=(0, 1))).max() / np.sqrt(x[..., 0].size)  # noqa: E731
+    for step in (1, 2, 3, 8):
+        worst.append(agree(planes[:, step:], planes[:, :-step]))
+        worst.append(agree(planes[step:], planes[:-step]))
+        worst.append(agree(planes[step:, :-step], planes[:-step, step:]))
+        worst.append(agree(planes, np.roll(planes, step, axis=-1)))
+    uniform = stats.kstest((bits.ravel() + 0.5) / 2.0**32, "uniform").pvalue
+    return max(*worst, abs(stats.norm.isf(np.clip(uniform, 1e-300, 1 - 1e-16))))
+
+
+@pytest.mark.parametrize("seeds", [SEEDS, NEAR, NEAR[:, ::-1]], ids=["seeds", "first word near", "second word near"])
+def test_bits_are_uniform_and_independent(seeds):
+    assert deviation(GENERATORS["ours"](seeds)) < 5.5  # of some 700 sums
+
+
+@pytest.mark.parametrize("name", ["one round", "a line"])
+def test_a_weaker_generator_is_caught(name):
+    assert deviation(GENERATORS[name](NEAR)) > 30
+
+
+def test_streams_of_a_row_and_rows_of_a_seed_share_no_numbers():
+    streams = [np.asarray(_bits(SEEDS[:4], np.uint32(at), np.arange(COLUMNS, dtype=np.uint32))) for at in (0, 1, 2**31)]
+    numbers = np.concatenate([x.ravel() for x in streams])
+    assert deviation(np.concatenate(streams)) < 5.5
+    expected = len(numbers) ** 2 / 2**33  # pairs that are equal by chance
+    assert len(numbers) - len(np.unique(numbers)) < expected + 5 * np.sqrt(expected) + 1
+
+
+def test_each_bit_of_seed_and_counter_flips_each_bit_half_the_time():
+    counters = np.arange(0, 4096 * 7, 7, dtype=np.uint32)
+    seed = SEEDS[:1]
+    before = np.asarray(_bits(seed, np.uint32(0), counters))
+    flips = []
+    for bit in np.uint32(1) << np.arange(32, dtype=np.uint32):
+        after = [_bits(seed, np.uint32(0), counters ^ bit)]
+        after += [
+            _bits(seed ^ np.array([word * bit for word in at]), np.uint32(0), counters) for at in ((1, 0), (0, 1))
+        ]
+        for x in after:
+            changed = before ^ np.asarray(x)
+            flips.append(((changed[..., None] >> np.arange(32, dtype=np.uint32)) & 1).mean(axis=(0, 1)))
+    # Flips of a difference that is the same for many counters are not independent: 8 standard deviations.
+    assert np.abs(np.array(flips) - 0.5).max() < 8 * 0.5 / np.sqrt(len(counters))
+
+
+# --- exact draws and thresholds ---
+
+
+@pytest.mark.parametrize("rate", [0.17, 1.85, 2.0])
+def test_thresholds_are_the_tails_of_the_distribution(rate):
+    """P(count >= c) in float64, c = 1 to 16: within 2^-33 and float32's rounding; what lies beyond is below 2^-34."""
+    tails = np.array([float(x) for x in _tails(jnp.float32(rate))][::-1])
+    exact = stats.poisson.sf(np.arange(TERMS), np.float64(np.float32(rate)))
+    np.testing.assert_allclose(tails, exact, rtol=2e-6, atol=2.0**-33)
+    assert stats.poisson.sf(TERMS, RATE) < 2.0**-34
+
+
+def test_few_terms_give_the_same_counts_at_low_rates():
+    ids, rate = np.arange(200_000), jnp.array([1e-4, 0.17, LOW_RATE], jnp.float32)
+    mask = np.ones((3, 200_000), bool)
+    draw = jax.jit(lambda rate, low: draw_on_average(SEEDS[:3], mask, rate, ids, low=low), static_argnums=1)
+    few, many = (np.asarray(draw(rate, low)) for low in (True, False))
+    np.testing.assert_array_equal(few, many)
+    np.testing.assert_allclose(few.mean(axis=1), rate, atol=0.007)
+    assert stats.poisson.sf(LOW_TERMS, LOW_RATE) < 2.0**-33  # which rounds to a threshold of 0
+    higher = [np.asarray(draw(2 + rate, low)) for low in (True, False)]
+    assert (higher[0] != higher[1]).any()  # the control: at higher rates they differ
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_weights_of_one_and_other_weights_are_drawn_alike(share):
+    """A weight of 1 takes its row's thresholds, others their own: the same counts where the means are the same."""
+    weights = np.ones((8, 4000), np.float32)
+    whole = np.asarray(poisson(KEY, weights, 5000.0, np.arange(4000)))
+    part = np.asarray(poisson(KEY, weights * share, 5000.0, np.arange(4000), size=weights.sum(axis=1) * share))
+    assert (whole != part).mean() < 1e-3 and whole.sum() > 0
+
+
+def test_fractions_have_their_distribution_beside_ones():
+    weights = np.tile([1.0, 0.25, 0.0, 2.5], (40_000, 1)).astype(np.float32)
+    counts = np.asarray(poisson(KEY, weights, 6.0, np.arange(4), size=np.full(40_000, 2.0, np.float32)))
+    assert (counts[:, 2] == 0).all()
+    for column, mean in ((0, 3.0), (1, 0.75), (3, 7.5)):
+        seen = np.bincount(counts[:, column].astype(int), minlength=40)
+        pmf = stats.poisson.pmf(np.arange(len(seen)), mean)
+        some = pmf * len(counts) > 10
+        assert fits(np.append(seen[some], seen[~some].sum()), np.append(pmf[some], 1 - pmf[some].sum()), len(counts))
+
+
+@pytest.mark.parametrize("k", [1, 40, 900])
+def test_many_draws_at_once_and_one_by_one_are_one_distribution(k):
+    """Of 900 draws most are Poisson counts, of 40 few, of 1 none: counts are binomial, pairs covary as -k p q."""
+    weights = np.tile([1.0, 0.5, 0.0, 1.0, 0.25], (1500, 50)).astype(np.float32)
+    counts = np.asarray(mi.multinomial_counts(KEY, weights, k))
+    shares = weights[0] / weights[0].sum()
+    assert (counts.sum(axis=1) == k).all() and (counts[:, shares == 0] == 0).all()
+    groups = np.stack([counts[:, weights[0] == w].sum(axis=1) for w in (1.0, 0.5, 0.25)], axis=1)
+    p = np.array([shares[weights[0] == w].sum() for w in (1.0, 0.5, 0.25)])
+    covariance = k * (np.diag(p) - np.outer(p, p))
+    error = np.sqrt((covariance**2 + np.outer(np.diag(covariance), np.diag(covariance))) / len(counts))
+    assert (np.abs(np.cov(groups.T) - covariance) < 5 * error + 1e-9).all()
+    for column in (0, 1, 3, 4, 200):
+        seen = np.bincount(counts[:, column].astype(int), minlength=3)
+        pmf = stats.binom.pmf(np.arange(len(seen)), k, shares[column])
+        some = pmf * len(counts) > 5
+        assert fits(np.append(seen[some], seen[~some].sum()), np.append(pmf[some], 1 - pmf[some].sum()), len(counts))
+
+
+def test_few_candidates_are_drawn_one_by_one():
+    weights = np.zeros((4, 300), np.float32)
+    weights[:, 7], weights[:, 290] = 1, 3
+    counts = np.asarray(mi.multinomial_counts(KEY, weights, 5000))
+    assert (counts.sum(axis=1) == 5000).all() and (counts[:, 7] + counts[:, 290] == 5000).all()
+    assert (np.abs(counts[:, 7] - 1250) < 5 * np.sqrt(5000 * 0.25 * 0.75)).all()

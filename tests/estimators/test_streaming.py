@@ -16,6 +16,7 @@ import pytest
 from mi_contrast import estimators as mi
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators import supports
+from mi_contrast.estimators.inputs import block_size
 from tests.estimators import reference
 
 SOFTMAX = mi.Softmax()
@@ -168,6 +169,25 @@ class TestDrawn:
         np.testing.assert_allclose(nats_of(support, key=key, block=2), nats_of(support, key=key), rtol=1e-5, atol=1e-6)
         assert not np.allclose(nats_of(support, key=jax.random.key(4)), nats_of(support, key=key))
 
+    def test_draws_from_tied_edges_are_in_proportion_to_the_shares(self):
+        """Ten copies of each row: an edge of the ring cuts through copies, which share what is inside."""
+        pool, support = np.repeat(POOL[:6], 10, axis=0), mi.Ring(0.25, 0.75)
+        scores = ANCHORS[:1].astype(np.float64) @ pool.T / T
+        share = reference.band_weights(scores[0], np.ones(60, bool), 0.25, 0.75)
+        assert ((share > 0) & (share < 1)).any()
+
+        def counted(key, q):  # the slope to each row is minus the share of its mass
+            given = dict(temperature=T, key=key, pool_gradient=True)
+            return mi.contrast(ANCHORS[:1], POSITIVES[:1], q, mi.Drawn(30, support), mi.Decoupled(), **given).sum()
+
+        keys = jax.random.split(jax.random.key(2), 800)
+        slopes = jax.jit(jax.vmap(jax.grad(counted, argnums=1), in_axes=(0, None)))(keys, pool) @ ANCHORS[0]
+        mass = -np.asarray(slopes, np.float64) / np.exp(scores - scores.max())
+        counts = mass / mass.sum(axis=1, keepdims=True) * 30
+        np.testing.assert_allclose(counts, np.round(counts), atol=1e-3)
+        error = np.sqrt(30 * share / 30 / 800) + 1e-9
+        assert (np.abs(counts.mean(axis=0) - 30 * share / share.sum()) < 5 * error).all()
+
     def test_far_candidates_that_were_not_drawn_do_not_drown_those_that_were(self):
         pool = POOL.copy()
         pool[0] *= 1e4
@@ -217,6 +237,15 @@ def test_mistakes_are_told_in_one_line(mistake, said):
     with pytest.raises(UserError, match=said) as told:
         mistake()
     assert "\n" not in str(told.value)
+
+
+def test_blocks_are_equal_so_that_no_anchor_is_scored_twice():
+    for rows, pool in ((256, 24_576), (256, 65_536), (250, 24_576), (8, 10**6), (3, 5)):
+        block = block_size(None, rows, pool)
+        blocks = -(-rows // block)
+        assert blocks * block - rows < blocks and block <= max(16, 2**22 // pool)
+    assert block_size(None, 256, 24_576) == 128  # and not 170, which scores 340 anchors
+    assert block_size(170, 256, 24_576) == 170  # what is asked for is kept
 
 
 def test_size_counts_what_the_value_divides_by():
