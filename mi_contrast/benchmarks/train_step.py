@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mi_contrast.benchmarks.peers import make_resnet
 from mi_contrast.benchmarks.timing import interleaved, ratio, spread
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.training import assemble, loop
@@ -57,28 +58,9 @@ def torch_step(batch: int) -> Any:
     from torch import nn
     from torch.nn import functional
 
-    class Block(nn.Module):
-        def __init__(self, width_in: int, width: int, stride: int):
-            super().__init__()
-            self.conv1, self.bn1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
-            self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-            self.short: nn.Module = nn.Identity()
-            if stride > 1 or width_in != width:
-                self.short = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-
-        def forward(self, x: Any) -> Any:
-            y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
-            return functional.relu(y + self.short(x))
-
     def network() -> nn.Module:
-        blocks, width_in = [], 16
-        for i in range(4):
-            for stride in (1 if i == 0 else 2, 1):
-                blocks.append(Block(width_in, 16 << i, stride))
-                width_in = 16 << i
-        stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, DIM)]
-        return nn.Sequential(*stem, *blocks, *head)
+        head = [nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, DIM)]
+        return nn.Sequential(make_resnet("resnet18", 16), *head)
 
     online, target = network(), network()
     target.load_state_dict(online.state_dict())
