@@ -39,7 +39,7 @@ Judge = Callable[[Callable[[np.ndarray], np.ndarray]], float]  # of a function f
 @dataclass(frozen=True)
 class Sizes:
     """split: of cifar10; batch: images a step; steps: of the schedule; turn: steps between two judgements; bank and
-    queries: images of the judge, at most.
+    queries: images of the judge, at most; threads: of torch, its own number by default.
     """
 
     split: str = "train"
@@ -48,9 +48,10 @@ class Sizes:
     turn: int = 20
     bank: int = 5000
     queries: int = 1250
+    threads: int | None = None
 
 
-SMALL = Sizes(split="train[:1000]", batch=32, steps=4, turn=2, bank=256, queries=64)
+SMALL = Sizes(split="train[:1000]", batch=32, steps=4, turn=2, bank=256, queries=64, threads=1)
 
 
 class Contender(Protocol):
@@ -100,7 +101,7 @@ def run_race(config: Mapping[str, Any], sizes: Sizes, name: str) -> dict[str, An
         draw.choice(among, min(most, len(among)), replace=False)
         for among, most in ((job.kept, sizes.bank), (job.held, sizes.queries))
     )
-    with started_lightly(job, config) as theirs, job.open() as reader:
+    with started_lightly(job, config, sizes.threads) as theirs, job.open() as reader:
         contenders: dict[str, Contender] = {"ours": Ours(job, reader), "lightly": theirs}
         return race(contenders, make_judge(job, bank, queries), sizes, name)
 
@@ -196,12 +197,13 @@ class Lightly:
 
 
 @contextmanager
-def started_lightly(job: assemble.Job, config: Mapping[str, Any]) -> Iterator[Lightly]:
+def started_lightly(job: assemble.Job, config: Mapping[str, Any], threads: int | None) -> Iterator[Lightly]:
     """Starts the process of lightly's side on the images our side trains on, and ends it."""
     steps = job.parts.total_steps
     (term,) = config["method"]["terms"]
     settings = {
         "seed": config["seed"],
+        "threads": threads,
         "batch": job.batch_size,
         "width": config["model"]["width"],
         "queue": config["method"]["pools"]["queue"]["size"],
@@ -269,6 +271,8 @@ def make_lightly(images: np.ndarray, settings: Mapping[str, Any]) -> tuple[Calla
     from PIL import Image
     from torch.utils.data import DataLoader
 
+    if settings["threads"] is not None:
+        torch.set_num_threads(settings["threads"])
     torch.manual_seed(settings["seed"])
     backbone = make_resnet("resnet18", settings["width"])
     dim = 8 * settings["width"]

@@ -109,24 +109,21 @@ def peak_bytes(program: Any) -> int:
     return int(held + memory.temp_size_in_bytes)
 
 
-def count_flops(program: Any, function: Callable[..., Any], *arguments: Any) -> tuple[float, str]:
-    """Returns the floating-point operations of one call, and where the number is from.
-
-    `program` is the compiled `function`. Its cost_analysis serves where there is one; where it is None, as for some
-    GPUs, the products and convolutions of the function are counted, which leaves out everything of one operation an
-    element.
+def reported_flops(program: Any) -> float | None:
+    """Returns the floating-point operations that a compiled program says it takes on one device: the body of a loop
+    once, and with what is done element by element. None where it says nothing, as programs for some GPUs.
     """
     cost = program.cost_analysis()
     cost = cost[0] if isinstance(cost, list) and cost else cost
-    if cost and cost.get("flops", 0) > 0:
-        return float(cost["flops"]), "cost_analysis"
-    return count_products(function, *arguments), "products and convolutions"
+    flops = float(cost.get("flops", 0.0)) if cost else 0.0
+    return flops if flops > 0 else None
 
 
 def count_products(function: Callable[..., Any], *arguments: Any) -> float:
     """Returns 2 x the multiplications of all matrix products and convolutions of one call.
 
-    The body of a `scan` counts once a step, of branches the most expensive one, and the body of a `while` once.
+    This is what the peak of a device is about, and the same number whatever the compiler makes of the function. The
+    body of a `scan` counts once a step, of branches the most expensive one, and the body of a `while` once.
     Products with the zeros of padding count, those with the zeros of a dilated input do not.
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
