@@ -123,7 +123,8 @@ def count_products(function: Callable[..., Any], *arguments: Any) -> float:
     """Returns 2 x the multiplications of all matrix products and convolutions of one call.
 
     This is what the peak of a device is about, and the same number whatever the compiler makes of the function. The
-    body of a `scan` counts once a step, of branches the most expensive one, and the body of a `while` once.
+    body of a `scan` counts once a step and that of a `while` once; of branches the most expensive counts, and of forms
+    for several platforms (`jax.lax.platform_dependent`) the one for all others.
     Products with the zeros of padding count, those with the zeros of a dilated input do not.
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
@@ -145,7 +146,8 @@ def _of_equation(equation: Any) -> float:
         return 2.0 * equation.outvars[0].aval.size * each / math.prod(params["lhs_dilation"])
     inner = [_of_jaxpr(jaxpr) for jaxpr in _inner_jaxprs(params)]
     if name == "cond":
-        return max(inner, default=0.0)
+        platforms = params.get("branches_platforms")
+        return inner[platforms.index(None)] if platforms and None in platforms else max(inner, default=0.0)
     times = params["length"] if name == "scan" else params["mesh"].size if name == "shard_map" else 1
     return times * sum(inner)
 

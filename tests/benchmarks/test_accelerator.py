@@ -35,7 +35,8 @@ def test_every_row_has_its_figures_in_the_table_and_the_file(figures):
     step, losses = rows["step, tiny, 16 px, batch 8"], [row for name, row in rows.items() if name.startswith("loss")]
     assert step["images_per_second"]["median"] == pytest.approx(8 / step["seconds"]["median"])
     assert sum(step["program"]["convolutions"].values()) > 0
-    assert {row["gflop"] for row in losses} == {2 * 2 * 16 * 512 * 16 / 1e9}  # scores, and one product on the way back: the pool is constant
+    # the scores, and one product on the way back: the pool is constant
+    assert {row["gflop"] for row in losses} == {2 * 2 * 16 * 512 * 16 / 1e9}
     assert said.err.count("gone, about") == 8
 
 

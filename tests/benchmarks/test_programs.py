@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -33,6 +35,12 @@ def test_products_in_loops_count_each_time_and_of_branches_the_dearest():
     assert programs.count_products(looped, matrix) == 7 * 2 * 4**3
     branched = lambda x: jax.lax.cond(x[0, 0] > 0, looped, lambda x: x, x)  # noqa: E731
     assert programs.count_products(branched, matrix) == 7 * 2 * 4**3
+
+
+def test_of_forms_for_platforms_the_one_for_all_others_counts():
+    matrix = jnp.ones((4, 4))
+    forms = partial(jax.lax.platform_dependent, cpu=lambda x: x @ x @ x, default=lambda x: x @ x)
+    assert programs.count_products(forms, matrix) == 2 * 4**3
 
 
 def test_the_compiler_reports_the_same_operations_of_a_product():
