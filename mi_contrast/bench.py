@@ -5,6 +5,8 @@
 A ratio is of medians; every figure comes with its least and largest, since absolute times are this machine's today.
 coverage counts how often the interval of an estimate holds the truth, and goes on where it was stopped.
 mi_tasks asks of estimates how near the truth they are, and draws it: bench/mi_tasks.svg.
+peer races lightly's MoCo on CIFAR-10; accelerator takes up to eight minutes of a GPU or TPU. Among all
+cases, one that cannot run here is named, and the others go on.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
     config = plain(load_config("configs/moco.py:digits")[0])
     config["data"] = {**config["data"], "batch": batch}
     config["model"] = {**config["model"], "backbone": "resnet18", "width": 16}
+    peer = TorchStep(width=config["model"]["width"], batch=batch)
+    config["method"]["pools"]["queue"]["size"] = peer.queue
     job = assemble.build(config)
     step = make_step(job.parts)
     with job.open() as reader:
@@ -36,10 +38,10 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
 
     contenders = {"ours": ours}
     if importlib.util.find_spec("torch") is not None:
-        contenders["torch"], _ = make_torch_step(TorchStep(width=16, batch=batch))
+        contenders["torch"], _ = make_torch_step(peer)
     seconds = interleaved(contenders, repeats)
     figures: dict[str, Any] = {
-        "what": f"images/s of one training step, ResNet-18 of width 16, 32 px, batch {batch}, queue 4,096",
+        "what": f"images/s of one training step, ResNet-18 of width 16, 32 px, batch {batch}, queue {peer.queue:,}",
         **{name: spread([batch / s for s in taken]) for name, taken in seconds.items()},
     }
     if "torch" in seconds:

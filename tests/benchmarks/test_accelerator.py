@@ -7,7 +7,7 @@ import pytest
 from mi_contrast import bench
 from mi_contrast.benchmarks import accelerator, loop, programs, steps
 from mi_contrast.benchmarks.accelerator import Measurement, measure
-from mi_contrast.core.errors import run_job
+from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.core.mesh import make_mesh
 
 LOOP = {"loop": {"min": 1.0, "median": 2.0, "max": 3.0}}
@@ -108,6 +108,25 @@ def test_a_cpu_is_refused_in_one_line(capsys, tmp_path):
     assert run_job(bench.main, ["--case=accelerator", f"--out={tmp_path}"]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "the only device here is a CPU" in said[0] and "--small" in said[0]
+
+
+def test_among_all_cases_one_that_cannot_run_does_not_stop_the_others(monkeypatch, tmp_path, capsys):
+    given = []
+
+    def stub(case, repeats, small, **files):
+        given.append((case, sorted(files)))
+        if case == "peer":
+            raise UserError("lightly is not installed")
+        return {"case": case}, object()
+
+    monkeypatch.setattr(bench, "run", stub)
+    bench.main([f"--out={tmp_path}"])
+    assert [case for case, _ in given] == list(bench.CASES)
+    assert {case for case, files in given if files} == {"coverage"}  # its rows are no other case's
+    assert "peer was not run: lightly is not installed" in capsys.readouterr().err
+    assert not (tmp_path / "peer.json").exists() and (tmp_path / "accelerator.json").exists()
+    with pytest.raises(UserError):
+        bench.main(["--case=peer", f"--out={tmp_path}"])
 
 
 def test_the_abstract_step_is_the_one_that_runs():
