@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import multiprocessing
 import random
 import time
@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from mi_contrast.benchmarks.peers import import_torchvision, missing
 from mi_contrast.benchmarks.timing import interleaved, ratio, spread
 
 PEERS = 2
-LIBRARIES: list[Any] = []  # a declaration lives as long as its library
 POLICIES = ("moco_v2", "simclr", "infomin")
 CASES = {  # pixels a side of the view: those of the source, our batch, our batches a round, the peers' images a round
     32: (32, 256, 16, 2 * 256),
@@ -117,14 +117,6 @@ def ours(
         cpu.append(time.process_time() - began)
 
     return call, compile_seconds
-
-
-def missing() -> str:
-    """Why the peer can't run here; empty where it can."""
-    for name in ("torch", "torchvision"):
-        if importlib.util.find_spec(name) is None:
-            return f"{name} is not installed: pip install 'mi-contrast[torch]'"
-    return ""
 
 
 @contextmanager
@@ -303,20 +295,3 @@ RANDAUGMENT: tuple[Callable[[Any, float], Any], ...] = (
     affine(lambda share, width, height: (1, 0, 0.45 * share * width, 0, 1, 0)),
     affine(lambda share, width, height: (1, 0, 0, 0, 1, 0.45 * share * height)),
 )
-
-
-def import_torchvision() -> Any:
-    """Torchvision; where its compiled ops don't fit the torch at hand, their names are declared first: PIL transforms
-    use none of them.
-    """
-    import torch
-
-    try:
-        import torchvision.transforms
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        LIBRARIES.append(library)
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision.transforms
-    return torchvision

@@ -4,7 +4,6 @@ probe at ten learning rates in one run beside ten runs and beside scikit-learn's
 
 from __future__ import annotations
 
-import importlib.util
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,13 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from mi_contrast.benchmarks.peers import import_torchvision, missing
 from mi_contrast.benchmarks.timing import interleaved, ratio, spread
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, spec_of
 from mi_contrast.readout import linear
 from mi_contrast.readout.accuracy import top1
 
-LIBRARIES: list[Any] = []  # a declaration lives as long as its library
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCHES = {64: 128, 96: 64, 224: 16}  # pixels a side: images a call
 FACTORS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
@@ -76,28 +75,11 @@ def counted(call: Callable[[], Any], cpu: list[float]) -> Callable[[], None]:
     return timed
 
 
-def missing() -> str:
-    """Why the peer can't run here; empty where it can."""
-    for name in ("torch", "torchvision"):
-        if importlib.util.find_spec(name) is None:
-            return f"{name} is not installed: pip install 'mi-contrast[torch]'"
-    return ""
-
-
 def torchvision_resnet18(images: np.ndarray) -> Callable[[], Any]:
     """A call that takes the same features in torch: float32, normalised there too, without gradients."""
     import torch
 
-    try:
-        import torchvision
-    except RuntimeError:  # beside a CPU build of torch its compiled operators are absent: their schemas suffice
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        LIBRARIES.append(library)
-        import torchvision
-
-    net = torchvision.models.resnet18(weights=None).eval()
+    net = import_torchvision().models.resnet18(weights=None).eval()
     net.fc = torch.nn.Identity()
     mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (MEAN, STD))
 

@@ -20,7 +20,10 @@ from mi_contrast.training.step import make_step
 def run(repeats: int, small: bool) -> dict[str, Any]:
     """images/s of the loop between its first and last logged step, and of the bare step, round by round."""
     config = plain(load_config("configs/ring_moco.py:digits")[0])
-    steps, every = (40, 20) if small else (400, config["log"]["every"])
+    steps, every = (8, 4) if small else (400, config["log"]["every"])
+    if small:
+        config["data"] = {**config["data"], "batch": 32}
+        config["eval"] = {**config["eval"], "pairs": 32, "knn_bank": 256}
     config["steps"] = steps
     config["log"] = {**config["log"], "every": every}
     for section in ("eval", "checkpoint"):
@@ -38,7 +41,7 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
         bare.append((before + bare_step(job, step, steps // 2)) / 2)  # on both sides, as the machine drifts
     share = [a / b for a, b in zip(looped, bare, strict=True)]
     return {
-        "what": "images/s, tiny network, 32 px, batch 256, one resident batch against the whole loop",
+        "what": f"images/s, tiny network, 32 px, batch {job.batch_size}, one resident batch against the whole loop",
         "bare_step": spread(bare),
         "loop": spread(looped),
         "loop_over_bare": spread(share),

@@ -1,7 +1,11 @@
-"""Interleaved timing: every round runs each contender once, so that a noisy moment hits them all alike."""
+"""Interleaved timing: every round runs each contender once, so that a noisy moment hits them all alike.
+
+`repeated` times one alone, for devices that nothing else disturbs.
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +24,25 @@ def interleaved(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> di
             began = time.perf_counter()
             contender()
             seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def repeated(call: Callable[[int], Any], repeats: int, at_least: float = 0.3) -> list[float]:
+    """Returns the seconds of one call in each of `repeats` rounds of many.
+
+    Args:
+      call: makes so many calls, one after the other, and waits for the last. Its first round is not measured.
+      at_least: seconds of a round, which has as many calls as that takes, so that a device is never waited for.
+    """
+    call(1)
+    began = time.perf_counter()
+    call(2)
+    count = min(max(1, math.ceil(2 * at_least / max(time.perf_counter() - began, 1e-6))), 1000)
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call(count)
+        seconds.append((time.perf_counter() - began) / count)
     return seconds
 
 

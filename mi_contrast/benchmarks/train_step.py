@@ -9,15 +9,13 @@ import importlib.util
 from typing import Any
 
 import jax
-import numpy as np
 
 from mi_contrast.benchmarks.timing import interleaved, ratio, spread
+from mi_contrast.benchmarks.torch_step import TorchStep, make_torch_step
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.training import assemble, loop
 from mi_contrast.training.state import placement
 from mi_contrast.training.step import make_step
-
-PEER_QUEUE, DIM, TEMPERATURE = 4096, 128, 0.1
 
 
 def run(repeats: int, small: bool) -> dict[str, Any]:
@@ -26,6 +24,8 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
     config = plain(load_config("configs/moco.py:digits")[0])
     config["data"] = {**config["data"], "batch": batch}
     config["model"] = {**config["model"], "backbone": "resnet18", "width": 16}
+    peer = TorchStep(width=config["model"]["width"], batch=batch)
+    config["method"]["pools"]["queue"]["size"] = peer.queue
     job = assemble.build(config)
     step = make_step(job.parts)
     with job.open() as reader:
@@ -38,10 +38,10 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
 
     contenders = {"ours": ours}
     if importlib.util.find_spec("torch") is not None:
-        contenders["torch"] = torch_step(batch)
+        contenders["torch"], _ = make_torch_step(peer)
     seconds = interleaved(contenders, repeats)
     figures: dict[str, Any] = {
-        "what": f"images/s of one training step, ResNet-18 of width 16, 32 px, batch {batch}, queue 4,096",
+        "what": f"images/s of one training step, ResNet-18 of width 16, 32 px, batch {batch}, queue {peer.queue:,}",
         **{name: spread([batch / s for s in taken]) for name, taken in seconds.items()},
     }
     if "torch" in seconds:
@@ -49,56 +49,3 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
     else:
         figures["torch"] = "not installed: pip install 'mi-contrast[reference]'"
     return figures
-
-
-def torch_step(batch: int) -> Any:
-    """The peer's step: two ResNet-18 of width 16, an EMA, a queue, cross-entropy, SGD."""
-    import torch
-    from torch import nn
-    from torch.nn import functional
-
-    class Block(nn.Module):
-        def __init__(self, width_in: int, width: int, stride: int):
-            super().__init__()
-            self.conv1, self.bn1 = nn.Conv2d(width_in, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
-            self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-            self.short: nn.Module = nn.Identity()
-            if stride > 1 or width_in != width:
-                self.short = nn.Sequential(nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
-
-        def forward(self, x: Any) -> Any:
-            y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
-            return functional.relu(y + self.short(x))
-
-    def network() -> nn.Module:
-        blocks, width_in = [], 16
-        for i in range(4):
-            for stride in (1 if i == 0 else 2, 1):
-                blocks.append(Block(width_in, 16 << i, stride))
-                width_in = 16 << i
-        stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, DIM)]
-        return nn.Sequential(*stem, *blocks, *head)
-
-    online, target = network(), network()
-    target.load_state_dict(online.state_dict())
-    optimiser = torch.optim.SGD(online.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4)
-    draws = np.random.default_rng(0)
-    views = [torch.tensor(draws.normal(size=(batch, 3, 32, 32)), dtype=torch.float32) for _ in range(2)]
-    rows = functional.normalize(torch.tensor(draws.normal(size=(PEER_QUEUE, DIM)), dtype=torch.float32), dim=1)
-
-    def step() -> None:
-        with torch.no_grad():
-            for slow, fast in zip(target.parameters(), online.parameters(), strict=True):
-                slow.mul_(0.99).add_(fast, alpha=0.01)
-            keys = functional.normalize(target(views[1]), dim=1)
-        anchors = functional.normalize(online(views[0]), dim=1)
-        positive = (anchors * keys).sum(1, keepdim=True)
-        scores = torch.cat([positive, anchors @ rows.T], dim=1) / TEMPERATURE
-        loss = functional.cross_entropy(scores, torch.zeros(batch, dtype=torch.long))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        rows[:batch] = keys
-
-    return step

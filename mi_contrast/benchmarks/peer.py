@@ -1,0 +1,383 @@
+"""MoCo on CIFAR-10 beside lightly's: the same network, batch, queue, policy, images and cores, in one run.
+
+lightly runs as its users run it: MoCoV2Transform in a DataLoader with two workers, its projection head, momentum update
+and NTXentLoss with a memory bank, in a process of its own. Both train in turns of a few steps on the same schedule.
+After each turn the kNN judge sees the features of both; the clock stops while it judges. Compiling and the start of
+processes come before the clock and are reported apart.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mi_contrast.benchmarks.peers import import_torchvision, make_resnet, missing
+from mi_contrast.benchmarks.timing import ratio, spread
+from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.errors import UserError
+from mi_contrast.core.progress import Progress
+from mi_contrast.readout.accuracy import top1
+from mi_contrast.readout.knn import knn
+from mi_contrast.training import assemble, loop
+from mi_contrast.training.state import placement
+from mi_contrast.training.step import make_step
+
+REPEATS = 3
+GOAL = 0.40
+WORKERS = 2
+Judge = Callable[[Callable[[np.ndarray], np.ndarray]], float]  # of a function from images to features
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """split: of cifar10; batch: images a step; steps: of the schedule; turn: steps between two judgements; bank and
+    queries: images of the judge, at most; threads: of torch, its own number by default.
+    """
+
+    split: str = "train"
+    batch: int = 256
+    steps: int = 400
+    turn: int = 20
+    bank: int = 5000
+    queries: int = 1250
+    threads: int | None = None
+
+
+SMALL = Sizes(split="train[:1000]", batch=32, steps=4, turn=2, bank=256, queries=64, threads=1)
+
+
+class Contender(Protocol):
+    """Trains in turns. seconds_before: what it took until it could begin."""
+
+    seconds_before: float
+
+    def train(self, start: int, count: int) -> float:
+        """Takes the steps start .. start + count - 1 and returns the seconds they took."""
+        ...
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Returns features float32 [N, F] of images uint8 [N, H, W, 3], in evaluation mode."""
+        ...
+
+
+def run(repeats: int, small: bool = False, data: str | None = None) -> dict[str, Any]:
+    """Returns images/s of each, their ratio turn by turn, and the seconds of each to 40 % kNN, race by race.
+
+    Args:
+      repeats: races, each with a seed of its own.
+      data: the folder of TFDS sets that holds cifar10; TFDS's own by default.
+    Raises UserError where lightly or cifar10 is missing.
+    """
+    if reason := missing(("torch", "torchvision", "lightly"), "reference"):
+        raise UserError(reason.partition(":")[0], fix=f"{reason.partition(':')[2].strip()} (Python 3.11)")
+    sizes = SMALL if small else Sizes()
+    races = [run_race(make_config(sizes, seed, data), sizes, f"race {seed + 1}/{repeats}") for seed in range(repeats)]
+    return summarise(races, sizes)
+
+
+def make_config(sizes: Sizes, seed: int, data: str | None) -> dict[str, Any]:
+    """Returns the config of our side: the recipe for CIFAR-10 on two cores, with lightly's projection head."""
+    config = plain(load_config("configs/moco.py:cifar10_small")[0])
+    config |= {"seed": seed, "steps": sizes.steps}
+    config["data"] = {**config["data"], "dir": data, "split": sizes.split, "batch": sizes.batch, "order": "epochs"}
+    config["eval"] = {**config["eval"], "pairs": 16}  # nobody asks for nats here
+    config["model"] = {**config["model"], "head": {"kind": "mlp", "hidden": None, "dim": 128}}
+    return config
+
+
+def run_race(config: Mapping[str, Any], sizes: Sizes, name: str) -> dict[str, Any]:
+    """Returns the turns of one race, both contenders from the start."""
+    job = assemble.build(config)
+    draw = np.random.default_rng(0)
+    bank, queries = (
+        draw.choice(among, min(most, len(among)), replace=False)
+        for among, most in ((job.kept, sizes.bank), (job.held, sizes.queries))
+    )
+    with started_lightly(job, config, sizes.threads) as theirs, job.open() as reader:
+        contenders: dict[str, Contender] = {"ours": Ours(job, reader), "lightly": theirs}
+        return race(contenders, make_judge(job, bank, queries), sizes, name)
+
+
+def race(
+    contenders: Mapping[str, Contender], judge: Judge, sizes: Sizes, name: str = "race"
+) -> dict[str, dict[str, Any]]:
+    """Trains the contenders turn by turn until all have reached the goal, or the schedule ends.
+
+    Returns by contender: seconds of each turn, kNN top-1 after each turn, seconds to the goal (None where it was not
+    reached), and the seconds before it could begin.
+    """
+    found: dict[str, dict[str, Any]] = {
+        of: {"seconds": [], "knn_top1": [], "seconds_to_goal": None, "seconds_before": contender.seconds_before}
+        for of, contender in contenders.items()
+    }
+    progress = Progress(name, sizes.steps, seconds_between=0.0)
+    for start in range(0, sizes.steps, sizes.turn):
+        count = min(sizes.turn, sizes.steps - start)
+        for of, contender in contenders.items():
+            seen = found[of]
+            seen["seconds"].append(contender.train(start, count))
+            seen["knn_top1"].append(judge(contender.features))
+            if seen["seconds_to_goal"] is None and seen["knn_top1"][-1] >= GOAL:
+                seen["seconds_to_goal"] = sum(seen["seconds"])
+        rates = [f"{of} {count * sizes.batch / x['seconds'][-1]:.0f} images/s, kNN {100 * x['knn_top1'][-1]:.1f} %"
+                 for of, x in found.items()]  # fmt: skip
+        progress.advance(count, "; ".join(rates))
+        if all(seen["seconds_to_goal"] is not None for seen in found.values()):
+            break
+    progress.close()
+    return found
+
+
+def make_judge(job: assemble.Job, bank: np.ndarray, queries: np.ndarray) -> Judge:
+    """Returns the weighted kNN judge of `readout.knn`, k 200, over fixed images of the training split: `bank` of those
+    trained on, `queries` of those held out.
+    """
+    images, (label, classes) = job.images, next(iter(job.images.classes.items()))
+    labels = images.labels[label]
+
+    def judge(features: Callable[[np.ndarray], np.ndarray]) -> float:
+        known, asked = (jnp.asarray(features(images.images(index))) for index in (bank, queries))
+        near = knn(asked, known, jnp.asarray(labels[bank]), k=min(200, len(bank)), classes=len(classes))
+        return float(top1(near, jnp.asarray(labels[queries])))
+
+    return judge
+
+
+class Ours:
+    """Our side: the reader and the step of a run, each step's guard read one step late as the loop does."""
+
+    def __init__(self, job: assemble.Job, reader: Any):
+        began = time.perf_counter()
+        self.job, self.reader = job, reader
+        self.state = loop.placed(job.first_state(), placement(job.parts.row, job.parts.mesh))
+        step: Any = make_step(job.parts)
+        self.step = step.lower(self.state, reader.batch(0), job.tables).compile()
+        self.seconds_before = time.perf_counter() - began
+
+    def train(self, start: int, count: int) -> float:
+        began, late = time.perf_counter(), None
+        for at in range(start, start + count):
+            self.state, scalars = self.step(self.state, self.reader.batch(at), self.job.tables)
+            if late is not None:
+                int(late)
+            late = scalars["bad_steps"]
+        jax.block_until_ready(self.state)
+        return time.perf_counter() - began
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self.job.represent(self.state).encode(images))
+
+
+class Lightly:
+    """Their side, seen from here: a process that answers over a pipe."""
+
+    def __init__(self, pipe: Any):
+        began = time.perf_counter()
+        self.pipe = pipe
+        pipe.recv()
+        self.seconds_before = time.perf_counter() - began
+
+    def train(self, start: int, count: int) -> float:
+        return float(self._ask("train", start, count))
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self._ask("features", images))
+
+    def _ask(self, *words: Any) -> Any:
+        self.pipe.send(words)
+        return self.pipe.recv()
+
+
+@contextmanager
+def started_lightly(job: assemble.Job, config: Mapping[str, Any], threads: int | None) -> Iterator[Lightly]:
+    """Starts the process of lightly's side on the images our side trains on, and ends it."""
+    steps = job.parts.total_steps
+    (term,) = config["method"]["terms"]
+    settings = {
+        "seed": config["seed"],
+        "threads": threads,
+        "batch": job.batch_size,
+        "width": config["model"]["width"],
+        "queue": config["method"]["pools"]["queue"]["size"],
+        "temperature": term["temperature"],
+        "momentum": config["method"]["momentum"],
+        "weight_decay": config["optim"]["weight_decay"],
+        "sgd_momentum": config["optim"]["momentum"],
+        "rates": [float(rate) for rate in jax.vmap(job.parts.rate)(jnp.arange(steps))],
+        "normalize": {"mean": list(config["views"]["mean"]), "std": list(config["views"]["std"])},
+    }
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(
+        target=serve, args=(there, job.images.images(job.kept), settings)
+    )  # its workers are its own
+    process.start()
+    there.close()
+    try:
+        yield Lightly(here)
+    except EOFError:
+        raise RuntimeError("lightly's process ended early; its error stands above") from None
+    finally:
+        here.close()  # it reads the end and returns
+        process.join(timeout=30)
+        if process.is_alive():
+            process.kill()
+
+
+def serve(pipe: Any, images: np.ndarray, settings: Mapping[str, Any]) -> None:
+    """The process of lightly's side: says that it is ready, then answers requests until the pipe ends."""
+    train, features = make_lightly(images, settings)
+    pipe.send("ready")
+    while True:
+        try:
+            what, *given = pipe.recv()
+        except EOFError:
+            return
+        pipe.send({"train": train, "features": features}[what](*given))
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a DataLoader reads: the transform's two views of each picture."""
+
+    pictures: list[Any]
+    transform: Callable[[Any], Any]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, at: int) -> Any:
+        return self.transform(self.pictures[at])
+
+
+def make_lightly(images: np.ndarray, settings: Mapping[str, Any]) -> tuple[Callable[..., float], Callable[..., Any]]:
+    """Returns lightly's `train` and `features`, see Contender: MoCo as its documentation builds it."""
+    import_torchvision()
+    import copy
+
+    import torch
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import MoCoProjectionHead
+    from lightly.models.utils import deactivate_requires_grad, update_momentum
+    from lightly.transforms import MoCoV2Transform
+    from PIL import Image
+    from torch.utils.data import DataLoader
+
+    if settings["threads"] is not None:
+        torch.set_num_threads(settings["threads"])
+    torch.manual_seed(settings["seed"])
+    backbone = make_resnet("resnet18", settings["width"])
+    dim = 8 * settings["width"]
+    head = MoCoProjectionHead(dim, dim, 128)
+    slow_backbone, slow_head = copy.deepcopy(backbone), copy.deepcopy(head)
+    deactivate_requires_grad(slow_backbone)
+    deactivate_requires_grad(slow_head)
+    loss_of = NTXentLoss(temperature=settings["temperature"], memory_bank_size=(settings["queue"], 128))
+    parameters = [*backbone.parameters(), *head.parameters()]
+    optimiser = torch.optim.SGD(
+        parameters, settings["rates"][0], momentum=settings["sgd_momentum"], weight_decay=settings["weight_decay"]
+    )
+
+    transform = MoCoV2Transform(input_size=images.shape[1], normalize=settings["normalize"])
+    batches: list[list[int]] = []  # of the next turn: workers begin with it and wait at its end
+    loader: Any = DataLoader(
+        Views([Image.fromarray(image) for image in images], transform),  # type: ignore[arg-type]
+        batch_sampler=batches,
+        num_workers=WORKERS,
+        persistent_workers=True,
+        multiprocessing_context="fork",  # as users have it; the process itself is spawned, and would spawn
+    )
+    order, size = np.random.default_rng(settings["seed"]), settings["batch"]
+    epoch: list[int] = []
+
+    def next_batch() -> list[int]:
+        if len(epoch) < size:
+            epoch[:] = order.permutation(len(images)).tolist()
+        taken, epoch[:] = epoch[:size], epoch[size:]
+        return taken
+
+    def train(start: int, count: int) -> float:
+        batches[:] = [next_batch() for _ in range(count)]
+        began = time.perf_counter()
+        for at, (x_query, x_key) in enumerate(loader, start):
+            for group in optimiser.param_groups:
+                group["lr"] = settings["rates"][at]
+            update_momentum(backbone, slow_backbone, m=settings["momentum"])
+            update_momentum(head, slow_head, m=settings["momentum"])
+            query = head(backbone(x_query))
+            with torch.no_grad():
+                key = slow_head(slow_backbone(x_key))
+            loss = loss_of(query, key)
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        return time.perf_counter() - began
+
+    mean, std = (torch.tensor(settings["normalize"][name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+
+    def features(seen: np.ndarray) -> np.ndarray:
+        backbone.eval()
+        with torch.inference_mode():
+            pixels = torch.from_numpy(seen).permute(0, 3, 1, 2)
+            parts = [backbone((part.float() / 255 - mean) / std) for part in pixels.split(256)]
+        backbone.train()
+        return torch.cat(parts).numpy()
+
+    batches[:] = [list(range(size))]
+    for _ in loader:  # starts the workers
+        pass
+    return train, features
+
+
+def summarise(races: list[dict[str, Any]], sizes: Sizes) -> dict[str, Any]:
+    """Returns the figures of all races as plain data; a round is a turn, `races` holds every one."""
+    counts = [min(sizes.turn, sizes.steps - at) for at in range(0, sizes.steps, sizes.turn)]
+    each = {
+        name: [s / n for found in races for s, n in zip(found[name]["seconds"], counts, strict=False)]
+        for name in races[0]
+    }
+    figures: dict[str, Any] = {
+        "what": f"MoCo on CIFAR-10, ResNet-18 of width 16, 32 px, batch {sizes.batch}, queue 4,096, two crops of "
+        f"moco_v2; lightly with a DataLoader of {WORKERS} workers",
+        "judge": f"kNN, k 200, bank {sizes.bank:,}, {sizes.queries:,} held-out images, after every {sizes.turn} steps",
+    }
+    for name in races[0]:
+        to_goal = [found[name]["seconds_to_goal"] for found in races]
+        reached = [seconds for seconds in to_goal if seconds is not None]
+        figures[name] = {
+            "images_per_second": spread([sizes.batch / s for s in each[name]]),
+            "seconds_to_goal": spread(reached) if reached else None,
+            "races_to_goal": len(reached),
+            "seconds_before": spread([found[name]["seconds_before"] for found in races]),
+        }
+    both = [(x["ours"]["seconds_to_goal"], x["lightly"]["seconds_to_goal"]) for x in races]
+    both = [pair for pair in both if None not in pair]
+    figures["ours_over_lightly"] = ratio(each["ours"], each["lightly"])
+    figures["ours_over_lightly_to_goal"] = ratio(*map(list, zip(*both, strict=True))) if both else None
+    return figures | {"goal": GOAL, "races": races}
+
+
+def words(figures: Mapping[str, Any]) -> str:
+    """Returns the figures as a reader wants them."""
+    lines, goal, races = [figures["what"], figures["judge"]], f"{100 * figures['goal']:.0f} %", len(figures["races"])
+    shown = lambda s, digits=0: f"{s['median']:,.{digits}f} ({s['min']:,.{digits}f} to {s['max']:,.{digits}f})"  # noqa: E731
+    for name in ("ours", "lightly"):
+        case = figures[name]
+        lines.append(
+            f"  {name:8} {shown(case['images_per_second'])} images/s, ready after {shown(case['seconds_before'])} s"
+        )
+        if case["seconds_to_goal"]:
+            lines[-1] += f", {shown(case['seconds_to_goal'])} s to {goal} kNN"
+        lines[-1] += f" in {case['races_to_goal']} of {races} races"
+    lines.append(f"  ours over lightly: {shown(figures['ours_over_lightly'], 2)} x its images/s")
+    if figures["ours_over_lightly_to_goal"]:
+        lines[-1] += f", {shown(figures['ours_over_lightly_to_goal'], 2)} x as soon at {goal}"
+    return "\n".join(lines)

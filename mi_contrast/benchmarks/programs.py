@@ -1,0 +1,161 @@
+"""Reads programs: how many kernels they launch and of what kind, how much they compute, how much memory they hold."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.extend import core
+
+COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?P<result>\(.*?\)|\S+) (?P<operation>[a-z][\w\-]*)\(")
+RUN = re.compile(r"(?:body|condition|(?:true|false)_computation|branch_computations)=\{?(%?[\w.\-]+(?:, %?[\w.\-]+)*)")
+TARGET = re.compile(r'custom_call_target="([^"]*)"')
+
+
+def read_program(text: str) -> dict[str, Any]:
+    """Returns what a compiled program does, from its text (`compiled.as_text()`).
+
+    launched counts what runs as a kernel of its own, in the entry, in loops and in branches: an instruction of a loop's
+    body counts once, and what is fused counts as its fusion. `fusions` and `copies` are of those. Convolutions are by
+    the type of their result. Sorts, transposes, callbacks into Python, float64 values, loops and branches are counted
+    wherever they stand, fusions included.
+    """
+    computations, entry = split_computations(text)
+    launched = Counter(
+        operation
+        for name in reachable(computations, entry)
+        for _, operation, line in instructions(computations[name])
+        if operation not in FREE and not is_free_call(line)
+    )
+    everywhere: Counter[str] = Counter()
+    convolutions: Counter[str] = Counter()
+    for lines in computations.values():
+        for result, operation, line in instructions(lines):
+            everywhere[operation] += 1
+            everywhere["float64"] += "f64[" in result
+            target = (TARGET.search(line) or ["", ""])[1].lower()
+            everywhere["callback"] += "callback" in target
+            if operation == "convolution" or "conv" in target:
+                convolutions[re.sub(r"\[.*", "", result.lstrip("("))] += 1
+    return {
+        "launched": launched.total(),
+        "fusions": launched["fusion"],
+        "copies": launched["copy"],
+        "convolutions": dict(convolutions),
+        "loops": everywhere["while"],
+        "branches": everywhere["conditional"],
+        "sorts": everywhere["sort"],
+        "transposes": everywhere["transpose"],
+        "callbacks": everywhere["callback"],
+        "float64": everywhere["float64"],
+    }
+
+
+# What moves no data and starts no kernel.
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all"}
+
+
+def is_free_call(line: str) -> bool:
+    """Whether the line is a custom call that only annotates."""
+    return 'custom_call_target="Sharding"' in line or "AllocateBuffer" in line
+
+
+def split_computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """Returns the lines of each computation of a program by its name, and the name of the entry."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    entry = ""
+    for line in text.splitlines():
+        if header := COMPUTATION.match(line):
+            lines = found.setdefault(header[2], [])
+            entry = header[2] if header[1] else entry
+        else:
+            lines.append(line)
+    return found, entry
+
+
+def instructions(lines: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Yields the result's type, the operation and the line of each instruction."""
+    for line in lines:
+        if found := INSTRUCTION.match(line):
+            yield found["result"], found["operation"], line
+
+
+def reachable(computations: dict[str, list[str]], entry: str) -> list[str]:
+    """Returns the computations that run as programs: the entry, and the loops, branches and calls it leads to."""
+    names, at = [entry], 0
+    while at < len(names):
+        for _, operation, line in instructions(computations.get(names[at], [])):
+            called = RUN.findall(line)
+            if operation == "call":
+                called += re.findall(r"to_apply=(%?[\w.\-]+)", line)
+            for group in called:
+                names += [name for word in group.split(", ") if (name := word.lstrip("%")) not in names]
+        at += 1
+    return [name for name in names if name in computations]
+
+
+def peak_bytes(program: Any) -> int:
+    """Returns the most bytes that a compiled program holds on a device at once, by its own account."""
+    memory = program.memory_analysis()
+    if peak := getattr(memory, "peak_memory_in_bytes", 0):
+        return int(peak)
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(held + memory.temp_size_in_bytes)
+
+
+def reported_flops(program: Any) -> float | None:
+    """Returns the floating-point operations that a compiled program says it takes on one device: the body of a loop
+    once, and with what is done element by element. None where it says nothing, as programs for some GPUs.
+    """
+    cost = program.cost_analysis()
+    cost = cost[0] if isinstance(cost, list) and cost else cost
+    flops = float(cost.get("flops", 0.0)) if cost else 0.0
+    return flops if flops > 0 else None
+
+
+def count_products(function: Callable[..., Any], *arguments: Any) -> float:
+    """Returns 2 x the multiplications of all matrix products and convolutions of one call.
+
+    This is what the peak of a device is about, and the same number whatever the compiler makes of the function. The
+    body of a `scan` counts once a step and that of a `while` once; of branches the most expensive counts, and of forms
+    for several platforms (`jax.lax.platform_dependent`) the one for all others.
+    Products with the zeros of padding count, those with the zeros of a dilated input do not.
+    """
+    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _of_jaxpr(jaxpr: Any) -> float:
+    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _of_equation(equation: Any) -> float:
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":
+        (contracted, _), _ = params["dimension_numbers"]
+        shape = equation.invars[0].aval.shape
+        return 2.0 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
+    if name == "conv_general_dilated":
+        kernel, out_channels = equation.invars[1].aval, params["dimension_numbers"].rhs_spec[0]
+        each = kernel.size / kernel.shape[out_channels]  # multiplications a result: taps x inputs of the group
+        return 2.0 * equation.outvars[0].aval.size * each / math.prod(params["lhs_dilation"])
+    inner = [_of_jaxpr(jaxpr) for jaxpr in _inner_jaxprs(params)]
+    if name == "cond":
+        platforms = params.get("branches_platforms")
+        return inner[platforms.index(None)] if platforms and None in platforms else max(inner, default=0.0)
+    times = params["length"] if name == "scan" else params["mesh"].size if name == "shard_map" else 1
+    return times * sum(inner)
+
+
+def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
+    for value in params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, core.ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, core.Jaxpr):
+                yield item

@@ -1,0 +1,84 @@
+"""A recipe's true training step, ready to compile or to run on images made up, so that no data set is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.mesh import along_batch, make_mesh, replicated
+from mi_contrast.data.readers import Batch
+from mi_contrast.models.towers import with_statistics_of
+from mi_contrast.training import assemble
+from mi_contrast.training.pools import Tables
+from mi_contrast.training.state import State, abstract, placement
+from mi_contrast.training.step import Parts, first_state, make_step
+
+EXAMPLES, CLASSES = 50_000, 10
+Arguments = tuple[State, Batch, Tables]
+
+
+class Step(NamedTuple):
+    """A jitted step, and what it is made of. Its arguments are (state, batch, tables), the state donated.
+
+    source_size: pixels a side of the images that views are made from.
+    """
+
+    parts: Parts
+    call: Any
+    batch_size: int
+    source_size: int
+
+
+def make_recipe_step(recipe: str, changes: Mapping[str, Any], mesh: Mesh | None = None) -> Step:
+    """Returns the training step of a config such as 'configs/ring_moco.py:cifar10'.
+
+    Args:
+      changes: values of fields by their dotted names, such as {'model.dtype': 'bfloat16', 'data.batch': 512}.
+      mesh: the devices to compile for, which need not be there; this process's by default.
+    """
+    config = plain(load_config(recipe)[0])
+    for name, value in changes.items():
+        *sections, field = name.split(".")
+        section = config
+        for inner in sections:
+            section = section[inner]
+        section[field] = value
+    config = assemble.check(config)
+    parts = assemble.make_parts(config, CLASSES, make_mesh() if mesh is None else mesh, np.ones(EXAMPLES, bool))
+    return Step(parts, make_step(parts), config["data"]["batch"], config["data"]["size"] or config["views"]["size"])
+
+
+def abstract_arguments(step: Step) -> Arguments:
+    """Returns the shapes, dtypes and shardings of the step's arguments."""
+    parts, size = step.parts, step.parts.views.size
+    images = jax.ShapeDtypeStruct((step.batch_size, size, size, 3), jnp.float32)
+    state = jax.eval_shape(lambda x: first_state(parts, x, with_statistics_of), images)
+    whole, cut = replicated(parts.mesh), along_batch(parts.mesh)
+    sources: Any = jax.ShapeDtypeStruct(shape_of_sources(step), jnp.uint8, sharding=cut)
+    index: Any = jax.ShapeDtypeStruct((step.batch_size, 1), jnp.int32, sharding=cut)
+    table: Any = jax.ShapeDtypeStruct((EXAMPLES,), jnp.int32, sharding=whole)
+    return abstract(state, placement(parts.row, parts.mesh)), Batch(sources, index), Tables(table, table)
+
+
+def random_arguments(step: Step) -> Arguments:
+    """Returns a first state, a batch of random images, and tables of random labels, placed over the step's mesh."""
+    parts, size, draw = step.parts, step.parts.views.size, np.random.default_rng(0)
+    whole, cut = replicated(parts.mesh), along_batch(parts.mesh)
+    images = jnp.asarray(draw.random((step.batch_size, size, size, 3), np.float32))
+    state = jax.jit(lambda x: first_state(parts, x, with_statistics_of))(images)
+    sources = draw.integers(0, 256, shape_of_sources(step), np.uint8)
+    index = draw.choice(EXAMPLES, (step.batch_size, 1), replace=False).astype(np.int32)
+    labels, groups = draw.integers(0, CLASSES, EXAMPLES, np.int32), np.arange(EXAMPLES, dtype=np.int32)
+    state = jax.device_put(jax.tree.map(np.array, state), placement(parts.row, parts.mesh))
+    return state, Batch(*jax.device_put((sources, index), cut)), Tables(*jax.device_put((labels, groups), whole))
+
+
+def shape_of_sources(step: Step) -> tuple[int, ...]:
+    """Returns the shape of a batch's source images, [B, 1, H, W, 3]."""
+    return step.batch_size, 1, step.source_size, step.source_size, 3
