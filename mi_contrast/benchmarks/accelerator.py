@@ -39,8 +39,9 @@ TORCH_PATIENCE = 150.0  # seconds that a torch step may take to compile and star
 Row = dict[str, Any]
 
 # bf16 TFLOP/s of one device, dense, by a part of its device_kind in lower case; the first that fits counts.
-# Recalled, not looked up: NVIDIA's data sheets of the H200, H100 (SXM, PCIe, NVL) and A100, half of what they give "with sparsity";
-# Google Cloud's pages on TPU v4, v5e, v5p and v6e. TPU kinds as in jax/_src/pallas/mosaic/tpu_info.py.
+# Recalled, not looked up: NVIDIA's data sheets of the H200, H100 (SXM, PCIe, NVL) and A100, half of what they give
+# "with sparsity"; Google Cloud's pages on TPU v4, v5e, v5p and v6e. TPU kinds as in
+# jax/_src/pallas/mosaic/tpu_info.py.
 PEAKS = (
     ("h200", 989.0),
     ("h100 pcie", 756.0),

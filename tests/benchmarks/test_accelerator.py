@@ -140,7 +140,7 @@ def test_the_abstract_step_is_the_one_that_runs():
     assert programs.peak_bytes(step.call.lower(*steps.abstract_arguments(step)).compile()) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_loops_case_runs():
     found = loop.run(1, small=True)
     assert found["loop_over_bare"]["median"] > 0

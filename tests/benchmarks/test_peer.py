@@ -76,7 +76,7 @@ def test_an_absent_lightly_is_said_in_one_line(monkeypatch, capsys, tmp_path):
     assert len(said) == 1 and "pip install 'mi-contrast[reference]'" in said[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not HAS_LIGHTLY, reason="lightly is not installed (extra [reference], Python 3.11)")
 @pytest.mark.skipif(not SETS.is_dir(), reason="cifar10 is not in ../shared/data")
 def test_one_race_runs_and_is_written(tmp_path, capsys):

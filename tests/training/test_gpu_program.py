@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 PLUGIN = any(importlib.util.find_spec(f"jax_{cuda}_plugin") for cuda in ("cuda12", "cuda13"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(not PLUGIN, reason="jax's CUDA plugin is not installed (extra [cuda13]; no GPU is needed)")
 def test_nothing_in_the_step_makes_a_gpu_wait():
     command = [sys.executable, str(HERE / "compile_for_gpu.py"), "configs/ring_moco.py:cifar10", "model.dtype=bfloat16"]
