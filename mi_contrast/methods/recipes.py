@@ -42,10 +42,10 @@ class Recipe(NamedTuple):
     groups: int = 1
 
 
-# For the variants of a few hundred or thousand steps. Features are means of ReLUs, so that those of any two images point
-# the same way: a head without batch norm keeps that, cosines of .87 +- .08 between the first embeddings of different
-# digits, and a softmax at temperature .2 hardly tells them apart, for hundreds of steps. Batch norm centres and scales
-# each unit: 0 +- .28, and learning begins at once.
+# For the variants of a few hundred or thousand steps. Features are means of ReLUs, so that those of any two images
+# point the same way: a head without batch norm keeps that, cosines of .87 +- .08 between the first embeddings of
+# different digits, and a softmax at temperature .2 hardly tells them apart, for hundreds of steps. Batch norm centres
+# and scales each unit: 0 +- .28, and learning begins at once.
 SHORT_RUN_HEAD = dict(kind="mlp_bn", hidden=None, dim=128, layers=2)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 

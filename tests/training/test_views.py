@@ -17,7 +17,9 @@ from tests.training import rows, small
 SIZE, DISTANCE = 16, 6
 
 
-@pytest.mark.parametrize("name", ["moco", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("simclr", "ring_moco"))])
+@pytest.mark.parametrize(
+    "name", ["moco", *(pytest.param(n, marks=pytest.mark.nightly) for n in ("simclr", "ring_moco"))]
+)
 def test_a_row_with_local_crops_trains(name):
     config = load_config(f"configs/{name}.py:digits")[0]
     recipes.multi_crop(config, 2, 12)
