@@ -13,8 +13,8 @@ CACHE = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path(__file__).paren
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling is most of a first run. Without LLVM's optimisations it takes half as long, and these programs are small; the
-# nightly build, which sets flags of its own, tests what users get.
+# Compiling is most of a first run. Without LLVM's optimisations it takes half as long, and these programs are small;
+# the nightly build, which sets flags of its own, tests what users get.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
