@@ -78,6 +78,12 @@ def small(name: str) -> dict[str, Any]:
     return config
 
 
+def without_head_norm(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with a head that does not normalise over the batch."""
+    config["model"]["head"] = {"kind": "mlp", **{name: config["model"]["head"][name] for name in ("hidden", "dim")}}
+    return config
+
+
 def whole(name: str) -> dict[str, Any]:
     """`small` as a whole run of six steps over embedded digits, its judges shrunk too."""
     config = small(name)

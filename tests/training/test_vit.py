@@ -17,7 +17,7 @@ DECAYING = dict(kind="sgd", lr=0.1, weight_decay=0.1, momentum=0.9, decay_all=Tr
 
 
 def vit(name, **optim):
-    config = rows.small(f"{name}:vit")
+    config = rows.without_head_norm(rows.small(f"{name}:vit"))
     config["optim"] |= DECAYING | optim
     return config
 
