@@ -16,10 +16,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from mi_contrast import estimators as mi
 from mi_contrast.benchmarks.timing import interleaved, spread
+from mi_contrast.core.mesh import DATA, make_mesh
 from mi_contrast.estimators.percentiles import millionths, rank
 
 LOWER, UPPER, TEMPERATURE = 0.9, 0.99, 0.2
@@ -70,7 +71,7 @@ def _embeddings(batch: int, size: int, dim: int) -> list[np.ndarray]:
 
 def compare_draws(batch: int, size: int, dim: int, draws: int, repeats: int) -> dict[str, Any]:
     """Seconds of supports and of draws from them, and ratios of draws over their support round by round."""
-    mesh, key = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,)), jax.random.key(0)
+    mesh, key = make_mesh(jax.devices()[:1]), jax.random.key(0)
     supports = {"all": mi.All(), "ring": mi.Ring(LOWER, UPPER)}
     supports |= {f"drawn {name}": mi.Drawn(draws, support) for name, support in supports.items()}
 
@@ -78,8 +79,8 @@ def compare_draws(batch: int, size: int, dim: int, draws: int, repeats: int) -> 
         return lambda a, p, q: mi.contrast(a, p, q, support, temperature=TEMPERATURE, key=key, axis_name=axis)
 
     def cut(support: Any) -> Callable[..., jax.Array]:
-        part = PartitionSpec("data")
-        return jax.shard_map(whole(support, "data"), mesh=mesh, in_specs=(part,) * 3, out_specs=part)
+        part = PartitionSpec(DATA)
+        return jax.shard_map(whole(support, DATA), mesh=mesh, in_specs=(part,) * 3, out_specs=part)
 
     arrays = _embeddings(batch, size, dim)
     contenders = {

@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 SMALL_MAP = 2
 KAIMING_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-FEW_CHANNELS = 32
+FEW_CHANNELS = 32  # of an input; with more, XLA's gradient through a stride is the faster one
 PATCH_VALUES = 2**20  # gathered at a time: 4 MiB of float32, about what a processor's cache holds
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 

@@ -131,7 +131,6 @@ def of_pairs(name, folder):
 
 
 @pytest.mark.nightly
-@pytest.mark.nightly
 def test_a_run_over_a_pair_set_is_a_run_as_any(tmp_path):
     write_set(tmp_path / "pairs")
     loop.run(of_pairs("infoaug_ir", tmp_path / "pairs"), tmp_path / "run")
