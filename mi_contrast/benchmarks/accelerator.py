@@ -8,7 +8,6 @@ stand in the order of their weight; those that the time no longer allows are nam
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import time
@@ -24,7 +23,7 @@ import numpy as np
 
 from mi_contrast import estimators as mi
 from mi_contrast.benchmarks import loop
-from mi_contrast.benchmarks.peers import missing
+from mi_contrast.benchmarks.peers import missing, started
 from mi_contrast.benchmarks.programs import count_products, peak_bytes, read_program, reported_flops
 from mi_contrast.benchmarks.steps import make_recipe_step, random_arguments
 from mi_contrast.benchmarks.timing import repeated, spread
@@ -243,28 +242,18 @@ def started_torch_step(asked: TorchStep) -> Iterator[tuple[Callable[[int], None]
         raise NotRunError(reason)
     if asked.device not in ("cpu", "cuda"):
         raise NotRunError(f"torch does not run on a {asked.device} here")
-    spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=serve_torch_step, args=(there, asked), daemon=True)
-    process.start()
-    there.close()
+    with started(serve_torch_step, asked, patience=5) as pipe:
 
-    def call(count: int) -> None:
-        here.send(count)
-        here.recv()
+        def call(count: int) -> None:
+            pipe.send(count)
+            pipe.recv()
 
-    try:
-        if not here.poll(TORCH_PATIENCE):
+        if not pipe.poll(TORCH_PATIENCE):
             raise TimeoutError(f"not ready after {TORCH_PATIENCE:.0f} seconds")
-        ready = here.recv()
+        ready = pipe.recv()
         if "failed" in ready:
             raise RuntimeError(ready["failed"])
         yield call, ready
-    finally:
-        here.close()  # it reads the end and returns
-        process.join(timeout=5)
-        if process.is_alive():
-            process.kill()
 
 
 def compile_timed(call: Any, *arguments: Any) -> tuple[Any, float]:

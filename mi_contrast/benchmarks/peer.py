@@ -8,7 +8,6 @@ processes come before the clock and are reported apart.
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mi_contrast.benchmarks.peers import import_torchvision, make_resnet, missing
+from mi_contrast.benchmarks.peers import import_torchvision, make_resnet, missing, started
 from mi_contrast.benchmarks.timing import ratio, spread
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import UserError
@@ -214,22 +213,12 @@ def started_lightly(job: assemble.Job, config: Mapping[str, Any], threads: int |
         "rates": [float(rate) for rate in jax.vmap(job.parts.rate)(jnp.arange(steps))],
         "normalize": {"mean": list(config["views"]["mean"]), "std": list(config["views"]["std"])},
     }
-    spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(
-        target=serve, args=(there, job.images.images(job.kept), settings)
-    )  # its workers are its own
-    process.start()
-    there.close()
     try:
-        yield Lightly(here)
+        images = job.images.images(job.kept)
+        with started(serve, images, settings, patience=30, daemon=False) as pipe:  # its workers are its own
+            yield Lightly(pipe)
     except EOFError:
         raise RuntimeError("lightly's process ended early; its error stands above") from None
-    finally:
-        here.close()  # it reads the end and returns
-        process.join(timeout=30)
-        if process.is_alive():
-            process.kill()
 
 
 def serve(pipe: Any, images: np.ndarray, settings: Mapping[str, Any]) -> None:

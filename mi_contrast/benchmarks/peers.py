@@ -1,4 +1,4 @@
-"""What the peers need: torchvision beside any build of torch, and the networks of ours in torch.
+"""What the peers need: torchvision beside any build of torch, a process of their own, the networks of ours in torch.
 
 torch is imported inside the functions, since it belongs to an extra.
 """
@@ -6,7 +6,9 @@ torch is imported inside the functions, since it belongs to an extra.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 LIBRARIES: list[Any] = []  # a declaration lives as long as its library
@@ -36,6 +38,28 @@ def import_torchvision() -> Any:
         LIBRARIES.append(library)
         import torchvision
     return torchvision
+
+
+@contextmanager
+def started(serve: Callable[..., None], *given: Any, patience: float, daemon: bool = True) -> Iterator[Any]:
+    """Starts `serve(pipe, *given)` in a process of its own, yields the other end of the pipe, and ends the process.
+
+    Args:
+      patience: seconds that it has to return in after its pipe has ended; then it is killed.
+      daemon: it has no processes of its own.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=serve, args=(there, *given), daemon=daemon)
+    process.start()
+    there.close()
+    try:
+        yield here
+    finally:
+        here.close()  # it reads the end and returns
+        process.join(timeout=patience)
+        if process.is_alive():
+            process.kill()
 
 
 def make_resnet(backbone: str, width: int = 64, stem: str = "small") -> Any:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import change, load_config, plain
 from mi_contrast.core.mesh import along_batch, make_mesh, replicated
 from mi_contrast.data.readers import Batch
 from mi_contrast.models.towers import with_statistics_of
@@ -36,20 +36,17 @@ class Step(NamedTuple):
 
 
 def make_recipe_step(recipe: str, changes: Mapping[str, Any], mesh: Mesh | None = None) -> Step:
-    """Returns the training step of a config such as 'configs/ring_moco.py:cifar10'.
+    """Returns the training step of a config such as 'configs/ring_moco.py:cifar10'. Raises UserError where it has no
+    such field.
 
     Args:
       changes: values of fields by their dotted names, such as {'model.dtype': 'bfloat16', 'data.batch': 512}.
       mesh: the devices to compile for, which need not be there; this process's by default.
     """
-    config = plain(load_config(recipe)[0])
+    changed = load_config(recipe)[0]
     for name, value in changes.items():
-        *sections, field = name.split(".")
-        section = config
-        for inner in sections:
-            section = section[inner]
-        section[field] = value
-    config = assemble.check(config)
+        changed = change(changed, name, str(value))
+    config = assemble.check(plain(changed))
     parts = assemble.make_parts(config, CLASSES, make_mesh() if mesh is None else mesh, np.ones(EXAMPLES, bool))
     return Step(parts, make_step(parts), config["data"]["batch"], config["data"]["size"] or config["views"]["size"])
 

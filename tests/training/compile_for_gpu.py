@@ -42,7 +42,6 @@ def compile_step(recipe, changes, devices=1):
 def main(arguments):
     recipe, *rest = arguments
     changes = dict(word.split("=", 1) for word in rest if not word.startswith("--"))
-    changes = {name: int(value) if value.isdigit() else value for name, value in changes.items()}
     began = time.perf_counter()
     program = compile_step(recipe, changes)
     found = read_program(program.as_text()) | {"peak_mib": peak_bytes(program) / 2**20}
