@@ -19,6 +19,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.data.pairing import make_pairing, partner
 from mi_contrast.data.readers import Resident, Streamed, make_reader
+from tests import devices as virtual
 from tests.data.toys import tell_index, toy_set
 
 COUNT, SEED = 40, 5
@@ -212,9 +213,8 @@ def collectives():
 
 
 def elsewhere(devices=1, rank=-1, address=""):
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", ELSEWHERE, str(rank), address]
-    return subprocess.Popen(command, env=os.environ | flags, stdout=-1, stderr=-1, text=True)
+    return subprocess.Popen(command, env=virtual.environment(devices), stdout=-1, stderr=-1, text=True)
 
 
 def said(job):

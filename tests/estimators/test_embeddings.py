@@ -1,6 +1,5 @@
 import functools
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from mi_contrast import estimators as mi
 from mi_contrast.core.errors import UserError
+from tests import devices
 from tests.estimators import reference
 
 B, K, D, T = 21, 67, 6, 0.3
@@ -282,8 +282,7 @@ print(json.dumps({"devices": jax.device_count(), "worst": worst}))
 
 @pytest.mark.slow
 def test_eight_devices_agree_with_one():
-    flags = "--xla_force_host_platform_device_count=8"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path.cwd())}
+    environment = devices.environment(8, PYTHONPATH=str(Path.cwd()))
     ran = subprocess.run(
         [sys.executable, "-c", ON_EIGHT_DEVICES], env=environment, capture_output=True, text=True, timeout=300
     )

@@ -17,6 +17,7 @@ from mi_contrast import estimators as mi
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators import supports
 from mi_contrast.estimators.inputs import block_size
+from tests import devices
 from tests.estimators import reference
 
 SOFTMAX = mi.Softmax()
@@ -262,13 +263,8 @@ SHARDED = Path(__file__).with_name("sharded.py")
 
 @functools.cache
 def apart(*topology):
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-        "TPU_SKIP_MDS_QUERY": "1",
-        "PYTHONPATH": os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")]),
-    }
+    path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+    environment = devices.environment(8, TPU_SKIP_MDS_QUERY="1", PYTHONPATH=path)
     command = [sys.executable, str(SHARDED), *topology]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stderr[-3000:]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mi_contrast.evaluation.kept import digest_of, identity_of, kept
+from tests import devices
 from tests.evaluation.fake import image_set
 
 KEY = {"set": "folder:/a b", "split": "train[:9]", "variables": "ab"}
@@ -109,8 +110,6 @@ print("alike")
 
 @pytest.mark.slow
 def test_features_over_four_devices_are_those_of_one(tmp_path):
-    import os
-
-    env = dict(os.environ, XLA_FLAGS="--xla_force_host_platform_device_count=4", JAX_PLATFORMS="cpu")
-    found = subprocess.run([sys.executable, "-c", SHARDED], env=env, capture_output=True, text=True, check=False)
+    command, environment = [sys.executable, "-c", SHARDED], devices.environment(4)
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert found.stdout.strip() == "alike", found.stderr

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ import pytest
 
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.methods import rows, scoring
+from tests import devices
 from tests.methods.test_rows import ROW, changed
 
 B, K, D = 16, 40, 8
@@ -97,7 +97,7 @@ def values_and_gradients():
 
 @pytest.mark.slow
 def test_eight_devices_equal_one():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = devices.environment(8)
     code = (
         "import json, jax; assert len(jax.devices()) == 8\n"
         "from tests.methods.test_scoring import values_and_gradients; print(json.dumps(values_and_gradients()))"

@@ -1,6 +1,5 @@
 """Convolutions and their gradients against loops in float64, in every form, and their initial weights."""
 
-import os
 import re
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 
 from mi_contrast.models import convolution
 from mi_contrast.models.convolution import Conv, by_offsets, by_patches, convolve, direct, kernel_gradient
+from tests import devices
 
 
 def loops(x, kernel, stride):
@@ -189,8 +189,7 @@ assert "all-reduce" not in text[:text.index("ENTRY")].replace("all-reduce.", "")
 
 
 def test_eight_devices_add_their_parts_once():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", EIGHT], env=os.environ | flags, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", EIGHT], env=devices.environment(8), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

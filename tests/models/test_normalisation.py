@@ -1,6 +1,5 @@
 """Batch norm against the equation in float64, and against PyTorch's module on the whole and on halves."""
 
-import os
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.models.normalisation import BatchNorm, Statistics
+from tests import devices
 
 RNG = np.random.default_rng(0)
 SCALE, BIAS = RNG.uniform(0.5, 1.5, 5).astype(np.float32), RNG.normal(size=5).astype(np.float32)
@@ -162,8 +162,6 @@ print("global")
 
 @pytest.mark.slow
 def test_statistics_are_global_over_eight_devices():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", ACROSS_DEVICES], env={**os.environ, **flags}, capture_output=True, text=True, check=False
-    )
+    command, environment = [sys.executable, "-c", ACROSS_DEVICES], devices.environment(8)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "global", done.stderr[-2000:]

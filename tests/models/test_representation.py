@@ -1,6 +1,5 @@
 """Representation.encode: preprocessing inside, evaluation mode, any batch, few programs, threads, devices."""
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.models import representation as module
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, of_tower, prepared, spec_of
+from tests import devices
 from tests.models import twins
 
 MODEL = dict(backbone="tiny", width=8, stem="small")
@@ -184,10 +184,8 @@ print("equal")
 
 @pytest.mark.slow
 def test_eight_devices_share_a_batch():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", ON_EIGHT], env={**os.environ, **flags}, capture_output=True, text=True, check=False
-    )
+    command, environment = [sys.executable, "-c", ON_EIGHT], devices.environment(8)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "equal", done.stderr[-2000:]
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import along_batch, make_mesh, replicated
 from mi_contrast.pools import bank as banks
+from tests import devices
 
 MESH = make_mesh()
 EXAMPLES, DIM = 1500, 3
@@ -259,7 +259,7 @@ def on_eight():
 
 @pytest.mark.slow
 def test_eight_devices_equal_one_and_send_only_the_batch():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = devices.environment(8)
     code = (
         "import json, jax; assert len(jax.devices()) == 8\n"
         "from tests.pools.test_bank import on_eight; print(json.dumps(on_eight()))"

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import subprocess
 import sys
 
@@ -17,6 +16,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.pools import clusters
 from mi_contrast.pools.bank import Bank
+from tests import devices
 
 MESH = make_mesh()
 SIZE, EXAMPLES, DIM, CLUSTERS = 2048, 1500, 8, 12
@@ -152,7 +152,7 @@ def on_eight():
 
 @pytest.mark.slow
 def test_eight_devices_equal_one_and_scikit_learn():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = devices.environment(8)
     code = (
         "import json, jax; assert len(jax.devices()) == 8\n"
         "from tests.pools.test_clusters import on_eight; print(json.dumps(on_eight()))"

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
+
+from tests import devices
 
 STEPS = 20
 FIRST, OVER = 1e-5, 2e-4  # of a loss, times max(1, its ceiling): at the first step, after it
@@ -29,13 +30,14 @@ def objectives(names: list[str], steps: int) -> None:
 
 def on_devices(count: int, names: list[str], steps: int, *, say: bool = False) -> dict[str, list[float]]:
     """{row: the objective of each step} on so many virtual devices, in a process of its own."""
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}", "JAX_PLATFORMS": "cpu"}
     code = (
         f"import jax; assert len(jax.devices()) == {count}\n"
         f"from tests.training.matrix import objectives; objectives({names!r}, {steps})"
     )
     found: dict[str, list[float]] = {}
-    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=devices.environment(count), stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             name, values = json.loads(line)

@@ -1,7 +1,6 @@
 """Stopping and going on changes nothing: k steps, a restart and k more equal 2k steps, bit for bit."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -13,6 +12,7 @@ from mi_contrast.core import checkpoint
 from mi_contrast.core.layout import RunDirectory
 from mi_contrast.training import loop
 from mi_contrast.training.metrics import read
+from tests import devices
 from tests.training import small
 
 
@@ -78,7 +78,7 @@ def test_a_fresh_start_and_a_resumed_one_compile_one_program_each(tmp_path, monk
 
 
 def on_devices(count, code, *arguments):
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+    environment = devices.environment(count)
     command = [sys.executable, "-c", code, *map(str, arguments)]
     out = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=small.ROOT)
     assert out.returncode == 0, out.stderr[-3000:]

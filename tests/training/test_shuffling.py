@@ -1,7 +1,6 @@
 """Keys change groups by a permutation that knows no devices, and no device receives more images than its share."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 from mi_contrast.training.shuffling import shuffled_positions
+from tests import devices
 
 BATCH, IMAGE = 96, 32 * 32 * 3
 
@@ -31,9 +31,9 @@ def test_the_seed_orders_the_shifts():
 
 
 def on_eight_devices(what):
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "tests.training.sharded_shuffling", what]
-    return json.loads(subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    done = subprocess.run(command, env=devices.environment(8), stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
 
 
 @pytest.mark.slow

@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from functools import partial
@@ -16,6 +15,7 @@ from mi_contrast.views.augmenting import all_at_once, draws_of, one_by_one
 from mi_contrast.views.blur import gaussian_blur
 from mi_contrast.views.draws import draw
 from mi_contrast.views.resampling import resample, to_lines, to_pixels
+from tests import devices
 
 SIZE = 16
 DRAWS = np.random.default_rng(0)
@@ -224,6 +224,5 @@ np.testing.assert_array_equal(uneven["first"], alone["first"][:12])
 
 @pytest.mark.slow
 def test_eight_devices_make_the_same_views_and_say_nothing_to_each_other():
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     root = str(Path(__file__).parents[2])
-    subprocess.run([sys.executable, "-c", EIGHT], check=True, cwd=root, env=environment, timeout=300)
+    subprocess.run([sys.executable, "-c", EIGHT], check=True, cwd=root, env=devices.environment(8), timeout=300)
