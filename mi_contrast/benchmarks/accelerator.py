@@ -140,11 +140,11 @@ SUPPORTS: dict[str, Any] = {
 }
 
 
-def measure(asked: list[Measurement], budget: float = BUDGET) -> list[Row]:
+def measure(plan: list[Measurement], budget: float = BUDGET) -> list[Row]:
     """Returns a row of each measurement, in order: its figures, or why it failed or was not run."""
     rows: list[Row] = []
     began = time.perf_counter()
-    for at, one in enumerate(asked):
+    for at, one in enumerate(plan):
         gone = time.perf_counter() - began
         row: Row = {"name": one.name}
         if rows and gone + one.expected > budget:
@@ -158,8 +158,8 @@ def measure(asked: list[Measurement], budget: float = BUDGET) -> list[Row]:
                 row["failed"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
         rows.append(row)
         gone = time.perf_counter() - began
-        left = min(sum(later.expected for later in asked[at + 1 :]), max(budget - gone, 0.0))
-        said = f"{at + 1}/{len(asked)}, {clock(gone)} gone, about {clock(left)} left"
+        left = min(sum(later.expected for later in plan[at + 1 :]), max(budget - gone, 0.0))
+        said = f"{at + 1}/{len(plan)}, {clock(gone)} gone, about {clock(left)} left"
         print(f"{describe(row)}  [{said}]", file=sys.stderr, flush=True)
     return rows
 
@@ -184,22 +184,22 @@ def measure_loss(support: Any, size: int, repeats: int, batch: int = 256, dim: i
     """Value and gradient to anchors and positives of one support, float32 embeddings, 256 anchors."""
     keys = jax.random.split(jax.random.key(0), 3)
     arrays = [jax.random.normal(key, (rows, dim)) for key, rows in zip(keys, (batch, batch, size), strict=True)]
-    given = [x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in arrays]
+    arguments = [x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in arrays]
 
     def loss(anchors: jax.Array, positives: jax.Array, pool: jax.Array, key: jax.Array) -> jax.Array:
         draws = key if isinstance(support, mi.Drawn) else None
         return -jnp.mean(mi.contrast(anchors, positives, pool, support, temperature=0.2, key=draws))
 
     graded = jax.jit(jax.value_and_grad(loss, (0, 1)))
-    given.append(jax.random.key(1))
-    program, compile_seconds = compile_timed(graded, *given)
+    arguments.append(jax.random.key(1))
+    program, compile_seconds = compile_timed(graded, *arguments)
 
     def call(count: int) -> None:
         for _ in range(count):
-            found = program(*given)
-        jax.block_until_ready(found)
+            result = program(*arguments)
+        jax.block_until_ready(result)
 
-    return figures(repeated(call, repeats), program, count_products(graded, *given), compile_seconds)
+    return figures(repeated(call, repeats), program, count_products(graded, *arguments), compile_seconds)
 
 
 def measure_views(size: int, source: int, batch: int, repeats: int) -> Row:
@@ -219,15 +219,15 @@ def measure_views(size: int, source: int, batch: int, repeats: int) -> Row:
 
 def measure_loop(repeats: int, small: bool) -> Row:
     """images/s of the main loop, with its reading and logging, and of the bare step; see `benchmarks.loop`."""
-    found = loop.run(repeats, small)
-    return {"images_per_second": found["loop"], "bare_step": found["bare_step"], "ratio": found["loop_over_bare"]}
+    results = loop.run(repeats, small)
+    return {"images_per_second": results["loop"], "bare_step": results["bare_step"], "ratio": results["loop_over_bare"]}
 
 
-def measure_torch(asked: TorchStep, repeats: int) -> Row:
+def measure_torch(config: TorchStep, repeats: int) -> Row:
     """The same step in torch, on views already made, in a process of its own."""
-    with started_torch_step(asked) as (call, ready):
+    with started_torch_step(config) as (call, ready):
         seconds = repeated(call, repeats)
-    return {"seconds": spread(seconds), "images_per_second": spread([asked.batch / s for s in seconds]), **ready}
+    return {"seconds": spread(seconds), "images_per_second": spread([config.batch / s for s in seconds]), **ready}
 
 
 def torch_device() -> str:
@@ -236,13 +236,13 @@ def torch_device() -> str:
 
 
 @contextmanager
-def started_torch_step(asked: TorchStep) -> Iterator[tuple[Callable[[int], None], Row]]:
+def started_torch_step(config: TorchStep) -> Iterator[tuple[Callable[[int], None], Row]]:
     """Starts a torch step and yields a call that takes so many steps and waits, and how it runs; ends it after."""
     if reason := missing(("torch",)):
         raise NotRunError(reason)
-    if asked.device not in ("cpu", "cuda"):
-        raise NotRunError(f"torch does not run on a {asked.device} here")
-    with started(serve_torch_step, asked, patience=5) as pipe:
+    if config.device not in ("cpu", "cuda"):
+        raise NotRunError(f"torch does not run on a {config.device} here")
+    with started(serve_torch_step, config, patience=5) as pipe:
 
         def call(count: int) -> None:
             pipe.send(count)
@@ -324,7 +324,7 @@ def describe(row: Mapping[str, Any]) -> str:
     return f"{row['name']}: " + ", ".join(parts)
 
 
-def words(found: Mapping[str, Any]) -> str:
+def words(results: Mapping[str, Any]) -> str:
     """Returns the rows as a reader wants them."""
-    head = f"{found['what']}\n{found['devices']} x {found.get('device', 'device')}; its peak is {found['peak']}"
-    return "\n".join([head, *(f"  {describe(row)}" for row in found["rows"])])
+    head = f"{results['what']}\n{results['devices']} x {results.get('device', 'device')}; its peak is {results['peak']}"
+    return "\n".join([head, *(f"  {describe(row)}" for row in results["rows"])])

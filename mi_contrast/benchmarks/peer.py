@@ -113,7 +113,7 @@ def race(
     Returns by contender: seconds of each turn, kNN top-1 after each turn, seconds to the goal (None where it was not
     reached), and the seconds before it could begin.
     """
-    found: dict[str, dict[str, Any]] = {
+    results: dict[str, dict[str, Any]] = {
         of: {"seconds": [], "knn_top1": [], "seconds_to_goal": None, "seconds_before": contender.seconds_before}
         for of, contender in contenders.items()
     }
@@ -121,18 +121,18 @@ def race(
     for start in range(0, sizes.steps, sizes.turn):
         count = min(sizes.turn, sizes.steps - start)
         for of, contender in contenders.items():
-            seen = found[of]
-            seen["seconds"].append(contender.train(start, count))
-            seen["knn_top1"].append(judge(contender.features))
-            if seen["seconds_to_goal"] is None and seen["knn_top1"][-1] >= GOAL:
-                seen["seconds_to_goal"] = sum(seen["seconds"])
+            result = results[of]
+            result["seconds"].append(contender.train(start, count))
+            result["knn_top1"].append(judge(contender.features))
+            if result["seconds_to_goal"] is None and result["knn_top1"][-1] >= GOAL:
+                result["seconds_to_goal"] = sum(result["seconds"])
         rates = [f"{of} {count * sizes.batch / x['seconds'][-1]:.0f} images/s, kNN {100 * x['knn_top1'][-1]:.1f} %"
-                 for of, x in found.items()]  # fmt: skip
+                 for of, x in results.items()]  # fmt: skip
         progress.advance(count, "; ".join(rates))
-        if all(seen["seconds_to_goal"] is not None for seen in found.values()):
+        if all(result["seconds_to_goal"] is not None for result in results.values()):
             break
     progress.close()
-    return found
+    return results
 
 
 def make_judge(job: assemble.Job, bank: np.ndarray, queries: np.ndarray) -> Judge:
@@ -143,8 +143,10 @@ def make_judge(job: assemble.Job, bank: np.ndarray, queries: np.ndarray) -> Judg
     labels = images.labels[label]
 
     def judge(features: Callable[[np.ndarray], np.ndarray]) -> float:
-        known, asked = (jnp.asarray(features(images.images(index))) for index in (bank, queries))
-        near = knn(asked, known, jnp.asarray(labels[bank]), k=min(200, len(bank)), classes=len(classes))
+        bank_features, query_features = (jnp.asarray(features(images.images(index))) for index in (bank, queries))
+        near = knn(
+            query_features, bank_features, jnp.asarray(labels[bank]), k=min(200, len(bank)), classes=len(classes)
+        )
         return float(top1(near, jnp.asarray(labels[queries])))
 
     return judge
@@ -227,10 +229,10 @@ def serve(pipe: Any, images: np.ndarray, settings: Mapping[str, Any]) -> None:
     pipe.send("ready")
     while True:
         try:
-            what, *given = pipe.recv()
+            name, *arguments = pipe.recv()
         except EOFError:
             return
-        pipe.send({"train": train, "features": features}[what](*given))
+        pipe.send({"train": train, "features": features}[name](*arguments))
 
 
 @dataclass(frozen=True)
@@ -290,8 +292,8 @@ def make_lightly(images: np.ndarray, settings: Mapping[str, Any]) -> tuple[Calla
     def next_batch() -> list[int]:
         if len(epoch) < size:
             epoch[:] = order.permutation(len(images)).tolist()
-        taken, epoch[:] = epoch[:size], epoch[size:]
-        return taken
+        batch, epoch[:] = epoch[:size], epoch[size:]
+        return batch
 
     def train(start: int, count: int) -> float:
         batches[:] = [next_batch() for _ in range(count)]
@@ -312,10 +314,10 @@ def make_lightly(images: np.ndarray, settings: Mapping[str, Any]) -> tuple[Calla
 
     mean, std = (torch.tensor(settings["normalize"][name]).view(1, 3, 1, 1) for name in ("mean", "std"))
 
-    def features(seen: np.ndarray) -> np.ndarray:
+    def features(arrays: np.ndarray) -> np.ndarray:
         backbone.eval()
         with torch.inference_mode():
-            pixels = torch.from_numpy(seen).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(arrays).permute(0, 3, 1, 2)
             parts = [backbone((part.float() / 255 - mean) / std) for part in pixels.split(256)]
         backbone.train()
         return torch.cat(parts).numpy()
@@ -330,7 +332,7 @@ def summarise(races: list[dict[str, Any]], sizes: Sizes) -> dict[str, Any]:
     """Returns the figures of all races as plain data; a round is a turn, `races` holds every one."""
     counts = [min(sizes.turn, sizes.steps - at) for at in range(0, sizes.steps, sizes.turn)]
     each = {
-        name: [s / n for found in races for s, n in zip(found[name]["seconds"], counts, strict=False)]
+        name: [s / n for results in races for s, n in zip(results[name]["seconds"], counts, strict=False)]
         for name in races[0]
     }
     figures: dict[str, Any] = {
@@ -339,13 +341,13 @@ def summarise(races: list[dict[str, Any]], sizes: Sizes) -> dict[str, Any]:
         "judge": f"kNN, k 200, bank {sizes.bank:,}, {sizes.queries:,} held-out images, after every {sizes.turn} steps",
     }
     for name in races[0]:
-        to_goal = [found[name]["seconds_to_goal"] for found in races]
+        to_goal = [results[name]["seconds_to_goal"] for results in races]
         reached = [seconds for seconds in to_goal if seconds is not None]
         figures[name] = {
             "images_per_second": spread([sizes.batch / s for s in each[name]]),
             "seconds_to_goal": spread(reached) if reached else None,
             "races_to_goal": len(reached),
-            "seconds_before": spread([found[name]["seconds_before"] for found in races]),
+            "seconds_before": spread([results[name]["seconds_before"] for results in races]),
         }
     both = [(x["ours"]["seconds_to_goal"], x["lightly"]["seconds_to_goal"]) for x in races]
     both = [pair for pair in both if None not in pair]

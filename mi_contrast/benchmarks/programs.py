@@ -67,23 +67,23 @@ def is_free_call(line: str) -> bool:
 
 def split_computations(text: str) -> tuple[dict[str, list[str]], str]:
     """Returns the lines of each computation of a program by its name, and the name of the entry."""
-    found: dict[str, list[str]] = {}
+    computations: dict[str, list[str]] = {}
     lines: list[str] = []
     entry = ""
     for line in text.splitlines():
         if header := COMPUTATION.match(line):
-            lines = found.setdefault(header[2], [])
+            lines = computations.setdefault(header[2], [])
             entry = header[2] if header[1] else entry
         else:
             lines.append(line)
-    return found, entry
+    return computations, entry
 
 
 def instructions(lines: list[str]) -> Iterator[tuple[str, str, str]]:
     """Yields the result's type, the operation and the line of each instruction."""
     for line in lines:
-        if found := INSTRUCTION.match(line):
-            yield found["result"], found["operation"], line
+        if match := INSTRUCTION.match(line):
+            yield match["result"], match["operation"], line
 
 
 def reachable(computations: dict[str, list[str]], entry: str) -> list[str]:

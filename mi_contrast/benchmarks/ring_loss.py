@@ -46,7 +46,7 @@ def run(repeats: int, small: bool = False) -> dict[str, Any]:
     seconds = interleaved(contenders, repeats)
     faster = min(("info_nce", "info_nce, dense"), key=lambda name: float(np.median(seconds[name])))
     over = lambda a, b: spread([x / y for x, y in zip(seconds[a], seconds[b], strict=True)])  # noqa: E731
-    found = {
+    results = {
         "what": f"-mean nats and gradients, {batch} anchors, pool {size} x {dim}, float32, ring [{LOWER}, {UPPER})",
         "seconds": {name: spread(values) for name, values in seconds.items()},
         "faster_info_nce": faster,
@@ -55,8 +55,8 @@ def run(repeats: int, small: bool = False) -> dict[str, Any]:
         "draws": {n: compare_draws(batch, n, dim, DRAWS, repeats) for n in ((256, 512) if small else (24576, 65536))},
     }
     if not has_torch:
-        return found | {"torch": "skipped: torch is not installed (extra [reference])"}
-    return found | {
+        return results | {"torch": "skipped: torch is not installed (extra [reference])"}
+    return results | {
         "torch_sort_over_ring": over("ring, torch sort", "ring"),
         "torch_info_nce_over_faster_info_nce": over("info_nce, torch", faster),
     }

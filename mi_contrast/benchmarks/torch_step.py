@@ -33,7 +33,7 @@ class TorchStep:
     threads: int | None = None
 
 
-def make_torch_step(asked: TorchStep) -> tuple[Callable[[], None], str]:
+def make_torch_step(config: TorchStep) -> tuple[Callable[[], None], str]:
     """Returns a call that takes one step, and how it runs: 'eager', 'torch.compile', or why that failed.
 
     The step takes its views and queue from the device; on a GPU the call returns before the step is done.
@@ -42,13 +42,13 @@ def make_torch_step(asked: TorchStep) -> tuple[Callable[[], None], str]:
     from torch import nn
     from torch.nn import functional
 
-    dim = 8 * asked.width * (4 if asked.backbone == "resnet50" else 1)
-    channels_last = torch.channels_last if asked.dtype == "bfloat16" else torch.contiguous_format
+    dim = 8 * config.width * (4 if config.backbone == "resnet50" else 1)
+    channels_last = torch.channels_last if config.dtype == "bfloat16" else torch.contiguous_format
 
     def network() -> Any:
         head = [nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, DIM)]
-        whole = nn.Sequential(make_resnet(asked.backbone, asked.width, asked.stem), *head)
-        return whole.to(asked.device, memory_format=channels_last)  # type: ignore[call-overload]
+        whole = nn.Sequential(make_resnet(config.backbone, config.width, config.stem), *head)
+        return whole.to(config.device, memory_format=channels_last)  # type: ignore[call-overload]
 
     online, target = network(), network()
     target.load_state_dict(online.state_dict())
@@ -56,16 +56,16 @@ def make_torch_step(asked: TorchStep) -> tuple[Callable[[], None], str]:
     draw = np.random.default_rng(0)
 
     def normal(*shape: int) -> Any:
-        return torch.tensor(draw.normal(size=shape), dtype=torch.float32, device=asked.device)
+        return torch.tensor(draw.normal(size=shape), dtype=torch.float32, device=config.device)
 
-    views = [normal(asked.batch, 3, asked.size, asked.size).to(memory_format=channels_last) for _ in range(2)]
-    rows = functional.normalize(normal(asked.queue, DIM), dim=1)
-    first = torch.zeros(asked.batch, dtype=torch.long, device=asked.device)
+    views = [normal(config.batch, 3, config.size, config.size).to(memory_format=channels_last) for _ in range(2)]
+    rows = functional.normalize(normal(config.queue, DIM), dim=1)
+    first = torch.zeros(config.batch, dtype=torch.long, device=config.device)
     networks = {"online": online, "target": target}
 
     def precision() -> Any:
-        bf16 = asked.dtype == "bfloat16"
-        return torch.autocast(asked.device, dtype=torch.bfloat16) if bf16 else contextlib.nullcontext()
+        bf16 = config.dtype == "bfloat16"
+        return torch.autocast(config.device, dtype=torch.bfloat16) if bf16 else contextlib.nullcontext()
 
     def step() -> None:
         with torch.no_grad():
@@ -82,9 +82,9 @@ def make_torch_step(asked: TorchStep) -> tuple[Callable[[], None], str]:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        rows[: asked.batch] = keys
+        rows[: config.batch] = keys
 
-    if not asked.compiled:
+    if not config.compiled:
         return step, "eager"
     plain = dict(networks)
     try:
@@ -96,24 +96,24 @@ def make_torch_step(asked: TorchStep) -> tuple[Callable[[], None], str]:
     return step, "torch.compile"
 
 
-def serve_torch_step(pipe: Any, asked: TorchStep) -> None:
+def serve_torch_step(pipe: Any, config: TorchStep) -> None:
     """The process of a torch step: says how it runs, then takes as many steps as it is asked for and answers the
     seconds, until the pipe ends.
     """
     import torch
 
     def wait() -> None:
-        if asked.device == "cuda":
+        if config.device == "cuda":
             torch.cuda.synchronize()
 
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     try:
         began = time.perf_counter()
-        step, how = make_torch_step(asked)
+        step, how = make_torch_step(config)
         step()
         wait()
-        memory = torch.cuda.max_memory_allocated() / 2**20 if asked.device == "cuda" else None
+        memory = torch.cuda.max_memory_allocated() / 2**20 if config.device == "cuda" else None
         pipe.send({"how": how, "compile_seconds": time.perf_counter() - began, "peak_mib": memory})
     except Exception as error:  # out of memory, most likely: the reason is the row's
         pipe.send({"failed": f"{type(error).__name__}: {error}"})

@@ -197,8 +197,8 @@ def draw_exactly(seeds: UInt32[Array, "B 2"], weights: Float[Array, "B K"], k: i
         place = (_bits(seeds, ONE_BY_ONE + turn, slots) >> 2).astype(jnp.int32)
         hit = place < lanes[:, -1:]  # the edges end at STEPS or little below
         hit &= jnp.cumsum(hit, axis=1) <= left[:, None]
-        found = jnp.where(hit, _find(lanes, within, place), weights.shape[1])
-        counts = counts.at[rows, found].add(1.0, mode="drop")
+        index = jnp.where(hit, _find(lanes, within, place), weights.shape[1])
+        counts = counts.at[rows, index].add(1.0, mode="drop")
         return turn + 1, left - jnp.sum(hit, axis=1), counts
 
     _, _, counts = lax.while_loop(lambda state: jnp.any(state[1] > 0), more, (jnp.uint32(0), left, counts))

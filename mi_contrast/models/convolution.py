@@ -1,8 +1,8 @@
 """Convolutions padded as PyTorch pads them, and initialised as torchvision initialises them.
 
-Accelerators run XLA's own convolution and gradients. XLA's gradients are several times slower than its forward pass
-on CPUs, so three parts have their own form there: the gradient of the kernel, the gradient of a thin input whose
-stride is above 1, and all of a 1 x 1 convolution.
+Accelerators run XLA's own convolution and gradients. On CPUs XLA's gradients are several times slower than its forward
+pass, so this module computes three parts itself there: the gradient with respect to the kernel, the gradient with
+respect to an input of few channels where the stride is above 1, and the whole of a 1 x 1 convolution.
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def input_gradient(
 ) -> Float[Array, "B H W I"]:
     """The gradient of `direct` with respect to its input.
 
-    For a 1 x 1 kernel it is a product, with zeros where the stride left pixels out. For few channels and a stride
-    above 1 see `by_offsets`; elsewhere XLA's own gradient is the fastest.
+    A 1 x 1 kernel needs one product, with zeros at the pixels that the stride leaves out. A stride above 1 over few
+    channels is handled by `input_gradient_by_offsets`. XLA's own gradient is the fastest otherwise.
     """
     if kernel.shape[0] == 1:
         return _spread(gradient @ kernel[0, 0].T, stride, x.shape)
     if stride > 1 and x.shape[-1] <= FEW_CHANNELS:
-        return by_offsets(x, kernel, gradient, stride)
+        return input_gradient_by_offsets(x, kernel, gradient, stride)
     (back,) = jax.vjp(lambda x: direct(x, kernel, stride), x)[1](gradient)
     return back  # type: ignore[no-any-return]
 
@@ -105,14 +105,14 @@ def _spread(gradient: Float[Array, "B h w I"], stride: int, shape: tuple[int, ..
     return lax.pad(gradient, jnp.zeros((), gradient.dtype), zeros)
 
 
-def by_offsets(
+def input_gradient_by_offsets(
     x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], gradient: Float[Array, "B h w O"], stride: int
 ) -> Float[Array, "B H W I"]:
-    """The gradient with respect to the input of a convolution with a stride s, without its zeros.
+    """The gradient with respect to the input of a convolution of stride s, without multiplying by zeros.
 
-    Input pixel s a + r takes kernel entry r + k // 2 - s d from output pixel a + d. So each offset r has a small
-    kernel of its own over the d, and one dense convolution with the s^2 kernels side by side, [., ., O, s s I], gives
-    all offsets' pixels, which are then interleaved.
+    Input pixel s a + r takes kernel entry r + k // 2 - s d from output pixel a + d. Each offset r therefore has a small
+    kernel over d. One dense convolution applies the s^2 small kernels side by side, [., ., O, s s I], and its channels
+    are interleaved into the input's pixels.
     """
     size, pad = kernel.shape[0], kernel.shape[0] // 2
     first, last = -((size - 1 - pad) // stride), (stride - 1 + pad) // stride
@@ -139,9 +139,9 @@ def kernel_gradient(
     """
     size, depth, batch = kernel.shape[0], kernel.shape[0] ** 2 * x.shape[-1], x.shape[0]
     devices = jax.device_count()
-    parts = (devices,) if devices > 1 and batch % devices == 0 else ()  # a part of one device would slow its product
+    parts = (devices,) if devices > 1 and batch % devices == 0 else ()  # an axis of length 1 would slow the product
     share, pixels = batch // devices if parts else batch, gradient.shape[1] * gradient.shape[2]
-    # a block has several times as many pixels as the sum has rows, which is read and written once a block
+    # Each block reads and writes the sum, [O, k k I], so it has at least 8 O pixels.
     block = max(PATCH_VALUES // depth, 8 * gradient.shape[-1])
     blocks = _divisor(share, max(1, share * pixels // block))
     product = "dpo,dpi->doi" if parts else "po,pi->oi"

@@ -73,7 +73,7 @@ class BatchNorm(nn.Module):
         axes = tuple(range(1, grouped.ndim - 1))
         mean = jnp.mean(grouped, axes, keepdims=True)
         centred = grouped - mean
-        # d var / d mean is 0, the mean of `centred`: left out, it saves the backward pass a sum over the map
+        # The derivative of the variance with respect to the mean is 0; leaving it out saves a sum on the way back.
         var = jnp.mean(jnp.square(grouped - jax.lax.stop_gradient(mean)), axes, keepdims=True)
         if not self.is_initializing():
             new_mean = jnp.mean(jax.lax.stop_gradient(mean).reshape(groups, -1), axis=0)

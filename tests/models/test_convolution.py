@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from mi_contrast.models import convolution
-from mi_contrast.models.convolution import Conv, by_offsets, by_patches, convolve, direct, kernel_gradient
+from mi_contrast.models.convolution import (
+    Conv,
+    by_patches,
+    convolve,
+    direct,
+    input_gradient_by_offsets,
+    kernel_gradient,
+)
 from tests import devices
 
 
@@ -113,13 +120,13 @@ def test_gradients_are_finite_differences(shape, monkeypatch):
 def test_the_input_gradient_by_offsets_is_xlas(shape):
     x, kernel, gradient = made(*shape)
     (xlas,) = jax.vjp(lambda x: direct(x, kernel, shape[3]), x)[1](gradient)
-    np.testing.assert_allclose(by_offsets(x, kernel, gradient, shape[3]), xlas, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(input_gradient_by_offsets(x, kernel, gradient, shape[3]), xlas, rtol=1e-5, atol=1e-5)
 
 
 def test_one_entry_more_of_a_kernel_would_be_seen():
     x, kernel, gradient = made(8, 6, 3, 2, 3, 4)
     (xlas,) = jax.vjp(lambda x: direct(x, kernel, 2), x)[1](gradient)
-    wrong = by_offsets(x, kernel.at[0, 1].set(0.0), gradient, 2)
+    wrong = input_gradient_by_offsets(x, kernel.at[0, 1].set(0.0), gradient, 2)
     assert float(jnp.max(jnp.abs(wrong - xlas))) > 0.1
 
 
