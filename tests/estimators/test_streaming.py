@@ -271,7 +271,7 @@ def apart(*topology):
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_pool_cut_over_eight_devices_gives_what_one_device_gives():
     seen = apart()
     assert seen["devices"] == 8
