@@ -1,6 +1,6 @@
-"""Estimators of mutual information, in nats: from scores, per anchor, and from embeddings at any size of pool.
+"""Estimators of mutual information in nats: from scores, from embeddings with pools of any size, and from samples.
 
-They know nothing of networks: `from mi_contrast import estimators as mi`.
+They do not depend on networks. Use them as `from mi_contrast import estimators as mi`.
 """
 
 from mi_contrast.estimators import tasks
