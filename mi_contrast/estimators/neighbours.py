@@ -1,9 +1,9 @@
 """Mutual information from distances to nearest neighbours: Kraskov, Stoegbauer and Grassberger's two estimators, and
 the sum of three entropies. Distances are max-norm.
 
-The standard error is that of the jackknife. How the estimate changes if a sample is left out follows from the (k +
-1)-th neighbours, so a second pass over the distances replaces N estimates. On average the jackknife's error is too
-large (Efron and Stein 1981). On Gaussians of 1 and 2 dimensions, N 40 to 1,000 and k 3 and 10, it was 1.05 to 1.9 times
+The standard error is that of the jackknife. The change of the estimate without a sample follows from neighbours of rank
+k + 1, so a second pass over the distances replaces N estimates. On average the jackknife's error is too large (Efron
+and Stein 1981). On Gaussians of 1 and 2 dimensions, N 40 to 1,000 and k 3 and 10, it was 1.05 to 1.9 times
 the spread over samples, most where there is no dependence. The spread of the terms over sqrt(N) was .4 to .85 of it.
 """
 
@@ -193,8 +193,8 @@ def _ksg(
     def compute_terms(x: Space, y: Space, points: tuple[Array, Array, Array]) -> tuple[Array, ...]:
         """For C points: digamma terms of the variant and radii; for errors also terms of variant 1 and counts.
 
-        The last of the terms are those after one of the k neighbours has been left out: the radius is then the distance
-        to the (k + 1)-th, and one sample less is counted.
+        `next_terms` are the terms of variant 1 without one of the k neighbours. The radius is then the distance to the
+        (k + 1)-th neighbour, and one sample less is counted.
         """
         to_x, to_y = max_norm_distances(x, points[1], points[0]), max_norm_distances(y, points[2], points[0])
         to_both = jnp.maximum(to_x, to_y)

@@ -200,7 +200,8 @@ def _reference_score(
     """Returns the score to subtract before exponentiating: no term is much above 1, and the largest not far below 1."""
     if isinstance(anchors.form, Binary):
         return jnp.zeros_like(bands.highest)
-    # The highest score of the band may not be drawn, or may be far above the scores that `Hard` weighs most.
+    # `bands.highest` may be REACH nats above the scores that count. That is too much for `Hard`, which multiplies them
+    # by 1 + beta, and for `Drawn`, where the highest scores may not be drawn.
     is_partial = isinstance(anchors.support, Drawn) or isinstance(anchors.form, Hard)
     if spec.function == "score" or (spec.over == "candidates" and not is_partial):
         return bands.highest
