@@ -40,10 +40,10 @@ def bound_holds(
     (Array([False], dtype=bool), Array([ True], dtype=bool))
     """
     pool = jnp.asarray(pool).astype(jnp.float32)
-    in_support, _ = mask_weights(pool, weights)
+    support_mask, _ = mask_weights(pool, weights)
     pool_mean, support = log_mean(mass(pool, where)), mass(pool, weights)
     if strict:
-        holds = jnp.min(jnp.where(in_support, pool, jnp.inf), axis=-1, initial=jnp.inf) > pool_mean
+        holds = jnp.min(jnp.where(support_mask, pool, jnp.inf), axis=-1, initial=jnp.inf) > pool_mean
     else:
         holds = log_mean(support) >= pool_mean
     return holds | (support.size == 0)

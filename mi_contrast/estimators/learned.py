@@ -80,16 +80,18 @@ def _subtract_log_mean(scores: Array) -> Array:
 
 
 def _methods(clip: float) -> dict[str, Method]:
-    by_itself = lambda bound: lambda scores, partition: (bound(scores), partition)  # noqa: E731
+    without_state = lambda bound: lambda scores, partition: (bound(scores), partition)  # noqa: E731
     clipped_log_weights = lambda scores: _subtract_log_mean(jnp.clip(scores, -clip, clip))  # noqa: E731
     clipped_smile = functools.partial(smile, clip=clip)
     return {
-        "info_nce": Method(by_itself(_info_nce), _info_nce, None, _info_nce),
-        "nwj": Method(by_itself(nwj), nwj, lambda scores: scores - 1.0, nwj, shift=1.0),
-        "donsker_varadhan": Method(by_itself(donsker_varadhan), donsker_varadhan, _subtract_log_mean, donsker_varadhan),
+        "info_nce": Method(without_state(_info_nce), _info_nce, None, _info_nce),
+        "nwj": Method(without_state(nwj), nwj, lambda scores: scores - 1.0, nwj, shift=1.0),
+        "donsker_varadhan": Method(
+            without_state(donsker_varadhan), donsker_varadhan, _subtract_log_mean, donsker_varadhan
+        ),
         "mine": Method(mine, donsker_varadhan, _subtract_log_mean, donsker_varadhan),
-        "jensen_shannon": Method(by_itself(jensen_shannon), jensen_shannon, lambda scores: scores, jensen_shannon),
-        "smile": Method(by_itself(clipped_smile), clipped_smile, clipped_log_weights, jensen_shannon),
+        "jensen_shannon": Method(without_state(jensen_shannon), jensen_shannon, lambda scores: scores, jensen_shannon),
+        "smile": Method(without_state(clipped_smile), clipped_smile, clipped_log_weights, jensen_shannon),
     }
 
 

@@ -215,9 +215,9 @@ def cave(
     """
     check_band(lower, upper)
     positive, pool = as_float32(positive, pool)
-    close = rank_weights(pool, lower, 1.0, where=where)
-    above = close - rank_weights(pool, lower, upper, where=where)
-    return contrastive_with_positive(positive, pool, above, close, reduce)
+    candidates = rank_weights(pool, lower, 1.0, where=where)
+    further_positives = candidates - rank_weights(pool, lower, upper, where=where)
+    return contrastive_with_positive(positive, pool, further_positives, candidates, reduce)
 
 
 def decoupled(

@@ -132,13 +132,15 @@ def _compute_statistics(
         band = find_bands(inner, anchors, take_census(inner, axis), axis).candidates
         if band is not None:
             weights = weigh(inner, band)
-        in_support, in_pool = _sum_masses(mass(scores, weights), axis), _sum_masses(mass(scores, None), axis)
-        holds = (log_mean(in_support) >= log_mean(in_pool)) | (in_support.size == 0)
+        support_mass, pool_mass = _sum_masses(mass(scores, weights), axis), _sum_masses(mass(scores, None), axis)
+        holds = (log_mean(support_mass) >= log_mean(pool_mass)) | (support_mass.size == 0)
         matches = {
             name: sum_over_devices(_count_matches(weights, label, pool_labels[name]), axis)
             for name, label in labels.items()
         }
-        return Statistics(in_support.size, in_pool.size, log_mean(in_support), log_mean(in_pool), holds, matches)
+        return Statistics(
+            support_mass.size, pool_mass.size, log_mean(support_mass), log_mean(pool_mass), holds, matches
+        )
 
     rows = gather_rows((anchors, anchor_labels), axis)
     block_size = choose_block_size(block_size, len(rows[0].anchors), len(pool.rows))

@@ -85,10 +85,10 @@ class Elliptical:
         """Returns n independent pairs."""
         normal_key, scale_key = jax.random.split(key)
         root = jnp.asarray(np.linalg.cholesky(self.dispersion), jnp.float32)
-        both = jax.random.normal(normal_key, (n, len(root))) @ root.T
+        samples = jax.random.normal(normal_key, (n, len(root))) @ root.T
         if not math.isinf(self.dof):
-            both = both * jnp.sqrt(self.dof / jax.random.chisquare(scale_key, self.dof, (n,)))[:, None]
-        return both[:, : self.dx], both[:, self.dx :]
+            samples = samples * jnp.sqrt(self.dof / jax.random.chisquare(scale_key, self.dof, (n,)))[:, None]
+        return samples[:, : self.dx], samples[:, self.dx :]
 
     def log_ratio(self, x: Samples, y: Samples) -> Float[Array, " n"]:
         """Returns log p(x, y) / (p(x) p(y)) of each pair."""

@@ -16,11 +16,11 @@ def most_copies(x: Float[np.ndarray, "... N d"]) -> int:
     2
     """
     columns = np.sort(np.moveaxis(x, -2, -1).reshape(-1, x.shape[-2]), axis=1)
-    most = 1
+    maximum = 1
     for column in columns[columns[:, 0] != columns[:, -1]]:
         edges = np.flatnonzero(np.r_[True, column[1:] != column[:-1], True])
-        most = max(most, int(np.diff(edges).max()))
-    return most
+        maximum = max(maximum, int(np.diff(edges).max()))
+    return maximum
 
 
 def warn_of_ties(x: Float[Array, "... N dx"], y: Float[Array, "... N dy"], k: int, variant: int) -> None:
