@@ -35,10 +35,9 @@ def gaussian_copula(
 
         g = -1/2 sum_c log(1 - r_c^2) - 1/2 ( sum_{i=1..dx} - sum_{i=dy+1..dx+dy} ) psi((N - i) / 2).
 
-    The second term is the exact small-sample bias for Gaussian samples. Ranks add a small bias of their own. The rest
-    of
-    the bias and the standard error come from a parametric bootstrap: the same computation, with ranks, on `draws`
-    samples of N pairs from the fitted Gaussian.
+    The second term is the exact small-sample bias for Gaussian samples. Ranks add a small bias of their own. It and the
+    standard error come from a parametric bootstrap: the same computation, with ranks, on `draws` samples of N pairs
+    from the fitted Gaussian.
 
     Args:
       x, y: float64 [N, dx], [N, dy], finite. If N < dx + dy + 2, both results are NaN.

@@ -25,8 +25,8 @@ def discrete_continuous(
 ) -> Estimate:
     """Returns Ross's estimate of the mutual information of a discrete and a continuous variable, in nats.
 
-    psi(N) + < psi(k_i) - psi(N_l) - psi(m_i) >, with N_l the number of samples with the same label, k_i = min(k, N_l -
-    1) and m_i the number of samples, including the sample itself, that are strictly closer in y than the k_i-th
+    nats = psi(N) + < psi(k_i) - psi(N_l) - psi(m_i) >, k_i = min(k, N_l - 1), with N_l the number of samples with the
+    same label and m_i the number of samples, including the sample itself, that are strictly closer in y than the k_i-th
     neighbour with the same label. Distances are max-norm. Samples whose label occurs once are ignored, as in
     scikit-learn.
 

@@ -40,8 +40,9 @@ def max_norm_distances(space: Space, points: Float[Array, "C d"], indices: Int[A
       points: the C samples.
       indices: the rows of the C samples.
 
-    >>> max_norm_distances(Space(jnp.array([[0.0], [2.0], [5.0]]), jnp.ones((1, 1))), jnp.array([[2.0]]),
-    jnp.array([1]))[:, 0] Array([ 2., inf,  3.], dtype=float32)
+    >>> space = Space(jnp.array([[0.0], [2.0], [5.0]]), jnp.ones((1, 1)))
+    >>> max_norm_distances(space, jnp.array([[2.0]]), jnp.array([1]))[:, 0]
+    Array([ 2., inf,  3.], dtype=float32)
     """
 
     def update(distances: Array, coordinate: tuple[Array, Array, Array]) -> tuple[Array, None]:

@@ -45,9 +45,9 @@ from mi_contrast.estimators.surrogates import Partition, jensen_shannon, mine, s
 VALIDATION = 0.2  # share of the training samples that is used for validation
 STEPS_PER_CHECK, PATIENCE = 25, 4  # steps between validations; validations without improvement before training stops
 AVERAGE = 0.96  # decay of the moving average of the parameters
-WEIGHT_DECAY = 0.3  # as in AdamW, to be multiplied by the learning rate
-MIN_CORRELATION = 0.05  # of a canonical pair that is an input of the network
-MIN_PART_SIZE = 20  # samples in a part
+WEIGHT_DECAY = 0.3  # of AdamW, which multiplies it by the learning rate
+MIN_CORRELATION = 0.05  # canonical pairs above this correlation are inputs of the network
+MIN_PART_SIZE = 20  # minimum number of samples in a part
 BUCKET = 8  # numbers of inputs are padded to a multiple of this, so that similar dimensions share a compiled program
 
 

@@ -144,7 +144,7 @@ class Hard:
     Attributes, each a number or a traced array, one for all or [B]:
       beta: how much more similar candidates weigh; 0 is the debiased contrastive loss.
       prior: probability that a candidate has the anchor's class.
-      floor: lower limit of the log of the corrected mean of e^f, -1 / temperature in the released code; None for none.
+      floor: lower limit of the log of the corrected mean of e^f, -1 / temperature in the released code; or None.
     """
 
     beta: Float[Array, "..."] | float
