@@ -22,6 +22,9 @@ from mi_contrast.core.errors import UserError
 
 LARGEST = 1e30  # ratio of an outlier to the typical size of its column up to which float32 can hold distances
 
+NO_EXPONENT = np.iinfo(np.int32).min // 4  # of constant columns, which must not determine a shared scale
+MIN_EXPONENT = -2000  # scales any float64 to 0
+
 
 class SamplePair(NamedTuple):
     """Samples x and y in float32, and the standard deviation of each of their columns (1 for constant columns)."""
@@ -237,6 +240,7 @@ def _modes(x: np.ndarray) -> np.ndarray:
 
 
 def _prepare_on_host(x: np.ndarray, y: np.ndarray, scale: str) -> SamplePair:
+    """Centres and scales float64 samples, and computes their standard deviations before casting to float32."""
     values: list[np.ndarray] = []
     deviations: list[np.ndarray] = []
     exponents: list[np.ndarray] = []
@@ -247,12 +251,12 @@ def _prepare_on_host(x: np.ndarray, y: np.ndarray, scale: str) -> SamplePair:
         constant = np.all(np.where(finite, centred, 0.0) == 0, axis=-2, keepdims=True)
         values.append(centred)
         deviations.append(np.where(constant, 1.0, spread))
-        exponents.append(np.where(constant, np.iinfo(np.int32).min // 4, exponent))
+        exponents.append(np.where(constant, NO_EXPONENT, exponent))
     if scale == "shared":
         shared = np.maximum(*(e.max(axis=-1, keepdims=True) for e in exponents))
-        shifts = [np.maximum(e - shared, -2000) for e in exponents]
+        shifts = [np.maximum(e - shared, MIN_EXPONENT) for e in exponents]
         values = [np.ldexp(v, s) for v, s in zip(values, shifts, strict=True)]
-        deviations = [np.where(s == -2000, d, np.ldexp(d, s)) for d, s in zip(deviations, shifts, strict=True)]
+        deviations = [np.where(s == MIN_EXPONENT, d, np.ldexp(d, s)) for d, s in zip(deviations, shifts, strict=True)]
     for name, z in zip("xy", values, strict=True):
         _check_range(name, z)
     with np.errstate(over="ignore"):
@@ -292,8 +296,8 @@ def prepare_series(series: Any) -> Float[Array, "P T d"]:
         return jnp.ldexp(columns, -jnp.frexp(largest)[1])
     centred, exponents = centre_and_scale(columns)
     varies = np.any(centred != 0, axis=-2, keepdims=True)
-    shared = np.max(exponents, where=varies, initial=np.iinfo(np.int32).min // 4)
-    values = np.ldexp(centred, np.where(varies, np.maximum(exponents - shared, -2000), 0))
+    shared = np.max(exponents, where=varies, initial=NO_EXPONENT)
+    values = np.ldexp(centred, np.where(varies, np.maximum(exponents - shared, MIN_EXPONENT), 0))
     _check_range("series", values)
     return jnp.asarray(np.asarray(values, np.float32))
 
