@@ -27,17 +27,10 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, ArrayLike, Float
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.estimators.critics import (
-    CRITICS,
-    Side,
-    canonical_pairs,
-    gaussian,
-    init_network,
-    normal_scores,
-    score,
-)
+from mi_contrast.estimators.critic_inputs import CriticInputs, make_inputs
+from mi_contrast.estimators.critics import CRITICS, gaussian, init_network, score
 from mi_contrast.estimators.intervals import CrossFit, estimate_with_interval
-from mi_contrast.estimators.matrices import donsker_varadhan, nwj
+from mi_contrast.estimators.matrices import donsker_varadhan, matrix_info_nce, nwj
 from mi_contrast.estimators.result import Estimate
 from mi_contrast.estimators.samples import as_columns, centre_and_scale
 from mi_contrast.estimators.surrogates import Partition, jensen_shannon, mine, smile
@@ -46,9 +39,7 @@ VALIDATION = 0.2  # share of the training samples that is used for validation
 STEPS_PER_CHECK, PATIENCE = 25, 4  # steps between validations; validations without improvement before training stops
 AVERAGE = 0.96  # decay of the moving average of the parameters
 WEIGHT_DECAY = 0.3  # of AdamW, which multiplies it by the learning rate
-MIN_CORRELATION = 0.05  # canonical pairs above this correlation are inputs of the network
 MIN_PART_SIZE = 20  # minimum number of samples in a part
-BUCKET = 8  # numbers of inputs are padded to a multiple of this, so that similar dimensions share a compiled program
 
 
 class Method(NamedTuple):
@@ -69,11 +60,6 @@ class Method(NamedTuple):
     shift: float = 0.0
 
 
-def _info_nce(scores: Array) -> Array:
-    """Returns InfoNCE of a square matrix: mean_i F_ii - log mean_j e^{F_ij}."""
-    return jnp.mean(jnp.diagonal(scores) - logsumexp(scores, axis=1)) + jnp.log(len(scores))
-
-
 def _subtract_log_mean(scores: Array) -> Array:
     """Returns F - log mean_{i != j} e^{F_ij}."""
     return scores - (jnp.mean(jnp.diagonal(scores)) - donsker_varadhan(scores))
@@ -84,7 +70,7 @@ def _methods(clip: float) -> dict[str, Method]:
     clipped_log_weights = lambda scores: _subtract_log_mean(jnp.clip(scores, -clip, clip))  # noqa: E731
     clipped_smile = functools.partial(smile, clip=clip)
     return {
-        "info_nce": Method(without_state(_info_nce), _info_nce, None, _info_nce),
+        "info_nce": Method(without_state(matrix_info_nce), matrix_info_nce, None, matrix_info_nce),
         "nwj": Method(without_state(nwj), nwj, lambda scores: scores - 1.0, nwj, shift=1.0),
         "donsker_varadhan": Method(
             without_state(donsker_varadhan), donsker_varadhan, _subtract_log_mean, donsker_varadhan
@@ -210,7 +196,7 @@ def _cross_fit(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, key: Arra
     held_out = rng.permutation(len(x))[: part_size * parts].reshape(parts, part_size)
     others = np.stack([np.delete(held_out, part, axis=0).reshape(-1) for part in range(parts)])
     num_validation = max(2, int(VALIDATION * others.shape[1]))
-    inputs = [_make_inputs(x, y, rows[num_validation:], rows[:num_validation]) for rows in others]
+    inputs = [make_inputs(x, y, rows[num_validation:], rows[:num_validation]) for rows in others]
     stacked_inputs = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), jnp.float32), *inputs)
     batches = np.stack([_draw_batches(rng, rows[num_validation:], steps, batch) for rows in others])
     split = _Split(*(jnp.asarray(rows, jnp.int32) for rows in (batches, others[:, :num_validation], held_out)))
@@ -254,94 +240,6 @@ class _Split(NamedTuple):
     held_out: Array
 
 
-class _Inputs(NamedTuple):
-    """The inputs of one part's critic, for all samples.
-
-    Attributes:
-      x, y: canonical coordinates and network inputs of each variable.
-      correlations: of the canonical pairs.
-      copula: canonical pairs u, v of the normal scores and their correlations, the Gaussian copula's critic.
-    """
-
-    x: Side
-    y: Side
-    correlations: np.ndarray
-    copula: tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def _make_inputs(x: np.ndarray, y: np.ndarray, train: np.ndarray, validation: np.ndarray) -> _Inputs:
-    """Fits coordinates and canonical directions to the training samples, and applies them to all samples.
-
-    Four choices of coordinates are compared by InfoNCE of their Gaussian critic on the validation samples. This is a
-    small computation, done in float64 on the host.
-    """
-    (standard_x, normal_x, inputs_x), (standard_y, normal_y, inputs_y) = _coordinates(x, train), _coordinates(y, train)
-    best_value, best = -np.inf, None
-    for coordinates_x, coordinates_y in ((standard_x, standard_y), (normal_x, normal_y)):
-        for with_radius in (False, True):
-            u, v = (_append_radius(z, train) if with_radius else z for z in (coordinates_x, coordinates_y))
-            directions_u, directions_v, correlations = canonical_pairs(u[train], v[train])
-            u, v = (u - u[train].mean(axis=0)) @ directions_u, (v - v[train].mean(axis=0)) @ directions_v
-            u, v, correlations = _pad_to_bucket(u), _pad_to_bucket(v), _pad_to_bucket(correlations)
-            value = float(_gaussian_info_nce(u[validation], v[validation], correlations))
-            if coordinates_x is normal_x and not with_radius:
-                copula = u, v, correlations
-            if best is None or value > best_value:
-                best_value, best = value, (u, v, correlations)
-    assert best is not None
-    u, v, correlations = best
-    # Correlated canonical pairs are inputs of the network too: in many dimensions it would not find these few
-    # directions by itself.
-    is_correlated, count = correlations > MIN_CORRELATION, min(x.shape[1], y.shape[1])
-    side_x, side_y = (
-        Side(
-            jnp.asarray(pairs),
-            jnp.asarray(_pad_to_bucket(np.concatenate([inputs, pairs[:, :count] * is_correlated[:count]], axis=1))),
-        )
-        for pairs, inputs in ((u, inputs_x), (v, inputs_y))
-    )
-    return _Inputs(side_x, side_y, correlations, copula)
-
-
-@jax.jit
-def _gaussian_info_nce(u: Array, v: Array, correlations: Array) -> Array:
-    return _info_nce(gaussian(u, v, correlations))
-
-
-def _coordinates(values: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns standardised values, normal scores and the inputs of a network, fitted to the training samples.
-
-    The inputs are three radii, the normal scores, and robustly scaled values with compressed tails. The d coordinates
-    are divided by sqrt(d), so that together they have the variance of one input and do not drown the radii.
-    """
-    train_values = values[train]
-    standard = (values - train_values.mean(axis=0)) / np.maximum(train_values.std(axis=0), 1e-12)
-    normal = normal_scores(train_values, values)
-    low, median, high = np.quantile(train_values, (0.16, 0.5, 0.84), axis=0)
-    robust = (values - median) / np.maximum((high - low) / 2, 1e-12)
-    mean_square = lambda z: np.mean(z**2, axis=1, keepdims=True)  # noqa: E731
-    radii = (
-        np.log(mean_square(normal) + 0.05),
-        np.log(mean_square(robust) + 0.05),
-        np.minimum(mean_square(robust), 9.0),
-    )
-    inputs = np.concatenate([*radii, normal, np.arcsinh(robust)], axis=1)
-    inputs = (inputs - inputs[train].mean(axis=0)) / np.maximum(inputs[train].std(axis=0), 1e-6)
-    inputs[:, len(radii) :] /= np.sqrt(values.shape[1])
-    return standard, normal, inputs
-
-
-def _append_radius(values: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Appends the normal score of the squared radius, so that a common scale of x and y becomes a correlation."""
-    square = np.sum(values**2, axis=1, keepdims=True)
-    return np.concatenate([values, normal_scores(square[train], square)], axis=1)
-
-
-def _pad_to_bucket(values: np.ndarray) -> np.ndarray:
-    """Pads the last axis with zeros to a multiple of BUCKET."""
-    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -values.shape[-1] % BUCKET)])
-
-
 class _CriticConfig(NamedTuple):
     """What a compiled training depends on beside shapes."""
 
@@ -359,7 +257,7 @@ class _TrainState(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames="config")
 def _train_critics(
-    keys: Array, inputs: _Inputs, split: _Split, learning_rate: Array, config: _CriticConfig
+    keys: Array, inputs: CriticInputs, split: _Split, learning_rate: Array, config: _CriticConfig
 ) -> tuple[Float[Array, " P"], Float[Array, "P n"], Float[Array, "P n"]]:
     """Trains the critics of all P parts one after another, so that each can stop early.
 
@@ -371,7 +269,7 @@ def _train_critics(
 
 
 def _train_critic(
-    key: Array, inputs: _Inputs, split: _Split, learning_rate: Array, config: _CriticConfig
+    key: Array, inputs: CriticInputs, split: _Split, learning_rate: Array, config: _CriticConfig
 ) -> tuple[Array, Array, Array]:
     x, y, correlations, copula = inputs
     method = _methods(config.clip)[config.method]

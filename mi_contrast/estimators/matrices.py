@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float
 
 from mi_contrast.core.errors import UserError
@@ -69,6 +70,11 @@ def mean_joint(pairs: Pairs) -> Float[Array, "..."]:
 def log_mean_crossed(scores: Float[Array, "... N N"]) -> Float[Array, "..."]:
     """Returns log mean_{i != j} e^{F_ij} of the matrix of crossed pairs; 0 if there are none."""
     return log_mean(mass(scores.reshape(*scores.shape[:-2], math.prod(scores.shape[-2:])), None))
+
+
+def matrix_info_nce(scores: Float[Array, "N N"]) -> Float[Array, ""]:
+    """Returns InfoNCE of a matrix without removed pairs: mean_i F_ii - log mean_j e^{F_ij}, over all columns j."""
+    return jnp.mean(jnp.diagonal(scores) - logsumexp(scores, axis=1)) + jnp.log(len(scores))
 
 
 def concrete_value(value: Any) -> np.ndarray | None:

@@ -9,6 +9,7 @@ import pytest
 from mi_contrast import estimators as mi
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators import learned
+from mi_contrast.estimators.critic_inputs import make_inputs
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 KEY = jax.random.key(3)
@@ -78,9 +79,9 @@ def test_parts_are_apart():
 def test_a_held_out_pair_changes_nothing_of_what_its_critic_sees():
     x, y = gaussian_pairs(0.5, seed=5)
     train, judge = np.arange(400), np.arange(400, 600)
-    before = learned._make_inputs(x, y, train, judge)
+    before = make_inputs(x, y, train, judge)
     x[700:], y[700:] = 1e6, -1e6
-    after = learned._make_inputs(x, y, train, judge)
+    after = make_inputs(x, y, train, judge)
     jax.tree.map(np.testing.assert_array_equal, before.correlations, after.correlations)
     for one, other in ((before.x, after.x), (before.y, after.y)):
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:700], b[:700]), one, other)
