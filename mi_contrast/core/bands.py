@@ -17,18 +17,18 @@ from jaxtyping import Array, Float
 from mi_contrast.core.errors import UserError
 
 GRID = 2.0**-18  # of the values of both bands; float32 holds its multiples up to 64
-MOST = 32.0  # of |image|, up to which the bands sum exactly: the high one may come to twice as much
+MAX_ABS = 32.0  # of |image|, up to which the bands sum exactly: the high one may come to twice as much
 
 
-def bands(
+def split_bands(
     images: Float[Array, "*batch H W C"], sigma: float
 ) -> tuple[Float[Array, "*batch H W C"], Float[Array, "*batch H W C"]]:
     """The low band, G * x, and the high one, x - G * x; G a Gaussian of `sigma` pixels, each channel by itself.
 
     Their float32 sum is x, bit for bit: x and G * x are rounded to multiples of 2^-18 first, so that float32 holds the
     difference and the sum without rounding. x itself is moved by 2^-19 at most, less than a thousandth of a grey level,
-    and not at all where it is of such multiples already (`on_grid`). (Of any two floats near 1 the sum is a multiple of
-    2^-24: no low band near 1 can leave an x of more bits than that whole.) It holds for |x| up to 32, which normalised
+    and not at all where it is of such multiples already (`round_to_grid`). (Of any two floats near 1 the sum is a
+    multiple of 2^-24: no low band near 1 can leave an x of more bits than that whole.) It holds for |x| up to 32, which normalised
     images are well within.
 
     Args:
@@ -40,7 +40,7 @@ def bands(
 
     Raises UserError where sigma is not above 0.
 
-    >>> low, high = bands(jnp.array([[[0.0], [4.0], [0.0]]]), 0.5)
+    >>> low, high = split_bands(jnp.array([[[0.0], [4.0], [0.0]]]), 0.5)
     >>> [round(float(x), 3) for x in low[0, :, 0]]
     [0.426, 3.146, 0.426]
     >>> [float(x) for x in (low + high)[0, :, 0]]
@@ -48,27 +48,27 @@ def bands(
     """
     if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0.0 < sigma < math.inf:
         raise UserError(f"sigma of the bands is {sigma!r}", fix="give a number of pixels above 0")
-    whole = on_grid(images)
-    down, across = (jnp.asarray(blur(size, sigma), jnp.float32) for size in whole.shape[-3:-1])
+    whole = round_to_grid(images)
+    down, across = (jnp.asarray(blur_matrix(size, sigma), jnp.float32) for size in whole.shape[-3:-1])
     low = jnp.einsum("ih,...hwc->...iwc", down, whole, precision=lax.Precision.HIGHEST)
-    low = on_grid(jnp.einsum("jw,...iwc->...ijc", across, low, precision=lax.Precision.HIGHEST))
+    low = round_to_grid(jnp.einsum("jw,...iwc->...ijc", across, low, precision=lax.Precision.HIGHEST))
     return low, whole - low
 
 
-def on_grid(images: Float[Array, "..."]) -> Float[Array, "..."]:
+def round_to_grid(images: Float[Array, "..."]) -> Float[Array, "..."]:
     """The nearest multiples of 2^-18, float32: what the two bands sum to.
 
-    >>> float(on_grid(jnp.array(1.0 + 2.0**-20)))
+    >>> float(round_to_grid(jnp.array(1.0 + 2.0**-20)))
     1.0
     """
     return jnp.round(images.astype(jnp.float32) / GRID) * GRID
 
 
-def blur(size: int, sigma: float) -> Float[np.ndarray, "size size"]:
+def blur_matrix(size: int, sigma: float) -> Float[np.ndarray, "size size"]:
     """The linear map of an axis of `size` samples to itself: e^{-t^2 / (2 sigma^2)} for |t| up to 4 sigma, rounded,
     summing to 1; past either end the last sample goes on. float64.
 
-    >>> blur(3, 0.25).round(4).tolist()
+    >>> blur_matrix(3, 0.25).round(4).tolist()
     [[0.9997, 0.0003, 0.0], [0.0003, 0.9993, 0.0003], [0.0, 0.0003, 0.9997]]
     """
     radius = int(4.0 * sigma + 0.5)

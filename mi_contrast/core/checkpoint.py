@@ -24,12 +24,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mi_contrast.core.checksums import checksums
+from mi_contrast.core.checksums import compute_checksums
 from mi_contrast.core.errors import UserError, cannot_write, find_disk_error, nearest
 from mi_contrast.core.layout import set_aside
 
 Tree = dict[str, Any]
-HALF = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is still writing
+UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder that Orbax is still writing
 
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno > logging.ERROR)
 
@@ -68,7 +68,7 @@ def check_match(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str)
             )
 
 
-def latest(directory: Path, *, before: int | None = None) -> int | None:
+def latest_step(directory: Path, *, before: int | None = None) -> int | None:
     """The newest whole step in a checkpoints folder, or the newest below `before`; None where there is none."""
     return max((step for step in all_steps(directory) if before is None or step < before), default=None)
 
@@ -84,25 +84,25 @@ class DamagedError(Exception):
     """A checkpoint that is not as it was written; the text says how that was seen."""
 
 
-def _none_is_whole(directory: Path, damaged: Mapping[int, str]) -> UserError:
+def _no_whole_checkpoint(directory: Path, damaged: Mapping[int, str]) -> UserError:
     told = "; ".join(f"{directory / str(step)} can't be read ({why})" for step, why in damaged.items())
     return UserError(
         f"no checkpoint is whole: {told}", fix=f"restore one from a copy, or remove {directory} to begin again"
     )
 
 
-def _in_a_line(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 @contextmanager
-def _reading() -> Iterator[None]:
+def _raise_damaged() -> Iterator[None]:
     """Turns what Orbax raises on damaged files, bare exceptions, into a DamagedError."""
     _quiet_closed_loops()
     try:
         yield
     except Exception as error:
-        raise DamagedError(_in_a_line(error)) from error
+        raise DamagedError(_shorten(error)) from error
 
 
 def _quiet_closed_loops() -> None:
@@ -122,16 +122,16 @@ def _quiet_closed_loops() -> None:
     sys.unraisablehook = hook
 
 
-def _metadata(directory: Path, step: int) -> Tree:
+def _read_metadata(directory: Path, step: int) -> Tree:
     """Shapes and dtypes of the leaves of a checkpoint. DamagedError where they can't be read."""
-    with _reading(), ocp.PyTreeCheckpointer() as checkpointer:
+    with _raise_damaged(), ocp.PyTreeCheckpointer() as checkpointer:
         found = checkpointer.metadata(directory.absolute() / str(step) / "state").item_metadata
     if found is None or found.tree is None:
         raise DamagedError("no metadata of the state")
     return found.tree
 
 
-def _sums(directory: Path, step: int) -> dict[str, str] | None:
+def _read_checksums(directory: Path, step: int) -> dict[str, str] | None:
     """The checksums that a checkpoint was written with, by leaf; None of one that 0.1.0 wrote.
 
     DamagedError where its item `meta` is not as we write it: nothing then says what the leaves should be.
@@ -139,7 +139,7 @@ def _sums(directory: Path, step: int) -> dict[str, str] | None:
     try:
         meta = json.loads((directory / str(step) / "meta" / "metadata").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DamagedError(f"its meta: {_in_a_line(error)}") from error
+        raise DamagedError(f"its meta: {_shorten(error)}") from error
     if not isinstance(meta, dict) or meta.pop("step", None) != step or set(meta) - {"checksums"}:
         raise DamagedError("its meta is of another step or has other fields")
     sums = meta.get("checksums")
@@ -159,11 +159,11 @@ def _check_leaves(saved: Tree, sums: Mapping[str, str] | None) -> None:
             raise DamagedError(f"leaf {name!r} is {there.get(name, 'not there')}, not {told.get(name, 'expected')}")
 
 
-def _check_sums(tree: Tree, sums: Mapping[str, str] | None) -> None:
+def _check_checksums(tree: Tree, sums: Mapping[str, str] | None) -> None:
     """DamagedError naming the first leaf that doesn't have the checksum it was written with."""
     if sums is None:
         return
-    wrong = [name for name, found in checksums(flatten(tree)).items() if sums.get(name) != found]
+    wrong = [name for name, found in compute_checksums(flatten(tree)).items() if sums.get(name) != found]
     if wrong:
         more = f", and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise DamagedError(f"the checksum of leaf {wrong[0]!r} differs{more}")
@@ -196,11 +196,11 @@ def read(directory: Path, step: int | None = None, subtree: tuple[str, ...] = ()
         for other, why in damaged.items():
             print(f"checkpoint {directory / str(other)} is damaged ({why}): step {at} is read", file=sys.stderr)
         return at, tree
-    raise _none_is_whole(directory, damaged)
+    raise _no_whole_checkpoint(directory, damaged)
 
 
 def _read_step(directory: Path, step: int, subtree: tuple[str, ...]) -> Tree:
-    sums, tree = _sums(directory, step), _metadata(directory, step)
+    sums, tree = _read_checksums(directory, step), _read_metadata(directory, step)
     _check_leaves(tree, sums)
     for name in subtree:
         if name not in tree:
@@ -208,14 +208,14 @@ def _read_step(directory: Path, step: int, subtree: tuple[str, ...]) -> Tree:
     wanted = {name: tree[name] for name in (subtree or tree)}
     wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), wanted)
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-    with _reading(), ocp.PyTreeCheckpointer() as checkpointer:
+    with _raise_damaged(), ocp.PyTreeCheckpointer() as checkpointer:
         arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
         found: Tree = checkpointer.restore(directory.absolute() / str(step) / "state", args=arguments)
-    _check_sums(found, sums)
+    _check_checksums(found, sums)
     return found
 
 
-def _with_leaves(wanted: Tree, saved: Tree, names: list[str]) -> Tree:
+def _add_leaves(wanted: Tree, saved: Tree, names: list[str]) -> Tree:
     """The tree with more leaves of `saved`, placed as the first leaf of `wanted` is."""
     sharding = jax.tree.leaves(wanted)[0].sharding
     for name in names:
@@ -229,10 +229,10 @@ def _with_leaves(wanted: Tree, saved: Tree, names: list[str]) -> Tree:
     return wanted
 
 
-def _in_structure_of(wanted: Mapping[str, Any], tree: Mapping[str, Any]) -> Tree:
+def _select_leaves(wanted: Mapping[str, Any], tree: Mapping[str, Any]) -> Tree:
     """The leaves of `tree` that `wanted` has, in its structure."""
     return {
-        name: _in_structure_of(part, tree.get(name, {})) if isinstance(part, Mapping) else tree[name]
+        name: _select_leaves(part, tree.get(name, {})) if isinstance(part, Mapping) else tree[name]
         for name, part in wanted.items()
     }
 
@@ -248,10 +248,10 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: int):
         self.directory = directory
         self._failed = False
-        with self._writing():
+        with self._raise_disk_errors():
             directory.mkdir(parents=True, exist_ok=True)
             if jax.process_index() == 0:
-                self._remove_halves()
+                self._remove_unfinished()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options, item_handlers=handlers)
@@ -265,9 +265,9 @@ class Checkpoints:
 
         Raises UserError where the disk could not take this save or the one before, which was written meanwhile.
         """
-        told = {**meta, "step": step, "checksums": checksums(flatten(state))}
+        told = {**meta, "step": step, "checksums": compute_checksums(flatten(state))}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(told))
-        with self._writing():
+        with self._raise_disk_errors():
             os.rmdir(tempfile.mkdtemp(prefix=".", dir=self.directory))  # Orbax, refused a folder, waits for minutes
             written = self._manager.save(step, args=items, force=True)
         if not written:
@@ -294,19 +294,19 @@ class Checkpoints:
             self._set_aside(damaged, step)
             return step, tree
         if damaged:
-            raise _none_is_whole(self.directory, damaged)
+            raise _no_whole_checkpoint(self.directory, damaged)
         raise UserError(f"no checkpoint in {self.directory}")
 
     def _restore_step(self, step: int, wanted: Tree, retired: re.Pattern[str] | None) -> Tree:
-        sums, saved = _sums(self.directory, step), _metadata(self.directory, step)
+        sums, saved = _read_checksums(self.directory, step), _read_metadata(self.directory, step)
         _check_leaves(saved, sums)
         dropped = [n for n in flatten(saved).keys() - flatten(wanted).keys() if retired and retired.fullmatch(n)]
-        target = _with_leaves(wanted, saved, dropped)
+        target = _add_leaves(wanted, saved, dropped)
         check_match(saved, target, f"checkpoint {self.directory / str(step)}")
-        with _reading():
+        with _raise_damaged():
             restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
-        _check_sums(restored["state"], sums)
-        return _in_structure_of(wanted, restored["state"])
+        _check_checksums(restored["state"], sums)
+        return _select_leaves(wanted, restored["state"])
 
     def _set_aside(self, damaged: Mapping[int, str], taken: int) -> None:
         """Renames damaged checkpoints, says so, and forgets them."""
@@ -328,17 +328,17 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when all saves are on disk. Raises UserError where the disk could not take them."""
-        with self._writing():
+        with self._raise_disk_errors():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for saves and closes. A save that failed before is not told again."""
         if not self._failed:
-            with self._writing():
+            with self._raise_disk_errors():
                 self._manager.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _raise_disk_errors(self) -> Iterator[None]:
         """Turns what Orbax raises where a disk can't be written into a UserError; nothing half written is left."""
         _quiet_closed_loops()
         try:
@@ -348,10 +348,10 @@ class Checkpoints:
             number = find_disk_error(error)
             if number is None:
                 raise
-            self._remove_halves()
+            self._remove_unfinished()
             raise cannot_write(self.directory, number) from error
 
-    def _remove_halves(self) -> None:
+    def _remove_unfinished(self) -> None:
         """Removes folders of saves that did not come to their end."""
-        for half in self.directory.glob(f"*{HALF}*"):
+        for half in self.directory.glob(f"*{UNFINISHED}*"):
             shutil.rmtree(half, ignore_errors=True)

@@ -26,7 +26,7 @@ def describe(leaf: Any, sums: Any) -> str:
     return f"{leaf.dtype}[{shape}] {int(sums[0]):08x}{int(sums[1]):08x}"
 
 
-def checksums(flat: Mapping[str, Any]) -> dict[str, str]:
+def compute_checksums(flat: Mapping[str, Any]) -> dict[str, str]:
     """The checksum of every leaf.
 
     Args:
@@ -35,11 +35,11 @@ def checksums(flat: Mapping[str, Any]) -> dict[str, str]:
     Returns:
       {name: text as `describe` gives it}, the same for the same bits on any devices.
     """
-    sums = {name: _on_host(np.asarray(x)) if _is_here(x) else _on_devices(x) for name, x in flat.items()}
+    sums = {name: _sum_on_host(np.asarray(x)) if _is_on_host(x) else _sum_on_devices(x) for name, x in flat.items()}
     return {name: describe(flat[name], found) for name, found in jax.device_get(sums).items()}
 
 
-def _is_here(leaf: Any) -> bool:
+def _is_on_host(leaf: Any) -> bool:
     """Whether numpy can read the leaf without a copy from an accelerator or another process."""
     if not isinstance(leaf, Array):
         return True
@@ -53,7 +53,7 @@ def _mix(words: Any) -> Any:
     return words ^ (words >> np.uint32(16))
 
 
-def _on_host(array: np.ndarray) -> np.ndarray:
+def _sum_on_host(array: np.ndarray) -> np.ndarray:
     """uint32 [2]: the sums of an array on the host."""
     flat = np.ascontiguousarray(array).reshape(-1)
     size = flat.dtype.itemsize
@@ -71,7 +71,7 @@ def _on_host(array: np.ndarray) -> np.ndarray:
 
 
 @partial(jax.jit, inline=False)
-def _on_devices(array: Array) -> Array:
+def _sum_on_devices(array: Array) -> Array:
     """uint32 [2]: the sums of an array over devices; each adds what it holds."""
     size = array.dtype.itemsize
     if array.dtype == jnp.bool_:

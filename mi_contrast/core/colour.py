@@ -39,18 +39,18 @@ PRIMARIES = {  # rows: a space's channels; columns: R, G, B; and what is added
 }
 
 
-def channels(pixels: Pixels, axis: int) -> list[Pixels]:
+def split_channels(pixels: Pixels, axis: int) -> list[Pixels]:
     """The three channels in float32, each with the axis kept at length 1."""
     return jnp.split(jnp.asarray(pixels).astype(jnp.float32), 3, axis)
 
 
-def combine(matrix: np.ndarray, pixels: Pixels, axis: int) -> Pixels:
+def multiply_channels(matrix: np.ndarray, pixels: Pixels, axis: int) -> Pixels:
     """A matrix [3, 3] times the channels."""
-    a, b, c = channels(pixels, axis)
+    a, b, c = split_channels(pixels, axis)
     return jnp.concatenate([float(u) * a + float(v) * b + float(w) * c for u, v, w in matrix], axis)
 
 
-def along(values: tuple[float, ...], like: Pixels, axis: int) -> Pixels:
+def broadcast_along(values: tuple[float, ...], like: Pixels, axis: int) -> Pixels:
     """Three numbers, laid along the axis."""
     shape = [1] * like.ndim
     shape[axis] = 3
@@ -60,14 +60,14 @@ def along(values: tuple[float, ...], like: Pixels, axis: int) -> Pixels:
 def from_rgb_linear(name: str, pixels: Pixels, axis: int = -1) -> Pixels:
     """M rgb + c, of a space of `PRIMARIES`."""
     matrix, offset = PRIMARIES[name]
-    made = combine(np.array(matrix), pixels, axis)
-    return made + along(offset, made, axis) if any(offset) else made
+    made = multiply_channels(np.array(matrix), pixels, axis)
+    return made + broadcast_along(offset, made, axis) if any(offset) else made
 
 
 def to_rgb_linear(name: str, pixels: Pixels, axis: int = -1) -> Pixels:
     """M^-1 (x - c), of a space of `PRIMARIES`."""
     matrix, offset = PRIMARIES[name]
-    return combine(np.linalg.inv(np.array(matrix)), pixels - along(offset, pixels, axis), axis)
+    return multiply_channels(np.linalg.inv(np.array(matrix)), pixels - broadcast_along(offset, pixels, axis), axis)
 
 
 rgb_to_ydbdr, ydbdr_to_rgb = partial(from_rgb_linear, "ydbdr"), partial(to_rgb_linear, "ydbdr")
@@ -88,8 +88,8 @@ def rgb_to_lab(pixels: Pixels, axis: int = -1) -> Pixels:
     """
     # The curves run a channel at a time: in one piece with the sums, a CPU would raise each pixel to a power 9 times.
     light = lax.map(linear_light, jnp.moveaxis(jnp.asarray(pixels).astype(jnp.float32), axis, 0))
-    f = lax.map(cube_root, combine(XYZ / np.array(WHITE)[:, None], light, 0))
-    x, y, z = channels(f, 0)
+    f = lax.map(cube_root, multiply_channels(XYZ / np.array(WHITE)[:, None], light, 0))
+    x, y, z = split_channels(f, 0)
     return jnp.moveaxis(jnp.concatenate([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)], 0), 0, axis)
 
 
@@ -111,11 +111,11 @@ def cube_root(t: Pixels) -> Pixels:
 
 def lab_to_rgb(pixels: Pixels, axis: int = -1) -> Pixels:
     """The inverse of `rgb_to_lab`, clipped to [0, 1]: L*a*b* holds colours that sRGB lacks."""
-    lightness, a, b = channels(pixels, axis)
+    lightness, a, b = split_channels(pixels, axis)
     y = (lightness + 16.0) / 116.0
     f = jnp.concatenate([y + a / 500.0, y, jnp.maximum(y - b / 200.0, 0.0)], axis)
     t = jnp.where(f > KNEE, f**3, (f - 16.0 / 116.0) / 7.787)
-    light = combine(np.linalg.inv(XYZ) * np.array(WHITE), t, axis)
+    light = multiply_channels(np.linalg.inv(XYZ) * np.array(WHITE), t, axis)
     curved = 1.055 * jnp.power(jnp.maximum(light, 0.0031308), 1.0 / 2.4) - 0.055
     return jnp.clip(jnp.where(light > 0.0031308, curved, 12.92 * light), 0.0, 1.0)
 
@@ -126,7 +126,7 @@ def rgb_to_hsv(pixels: Pixels, axis: int = -1) -> Pixels:
     >>> [round(float(x), 4) for x in rgb_to_hsv(jnp.array([0.5, 0.25, 0.25]))]
     [0.0, 0.5, 0.5]
     """
-    red, green, blue = channels(pixels, axis)
+    red, green, blue = split_channels(pixels, axis)
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     some = jnp.where(chroma > 0.0, chroma, 1.0)
@@ -142,18 +142,18 @@ def rgb_to_hsv(pixels: Pixels, axis: int = -1) -> Pixels:
 
 def hsv_to_rgb(pixels: Pixels, axis: int = -1) -> Pixels:
     """The inverse of `rgb_to_hsv`: channel n (5, 3, 1) is V - V S clip(min(k, 4 - k), 0, 1), k = (n + 6 H) mod 6."""
-    hue, saturation, value = channels(pixels, axis)
-    k = jnp.mod(6.0 * hue + along((5.0, 3.0, 1.0), pixels, axis), 6.0)
+    hue, saturation, value = split_channels(pixels, axis)
+    k = jnp.mod(6.0 * hue + broadcast_along((5.0, 3.0, 1.0), pixels, axis), 6.0)
     return value - value * saturation * jnp.clip(jnp.minimum(k, 4.0 - k), 0.0, 1.0)
 
 
-def same(pixels: Pixels, axis: int = -1) -> Pixels:
+def to_float(pixels: Pixels, axis: int = -1) -> Pixels:
     """RGB as it is, in float32."""
     return jnp.asarray(pixels).astype(jnp.float32)
 
 
 SPACES: Mapping[str, tuple[Convert, Convert]] = {  # name: from RGB, to RGB
-    "rgb": (same, same),
+    "rgb": (to_float, to_float),
     "lab": (rgb_to_lab, lab_to_rgb),  # L 0 to 100; of sRGB, a -86.2 to 98.2 and b -107.9 to 94.5
     "ydbdr": (rgb_to_ydbdr, ydbdr_to_rgb),  # Y 0 to 1, Db and Dr +-1.333
     "ycbcr": (rgb_to_ycbcr, ycbcr_to_rgb),  # Y 16 to 235, Cb and Cr 16 to 240
@@ -170,10 +170,10 @@ def from_rgb(rgb: Pixels, space: str, axis: int = -1) -> Pixels:
     >>> from_rgb(jnp.zeros((2, 4, 4, 3)), "lab").shape
     (2, 4, 4, 3)
     """
-    return SPACES[known(space)][0](rgb, axis)
+    return SPACES[check_space(space)][0](rgb, axis)
 
 
-def known(space: Any, where: str = "colour space") -> str:
+def check_space(space: Any, where: str = "colour space") -> str:
     """The name of a space of `SPACES`. UserError on any other; `where` names the field."""
     if not isinstance(space, str) or space not in SPACES:
         raise unknown(where, space, SPACES)

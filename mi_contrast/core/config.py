@@ -95,23 +95,23 @@ def plain(value: Any, where: str = "config") -> Any:
     raise UserError(f"{where} is a {type(value).__name__}", fix="a config holds plain data only")
 
 
-def _read(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
-        return _literal(ast.parse(text.strip(), mode="eval").body)
+        return _parse_literal(ast.parse(text.strip(), mode="eval").body)
     except (ValueError, SyntaxError):
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
-def _literal(node: ast.expr) -> Any:
+def _parse_literal(node: ast.expr) -> Any:
     """The plain value that an expression of literals writes; dict(a=1) is one too. ValueError on any other."""
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=[]) if all(word.arg for word in node.keywords):
-            return {str(word.arg): _literal(word.value) for word in node.keywords}
+            return {str(word.arg): _parse_literal(word.value) for word in node.keywords}
         case ast.Dict() if None not in node.keys:
             keys = [ast.literal_eval(key) for key in node.keys if key is not None]
-            return dict(zip(keys, map(_literal, node.values), strict=True))
+            return dict(zip(keys, map(_parse_literal, node.values), strict=True))
         case ast.Tuple() | ast.List():
-            made = [_literal(item) for item in node.elts]
+            made = [_parse_literal(item) for item in node.elts]
             return tuple(made) if isinstance(node, ast.Tuple) else made
     return ast.literal_eval(node)
 
@@ -126,7 +126,7 @@ def convert(old: Any, text: str, where: str) -> Any:
     Where the old value is a number or a schedule, a schedule may be given as a dict; where it is None, anything plain;
     where it is a word or a dict with a `kind`, either of the two; where it is an empty dict, any.
     """
-    new = _read(text)
+    new = _parse_value(text)
     if old is None:
         return plain(new, where)
     if isinstance(old, bool):
@@ -258,7 +258,7 @@ def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | N
     return Call(config, file_name, variant, given)
 
 
-def fields(what: str, given: Any, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
+def check_section(what: str, given: Any, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
     """Raises UserError where `given` is no section, has an unknown field, or lacks a needed one."""
     needed, optional = tuple(needed), tuple(optional)
     if not isinstance(given, Mapping):

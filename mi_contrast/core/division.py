@@ -19,9 +19,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mi_contrast.core.bands import bands
-from mi_contrast.core.colour import known
-from mi_contrast.core.config import fields
+from mi_contrast.core.bands import split_bands
+from mi_contrast.core.colour import check_space
+from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.generators import Generator, Params
 
@@ -64,7 +64,7 @@ class Division:
           params: the generator's, where there is one.
         """
         if self.sigma is not None:
-            return jnp.concatenate(bands(images, self.sigma), axis=-1)
+            return jnp.concatenate(split_bands(images, self.sigma), axis=-1)
         if self.generator is not None:
             assert params is not None, "a generator divides by its parameters"
             return self.generator.forward(params, images)
@@ -80,22 +80,22 @@ class Division:
         return self.space if self.generator is None else f"generator of {self.space}"
 
 
-def read(split: Any, where: str = "split") -> Division | None:
-    """The division that `split` describes, None where it is None. Raises UserError as `named` does."""
-    return None if split is None else named(split, where)
+def parse_optional(split: Any, where: str = "split") -> Division | None:
+    """The division that `split` describes, None where it is None. Raises UserError as `parse` does."""
+    return None if split is None else parse(split, where)
 
 
-def named(split: Any, where: str = "split") -> Division:
+def parse(split: Any, where: str = "split") -> Division:
     """The division that `split` describes. Raises UserError on an unknown word or number."""
     if isinstance(split, str):
-        return Division(known(split, where))
+        return Division(check_space(split, where))
     if not isinstance(split, Mapping) or "kind" not in split:
         fix = f"give a colour space, or dict(kind=...) with kind one of {', '.join(KINDS)}"
         raise UserError(f"{where} is {split!r}", fix=fix)
     if split["kind"] not in KINDS:
         raise unknown(f"kind of {where}", split["kind"], KINDS)
-    fields(where, split, ("kind", *KINDS[split["kind"]]))
-    space = known(split["space"], f"{where}.space")
+    check_section(where, split, ("kind", *KINDS[split["kind"]]))
+    space = check_space(split["space"], f"{where}.space")
     if split["kind"] == "generator":
         return Division(space, generator=Generator(*(split[name] for name in ("flow", "couplings", "hidden"))))
     sigma = split["sigma"]

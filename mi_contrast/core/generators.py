@@ -47,7 +47,7 @@ def init_mlp(key: Key[Array, ""], widths: tuple[int, ...], last: float) -> Layer
     return layers
 
 
-def mlp(layers: Layers, x: Float[Array, "... n"]) -> Float[Array, "... m"]:
+def apply_mlp(layers: Layers, x: Float[Array, "... n"]) -> Float[Array, "... m"]:
     """W_k relu(.. relu(W_0 x + b_0) ..) + b_k at every pixel: 1x1 convolutions, as products of full float32."""
     for i in range(len(layers)):
         layer = layers[f"layer_{i}"]
@@ -104,8 +104,8 @@ class Generator:
 
         Raises: UserError where x has not 3 channels.
         """
-        x = pixels(x)
-        return mlp(params["network"], x) if self.flow == "free" else self._flow(params, x)[0]
+        x = check_pixels(x)
+        return apply_mlp(params["network"], x) if self.flow == "free" else self._flow(params, x)[0]
 
     def log_det(self, params: Params, x: Float[Array, "... 3"]) -> Float[Array, "..."]:
         """Volume log|det dg/dx| of every pixel, float32 [...], in nats: the sum of S over all couplings and channels
@@ -113,7 +113,7 @@ class Generator:
 
         Raises: UserError for a free generator, which has no inverse, and where x has not 3 channels.
         """
-        return self._flow(params, pixels(x))[1]
+        return self._flow(params, check_pixels(x))[1]
 
     def inverse(self, params: Params, y: Float[Array, "... 3"]) -> Float[Array, "... 3"]:
         """The x with g(x) = y, float32 [..., 3]: from the last coupling to the first, b <- (b - T(a)) * exp(-S(a)).
@@ -121,7 +121,7 @@ class Generator:
 
         Raises: UserError for a free generator, which has no inverse, and where y has not 3 channels.
         """
-        halves = divide(pixels(y))
+        halves = divide(check_pixels(y))
         for i in reversed(range(self.couplings)):
             log_scale, shift = self._coupling(params, i, halves)
             halves[1 - i % 2] = (halves[1 - i % 2] - shift) * jnp.exp(-log_scale)
@@ -140,14 +140,14 @@ class Generator:
         """S and T of coupling i, seen from the half that it keeps."""
         if self.flow == "free":
             raise UserError("a free generator has no inverse and no volume", fix="take flow='additive' or 'affine'")
-        made = mlp(params[f"coupling_{i}"], halves[i % 2])
+        made = apply_mlp(params[f"coupling_{i}"], halves[i % 2])
         if self.flow == "additive":
             return [jnp.zeros_like(made), made]
         raw, shift = jnp.split(made, 2, -1)
         return [BOUND * jnp.tanh(raw), shift]
 
 
-def pixels(x: Float[Array, "... c"]) -> Float[Array, "... 3"]:
+def check_pixels(x: Float[Array, "... c"]) -> Float[Array, "... 3"]:
     """Pixels of 3 channels in float32, or a UserError."""
     x = jnp.asarray(x)
     if x.shape[-1:] != (3,):

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from mi_contrast.core.progress import clock
+from mi_contrast.core.progress import format_duration
 
 
 @contextlib.contextmanager
@@ -26,8 +26,8 @@ def report_time(what: str, expected: float | None = None, *, seconds_between: fl
     def speak() -> None:
         while not done.wait(seconds_between):
             passed = time.perf_counter() - began
-            left = "" if expected is None else f", about {clock(max(0.0, expected - passed))} left"
-            print(f"{what}: {clock(passed)} so far{left}", file=sys.stderr, flush=True)
+            left = "" if expected is None else f", about {format_duration(max(0.0, expected - passed))} left"
+            print(f"{what}: {format_duration(passed)} so far{left}", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=speak, daemon=True)
     thread.start()

@@ -83,12 +83,12 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text` to `path` whole or not at all."""
-    with replacing(path) as file:
+    with write_atomically(path) as file:
         file.write(text.encode())
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A binary file to write what shall stand at `path`: synced and renamed at the end, and on any error removed.
 
     Folders are made as needed. Raises UserError where the disk can't be written.
@@ -149,7 +149,7 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def locked(run: RunDirectory) -> Iterator[None]:
+def hold_lock(run: RunDirectory) -> Iterator[None]:
     """Holds the run directory's lock (made if need be), so that no second process writes there.
 
     Raises UserError where another process holds it or the directory can't be written.

@@ -20,6 +20,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def along_batch(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Axis 0 cut over `data`."""
     return NamedSharding(mesh, PartitionSpec(DATA))

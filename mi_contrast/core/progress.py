@@ -7,12 +7,12 @@ import time
 from typing import Any
 
 
-def _in_notebook() -> bool:
+def _is_notebook() -> bool:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """1:02:03 or 2:03."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -37,7 +37,7 @@ class Progress:
         self._began = self._last = time.perf_counter()
         self._between = seconds_between
         self._bar: Any = None
-        if sys.stderr.isatty() or _in_notebook():
+        if sys.stderr.isatty() or _is_notebook():
             from tqdm.auto import tqdm
 
             self._bar = tqdm(total=total, initial=start, desc=what, unit=unit, dynamic_ncols=True)
@@ -63,7 +63,7 @@ class Progress:
 
     def line(self, note: str = "") -> None:
         """A plain line now: work, how far, time left, rate, note."""
-        left = clock((self.total - self.done) * self.each / self.rate) if self.rate > 0 else "?"
+        left = format_duration((self.total - self.done) * self.each / self.rate) if self.rate > 0 else "?"
         rate = f"{self.rate:,.0f} {'images' if self.each > 1 else self.unit + 's'}/s"
         text = f"{self.what} {self.done}/{self.total} {self.unit}s, {rate}, {left} left"
         self.say(f"{text}  {note}".rstrip())

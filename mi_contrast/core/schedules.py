@@ -32,7 +32,7 @@ FIELDS = {
     "adaptive": {"a", "b", "on", "every", "by", "window"},
 }
 KINDS_WITH_DECAY = ("linear", "cosine", "exponential")
-WATCHED = ("objective", "mi_nats", "knn_top1")  # what an adaptive schedule may follow; more is better in each
+MEASURES = ("objective", "mi_nats", "knn_top1")  # what an adaptive schedule may follow; more is better in each
 
 
 @jax.tree_util.register_dataclass
@@ -48,11 +48,11 @@ class Progress:
     total_steps: int = field(metadata=dict(static=True))
 
     @property
-    def share(self) -> Float[Array, "..."]:
+    def fraction(self) -> Float[Array, "..."]:
         """Step / total_steps, clipped to [0, 1], float32."""
         return jnp.clip(self.step / self.total_steps, 0.0, 1.0).astype(jnp.float32)
 
-    def passed(self, boundary: float) -> Array:
+    def has_passed(self, boundary: float) -> Array:
         """Whether step / total_steps >= boundary, the boundary read as the decimal number that a config shows."""
         return jnp.asarray(self.step) >= math.ceil(Fraction(repr(float(boundary))) * self.total_steps)
 
@@ -125,13 +125,13 @@ def check(schedule: Schedule, where: str) -> None:
             raise UserError(f"{where}: schedule exponential has rate {schedule['rate']}", fix="give a rate above 0")
         if kind == "adaptive":
             _check_pace(schedule, where)
-    if not all(math.isfinite(x) for x in points(schedule)):
+    if not all(math.isfinite(x) for x in extreme_values(schedule)):
         raise UserError(f"{where} is not finite", fix="give finite numbers")
 
 
 def _check_pace(schedule: Mapping[str, Any], where: str) -> None:
-    if schedule["on"] not in WATCHED:
-        raise unknown(f"`on` of {where}", schedule["on"], WATCHED)
+    if schedule["on"] not in MEASURES:
+        raise unknown(f"`on` of {where}", schedule["on"], MEASURES)
     for name in ("every", "window"):
         if isinstance(schedule[name], bool) or not isinstance(schedule[name], int) or schedule[name] < 1:
             raise UserError(
@@ -141,7 +141,7 @@ def _check_pace(schedule: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where}: schedule adaptive has by {schedule['by']!r}", fix="give a number above 0, at most 1")
 
 
-def points(schedule: Schedule) -> tuple[float, ...]:
+def extreme_values(schedule: Schedule) -> tuple[float, ...]:
     """The values between which a schedule stays: its extremes are among them."""
     if not isinstance(schedule, Mapping):
         return (float(schedule),)
@@ -162,7 +162,7 @@ def value(schedule: Schedule, progress: Progress | Float[Array, ""] | float) -> 
       UserError: an adaptive schedule, which is no function of progress.
     """
     if isinstance(progress, Progress):
-        t, passed = progress.share, progress.passed
+        t, passed = progress.fraction, progress.has_passed
     else:
         t = jnp.clip(jnp.asarray(progress, jnp.float32), 0.0, 1.0)
         passed = lambda boundary: t >= jnp.float32(boundary)  # noqa: E731

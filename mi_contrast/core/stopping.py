@@ -50,7 +50,7 @@ class StopRequest(threading.Event):
 
 
 @contextmanager
-def asked_to_stop(*signals: signal.Signals) -> Iterator[StopRequest]:
+def catch_stop_signals(*signals: signal.Signals) -> Iterator[StopRequest]:
     """A request that any of the signals sets, while inside; only the main thread can listen.
 
     A signal that the process ignores stays ignored, as SIGHUP is under `nohup`.

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.core.keys import STREAMS
+from mi_contrast.core.rngs import STREAMS
 from mi_contrast.data.imageset import ImageSet, Ints
 from mi_contrast.data.order import permutation, random_bits
 

@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.core.keys import STREAMS, example_keys, stream
-from mi_contrast.core.mesh import along_batch, replicated
+from mi_contrast.core.mesh import batch_sharding, replicated
+from mi_contrast.core.rngs import STREAMS, example_rngs, stream_rng
 from mi_contrast.data import pairing as pairs
 from mi_contrast.data.imageset import ImageSet, Ints
 from mi_contrast.data.order import draws, permutation
@@ -106,7 +106,7 @@ def with_partners(
     """int32 [B, V]: each anchor, and beside it its partner where V is 2. Jittable."""
     if views == 1:
         return anchors[:, None]
-    keys = jax.vmap(partial(stream, name="partner"))(example_keys(seed, step, positions))
+    keys = jax.vmap(partial(stream_rng, name="partner"))(example_rngs(seed, step, positions))
     return jnp.stack([anchors, jax.vmap(pairs.partner, (None, 0, 0))(pairing, anchors, keys)], axis=1)
 
 
@@ -158,7 +158,7 @@ class Resident:
 
     def __init__(self, plan: Plan, images: ImageSet):
         self.plan, self.steps_per_epoch = plan, plan.steps_per_epoch
-        everywhere, cut = replicated(plan.mesh), along_batch(plan.mesh)
+        everywhere, cut = replicated(plan.mesh), batch_sharding(plan.mesh)
         row = np.full(len(images), -1, np.int32)
         row[plan.members] = np.arange(len(plan.members), dtype=np.int32)
         decoded = images.images(plan.members)
@@ -176,7 +176,7 @@ class Resident:
 
     def batch(self, step: int) -> Batch:
         """The batch of a step; returns at once, the device computes it."""
-        anchors = as_global(self.plan.anchors(step), along_batch(self.plan.mesh), (self.plan.batch_size,))
+        anchors = as_global(self.plan.anchors(step), batch_sharding(self.plan.mesh), (self.plan.batch_size,))
         return self._gather(self._tables, anchors, np.int32(step))
 
     def close(self) -> None:
@@ -227,7 +227,7 @@ class Streamed:
         self._next = -1  # until this one is read: after an error, seek anew
         sources, index = next(self._steps)
         self._next = step + 1
-        cut = along_batch(self.plan.mesh)
+        cut = batch_sharding(self.plan.mesh)
         full = self.plan.batch_size
         return Batch(
             as_global(sources, cut, (full, *sources.shape[1:])), as_global(index, cut, (full, *index.shape[1:]))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from mi_contrast.core.colour import from_rgb, known
+from mi_contrast.core.colour import check_space, from_rgb
 from mi_contrast.core.config import convert, parse
 from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.data import sets
@@ -43,7 +43,7 @@ def statistics(images: ImageSet, space: str = "rgb") -> tuple[Channels, Channels
 
     Raises UserError on an unknown space, or on channels that don't vary, by which nothing can be divided.
     """
-    known(space)
+    check_space(space)
     height, width, _ = images.image_shape
     block = max(1, min(CHUNK, PIXELS // (height * width)))
     blocks = [np.arange(start, min(start + block, len(images))) for start in range(0, len(images), block)]
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> None:
     flags = parse(arguments, FLAGS, positional="name", usage=__doc__ or "").flags
     if "name" not in flags:
         raise UserError("no set is named", fix="give --name=cifar10, --name=folder:PATH, ..")
-    space = known(flags.get("space", "rgb"))
+    space = check_space(flags.get("space", "rgb"))
     size = convert(None, flags["size"], "--size") if "size" in flags else None
     options = convert({}, flags["options"], "--options") if "options" in flags else None
     images = sets.load(

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, UInt8
 
 from mi_contrast.core.errors import BadNumbersError, UserError, unknown
-from mi_contrast.core.keys import stream
+from mi_contrast.core.rngs import stream_rng
 from mi_contrast.data.sets import ImageSet
 from mi_contrast.evaluation.features import Encoder, in_blocks
 from mi_contrast.views import policies
@@ -76,7 +76,7 @@ def view(
 
 def keys_of(rows: np.ndarray, seed: int) -> Key[Array, " B"]:
     """The keys of the examples in these rows of a split."""
-    key = stream(jax.random.key(seed), "views")
+    key = stream_rng(jax.random.key(seed), "views")
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.asarray(rows))
 
 

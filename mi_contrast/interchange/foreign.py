@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from mi_contrast.core.config import fields
+from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import families, torch_files
 from mi_contrast.interchange.loaded import Loaded
@@ -47,7 +47,7 @@ def read_foreign(path: Path, preprocessing: Mapping[str, Any] | None = None) -> 
     tensor that is missing, unexpected or of another shape.
     """
     given = dict(preprocessing or {})
-    fields("preprocessing", given, (), tuple(IMAGENET))
+    check_section("preprocessing", given, (), tuple(IMAGENET))
     held, digest = read_tensors(path)
     if any(name.startswith(("first.", "second.")) for name in held):
         raise UserError(f"{path} holds the two networks of a split", fix="give its export whole, with manifest.json")

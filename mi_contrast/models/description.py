@@ -63,7 +63,7 @@ def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
     if model["jigsaw"] is not None:
         jigsaw = section(model["jigsaw"], "jigsaw", PATCH_HEADS["linear"])
         model["jigsaw"] = chosen({"kind": "linear", **jigsaw}, PATCH_HEADS, "jigsaw")
-    division.read(model["split"], "config.model.split")
+    division.parse_optional(model["split"], "config.model.split")
     if model["twin"] is not None:
         model["twin"] = chosen(section(model["twin"], "twin", {"kind": "mlp", "dim": 128}), HEADS, "twin")
         if other := next((name for name in ("jigsaw", "split") if model[name] is not None), None):

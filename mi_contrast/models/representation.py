@@ -23,7 +23,7 @@ from mi_contrast.core import division
 from mi_contrast.core.colour import from_rgb
 from mi_contrast.core.division import Division
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.core.mesh import DATA, along_batch, replicated
+from mi_contrast.core.mesh import DATA, batch_sharding, replicated
 from mi_contrast.models import towers
 from mi_contrast.models.description import BEYOND_BACKBONE, resolve
 
@@ -58,7 +58,7 @@ class Representation:
     @cached_property
     def split(self) -> Division | None:
         """What divides an image between two networks, if anything."""
-        return division.read(self.spec["split"])
+        return division.parse_optional(self.spec["split"])
 
     @property
     def dim(self) -> int:
@@ -133,7 +133,7 @@ def _features(
 ) -> Array:
     backbone, split, pooled = network
     if mesh is not None:
-        images = jax.lax.with_sharding_constraint(images, along_batch(mesh))
+        images = jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
     x = prepared(images, split, mean, std, variables.get(towers.GENERATOR))
     features = through(backbone, split, variables, x, pooled)
     features = features.reshape(len(features), -1)

@@ -238,7 +238,7 @@ def template(model: Mapping[str, Any]) -> Variables:
     each is {'first', 'second'}, and there is a 'generator' where one divides.
     """
     model = resolve(model)
-    backbone, split = build_backbone(model), division.read(model["split"])
+    backbone, split = build_backbone(model), division.parse_optional(model["split"])
 
     def made(channels: int) -> Variables:
         image = jax.ShapeDtypeStruct((1, 224, 224, channels), jnp.float32)
@@ -278,7 +278,7 @@ def build(model: Mapping[str, Any]) -> Tower:
     if model["jigsaw"] is not None:
         jigsaw = JigsawHead(dim, cast(LinearHead | MLPHead, build_head(model["jigsaw"], statistics)))
     twin = None if model["twin"] is None else build_head(model["twin"], statistics)
-    split = division.read(model["split"])
+    split = division.parse_optional(model["split"])
     frozen = (EMBEDDING,) if model["patch_embed"] == "frozen" else ()
     return Tower(backbone, build_head(model["head"], statistics), predictor, jigsaw, split, twin, frozen)
 

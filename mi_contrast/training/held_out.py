@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mi_contrast import estimators as mi
-from mi_contrast.core import keys as random
+from mi_contrast.core import rngs as random
 from mi_contrast.core import schedules
 from mi_contrast.core.division import Division
 from mi_contrast.core.schedules import Progress
@@ -42,7 +42,7 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
     """
     one, other = parts.row.judged
     index = distinct_pairs(images, held, pairs, shared, seed=0)
-    key = random.stream(jax.random.key(0), "held_out")
+    key = random.stream_rng(jax.random.key(0), "held_out")
 
     @jax.jit
     def embed(

@@ -20,9 +20,9 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from mi_contrast import estimators as mi
-from mi_contrast.core import keys as random
+from mi_contrast.core import rngs as random
 from mi_contrast.core import schedules
-from mi_contrast.core.mesh import along_batch, replicated
+from mi_contrast.core.mesh import batch_sharding, replicated
 from mi_contrast.core.schedules import Progress
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import scoring, words
@@ -101,7 +101,7 @@ def first_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callab
     """The state before the first step: fresh networks whose batch statistics come from one forward pass over `images`
     (so that the untrained network can be judged), the target an exact copy, empty queues, random banks.
     """
-    key = random.stream(jax.random.key(parts.seed), "init")
+    key = random.stream_rng(jax.random.key(parts.seed), "init")
     online = parts.tower.init(key, (images.shape[1], images.shape[2], 3))
     online = calibrate(parts.tower, online, images)
     shape = jax.eval_shape(lambda v: encode_plain(parts, v, images, parts.row.online_views[0]), online)
@@ -161,8 +161,8 @@ def make_views(
 def make_crops(parts: Parts, step: Int[Array, ""], batch: Batch) -> Mapping[str, Float[Array, "B H W C"]]:
     """What the batch's views at this step are made of, each example from the stream `views` of its own key."""
     positions = jnp.arange(batch.index.shape[0], dtype=jnp.int32)
-    example_keys = random.example_keys(parts.seed, step, positions)
-    example_keys = jax.vmap(lambda key: random.stream(key, "views"))(example_keys)
+    example_keys = random.example_rngs(parts.seed, step, positions)
+    example_keys = jax.vmap(lambda key: random.stream_rng(key, "views"))(example_keys)
     return parts.views.crops(batch.sources, example_keys)
 
 
@@ -226,8 +226,8 @@ def score(
     own = batch.index[:, 0] if term.positive == OWN_ROW else batch.index[:, row.source[term.anchor]]
     keys = None
     if term.support["kind"] == "drawn":
-        of_examples = random.example_keys(parts.seed, state.step, jnp.arange(len(own), dtype=jnp.int32))
-        keys = jax.vmap(lambda key: jax.random.fold_in(random.stream(key, "support"), at))(of_examples)
+        of_examples = random.example_rngs(parts.seed, state.step, jnp.arange(len(own), dtype=jnp.int32))
+        keys = jax.vmap(lambda key: jax.random.fold_in(random.stream_rng(key, "support"), at))(of_examples)
     labels = pooling.anchor_labels(term, own, state.carried, tables, mesh)
     told = scoring.Anchors(pooling.own_ids(row, term, batch.index), labels, keys)
     nats = partial(
@@ -333,7 +333,7 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
     placed = placement(parts.row, parts.mesh)
     return jax.jit(
         step,
-        in_shardings=(placed, along_batch(parts.mesh), everywhere),
+        in_shardings=(placed, batch_sharding(parts.mesh), everywhere),
         out_shardings=(placed, everywhere),
         donate_argnums=0,
     )

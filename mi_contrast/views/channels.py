@@ -42,13 +42,13 @@ def sources_of(policy: Mapping[str, Any]) -> dict[str, int]:
 
 def shapes_of(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shape of one example of each view."""
-    count = division.named(policy["split"]).count
+    count = division.parse(policy["split"]).count
     return {view: (policy["size"], policy["size"], count(view)) for view in SOURCES}
 
 
 def constants_of(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std of the channels of one view, where it has some of a colour space's; else 0 and 1."""
-    found = division.named(policy["split"])
+    found = division.parse(policy["split"])
     if found.plain:
         own = found.slices[name]
         return tuple(policy["mean"])[own], tuple(policy["std"])[own]
@@ -69,7 +69,7 @@ def crop(
 ) -> Float[Array, "size size 3"]:
     """The crop of one source in the policy's colour space, normalised."""
     image = augment(ops, policy["size"], source, draw, banded=banded)
-    made = SPACES[division.named(policy["split"]).space][0](image, -2)
+    made = SPACES[division.parse(policy["split"]).space][0](image, -2)
     return normalise(to_pixels(made), tuple(policy["mean"]), tuple(policy["std"]))
 
 
@@ -77,7 +77,7 @@ def divided(
     split: Any, images: Float[Array, "*batch H W 3"], generator: Any = None
 ) -> dict[str, Float[Array, "*batch H W channels"]]:
     """The two views of normalised images."""
-    found = division.named(split)
+    found = division.parse(split)
     return found.views(found.apply(images, generator))
 
 
@@ -102,5 +102,5 @@ def plain_channels(
       float32 'first' and 'second', [B, size, size, channels].
     """
     pixels = jnp.clip(plain(images, size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), 0.0, 1.0)
-    whole = normalise(SPACES[division.named(split).space][0](pixels), mean, std)
+    whole = normalise(SPACES[division.parse(split).space][0](pixels), mean, std)
     return divided(split, whole, generator)

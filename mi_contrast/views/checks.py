@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mi_contrast.core import division
-from mi_contrast.core.config import fields
+from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.views import patches, randaugment, two_crops
 from mi_contrast.views.colour import JITTERS
@@ -33,19 +33,19 @@ MORE = ("count", "size")  # what local crops have beside ops
 
 def check(policy: Mapping[str, Any]) -> None:
     """Raises UserError on an unknown or missing field, or a value out of its range, with the nearest right word."""
-    fields("the views", policy, ("kind",), policy)
+    check_section("the views", policy, ("kind",), policy)
     if policy["kind"] not in KINDS:
         raise unknown("kind of views", policy["kind"], KINDS)
     sections = KINDS[policy["kind"]]
     if policy["kind"] == "channels":
-        fields("the views", policy, (*SETTINGS, "split", *sections))
-        division.named(policy["split"], "views.split")
+        check_section("the views", policy, (*SETTINGS, "split", *sections))
+        division.parse(policy["split"], "views.split")
     elif policy["kind"] == "patches":
-        fields("the views", policy, (*SETTINGS, "distance"), tuple(patches.SOURCES))
+        check_section("the views", policy, (*SETTINGS, "distance"), tuple(patches.SOURCES))
         sections = tuple(name for name in patches.SOURCES if name in policy)
         check_patches(policy, sections)
     else:
-        fields("the views", policy, (*SETTINGS, *sections), (two_crops.TWIN, two_crops.JIGSAW, two_crops.LOCAL))
+        check_section("the views", policy, (*SETTINGS, *sections), (two_crops.TWIN, two_crops.JIGSAW, two_crops.LOCAL))
         if two_crops.TWIN in policy:
             sections = (*sections, two_crops.TWIN)
             if two_crops.JIGSAW in policy:
@@ -78,7 +78,7 @@ def check_patches(policy: Mapping[str, Any], sections: tuple[str, ...]) -> None:
 
 def check_local(where: str, section: Mapping[str, Any]) -> None:
     """Raises UserError where the section is not an op list with a count and a size."""
-    fields(where, section, (*MORE, "order"), OPS)
+    check_section(where, section, (*MORE, "order"), OPS)
     for name in MORE:
         whole(f"{where}.{name}", section[name], "crops" if name == "count" else "pixels")
     check_ops(where, {name: value for name, value in section.items() if name not in MORE})
@@ -86,7 +86,7 @@ def check_local(where: str, section: Mapping[str, Any]) -> None:
 
 def check_jigsaw(where: str, section: Mapping[str, Any]) -> None:
     """Raises UserError where the section is not an op list with a grid, a cell and a patch that fits it."""
-    fields(where, section, (*CUTS, "order"), OPS)
+    check_section(where, section, (*CUTS, "order"), OPS)
     for name in CUTS:
         whole(f"{where}.{name}", section[name], "cells a side" if name == "grid" else "pixels")
     if section["patch"] > section["cell"]:
@@ -118,7 +118,7 @@ def whole(where: str, given: Any, what: str) -> None:
 
 def check_ops(where: str, ops: Mapping[str, Any]) -> None:
     """Raises UserError where one view's ops are not as the module's text says."""
-    fields(where, ops, ("order",), OPS)
+    check_section(where, ops, ("order",), OPS)
     for name in ops:
         at = f"{where}.{name}"
         if name == "order":
@@ -126,7 +126,7 @@ def check_ops(where: str, ops: Mapping[str, Any]) -> None:
         if not OPS[name]:
             numbers(at, (ops[name],), 1, 0.0, 1.0)
             continue
-        fields(at, ops[name], OPS[name])
+        check_section(at, ops[name], OPS[name])
         if name == "randaugment":
             check_randaugment(at, ops[name])
             continue

@@ -278,7 +278,7 @@ def cmc(
     Source: Tian et al. 2020 (Contrastive Multiview Coding), the released code. The one beside InfoMin splits 'ydbdr'
     and adds a jitter, which `both` may have.
     """
-    known_mean, known_std = CONSTANTS[division.named(split, "split of channels").space]
+    known_mean, known_std = CONSTANTS[division.parse(split, "split of channels").space]
     return {
         "kind": "channels",
         "size": size,

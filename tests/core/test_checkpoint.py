@@ -188,7 +188,7 @@ def test_a_save_that_was_killed_leaves_nothing_at_the_next_start(saved):
     half = kept.directory / "9.orbax-checkpoint-tmp"
     (half / "state").mkdir(parents=True)
     checkpoint.Checkpoints(kept.directory, keep=2).close()
-    assert not half.exists() and checkpoint.latest(kept.directory) == 7
+    assert not half.exists() and checkpoint.latest_step(kept.directory) == 7
 
 
 @pytest.mark.parametrize(

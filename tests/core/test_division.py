@@ -15,7 +15,7 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 9, 7, 3)).astype(np.float32)
 
 
 def test_a_colour_space_is_its_channels():
-    found = division.named("lab")
+    found = division.parse("lab")
     assert found.plain and found.space == "lab" and str(found) == "lab"
     views = found.views(found.apply(jnp.asarray(IMAGES)))
     np.testing.assert_array_equal(views["first"], IMAGES[..., :1])
@@ -23,7 +23,7 @@ def test_a_colour_space_is_its_channels():
 
 
 def test_bands_are_the_image_blurred_and_the_rest():
-    found = division.named(BANDS)
+    found = division.parse(BANDS)
     divided = found.apply(jnp.asarray(IMAGES))
     views = found.views(divided)
     assert divided.shape == (2, 9, 7, 6) and (found.count("first"), found.count("second")) == (3, 3)
@@ -36,14 +36,14 @@ def test_bands_are_the_image_blurred_and_the_rest():
 
 
 def test_a_generator_divides_what_it_makes_of_the_image():
-    found = division.named(GENERATOR)
+    found = division.parse(GENERATOR)
     params = found.generator.init(jax.random.key(0))
     views = found.views(found.apply(jnp.asarray(IMAGES), params))
     made = found.generator.forward(params, jnp.asarray(IMAGES))
     np.testing.assert_array_equal(views["first"], made[..., :1])
     np.testing.assert_array_equal(views["second"], made[..., 1:])
     assert not found.plain and str(found) == "generator of ydbdr"
-    assert hash(found) == hash(division.named(dict(GENERATOR))), "a program is found again"
+    assert hash(found) == hash(division.parse(dict(GENERATOR))), "a program is found again"
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_a_generator_divides_what_it_makes_of_the_image():
 )
 def test_mistakes_are_named(split, message):
     with pytest.raises(UserError) as caught:
-        division.named(split)
+        division.parse(split)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_no_split_is_no_division():
-    assert division.read(None) is None
+    assert division.parse_optional(None) is None

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.keys import stream
+from mi_contrast.core.rngs import stream_rng
 from mi_contrast.data.pairing import held_out
 from mi_contrast.evaluation.twin import untrained
 from mi_contrast.interchange import Loaded
@@ -26,7 +26,7 @@ def test_the_twin_has_the_seed_s_weights_and_the_statistics_of_one_batch(tmp_pat
     twin = untrained(backbone, images)
     assert twin.step == 0 and twin.representation.spec == backbone.representation.spec
     tower = towers.build(MODEL)
-    born = tower.init(stream(jax.random.key(5), "init"), (8, 8, 3))
+    born = tower.init(stream_rng(jax.random.key(5), "init"), (8, 8, 3))
     weights = twin.representation.variables["params"]
     assert jax.tree.all(jax.tree.map(np.array_equal, weights, born["params"]["backbone"]))
     batch = images.images(held_out(images)[0][:16])

@@ -175,14 +175,14 @@ def test_accelerators_keep_xlas_own():
 EIGHT = """
 import re
 import jax, jax.numpy as jnp, numpy as np
-from mi_contrast.core.mesh import along_batch, make_mesh, replicated
+from mi_contrast.core.mesh import batch_sharding, make_mesh, replicated
 from mi_contrast.models import convolution
 convolution.PATCH_VALUES = 512
 rng = np.random.default_rng(0)
 x, gradient = (jnp.asarray(rng.normal(size=(64, 8, 8, 4)), jnp.float32) for _ in range(2))
 kernel = jnp.asarray(rng.normal(size=(3, 3, 4, 4)), jnp.float32)
 mesh = make_mesh()
-cut, same = along_batch(mesh), replicated(mesh)
+cut, same = batch_sharding(mesh), replicated(mesh)
 both = lambda form, x, k, g: jax.vjp(lambda x, k: form(x, k, 1), x, k)[1](g)
 ours = jax.jit(lambda *z: both(convolution.convolve, *z), in_shardings=(cut, same, cut), out_shardings=(cut, same))
 compiled = ours.lower(x, kernel, gradient).compile()

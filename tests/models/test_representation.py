@@ -125,7 +125,7 @@ def test_a_split_puts_both_networks_features_side_by_side():
 def test_both_backbones_of_a_split_are_taken_with_the_statistics_of_one_pass():
     """Untrained, with the statistics of a batch: what training sees of that batch, but for the unbiased variance."""
     tower = towers.build(SPLIT)
-    x = prepared(BYTES[:64], division.named("lab"), LAB["mean"], LAB["std"])
+    x = prepared(BYTES[:64], division.parse("lab"), LAB["mean"], LAB["std"])
     born = tower.init(jax.random.key(0), (16, 16, 3))
     variables = towers.with_statistics_of(tower, born, x)
     found = of_tower(variables, SPLIT, **LAB)

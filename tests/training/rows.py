@@ -37,7 +37,7 @@ def generator() -> tuple[tempfile.TemporaryDirectory, str]:
     """An export whose networks' images are divided by a generator at random, for rows that start from one."""
     config = plain(load_config("configs/learn_views.py:digits")[0])
     config["model"] |= dict(width=8)
-    split = division.named(config["model"]["split"])
+    split = division.parse(config["model"]["split"])
     variables = towers.build(config["model"]).init(jax.random.key(0), (32, 32, 3))
     views = {name: config["views"][name] for name in ("mean", "std", "size")}
     params = jax.tree.map(lambda x: 3 * x, split.generator.init(jax.random.key(5)))

@@ -203,13 +203,13 @@ def test_a_mesh_of_one_device_changes_nothing(made):
 
 EIGHT = """
 import jax, jax.numpy as jnp, numpy as np, re
-from mi_contrast.core.mesh import along_batch, make_mesh
+from mi_contrast.core.mesh import batch_sharding, make_mesh
 from mi_contrast.views import policies
 mesh = make_mesh()
 assert mesh.size == 8
 sources = jnp.asarray(np.random.default_rng(0).integers(0, 256, (16, 1, 20, 20, 3), np.uint8))
 keys = jax.random.split(jax.random.key(5), 16)
-cut = jax.device_put((sources, keys), along_batch(mesh))
+cut = jax.device_put((sources, keys), batch_sharding(mesh))
 for policy in (policies.simclr, policies.infomin, policies.cmc):
     rule = policy(16)
     alone = jax.jit(policies.build(rule))(sources, keys)

@@ -20,20 +20,20 @@ STREAMS = {
 }
 
 
-def stream(key: Key[Array, ""], name: str) -> Key[Array, ""]:
+def stream_rng(key: Key[Array, ""], name: str) -> Key[Array, ""]:
     """The key of a named stream: fold_in(key, STREAMS[name]); the key given is never used itself."""
     return jax.random.fold_in(key, STREAMS[name])
 
 
-def step_key(seed: int, step: Int[Array, ""] | int) -> Key[Array, ""]:
+def step_rng(seed: int, step: Int[Array, ""] | int) -> Key[Array, ""]:
     """fold_in(key(seed), step)."""
     return jax.random.fold_in(jax.random.key(seed), step)
 
 
-def example_keys(seed: int, step: Int[Array, ""] | int, positions: Int[Array, " B"]) -> Key[Array, " B"]:
+def example_rngs(seed: int, step: Int[Array, ""] | int, positions: Int[Array, " B"]) -> Key[Array, " B"]:
     """Keys of the examples at (step, position): fold_in(fold_in(key(seed), step), position).
 
     Args:
       positions: int32 [B], positions in the full batch over all processes and devices.
     """
-    return jax.vmap(lambda position: jax.random.fold_in(step_key(seed, step), position))(positions)
+    return jax.vmap(lambda position: jax.random.fold_in(step_rng(seed, step), position))(positions)
