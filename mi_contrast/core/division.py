@@ -53,7 +53,7 @@ class Division:
         return {view: slice(*ends[i : i + 2]) for i, view in enumerate(VIEWS)}
 
     @property
-    def plain(self) -> bool:
+    def is_colour_space(self) -> bool:
         """Whether the views are unchanged channels of the colour space."""
         return self.sigma is None and self.generator is None
 

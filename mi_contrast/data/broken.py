@@ -13,19 +13,19 @@ from jaxtyping import UInt8
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.data.decoding import BrokenImageError, check_file
-from mi_contrast.data.imageset import ImageSet, Ints, in_threads
+from mi_contrast.data.imageset import ImageSet, Ints, map_in_threads
 
-SHOWN = 20  # broken files that a line names
+MAX_NAMED = 20  # broken files that a line names
 
 
-def check_share(broken: float) -> float:
+def check_broken_share(broken: float) -> float:
     """The share of a set that may be broken. UserError unless it is a number of 0 or more and below 1."""
     if isinstance(broken, bool) or not isinstance(broken, (int, float)) or not 0 <= broken < 1:
         raise UserError(f"data.broken is {broken!r}", fix="give the share of files that may be broken, such as 0.01")
     return float(broken)
 
 
-def scan(root: Path, names: Sequence[str]) -> dict[str, str]:
+def find_broken(root: Path, names: Sequence[str]) -> dict[str, str]:
     """The files that can't be decoded, and why: every one is read whole, in threads, with progress past 5 s.
 
     JPEGs are decoded at an eighth of their size, which reads all that they hold.
@@ -34,14 +34,14 @@ def scan(root: Path, names: Sequence[str]) -> dict[str, str]:
     def why(name: str) -> str:
         file = root / name
         about = file.stat()
-        return _why(str(file), about.st_size, about.st_mtime_ns)
+        return _find_fault(str(file), about.st_size, about.st_mtime_ns)
 
-    found = in_threads(why, names, f"looking for broken images in {root}")
+    found = map_in_threads(why, names, f"looking for broken images in {root}")
     return {name: said for name, said in zip(names, found, strict=True) if said}
 
 
 @lru_cache(maxsize=2**20)
-def _why(file: str, size: int, changed: int) -> str:
+def _find_fault(file: str, size: int, changed: int) -> str:
     """Why a file can't be decoded, '' where it can; asked once a process for a file that stays as it is."""
     try:
         check_file(Path(file))
@@ -50,12 +50,12 @@ def _why(file: str, size: int, changed: int) -> str:
     return ""
 
 
-def keep_good(names: Sequence[str], bad: Mapping[str, str], broken: float, where: str) -> list[str]:
+def drop_broken(names: Sequence[str], bad: Mapping[str, str], broken: float, where: str) -> list[str]:
     """The names without the bad ones. UserError that lists these where their share is over `broken`, or all are."""
     found = [name for name in names if name in bad]
     if found and (len(found) > broken * len(names) or len(found) == len(names)):
-        shown = "; ".join(f"{name}: {bad[name]}" if bad[name] else name for name in found[:SHOWN])
-        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        shown = "; ".join(f"{name}: {bad[name]}" if bad[name] else name for name in found[:MAX_NAMED])
+        more = f"; and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
         least = np.ceil(1e4 * len(found) / len(names)) / 1e4
         raise UserError(
             f"{len(found)} of {len(names)} images of {where} can't be read: {shown}{more}",
@@ -66,7 +66,7 @@ def keep_good(names: Sequence[str], bad: Mapping[str, str], broken: float, where
     return [name for name in names if name not in bad]
 
 
-def replacing(images: ImageSet, broken: float) -> ImageSet:
+def substitute_broken(images: ImageSet, broken: float) -> ImageSet:
     """The set with the next index that can be read in place of one that broke after the scan.
 
     For index i these are i + 1, i + 2, .. modulo N, as many as the share `broken` of N: a function of the index and of

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mi_contrast.core.errors import UserError, nearest
 from mi_contrast.data import moving_digits
-from mi_contrast.data.decoding import decode_file, resized, stack
+from mi_contrast.data.decoding import decode_file, resize_short_side, stack_images
 from mi_contrast.data.listing import is_hidden, is_image
 
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -53,7 +53,7 @@ class Clips:
         return self.read()
 
 
-def opencv() -> Any:
+def import_opencv() -> Any:
     """OpenCV's module. UserError naming the extra where it is not installed."""
     try:
         import cv2
@@ -79,7 +79,7 @@ def open_clips(
     if where == DIGITS:
         if masks is not None:
             raise UserError("--masks with --clips=moving_digits", fix="its digits are known, leave out --masks")
-        return _digits(frames, size or 64, limit)
+        return _open_moving_digits(frames, size or 64, limit)
     root, of_masks = Path(where).expanduser(), None if masks is None else Path(masks).expanduser()
     found = list_clips(root)[:limit]
     if of_masks is not None:
@@ -90,10 +90,10 @@ def open_clips(
 
     def read() -> Iterator[Clip]:
         for name, source in found:
-            shown = _frames(source, frames, size)
+            shown = _read_frames(source, frames, size)
             if len(shown) < 2:
                 raise UserError(f"clip {source} has {len(shown)} frames", fix="give clips of 20 and more")
-            yield Clip(name, shown, None if of_masks is None else _masks(of_masks / name, shown.shape[:3]))
+            yield Clip(name, shown, None if of_masks is None else _read_masks(of_masks / name, shown.shape[:3]))
 
     return Clips(tuple(name for name, _ in found), read)
 
@@ -119,20 +119,20 @@ def list_clips(root: Path) -> list[tuple[str, Path]]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{root} holds two clips named {twice}", fix="rename one")
-    return sorted(found, key=lambda clip: in_order(clip[1]))
+    return sorted(found, key=lambda clip: natural_key(clip[1]))
 
 
-def in_order(file: Path) -> list[tuple[int, str]]:
+def natural_key(file: Path) -> list[tuple[int, str]]:
     """A key that sorts names as people do: frame2 before frame10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name) if part]
 
 
-def _frames(source: Path, most: int, size: int | None) -> UInt8[np.ndarray, "T H W 3"]:
+def _read_frames(source: Path, most: int, size: int | None) -> UInt8[np.ndarray, "T H W 3"]:
     if source.is_dir():
-        files = sorted((p for p in source.iterdir() if is_image(p)), key=in_order)[:most]
+        files = sorted((p for p in source.iterdir() if is_image(p)), key=natural_key)[:most]
         shown = [decode_file(file, size, whole=True) for file in files]
-        return stack(shown, [str(file) for file in files], shown[0].shape)
-    cv2 = opencv()
+        return stack_images(shown, [str(file) for file in files], shown[0].shape)
+    cv2 = import_opencv()
     video = cv2.VideoCapture(str(source))
     read: list[np.ndarray] = []
     while len(read) < most:
@@ -140,15 +140,15 @@ def _frames(source: Path, most: int, size: int | None) -> UInt8[np.ndarray, "T H
         if not there:
             break
         rgb = Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-        read.append(np.asarray(rgb if size is None else resized(rgb, size)))
+        read.append(np.asarray(rgb if size is None else resize_short_side(rgb, size)))
     video.release()
     if not read:
         raise UserError(f"{source} is not a readable video", fix="repair or remove it")
     return np.stack(read)
 
 
-def _masks(folder: Path, shape: tuple[int, ...]) -> Bool[np.ndarray, "T H W"]:
-    files = sorted((p for p in folder.iterdir() if is_image(p)), key=in_order)[: shape[0]]
+def _read_masks(folder: Path, shape: tuple[int, ...]) -> Bool[np.ndarray, "T H W"]:
+    files = sorted((p for p in folder.iterdir() if is_image(p)), key=natural_key)[: shape[0]]
     if len(files) < shape[0]:
         raise UserError(f"{folder} has {len(files)} masks for {shape[0]} frames", fix="give one a frame")
     read = (
@@ -158,15 +158,15 @@ def _masks(folder: Path, shape: tuple[int, ...]) -> Bool[np.ndarray, "T H W"]:
     return np.stack([np.asarray(mask).any(axis=-1) for mask in read])
 
 
-def _digits(length: int, size: int, limit: int | None) -> Clips:
+def _open_moving_digits(length: int, size: int, limit: int | None) -> Clips:
     """Takes of the train split. The object is the digit's ink: it alone is brighter than the dimmed photographs."""
     options = moving_digits.make_options({"size": size, "length": length})
-    count = moving_digits.CLIPS * len(moving_digits.instances("train"))
+    count = moving_digits.CLIPS * len(moving_digits.split_instances("train"))
     names = tuple(f"{place:05d}" for place in range(count))[:limit]
-    brightest = 255 * moving_digits.DIMMED[0] // moving_digits.DIMMED[1]
+    brightest = 255 * moving_digits.BRIGHTNESS[0] // moving_digits.BRIGHTNESS[1]
 
     def read() -> Iterator[Clip]:
-        for name, take in zip(names, moving_digits.clips("train", options), strict=False):
+        for name, take in zip(names, moving_digits.make_clips("train", options), strict=False):
             ink = take.frames.min(axis=-1) > brightest
             yield Clip(name, take.frames, ink, {"digit": take.digit, "background": take.background})
 

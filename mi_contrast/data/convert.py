@@ -47,19 +47,19 @@ def convert(directory: Path) -> None:
     new = [Path(path) for s in info.splits.values() for path in s.filepaths]
     progress = Progress(f"converting {info.name}", len(old), unit="file")
     for (source, count), target in zip(old, new, strict=True):
-        rewrite(source, target, count)
+        convert_file(source, target, count)
         progress.advance()
     progress.close()
     others = [f for f in written.get("alternativeFileFormats", []) if f != ARRAY_RECORD.value]
     write_json(description, written | {"alternativeFileFormats": [*others, ARRAY_RECORD.value]})
 
 
-def rewrite(source: Path, target: Path, count: int) -> None:
+def convert_file(source: Path, target: Path, count: int) -> None:
     """Copies the `count` records of a TFRecord file into an ArrayRecord file, whole or not at all."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     writer, copied = ArrayRecordWriter(str(temporary), "group_size:1"), 0
     try:
-        for record in records(source):
+        for record in read_records(source):
             writer.write(record)
             copied += 1
         writer.close()
@@ -70,7 +70,7 @@ def rewrite(source: Path, target: Path, count: int) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def records(file: Path) -> Iterator[bytes]:
+def read_records(file: Path) -> Iterator[bytes]:
     """The records of a TFRecord file: length (uint64), its checksum, the bytes, their checksum; UserError if cut off.
 
     Checksums are not compared.

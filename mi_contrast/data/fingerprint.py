@@ -6,21 +6,21 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NAMED = 20_000  # files up to which each is kept by name, so that what changed can be named
+MAX_NAMED = 20_000  # files up to which each is kept by name, so that what changed can be named
 
 
-def of_files(sizes: Mapping[str, int], classes: Sequence[str], where: str) -> dict[str, Any]:
+def fingerprint_files(sizes: Mapping[str, int], classes: Sequence[str], where: str) -> dict[str, Any]:
     """The fingerprint of files by name and size in bytes: their count, and a sum that no order changes.
 
     The sum is that of the first 8 bytes of the sha256 of every 'name size', modulo 2^64, in hexadecimal.
     """
     each = (hashlib.sha256(f"{name} {size}".encode()).digest()[:8] for name, size in sizes.items())
     total = sum(int.from_bytes(first, "big") for first in each) % 2**64
-    named = {"sizes": dict(sorted(sizes.items()))} if len(sizes) <= NAMED else {}
+    named = {"sizes": dict(sorted(sizes.items()))} if len(sizes) <= MAX_NAMED else {}
     return {"set": where, "files": len(sizes), "sum": f"{total:016x}", "classes": list(classes), **named}
 
 
-def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+def describe_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """What differs between a set's fingerprints, in part of a line; None where nothing does."""
     old, new = ({k: v for k, v in found.items() if k not in ("set", "sizes")} for found in (before, now))
     if old == new:

@@ -72,18 +72,20 @@ class ImageSet:
         decoded = np.empty((len(indices), *self.image_shape), np.uint8)
         order = np.argsort(indices, kind="stable")  # neighbours on disk together
         parts = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
-        for part, read in zip(parts, in_threads(lambda part: self.read(indices[part]), parts, "decoding"), strict=True):
+        for part, read in zip(
+            parts, map_in_threads(lambda part: self.read(indices[part]), parts, "decoding"), strict=True
+        ):
             decoded[part] = read
         return decoded
 
 
-def in_threads(work: Callable[[_In], _Out], items: Sequence[_In], what: str) -> Iterator[_Out]:
+def map_in_threads(work: Callable[[_In], _Out], items: Sequence[_In], what: str) -> Iterator[_Out]:
     """work(item) of every item in order, in threads; a progress bar where it takes over 5 s."""
     with ThreadPoolExecutor(THREADS) as threads:
         yield from tqdm(threads.map(work, items), desc=what, total=len(items), delay=5.0, mininterval=5.0, leave=False)
 
 
-def in_memory(images: ImageSet) -> ImageSet:
+def cache_in_memory(images: ImageSet) -> ImageSet:
     """The same set, decoded once and kept in memory: for a set that is read again and again."""
     decoded = images.images(np.arange(len(images)))
     return replace(images, read=decoded.__getitem__)

@@ -10,18 +10,29 @@ from pathlib import Path
 from mi_contrast.core.errors import UserError
 
 HEIC = (".heic", ".heif")
-BEFORE = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")  # suffixes of 0.1.0
-SUFFIXES = (*BEFORE, ".jfif", *HEIC)
-MADE_BY_TOOLS = ("@eaDir", "__MACOSX")  # folders of thumbnails and attributes; others of the kind begin with a dot
+SUFFIXES_0_1_0 = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".tif",
+    ".tiff",
+)  # suffixes of 0.1.0
+SUFFIXES = (*SUFFIXES_0_1_0, ".jfif", *HEIC)
+TOOL_FOLDERS = ("@eaDir", "__MACOSX")  # folders of thumbnails and attributes; others of the kind begin with a dot
 NO_CLASS = ""  # of an image that lies in no class folder
 LAYOUT = "PATH/<class>/<image> or PATH/<split>/<class>/<image>, or PATH/<image> without labels"
 
-Listed = dict[str, list[tuple[str, Path]]]  # a split to its (class, file)
+Listing = dict[str, list[tuple[str, Path]]]  # a split to its (class, file)
 
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is none of the user's."""
-    return name.startswith(".") or name in MADE_BY_TOOLS
+    return name.startswith(".") or name in TOOL_FOLDERS
 
 
 def is_image(file: Path) -> bool:
@@ -29,7 +40,7 @@ def is_image(file: Path) -> bool:
     return file.suffix.lower() in SUFFIXES and not is_hidden(file.name)
 
 
-def images_below(root: Path) -> list[Path]:
+def find_images(root: Path) -> list[Path]:
     """Every image below a folder, links followed, hidden folders left out; each real path once.
 
     A file or folder that is reached without a link counts under that name, however many links lead to it; of several
@@ -59,7 +70,7 @@ def images_below(root: Path) -> list[Path]:
     return list(once.values())
 
 
-def list_images(root: Path) -> Listed:
+def list_images(root: Path) -> Listing:
     """The images of each split, in the order of the sha256 of their path below it.
 
     Images in root itself are the split 'train' without classes; in root/<class>/ they are 'train'; in
@@ -68,7 +79,7 @@ def list_images(root: Path) -> Listed:
     Raises:
       UserError where there are none, or images lie at two of these depths: an example of each is named.
     """
-    found = images_below(root)
+    found = find_images(root)
     if not found:
         raise UserError(f"{root} holds no images in folders of classes", fix=f"lay them out as {LAYOUT}")
     at: dict[int, Path] = {}
@@ -86,21 +97,21 @@ def list_images(root: Path) -> Listed:
         split = parts[0] if depth == 3 else "train"
         listed.setdefault(split, []).append((parts[depth - 2] if depth > 1 else NO_CLASS, path))
     return {
-        split: in_order(files, root / split if depth == 3 else root)
+        split: sort_by_hash(files, root / split if depth == 3 else root)
         for split, files in sorted(listed.items(), key=lambda item: item[0])
     }
 
 
-def in_order(files: list[tuple[str, Path]], folder: Path) -> list[tuple[str, Path]]:
+def sort_by_hash(files: list[tuple[str, Path]], folder: Path) -> list[tuple[str, Path]]:
     """The files in the order of the sha256 of their path in the folder."""
     return sorted(files, key=lambda f: hashlib.sha256(f[1].relative_to(folder).as_posix().encode()).digest())
 
 
-def list_as_before(root: Path) -> Listed:
+def list_images_as_0_1_0(root: Path) -> Listing:
     """The images of each split by the rules of 0.1.0, kept for runs that began under them and for nothing else."""
 
     def image(file: Path) -> bool:
-        return file.suffix.lower() in BEFORE and not file.name.startswith(".")
+        return file.suffix.lower() in SUFFIXES_0_1_0 and not file.name.startswith(".")
 
     def below(folder: Path) -> Iterator[tuple[str, Path]]:
         labels = sorted(p for p in folder.iterdir() if p.is_dir())
@@ -113,5 +124,5 @@ def list_as_before(root: Path) -> Listed:
     folders = sorted(p for p in root.iterdir() if p.is_dir())
     whole = not folders or any(image(p) for folder in folders for p in folder.iterdir())
     splits = {"train": root} if whole else {folder.name: folder for folder in folders}
-    listed = {name: in_order(list(below(folder)), folder) for name, folder in splits.items()}
+    listed = {name: sort_by_hash(list(below(folder)), folder) for name, folder in splits.items()}
     return {name: files for name, files in listed.items() if files}

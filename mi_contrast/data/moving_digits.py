@@ -30,7 +30,7 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.progress import Progress
-from mi_contrast.data.decoding import decode, square, stack
+from mi_contrast.data.decoding import crop_square, decode, stack_images
 from mi_contrast.data.imageset import ImageSet, Ints
 from mi_contrast.data.order import permutation, random_bits
 from mi_contrast.data.records import open_records
@@ -40,7 +40,7 @@ CLIPS, TEST_OF_EACH = 2, 36  # clips of every digit instance; test instances of 
 POSITIONS = tuple(f"{row} {column}" for row in ("top", "middle", "bottom") for column in ("left", "centre", "right"))
 BACKGROUNDS = tuple(f"{photo} {p}" for photo in ("china", "flower") for p in POSITIONS if "middle" not in p)
 TILE, STRIPS = 106, (0, 36, 70, 106)  # side of a tile at size 32, and its columns: train, test, train
-DIMMED = 9, 16  # the photographs' brightness, so that white ink stands out against the sky
+BRIGHTNESS = 9, 16  # the photographs' brightness, so that white ink stands out against the sky
 DIGIT_SPEED, PHOTO_SPEED = 2.0, 0.75  # pixels a frame at size 32
 FINE = 64  # steps of motion in a pixel
 SEED = 2020
@@ -93,7 +93,7 @@ class Clip:
     positions: Int[np.ndarray, " length"]
 
 
-def instances(split: str) -> Int[np.ndarray, " instances"]:
+def split_instances(split: str) -> Int[np.ndarray, " instances"]:
     """The digit instances of a split, as indices into scikit-learn's 1,797 digits, in the split's order.
 
     A fixed random 36 of each digit are test, 360 in all; the other 1,437 are train.
@@ -106,15 +106,15 @@ def instances(split: str) -> Int[np.ndarray, " instances"]:
     return chosen[permutation(len(chosen), SEED, 1)]
 
 
-def ink(size: int) -> Int[np.ndarray, "1797 half half"]:
+def draw_digits(size: int) -> Int[np.ndarray, "1797 half half"]:
     """Every digit as opacity 0 .. 256, drawn at half a frame's side: 8 x 8 pixels doubled once or twice, linearly."""
     drawn = load_digits().images.astype(np.int64)
     while drawn.shape[1] < size // 2:
-        drawn = doubled(doubled(drawn, 1), 2)
+        drawn = double_resolution(double_resolution(drawn, 1), 2)
     return drawn * 256 // (16 * 16 ** int(np.log2(size // 16)))
 
 
-def doubled(values: Int[np.ndarray, "*shape"], axis: int) -> Int[np.ndarray, "*doubled"]:
+def double_resolution(values: Int[np.ndarray, "*shape"], axis: int) -> Int[np.ndarray, "*doubled"]:
     """4 x the values at twice the resolution along `axis`, linear: each half is 3 parts its own, 1 its neighbour's."""
     values = np.moveaxis(values, axis, -1)
     padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(1, 1)])
@@ -122,7 +122,7 @@ def doubled(values: Int[np.ndarray, "*shape"], axis: int) -> Int[np.ndarray, "*d
     return np.moveaxis(pair.reshape(*values.shape[:-1], -1), -1, axis)
 
 
-def tiles(split: str, size: int) -> list[list[UInt8[np.ndarray, "height width 3"]]]:
+def cut_strips(split: str, size: int) -> list[list[UInt8[np.ndarray, "height width 3"]]]:
     """For each of the twelve tiles, the strips of it that a split may see; a crop stays inside one strip.
 
     Train sees the outer columns of a tile and test the middle ones: no pixel is in both.
@@ -132,7 +132,7 @@ def tiles(split: str, size: int) -> list[list[UInt8[np.ndarray, "height width 3"
     strips = []
     for photo in load_sample_images().images:  # china.jpg and flower.jpg: uint8 [427, 640, 3]
         photo = photo[: 426 // step * step].astype(np.int64)
-        photo = photo.reshape(-1, step, 640 // step, step, 3).sum((1, 3)) * DIMMED[0] // (DIMMED[1] * step**2)
+        photo = photo.reshape(-1, step, 640 // step, step, 3).sum((1, 3)) * BRIGHTNESS[0] // (BRIGHTNESS[1] * step**2)
         for row in range(2):
             for column in range(3):
                 tile = photo[row * side : (row + 1) * side, column * side : (column + 1) * side].astype(np.uint8)
@@ -141,7 +141,7 @@ def tiles(split: str, size: int) -> list[list[UInt8[np.ndarray, "height width 3"
     return strips
 
 
-def bounce(bits: Int[np.ndarray, ""], velocity: int, length: int, reach: int) -> Int[np.ndarray, " length"]:
+def bounce_path(bits: Int[np.ndarray, ""], velocity: int, length: int, reach: int) -> Int[np.ndarray, " length"]:
     """A coordinate that moves evenly in 0 .. reach - 1 and is reflected at its ends, from a start drawn by `bits`.
 
     Start and direction are uniform over the whole swing, so each value is equally likely in every frame.
@@ -151,26 +151,26 @@ def bounce(bits: Int[np.ndarray, ""], velocity: int, length: int, reach: int) ->
     return np.minimum(u, swing - 1 - u) // FINE
 
 
-def clips(split: str, options: Options) -> Iterator[Clip]:
+def make_clips(split: str, options: Options) -> Iterator[Clip]:
     """All clips of a split in order, two of every digit instance, one after the other.
 
     A clip's tile, its digit's path and its photo's path are drawn independently; every tile is used equally often.
     """
     size, length = options.size, options.length
-    of_split = np.repeat(instances(split), CLIPS)
+    of_split = np.repeat(split_instances(split), CLIPS)
     stream = ("train", "test").index(split)
     bits = random_bits(6 * len(of_split), SEED, 2, stream).reshape(-1, 6)
     background = permutation(len(of_split), SEED, 3, stream) % len(BACKGROUNDS)
-    drawn, photos, labels = ink(size), tiles(split, size), load_digits().target
+    drawn, photos, labels = draw_digits(size), cut_strips(split, size), load_digits().target
     reach = (size // 2 + 1) // 3 * 3  # where the digit's corner may be: a multiple of 3, so that all cells are as large
     margin = (size // 2 + 1 - reach) // 2
     for (top, left, heading, above, beside, drift), instance, tile in zip(bits, of_split, background, strict=True):
-        down, right = velocity(heading, DIGIT_SPEED * size / 32)
-        rows, columns = bounce(top, down, length, reach), bounce(left, right, length, reach)
-        down, right = velocity(drift, PHOTO_SPEED * size / 32)
+        down, right = draw_velocity(heading, DIGIT_SPEED * size / 32)
+        rows, columns = bounce_path(top, down, length, reach), bounce_path(left, right, length, reach)
+        down, right = draw_velocity(drift, PHOTO_SPEED * size / 32)
         strip = photos[tile][int(beside >> 60) % len(photos[tile])]
-        y = bounce(above, down, length, strip.shape[0] - size + 1)
-        x = bounce(beside, right, length, strip.shape[1] - size + 1)
+        y = bounce_path(above, down, length, strip.shape[0] - size + 1)
+        x = bounce_path(beside, right, length, strip.shape[1] - size + 1)
         frames = np.stack([strip[i : i + size, j : j + size] for i, j in zip(y, x, strict=True)])
         for frame, i, j in zip(frames, rows + margin, columns + margin, strict=True):
             under = frame[i : i + size // 2, j : j + size // 2]
@@ -180,7 +180,7 @@ def clips(split: str, options: Options) -> Iterator[Clip]:
         yield Clip(frames, int(labels[instance]), int(instance), int(tile), positions)
 
 
-def velocity(bits: Int[np.ndarray, ""], speed: float) -> tuple[int, int]:
+def draw_velocity(bits: Int[np.ndarray, ""], speed: float) -> tuple[int, int]:
     """Steps of motion a frame, down and right, for one of 360 directions."""
     angle = 2 * np.pi * int(bits % 360) / 360
     return round(FINE * speed * np.sin(angle)), round(FINE * speed * np.cos(angle))
@@ -194,7 +194,7 @@ class Config(tfds.core.BuilderConfig):
 
 
 class MovingDigits(tfds.core.GeneratorBasedBuilder):
-    """The set on disk: one record is one clip, its frames one below the other in one PNG, in the order of `clips`."""
+    """The set on disk. A record is a clip of `make_clips`: one PNG with the frames stacked vertically, and labels."""
 
     name = "moving_digits"
     code_path = epath.Path(__file__)  # TFDS would look it up through a package that it installs on Python 3.8 only
@@ -220,8 +220,10 @@ class MovingDigits(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         options = self.builder_config.options
-        progress = Progress(f"moving_digits {split}", CLIPS * len(instances(split)), unit="clip", each=options.length)
-        for number, clip in enumerate(clips(split, options)):
+        progress = Progress(
+            f"moving_digits {split}", CLIPS * len(split_instances(split)), unit="clip", each=options.length
+        )
+        for number, clip in enumerate(make_clips(split, options)):
             png = io.BytesIO()
             Image.fromarray(clip.frames.reshape(-1, options.size, 3)).save(png, "PNG", compress_level=1)
             yield (
@@ -262,11 +264,11 @@ def load(
         clips_read, place = np.unique(np.asarray(indices) // length, return_inverse=True)
         found = records.read([int(clip) for clip in clips_read])
         shown = [decode(e["image"], records.example(int(clip))) for e, clip in zip(found, clips_read, strict=True)]
-        frames = stack(shown, [records.example(int(clip)) for clip in clips_read], (length * side, side, 3))
+        frames = stack_images(shown, [records.example(int(clip)) for clip in clips_read], (length * side, side, 3))
         picked = frames.reshape(-1, length, side, side, 3)[place, np.asarray(indices) % length]
         if shape[0] == side:
             return picked
-        return np.stack([np.asarray(square(Image.fromarray(frame), shape[0])) for frame in picked])
+        return np.stack([np.asarray(crop_square(Image.fromarray(frame), shape[0])) for frame in picked])
 
     return ImageSet(
         name="moving_digits",
@@ -293,7 +295,7 @@ def prepare(data_dir: epath.Path, options: Options) -> epath.Path:
     Raises UserError where it is absent and `data_dir` can't be written.
     """
     config = MovingDigits.builder_configs.get(options.name) or Config(name=options.name, options=options)
-    with quiet():
+    with silence_tfds():
         builder = MovingDigits(data_dir=data_dir, config=config, file_format="array_record")
     directory = epath.Path(builder.data_dir)
     if directory.exists():  # TFDS writes elsewhere and renames, so what exists is whole
@@ -309,13 +311,13 @@ def prepare(data_dir: epath.Path, options: Options) -> epath.Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not directory.exists():
             print(f"making moving_digits in {directory}, this once", file=sys.stderr, flush=True)
-            with tempfile.TemporaryDirectory() as nothing, quiet():
+            with tempfile.TemporaryDirectory() as nothing, silence_tfds():
                 builder.download_and_prepare(download_dir=nothing)
     return directory
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def silence_tfds() -> Iterator[None]:
     """Keeps TFDS from speaking of downloads and custom configurations, and from bars of its own."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)

@@ -20,7 +20,7 @@ def permutation(count: int, *key: int) -> Int[np.ndarray, " count"]:
     return np.argsort(random_bits(count, *key), kind="stable").astype(np.int32)
 
 
-def draws(count: int, size: int, *key: int) -> Int[np.ndarray, " size"]:
+def draw_distinct(count: int, size: int, *key: int) -> Int[np.ndarray, " size"]:
     """`size` distinct of 0 .. count - 1 in random order, int32, uniform over all such, from the key alone; its cost is
     that of `size`, not of `count`.
     """

@@ -30,17 +30,17 @@ from PIL import Image
 from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import read_json
-from mi_contrast.data.decoding import square
+from mi_contrast.data.decoding import crop_square
 from mi_contrast.data.imageset import ImageSet, Ints
-from mi_contrast.data.records import ranges
+from mi_contrast.data.records import resolve_ranges
 
 PATCHES, TABLE, FACTS = "patches.npy", "pairs.npz", "pairs.json"
 STATES = ("tracked", "still", "lost")
-TAKEN = ("twin", "random", "near", "alike")  # partners that the table names; 'self' needs no table
-WORDS = (*TAKEN, "self")
-NUMBERS = ("clip", "row", "column", *TAKEN)
+TABLE_WORDS = ("twin", "random", "near", "alike")  # partners that the table names; 'self' needs no table
+WORDS = (*TABLE_WORDS, "self")
+INT_COLUMNS = ("clip", "row", "column", *TABLE_WORDS)
 COLUMNS = {
-    **dict.fromkeys(NUMBERS, np.int32),
+    **dict.fromkeys(INT_COLUMNS, np.int32),
     "state": np.int8,
     **dict.fromkeys(("nats", "null", "p", "distance"), np.float32),
     "accepted": np.bool_,
@@ -115,14 +115,14 @@ def load(folder: Path, split: str, *, size: int | None = None) -> ImageSet:
     patches, columns, facts = read(folder)
     name = f"pairs:{folder}"
     every = np.arange(len(patches))
-    chosen = np.concatenate([every[part] for _, part in ranges({"train": len(patches)}, name, split)])
+    chosen = np.concatenate([every[part] for _, part in resolve_ranges({"train": len(patches)}, name, split)])
     side = patches.shape[1] if size is None else size
 
     def pixels(indices: Ints) -> UInt8[np.ndarray, "n side side 3"]:
         taken = np.asarray(patches[chosen[np.asarray(indices)]])
         if side == taken.shape[1]:
             return taken
-        resized = [np.asarray(square(Image.fromarray(patch), side)) for patch in taken]
+        resized = [np.asarray(crop_square(Image.fromarray(patch), side)) for patch in taken]
         return np.stack(resized) if resized else np.zeros((0, side, side, 3), np.uint8)
 
     labels = {n.removeprefix(LABEL): v[chosen].astype(np.int32) for n, v in columns.items() if n.startswith(LABEL)}
@@ -137,23 +137,23 @@ def load(folder: Path, split: str, *, size: int | None = None) -> ImageSet:
         {label: tuple(facts.get("classes", {}).get(label, ())) for label in labels},
         groups=clips,
         factors={"clip": clips},
-        partners=settled(columns, chosen),
-        fingerprint={"set": name, "patches": list(patches.shape), "sha256": digest_of(folder)},
+        partners=select_partners(columns, chosen),
+        fingerprint={"set": name, "patches": list(patches.shape), "sha256": compute_digest(folder)},
     )
 
 
-def digest_of(folder: Path) -> str:
+def compute_digest(folder: Path) -> str:
     """The sha256 of a pair set's table and facts."""
     return hashlib.sha256((folder / TABLE).read_bytes() + (folder / FACTS).read_bytes()).hexdigest()
 
 
-def settled(columns: Mapping[str, np.ndarray], chosen: Ints) -> dict[str, Ints]:
+def select_partners(columns: Mapping[str, np.ndarray], chosen: Ints) -> dict[str, Ints]:
     """int32 [n] of each of `WORDS`: partners as places in `chosen`, which differ between words only where the twin was
     accepted and all partners are among the chosen.
     """
     place = np.full(len(columns["twin"]), -1, np.int32)
     place[chosen] = np.arange(len(chosen), dtype=np.int32)
-    among = {word: place[columns[word][chosen]] for word in TAKEN}
+    among = {word: place[columns[word][chosen]] for word in TABLE_WORDS}
     paired = columns["accepted"][chosen] & np.logical_and.reduce([p >= 0 for p in among.values()])
     own = np.arange(len(chosen), dtype=np.int32)
     return {**{word: np.where(paired, partner, own) for word, partner in among.items()}, "self": own}

@@ -18,7 +18,7 @@ from mi_contrast.data.order import permutation, random_bits
 CLIP = "clip"  # the factor that frames of one take share, and with it every factor that a take keeps
 
 
-def held_out(images: ImageSet, fraction: float = 1 / 20) -> tuple[Ints, Ints]:
+def split_held_out(images: ImageSet, fraction: float = 1 / 20) -> tuple[Ints, Ints]:
     """Parts the set in two, whole groups on either side: (kept, held), sorted int32 indices.
 
     Held are round(fraction * groups) groups, at least one and never all, in an order fixed for good: the same whatever
@@ -38,7 +38,7 @@ def held_out(images: ImageSet, fraction: float = 1 / 20) -> tuple[Ints, Ints]:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Pairing:
-    """Tables from which `partner` draws: the members, sorted so that those with equal shared factors lie together.
+    """Tables from which `draw_partner` draws: the members, sorted so that those with equal shared factors lie together.
 
     order: int32 [M], members by (shared factors, clip).
     place: int32 [N], where each example of the set lies in `order`; -1 for one that is not a member.
@@ -72,12 +72,12 @@ def make_pairing(images: ImageSet, members: Ints, shared: Sequence[str], partner
         if shared:
             what = f"data.partner is {partner!r} and data.shared {', '.join(shared)}: two ways to the second image"
             raise UserError(what, fix="give --config.data.shared='()', or partner=None")
-        return chosen(images, members, partner)
-    groups, clips = keys_of(images, members, shared)
+        return pair_with_fixed_partners(images, members, partner)
+    groups, clips = number_groups(images, members, shared)
     order = np.lexsort((members, clips, groups))
     groups, clips = groups[order], clips[order]
-    start, end = ranges(groups)
-    skip, resume = ranges(groups, clips)
+    start, end = find_runs(groups)
+    skip, resume = find_runs(groups, clips)
     alone = (skip == start) & (resume == end)  # no other clip: only the example itself is left out
     here = np.arange(len(members))
     skip, resume = np.where(alone, here, skip), np.where(alone, here + 1, resume)
@@ -86,7 +86,7 @@ def make_pairing(images: ImageSet, members: Ints, shared: Sequence[str], partner
     return Pairing(*(jnp.asarray(x, jnp.int32) for x in (members[order], place, start, end, skip, resume)))
 
 
-def chosen(images: ImageSet, members: Ints, word: str) -> Pairing:
+def pair_with_fixed_partners(images: ImageSet, members: Ints, word: str) -> Pairing:
     """Tables from which every draw for an example gives the one partner that the set has for it under `word`."""
     if not images.partners:
         raise UserError(f"{images.name} has no partners to choose from",
@@ -102,7 +102,7 @@ def chosen(images: ImageSet, members: Ints, word: str) -> Pairing:
     return Pairing(*(jnp.asarray(x, jnp.int32) for x in (members, place, start, start + 1, start, start)))
 
 
-def partner(pairing: Pairing, index: Int[Array, ""], key: Key[Array, ""]) -> Int[Array, ""]:
+def draw_partner(pairing: Pairing, index: Int[Array, ""], key: Key[Array, ""]) -> Int[Array, ""]:
     """The second example of a pair: uniform over the members that `make_pairing` allows; itself where there is none.
 
     Args:
@@ -118,7 +118,7 @@ def partner(pairing: Pairing, index: Int[Array, ""], key: Key[Array, ""]) -> Int
     return pairing.order[jnp.where(free > 0, drawn, here)]
 
 
-def distinct_pairs(
+def make_distinct_pairs(
     images: ImageSet, members: Ints, count: int, shared: Sequence[str], seed: int
 ) -> Int[np.ndarray, "P V"]:
     """`count` fixed pairs of members that share the factors `shared`: no example is anchor twice, none partner twice.
@@ -135,21 +135,21 @@ def distinct_pairs(
     """
     members = np.asarray(members, np.int32)
     stream = STREAMS["held_out"], seed
-    pairs = members[:, None] if not shared else circular_pairs(images, members, shared, stream)
+    pairs = members[:, None] if not shared else pair_by_rotation(images, members, shared, stream)
     if count > len(pairs):
         what = f"{images.name} {images.split} has {len(pairs)} distinct pairs among {len(members)} held-out examples"
         raise UserError(f"{what}, not {count}", fix="ask for fewer pairs or share fewer factors")
     return pairs[permutation(len(pairs), *stream, 0)[:count]]
 
 
-def circular_pairs(images: ImageSet, members: Ints, shared: Sequence[str], stream: tuple[int, ...]) -> Ints:
+def pair_by_rotation(images: ImageSet, members: Ints, shared: Sequence[str], stream: tuple[int, ...]) -> Ints:
     """[pairs, 2]: every member that has a partner, with the one it lands on when its group is shifted in a circle."""
-    groups, clips = keys_of(images, members, shared)
+    groups, clips = number_groups(images, members, shared)
     first, second = random_bits(2 * len(members), *stream, 1).reshape(2, -1)
     order = np.lexsort((first, clips, groups))
     anchors, groups, clips, first = members[order], groups[order], clips[order], first[order]
-    start, end = ranges(groups)
-    own, other = ranges(groups, clips)
+    start, end = find_runs(groups)
+    own, other = find_runs(groups, clips)
     size, longest = end - start, np.zeros(len(members), np.int64)
     np.maximum.at(longest, start, other - own)  # the longest clip of each group, noted at the group's first place
     longest = longest[start]
@@ -162,7 +162,7 @@ def circular_pairs(images: ImageSet, members: Ints, shared: Sequence[str], strea
     return np.stack([anchors, partners[lands]], axis=1)[size > 1]
 
 
-def keys_of(images: ImageSet, members: Ints, shared: Sequence[str]) -> tuple[Ints, Ints]:
+def number_groups(images: ImageSet, members: Ints, shared: Sequence[str]) -> tuple[Ints, Ints]:
     """For each member, a number of its shared factors and one of its clip; examples without clips are a clip each."""
     for name in shared:
         if not images.factors:
@@ -175,7 +175,7 @@ def keys_of(images: ImageSet, members: Ints, shared: Sequence[str]) -> tuple[Int
     return groups.reshape(-1), images.factors[CLIP][members] if apart else members
 
 
-def ranges(*keys: Ints) -> tuple[Ints, Ints]:
+def find_runs(*keys: Ints) -> tuple[Ints, Ints]:
     """For every place of sorted keys, where the run of equal keys around it starts and ends."""
     new = np.any([key[1:] != key[:-1] for key in keys], axis=0)
     starts = np.concatenate([[0], np.flatnonzero(new) + 1])

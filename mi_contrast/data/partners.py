@@ -14,12 +14,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 RING = 6  # patches that stand for those at a distance
 DRAWS = 2000  # of clips, for an interval
-AGAINST = ("at_twin", "near", "any")  # what twins are held against
+COMPARED_WORDS = ("at_twin", "near", "any")  # what twins are held against
 
 Places = Int[np.ndarray, " P"]
 
 
-def controls(
+def choose_controls(
     centres: Int[np.ndarray, "P 2"],
     patches: UInt8[np.ndarray, "P S S 3"],
     may: Bool[np.ndarray, "P P"],
@@ -34,21 +34,21 @@ def controls(
     squares = (pixels**2).sum(axis=1)
     unlike = squares[:, None] + squares - 2 * pixels @ pixels.T
     return {
-        "random": least(draw.random((len(patches), len(patches))), may),
-        "near": least(distances(centres), may),
-        "alike": least(unlike, may),
+        "random": argmin_allowed(draw.random((len(patches), len(patches))), may),
+        "near": argmin_allowed(compute_distances(centres), may),
+        "alike": argmin_allowed(unlike, may),
     }
 
 
-def distances(centres: Int[np.ndarray, "P 2"]) -> Float[np.ndarray, "P P"]:
+def compute_distances(centres: Int[np.ndarray, "P 2"]) -> Float[np.ndarray, "P P"]:
     """Pixels between the centres of every two patches."""
     return np.hypot(*(centres[:, None].astype(np.float64) - centres).transpose(2, 0, 1))
 
 
-def least(costs: Float[np.ndarray, "P P"], may: Bool[np.ndarray, "P P"]) -> Places:
+def argmin_allowed(costs: Float[np.ndarray, "P P"], may: Bool[np.ndarray, "P P"]) -> Places:
     """Of each row the place of the least cost among those that it may have; its own where there is none.
 
-    >>> least(np.array([[0.0, 2.0, 1.0], [2.0, 0.0, 3.0], [1.0, 3.0, 0.0]]), np.eye(3)[[1, 0, 2]] > 0).tolist()
+    >>> argmin_allowed(np.array([[0.0, 2.0, 1.0], [2.0, 0.0, 3.0], [1.0, 3.0, 0.0]]), np.eye(3)[[1, 0, 2]] > 0).tolist()
     [1, 0, 2]
     """
     costs = np.where(may, costs, np.inf)
@@ -56,20 +56,20 @@ def least(costs: Float[np.ndarray, "P P"], may: Bool[np.ndarray, "P P"]) -> Plac
     return np.where(np.isfinite(costs.min(axis=1)), found, np.arange(len(may))).astype(np.int32)
 
 
-def eligible(
+def find_eligible(
     places: Int[np.ndarray, "P 2"] | Float[np.ndarray, "P 2"], where: Bool[np.ndarray, " P"], apart: int
 ) -> Bool[np.ndarray, "P P"]:
     """Which patch may be whose partner: two different ones of `where`, at least `apart` pixels apart across or down, so
     that patches of that side share no pixel.
 
-    >>> eligible(np.array([[0, 0], [0, 4], [8, 0]]), np.ones(3, bool), 8).sum(axis=1).tolist()
+    >>> find_eligible(np.array([[0, 0], [0, 4], [8, 0]]), np.ones(3, bool), 8).sum(axis=1).tolist()
     [1, 1, 2]
     """
     off = np.abs(places[:, None] - places).max(axis=-1)
     return where & where[:, None] & ~np.eye(len(where), dtype=bool) & (off >= apart)
 
 
-def shares(
+def same_object_shares(
     of: Int[np.ndarray, " P"],
     centres: Int[np.ndarray, "P 2"],
     may: Bool[np.ndarray, "P P"],
@@ -81,9 +81,9 @@ def shares(
     partner (6 of them, the partner left out), and 'any', the share among all it may have. NaN where there is none.
 
     Args:
-      of: the object of each patch; may: `eligible`; partner: word to places, a patch's own where it has none.
+      of: the object of each patch; may: `find_eligible`; partner: word to places, a patch's own where it has none.
     """
-    apart = distances(centres)
+    apart = compute_distances(centres)
     same = (of == of[:, None]).astype(np.float64)
     own = np.arange(len(of))
     found = {"any": _mean(same, may)}
@@ -101,7 +101,7 @@ def _mean(values: Float[np.ndarray, "P P"], chosen: Bool[np.ndarray, "P P"]) -> 
     return np.where(number > 0, (values * chosen).sum(axis=1) / np.maximum(number, 1), np.nan)
 
 
-def summary(
+def summarise_shares(
     of_words: Mapping[str, Float[np.ndarray, " N"]],
     on_object: Bool[np.ndarray, " N"],
     accepted: Bool[np.ndarray, " N"],
@@ -109,7 +109,7 @@ def summary(
 ) -> dict[str, Any]:
     """Mean shares of all patches of all clips that have a twin, of those on an object, of those whose twin was
     accepted, and of both: {group: {'patches': n, word: share, 'over': {word: (difference, low, high)}}}, where 'over'
-    holds the twins' share less that of at_twin, near and any, with its interval over clips (see `interval`).
+    holds the twins' share less that of at_twin, near and any, with its interval over clips (see `bootstrap_interval`).
     """
     there = ~np.isnan(of_words["twin"])
     groups = {
@@ -123,8 +123,8 @@ def summary(
             "patches": int(chosen.sum()),
             **{w: round(float(np.nanmean(v[chosen])), 4) for w, v in of_words.items() if not np.isnan(v[chosen]).all()},
             "over": {
-                word: interval((of_words["twin"] - of_words[word])[chosen], clip[chosen])
-                for word in AGAINST
+                word: bootstrap_interval((of_words["twin"] - of_words[word])[chosen], clip[chosen])
+                for word in COMPARED_WORDS
                 if word in of_words and not np.isnan(of_words[word][chosen]).all()
             },
         }
@@ -132,11 +132,11 @@ def summary(
     }
 
 
-def interval(values: Float[np.ndarray, " N"], clip: Int[np.ndarray, " N"]) -> tuple[float, float, float]:
+def bootstrap_interval(values: Float[np.ndarray, " N"], clip: Int[np.ndarray, " N"]) -> tuple[float, float, float]:
     """The mean of values that are not NaN, and its 2.5 and 97.5 % quantiles where whole clips are drawn anew, since the
     patches of one clip are not independent (the percentile bootstrap by cluster; Efron and Tibshirani 1993).
 
-    >>> interval(np.array([0.0, 1.0, 0.5]), np.array([7, 7, 7]))  # one clip tells nothing of others
+    >>> bootstrap_interval(np.array([0.0, 1.0, 0.5]), np.array([7, 7, 7]))  # one clip tells nothing of others
     (0.5, 0.5, 0.5)
     """
     known = ~np.isnan(values)

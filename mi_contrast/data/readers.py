@@ -24,10 +24,10 @@ from mi_contrast.core.mesh import batch_sharding, replicated
 from mi_contrast.core.rngs import STREAMS, example_rngs, stream_rng
 from mi_contrast.data import pairing as pairs
 from mi_contrast.data.imageset import ImageSet, Ints
-from mi_contrast.data.order import draws, permutation
+from mi_contrast.data.order import draw_distinct, permutation
 
 RESIDENT_BYTES = 2 * 2**30
-AHEAD_BYTES = 2**30  # read ahead at most so much, but two batches at least
+PREFETCH_BYTES = 2**30  # read ahead at most so much, but two batches at least
 LAST_STEP = 2**31 - 1
 ORDERS = ("epochs", "draws")
 
@@ -58,7 +58,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Sampler:
     """Who is where: what both readers share.
 
     members: int32 [M]; views: 1 or 2 images an example; mesh: over whose axis `data` the batch is cut; order: a word of
@@ -88,7 +88,7 @@ class Plan:
         own = slice(self.positions.start, self.positions.stop)
         if self.order == "draws":
             key = STREAMS["permutation"], self.seed, step, 1  # one number more than an epoch's
-            return self.members[draws(len(self.members), self.batch_size, *key)[own]]
+            return self.members[draw_distinct(len(self.members), self.batch_size, *key)[own]]
         epoch, at = divmod(step, self.steps_per_epoch)
         order = epoch_order(len(self.members), self.seed, epoch)
         return self.members[order[at * self.batch_size :][own]]
@@ -100,14 +100,14 @@ def epoch_order(count: int, seed: int, epoch: int) -> Ints:
     return permutation(count, STREAMS["permutation"], seed, epoch)
 
 
-def with_partners(
+def append_partners(
     pairing: pairs.Pairing, anchors: Int[Array, " B"], seed: int, step: Array, positions: Array, views: int
 ) -> Int[Array, "B V"]:
     """int32 [B, V]: each anchor, and beside it its partner where V is 2. Jittable."""
     if views == 1:
         return anchors[:, None]
     keys = jax.vmap(partial(stream_rng, name="partner"))(example_rngs(seed, step, positions))
-    return jnp.stack([anchors, jax.vmap(pairs.partner, (None, 0, 0))(pairing, anchors, keys)], axis=1)
+    return jnp.stack([anchors, jax.vmap(pairs.draw_partner, (None, 0, 0))(pairing, anchors, keys)], axis=1)
 
 
 def make_reader(
@@ -147,7 +147,7 @@ def make_reader(
     if not 0 <= seed < 2**32:
         raise UserError(f"seed {seed} is out of range", fix="give 0 to 4294967295")
     pairing = pairs.make_pairing(images, members, shared, partner)
-    plan = Plan(members, batch_size, seed, 2 if shared or partner is not None else 1, pairing, mesh, order)
+    plan = Sampler(members, batch_size, seed, 2 if shared or partner is not None else 1, pairing, mesh, order)
     if resident is None:
         resident = len(members) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES
     return Resident(plan, images) if resident else Streamed(plan, images)
@@ -156,27 +156,27 @@ def make_reader(
 class Resident:
     """All members on every device, decoded once; a batch is one gather inside one jitted function."""
 
-    def __init__(self, plan: Plan, images: ImageSet):
+    def __init__(self, plan: Sampler, images: ImageSet):
         self.plan, self.steps_per_epoch = plan, plan.steps_per_epoch
         everywhere, cut = replicated(plan.mesh), batch_sharding(plan.mesh)
         row = np.full(len(images), -1, np.int32)
         row[plan.members] = np.arange(len(plan.members), dtype=np.int32)
         decoded = images.images(plan.members)
         tables = decoded, row, plan.pairing
-        self._tables = jax.tree.map(lambda x: as_global(np.asarray(x), everywhere, np.shape(x)), tables)
+        self._tables = jax.tree.map(lambda x: to_global(np.asarray(x), everywhere, np.shape(x)), tables)
 
         @partial(jax.jit, in_shardings=(everywhere, cut, everywhere), out_shardings=cut)
         def gather(tables: Any, anchors: Array, step: Array) -> Batch:
             decoded, row, pairing = tables
             positions = jnp.arange(plan.batch_size)
-            index = with_partners(pairing, anchors, plan.seed, step, positions, plan.views)
+            index = append_partners(pairing, anchors, plan.seed, step, positions, plan.views)
             return Batch(decoded[row[index]], index)
 
         self._gather = gather
 
     def batch(self, step: int) -> Batch:
         """The batch of a step; returns at once, the device computes it."""
-        anchors = as_global(self.plan.anchors(step), batch_sharding(self.plan.mesh), (self.plan.batch_size,))
+        anchors = to_global(self.plan.anchors(step), batch_sharding(self.plan.mesh), (self.plan.batch_size,))
         return self._gather(self._tables, anchors, np.int32(step))
 
     def close(self) -> None:
@@ -193,17 +193,17 @@ class Resident:
 class Streamed:
     """Members decoded as they are needed, whole batches ahead in grain's threads; any step can be sought."""
 
-    def __init__(self, plan: Plan, images: ImageSet):
+    def __init__(self, plan: Sampler, images: ImageSet):
         self.plan, self.images, self.steps_per_epoch = plan, images, plan.steps_per_epoch
         size = len(plan.positions) * plan.views * int(np.prod(images.image_shape))
-        ahead = int(np.clip(AHEAD_BYTES // max(size, 1), 2, os.cpu_count() or 2))
+        ahead = int(np.clip(PREFETCH_BYTES // max(size, 1), 2, os.cpu_count() or 2))
         self._options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
         self._steps: Any = None
         self._next = -1
 
         @jax.jit
         def index(pairing: pairs.Pairing, anchors: Array, step: Array, positions: Array) -> Array:
-            return with_partners(pairing, anchors, plan.seed, step, positions, plan.views)
+            return append_partners(pairing, anchors, plan.seed, step, positions, plan.views)
 
         self._index = index
         self._pairing = jax.tree.map(np.asarray, plan.pairing)
@@ -213,7 +213,7 @@ class Streamed:
         anchors = self.plan.anchors(step)
         index = anchors[:, None]
         if self.plan.views == 2:
-            with jax.default_device(host()):
+            with jax.default_device(host_device()):
                 index = np.asarray(self._index(self._pairing, anchors, np.int32(step), np.asarray(self.plan.positions)))
         sources = self.images.read(index.reshape(-1).astype(np.int64))
         return sources.reshape(*index.shape, *sources.shape[1:]), index
@@ -230,7 +230,7 @@ class Streamed:
         cut = batch_sharding(self.plan.mesh)
         full = self.plan.batch_size
         return Batch(
-            as_global(sources, cut, (full, *sources.shape[1:])), as_global(index, cut, (full, *index.shape[1:]))
+            to_global(sources, cut, (full, *sources.shape[1:])), to_global(index, cut, (full, *index.shape[1:]))
         )
 
     def close(self) -> None:
@@ -246,13 +246,13 @@ class Streamed:
         self.close()
 
 
-def as_global(local: np.ndarray, sharding: jax.sharding.NamedSharding, shape: tuple[int, ...]) -> jax.Array:
+def to_global(local: np.ndarray, sharding: jax.sharding.NamedSharding, shape: tuple[int, ...]) -> jax.Array:
     """A global array from this process's part of it."""
     return jax.make_array_from_process_local_data(sharding, local, shape)
 
 
 @lru_cache(maxsize=1)
-def host() -> jax.Device | None:
+def host_device() -> jax.Device | None:
     """A CPU to draw partners on, beside the accelerators; None where JAX was started without one."""
     try:
         return jax.local_devices(backend="cpu")[0]

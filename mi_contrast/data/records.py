@@ -15,12 +15,14 @@ from etils import epath
 from tensorflow_datasets.core import constants
 
 from mi_contrast.core.errors import UserError, nearest, unknown
-from mi_contrast.data.broken import keep_good
-from mi_contrast.data.decoding import BrokenImageError, decode, stack
-from mi_contrast.data.imageset import CHUNK, ImageSet, Ints, Lazy, in_threads
+from mi_contrast.data.broken import drop_broken
+from mi_contrast.data.decoding import BrokenImageError, decode, stack_images
+from mi_contrast.data.imageset import CHUNK, ImageSet, Ints, Lazy, map_in_threads
 
 ARRAY_RECORD, TFRECORD = tfds.core.FileFormat.ARRAY_RECORD, tfds.core.FileFormat.TFRECORD
-ASKS = "(where that asks for tensorflow, install it for this once)"  # TFDS encodes arrays, though not files, with it
+TENSORFLOW_HINT = (
+    "(where that asks for tensorflow, install it for this once)"  # TFDS encodes arrays, though not files, with it
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Records:
         def examples(part: range) -> list[dict[str, Any]]:
             return [self.read_past(index) for index in part] if self.passed else self.read(part)
 
-        rows = [row for part in in_threads(read, parts, f"labels of {self.name} {self.split}") for row in part]
+        rows = [row for part in map_in_threads(read, parts, f"labels of {self.name} {self.split}") for row in part]
         return {name: np.asarray(column, np.int32) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
@@ -105,21 +107,21 @@ def load(
       broken: the share of records that may be damaged; above 0 every record is decoded once, and these get no index.
       known: the records that get none, as an earlier scan found them; nothing is scanned then.
     """
-    records = open_records(find(name, data_dir), name, split)
+    records = open_records(find_directory(name, data_dir), name, split)
     if broken > 0:
         every = [str(index) for index in range(len(records))]
-        bad = scan(records) if known is None else dict.fromkeys(known, "")
-        places = np.array(keep_good(every, bad, broken, f"{name} {split}"), np.int64)
+        bad = find_broken(records) if known is None else dict.fromkeys(known, "")
+        places = np.array(drop_broken(every, bad, broken, f"{name} {split}"), np.int64)
         marked = {**records.fingerprint, "broken": sorted(set(every) - set(map(str, places)), key=int)}
         most = int(np.ceil(broken * len(places)))
         records = replace(records, places=places, fingerprint=marked, passed=most)
-    names = class_labels(records)
+    names = find_labels(records)
 
     def read(indices: Ints) -> np.ndarray:
         found = records.read([int(i) for i in indices])
         examples = [records.example(int(i)) for i in indices]
         images = [decode(e[records.image], where, size) for e, where in zip(found, examples, strict=True)]
-        return stack(images, examples, shape)
+        return stack_images(images, examples, shape)
 
     shape = (
         (size, size, 3) if size is not None else decode(records.read_past(0)[records.image], records.example(0)).shape
@@ -129,7 +131,7 @@ def load(
     return ImageSet(name, split, len(records), shape, read, labels, classes, fingerprint=records.fingerprint)
 
 
-def scan(records: Records) -> dict[str, str]:
+def find_broken(records: Records) -> dict[str, str]:
     """The numbers of the records that can't be read or decoded, and why; in threads, with progress past 5 s."""
 
     def why(index: int) -> str:
@@ -139,24 +141,24 @@ def scan(records: Records) -> dict[str, str]:
             return error.why
         return ""
 
-    found = in_threads(why, range(len(records)), f"looking for broken records in {records.name} {records.split}")
+    found = map_in_threads(why, range(len(records)), f"looking for broken records in {records.name} {records.split}")
     return {str(index): said for index, said in enumerate(found) if said}
 
 
-def class_labels(records: Records) -> tuple[str, ...]:
+def find_labels(records: Records) -> tuple[str, ...]:
     """The features that are class labels: 'label' first, then by name."""
     names = [n for n, feature in records.features.items() if isinstance(feature, tfds.features.ClassLabel)]
     return tuple(sorted(names, key=lambda n: (n != "label", n)))
 
 
-def find(name: str, data_dir: epath.Path) -> epath.Path:
+def find_directory(name: str, data_dir: epath.Path) -> epath.Path:
     """The directory of a set: the newest version, or the one named.
 
     Raises UserError where it is not there: with the command that prepares it, or the nearest name.
     """
     asked, _, version = name.partition(":")
-    folders = [data_dir / asked, *(p for p in subfolders(data_dir / asked) if versions(p))]
-    found = [p for folder in folders for p in versions(folder) if version in ("", p.name)]
+    folders = [data_dir / asked, *(p for p in list_folders(data_dir / asked) if list_versions(p))]
+    found = [p for folder in folders for p in list_versions(folder) if version in ("", p.name)]
     configs = sorted({p.parent.name for p in found})
     if found and len(configs) == 1:
         return found[-1]
@@ -164,37 +166,41 @@ def find(name: str, data_dir: epath.Path) -> epath.Path:
         raise UserError(
             f"{name} in {data_dir} has several configs", fix=f"one of: {', '.join(f'{asked}/{c}' for c in configs)}"
         )
-    raise absent(name, data_dir)
+    raise missing_error(name, data_dir)
 
 
-def subfolders(folder: epath.Path) -> list[epath.Path]:
+def list_folders(folder: epath.Path) -> list[epath.Path]:
     """The folders in a folder, by name; none where it doesn't exist."""
     return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 
-def versions(folder: epath.Path) -> list[epath.Path]:
+def list_versions(folder: epath.Path) -> list[epath.Path]:
     """The prepared versions in a folder, oldest first."""
-    found = [p for p in subfolders(folder) if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
+    found = [p for p in list_folders(folder) if re.fullmatch(r"\d+\.\d+\.\d+", p.name)]
     found = [p for p in found if (p / "dataset_info.json").exists()]
     return sorted(found, key=lambda p: tuple(int(n) for n in p.name.split(".")))
 
 
-def absent(name: str, data_dir: epath.Path) -> UserError:
+def missing_error(name: str, data_dir: epath.Path) -> UserError:
     """The error for a set that is not on disk."""
     asked = name.partition(":")[0]
-    here = [p.name for p in subfolders(data_dir) if versions(p) or any(versions(q) for q in subfolders(p))]
+    here = [
+        p.name for p in list_folders(data_dir) if list_versions(p) or any(list_versions(q) for q in list_folders(p))
+    ]
     base, known = asked.partition("/")[0], tfds.list_builders(with_community_datasets=False)
     if base in here:
         folder = data_dir / base
-        held = [p.name for p in versions(folder)] + [f"{q.name}" for q in subfolders(folder) if versions(q)]
+        held = [p.name for p in list_versions(folder)] + [f"{q.name}" for q in list_folders(folder) if list_versions(q)]
         return UserError(f"{name} is not in {data_dir}", fix=f"{base} is there as {', '.join(held)}")
     if base in known:
-        return UserError(f"{name} is not in {data_dir}", fix=f"prepare it: {command(name, data_dir)} {ASKS}")
+        return UserError(
+            f"{name} is not in {data_dir}", fix=f"prepare it: {prepare_command(name, data_dir)} {TENSORFLOW_HINT}"
+        )
     hint = nearest(asked, [*here, "moving_digits", *known])
     return UserError(f"unknown data set {name!r}", nearest=hint, fix=f"{data_dir} has {', '.join(here) or 'none'}")
 
 
-def command(name: str, data_dir: epath.Path) -> str:
+def prepare_command(name: str, data_dir: epath.Path) -> str:
     """What prepares a set as ArrayRecord."""
     builder = f"tfds.builder({name!r}, data_dir={str(data_dir)!r}, file_format='array_record')"
     return f'python -c "import tensorflow_datasets as tfds; {builder}.download_and_prepare()"'
@@ -214,19 +220,21 @@ def open_records(directory: epath.Path, name: str, split: str) -> Records:
         convert = f"convert it: python -m mi_contrast.data.convert {directory}"
         raise UserError(
             f"{name} in {directory} is stored as {stored}, not as ArrayRecord",
-            fix=convert if TFRECORD in formats else f"prepare it elsewhere: {command(name, epath.Path('DATA_DIR'))}",
+            fix=convert
+            if TFRECORD in formats
+            else f"prepare it elsewhere: {prepare_command(name, epath.Path('DATA_DIR'))}",
         )
     if info.file_format != ARRAY_RECORD:
         info.set_file_format(ARRAY_RECORD, override=True, override_if_initialized=True)
     check_split(info.splits, name, split)
     check_counts(info.splits[split].file_instructions, name)
-    image = image_feature(info, name)
+    image = find_image_feature(info, name)
     encoded = {n: tfds.decode.SkipDecoding() for n, f in info.features.items() if isinstance(f, tfds.features.Image)}
     source = builder.as_data_source(split, decoders=encoded)
-    return Records(name, split, image, info.features, source, fingerprint_of(info, split))
+    return Records(name, split, image, info.features, source, make_fingerprint(info, split))
 
 
-def fingerprint_of(info: tfds.core.DatasetInfo, split: str) -> dict[str, Any]:
+def make_fingerprint(info: tfds.core.DatasetInfo, split: str) -> dict[str, Any]:
     """What dataset_info says of the splits that `split` takes from: shards' lengths and bytes; name and version too."""
     bases = {part.partition("[")[0].strip() for part in split.split("+")}
     taken = sorted(info.splits) if "all" in bases else sorted(bases)
@@ -256,13 +264,13 @@ def check_split(splits: Mapping[str, Any], name: str, split: str) -> None:
         raise UserError(f"split {split!r} of {name} is empty", fix="give a range with examples in it")
 
 
-def ranges(sizes: Mapping[str, int], name: str, split: str) -> list[tuple[str, slice]]:
+def resolve_ranges(sizes: Mapping[str, int], name: str, split: str) -> list[tuple[str, slice]]:
     """Which examples of which split a split of a set is made of, in order, given how many each split has.
 
     Raises:
       UserError: as `check_split`.
 
-    >>> ranges({"train": 10, "val": 4}, "mine", "train[:50%]+val")
+    >>> resolve_ranges({"train": 10, "val": 4}, "mine", "train[:50%]+val")
     [('train', slice(None, 5, None)), ('val', slice(None, None, None))]
     """
     counts = {key: SimpleNamespace(num_examples=size, shard_lengths=[size]) for key, size in sizes.items()}
@@ -287,7 +295,7 @@ def check_counts(files: Sequence[Any], name: str) -> None:
             )
 
 
-def image_feature(info: tfds.core.DatasetInfo, name: str) -> str:
+def find_image_feature(info: tfds.core.DatasetInfo, name: str) -> str:
     """The feature that holds the image. UserError where there is none, or more than one, or it has not 8 bits."""
     images = [n for n, feature in info.features.items() if isinstance(feature, tfds.features.Image)]
     chosen = "image" if "image" in images else images[0] if len(images) == 1 else None

@@ -10,10 +10,10 @@ from etils import epath
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.data import folders, moving_digits, pair_sets, records
-from mi_contrast.data.broken import check_share, replacing
-from mi_contrast.data.imageset import ImageSet, in_memory
+from mi_contrast.data.broken import check_broken_share, substitute_broken
+from mi_contrast.data.imageset import ImageSet, cache_in_memory
 
-__all__ = ["ImageSet", "in_memory", "load"]
+__all__ = ["ImageSet", "cache_in_memory", "load"]
 
 
 def load(
@@ -38,7 +38,7 @@ def load(
       size: if given, each image's short side is resized to it and the centre cropped; not cropped where tiles are cut.
       options: of moving_digits: size (32 or 64), length (frames a clip); of a folder: tile, stride, groups (`tiles`).
       broken: the share of the images that may be unreadable, of folders and TFDS sets: they get no index, and one that
-        breaks later is replaced, `broken.replacing`. With 0, folders are looked through and all broken files listed;
+        breaks later is replaced (`broken.substitute_broken`). With 0, folders are scanned and all broken files listed;
         a broken record is named when it is read.
       known: what of the set gets no index, as its fingerprint's `broken` said before; it is not looked through again.
     Returns:
@@ -49,17 +49,21 @@ def load(
     """
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise UserError(f"data.size is {size!r}", fix="give a number of pixels, or None")
-    check_share(broken)
+    check_broken_share(broken)
     where = records.default_data_dir() if data_dir is None else epath.Path(data_dir).expanduser()
     if name == "moving_digits":
         return moving_digits.load(split, data_dir=where, size=size, options=options)
     if name.startswith("folder:"):
-        images = folders.load(below(name, data_dir), split, size=size, options=options, broken=broken, known=known)
-        return replacing(images, broken)
+        images = folders.load(
+            resolve_path(name, data_dir), split, size=size, options=options, broken=broken, known=known
+        )
+        return substitute_broken(images, broken)
     if name.startswith("pairs:"):
-        images = pair_sets.load(below(name, data_dir), split, size=size)
+        images = pair_sets.load(resolve_path(name, data_dir), split, size=size)
     else:
-        images = replacing(records.load(name, split, data_dir=where, size=size, broken=broken, known=known), broken)
+        images = substitute_broken(
+            records.load(name, split, data_dir=where, size=size, broken=broken, known=known), broken
+        )
     if options:  # after the name: a wrong name is the likelier mistake
         raise UserError(
             f"{name} takes no data.options, but has {', '.join(options)}", fix="moving_digits and folders have some"
@@ -67,12 +71,12 @@ def load(
     return images
 
 
-def lists_alike(name: str, split: str, data_dir: str | Path | None) -> bool:
+def has_same_listing(name: str, split: str, data_dir: str | Path | None) -> bool:
     """Whether 0.1.0 would find the same examples in the same order."""
-    return not name.startswith("folder:") or folders.lists_alike(below(name, data_dir), split)
+    return not name.startswith("folder:") or folders.has_same_listing(resolve_path(name, data_dir), split)
 
 
-def below(name: str, data_dir: str | Path | None) -> Path:
+def resolve_path(name: str, data_dir: str | Path | None) -> Path:
     """The folder of 'kind:PATH'."""
     path = Path(name.partition(":")[2]).expanduser()
     return path if data_dir is None else Path(data_dir).expanduser() / path

@@ -19,7 +19,7 @@ from mi_contrast.core.colour import check_space, from_rgb
 from mi_contrast.core.config import convert, parse
 from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.data import sets
-from mi_contrast.data.imageset import CHUNK, ImageSet, in_threads
+from mi_contrast.data.imageset import CHUNK, ImageSet, map_in_threads
 
 PIXELS = 2**22  # that a thread holds at a time, at most
 DIGITS = 5  # significant ones that are printed
@@ -35,7 +35,7 @@ FLAGS = {
 Channels = tuple[float, float, float]
 
 
-def statistics(images: ImageSet, space: str = "rgb") -> tuple[Channels, Channels]:
+def compute_statistics(images: ImageSet, space: str = "rgb") -> tuple[Channels, Channels]:
     """Mean and standard deviation of each channel over all pixels of all images, in a colour space, RGB in [0, 1].
 
     Sums are in float64, a block of images at a time, in threads, with progress where it takes over 5 s; the colour
@@ -47,26 +47,26 @@ def statistics(images: ImageSet, space: str = "rgb") -> tuple[Channels, Channels
     height, width, _ = images.image_shape
     block = max(1, min(CHUNK, PIXELS // (height * width)))
     blocks = [np.arange(start, min(start + block, len(images))) for start in range(0, len(images), block)]
-    sums = partial(_sums, images.images, jax.jit(partial(_in_space, space)), block)
-    first, second = sum(in_threads(sums, blocks, f"statistics of {images.name} {images.split}"), np.zeros((2, 3)))
+    sums = partial(_sum_block, images.images, jax.jit(partial(_convert_block, space)), block)
+    first, second = sum(map_in_threads(sums, blocks, f"statistics of {images.name} {images.split}"), np.zeros((2, 3)))
     count = len(images) * height * width
     mean = first / count
     std = np.sqrt(np.maximum(second / count - np.square(mean), 0.0))
     if not (std > 1e-6 * np.maximum(1.0, np.abs(mean))).all():
         raise UserError(f"a channel of {images.name} in {space} does not vary: deviations {std.tolist()}")
-    return _channels(mean), _channels(std)
+    return _to_channels(mean), _to_channels(std)
 
 
-def _channels(values: Float[np.ndarray, " 3"]) -> Channels:
+def _to_channels(values: Float[np.ndarray, " 3"]) -> Channels:
     first, second, third = (float(value) for value in values)
     return first, second, third
 
 
-def _in_space(space: str, pixels: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+def _convert_block(space: str, pixels: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
     return from_rgb(pixels.astype(jnp.float32) / 255.0, space)
 
 
-def _sums(
+def _sum_block(
     read: Callable[..., Any], convert_block: Callable[..., Any], block: int, indices: np.ndarray
 ) -> Float[np.ndarray, "2 3"]:
     """Each channel's sum and sum of squares over a block; a short one is filled up, so that one program serves all."""
@@ -75,7 +75,7 @@ def _sums(
     return np.stack([values.sum(axis=0), np.einsum("nc,nc->c", values, values)])
 
 
-def lines(mean: Channels, std: Channels) -> list[str]:
+def format_flags(mean: Channels, std: Channels) -> list[str]:
     """The two flags to paste behind a command."""
     rounded = [tuple(float(f"{value:.{DIGITS}g}") for value in values) for values in (mean, std)]
     return [f"--config.views.{name}='{values}'" for name, values in zip(("mean", "std"), rounded, strict=True)]
@@ -97,7 +97,7 @@ def main(arguments: list[str]) -> None:
         options=options,
         broken=convert(0.0, flags.get("broken", "0"), "--broken"),
     )
-    print("\n".join(lines(*statistics(images, space))))
+    print("\n".join(format_flags(*compute_statistics(images, space))))
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.data.decoding import decode_file, of_short_side, opened, orientation
-from mi_contrast.data.imageset import ImageSet, Ints, in_threads
+from mi_contrast.data.decoding import decode_file, open_image, read_orientation, scale_sides
+from mi_contrast.data.imageset import ImageSet, Ints, map_in_threads
 
 OPTIONS = ("tile", "stride", "groups")
 GROUPS = ("image", "tile")
-ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations whose width is stored as height
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations whose width is stored as height
 IMAGE = "image"  # the factor that tiles of one image share
 
 
@@ -59,7 +59,7 @@ def read_options(given: Mapping[str, Any] | None) -> Tiling | None:
     return made
 
 
-def cut(
+def cut_tiles(
     tiling: Tiling,
     files: Sequence[Path],
     size: int | None,
@@ -81,7 +81,7 @@ def cut(
       UserError where an image is smaller than a tile, naming the smallest, or can't be read.
     """
     tile, stride = tiling.tile, tiling.stride
-    sides = np.array(list(in_threads(lambda file: sides_of(file, size), files, "sizes of images")))
+    sides = np.array(list(map_in_threads(lambda file: read_sides(file, size), files, "sizes of images")))
     smallest = int(np.argmin(sides.min(axis=1)))
     if (short := int(sides[smallest].min())) < tile:
         wide, high = sides[smallest]
@@ -118,8 +118,8 @@ def cut(
     )
 
 
-def sides_of(file: Path, size: int | None) -> tuple[int, int]:
+def read_sides(file: Path, size: int | None) -> tuple[int, int]:
     """(width, height) of the image in a file, its short side resized to `size` if given; its pixels stay unread."""
-    with opened(file, str(file)) as image:
+    with open_image(file, str(file)) as image:
         width, height = image.size
-        return of_short_side((height, width) if orientation(image) in ON_ITS_SIDE else (width, height), size)
+        return scale_sides((height, width) if read_orientation(image) in SIDEWAYS else (width, height), size)

@@ -21,13 +21,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.data.clips import opencv
+from mi_contrast.data.clips import import_opencv
 
 CAMERAS = ("homography", "median", "none")
 POINTS = ("corner", "centre")
 TRACKED, STILL, LOST = 0, 1, 2  # the places of these words in `pair_sets.STATES`
-LEAST, MOST = 8, 600  # corners from which a camera is fitted
-INSIDE = 0.5  # pixels within which a corner's step agrees with a homography
+MIN_CORNERS, MAX_CORNERS = 8, 600  # corners from which a camera is fitted
+INLIER_DISTANCE = 0.5  # pixels within which a corner's step agrees with a homography
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Tracking:
             raise unknown("point", self.point, POINTS)
 
 
-class Moved(NamedTuple):
+class Matches(NamedTuple):
     """Places (x, y) in a frame and in the next, float32 [n, 2] each."""
 
     before: Float[np.ndarray, "n 2"]
@@ -83,17 +83,17 @@ class Tracks(NamedTuple):
     centres: Int[np.ndarray, "P 2"]
     positions: Float[np.ndarray, "P T 2"]
     steady: Float[np.ndarray, "P T 2"]
-    colours: Float[np.ndarray, "P T 3"]
-    state: Int[np.ndarray, " P"]
+    mean_colours: Float[np.ndarray, "P T 3"]
+    classify_tracks: Int[np.ndarray, " P"]
 
 
-def grid(height: int, width: int, patch: int, stride: int) -> Int[np.ndarray, "P 2"]:
+def patch_centres(height: int, width: int, patch: int, stride: int) -> Int[np.ndarray, "P 2"]:
     """Centres (row, column) of the patches that fit, row by row, the margins shared by both sides.
 
     Raises:
       UserError: no patch fits.
 
-    >>> grid(8, 14, 4, 4).tolist()
+    >>> patch_centres(8, 14, 4, 4).tolist()
     [[2, 3], [2, 7], [2, 11], [6, 3], [6, 7], [6, 11]]
     """
     if min(height, width) < patch:
@@ -105,7 +105,9 @@ def grid(height: int, width: int, patch: int, stride: int) -> Int[np.ndarray, "P
     return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int32)
 
 
-def cut(frame: UInt8[np.ndarray, "H W 3"], centres: Int[np.ndarray, "P 2"], patch: int) -> UInt8[np.ndarray, "P S S 3"]:
+def cut_patches(
+    frame: UInt8[np.ndarray, "H W 3"], centres: Int[np.ndarray, "P 2"], patch: int
+) -> UInt8[np.ndarray, "P S S 3"]:
     """The patches of a frame at these centres."""
     corners = centres - patch // 2
     return np.stack([frame[top : top + patch, left : left + patch] for top, left in corners])
@@ -117,26 +119,30 @@ def follow(frames: UInt8[np.ndarray, "T H W 3"], how: Tracking) -> Tracks:
     Raises:
       UserError: OpenCV is not installed, or no patch fits.
     """
-    cv2 = opencv()
+    cv2 = import_opencv()
     height, width = frames.shape[1:3]
-    centres = grid(height, width, how.patch, how.stride or how.patch)
+    centres = patch_centres(height, width, how.patch, how.stride or how.patch)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    points = corners(cv2, grey[0], centres, how) if how.point == "corner" else centres[:, ::-1].astype(np.float32)
+    points = find_corners(cv2, grey[0], centres, how) if how.point == "corner" else centres[:, ::-1].astype(np.float32)
     positions, found, anywhere = [points], [], []
     for now, then in pairwise(grey):
-        points, good = step(cv2, now, then, points, how)
+        points, good = track_step(cv2, now, then, points, how)
         positions.append(points)
         found.append(good)
-        anywhere.append(scattered(cv2, now, then, how) if how.camera != "none" else None)
+        anywhere.append(match_corners(cv2, now, then, how) if how.camera != "none" else None)
     walked, sound = np.stack(positions, axis=1), np.stack(found, axis=1)
-    own, sound = own_steps(walked, sound, anywhere, how.camera)
+    own, sound = remove_camera(walked, sound, anywhere, how.camera)
     steady = walked[:, :1] + np.pad(np.cumsum(own, axis=1), ((0, 0), (1, 0), (0, 0)))
     return Tracks(
-        centres, walked, steady.astype(np.float32), colours(frames, walked, how.patch), state(own, sound, how)
+        centres,
+        walked,
+        steady.astype(np.float32),
+        mean_colours(frames, walked, how.patch),
+        classify_tracks(own, sound, how),
     )
 
 
-def corners(
+def find_corners(
     cv2: Any, grey: UInt8[np.ndarray, "H W"], centres: Int[np.ndarray, "P 2"], how: Tracking
 ) -> Float[np.ndarray, "P 2"]:
     """In the middle half of each patch the place (x, y) that is most a corner (Shi and Tomasi's least eigenvalue)."""
@@ -150,7 +156,7 @@ def corners(
     return np.array(found, np.float32)
 
 
-def step(
+def track_step(
     cv2: Any, now: np.ndarray, then: np.ndarray, points: Float[np.ndarray, "P 2"], how: Tracking
 ) -> tuple[Float[np.ndarray, "P 2"], Bool[np.ndarray, " P"]]:
     """Where the points of one frame are in the next, and which of them return when followed back. One that is not found
@@ -166,20 +172,20 @@ def step(
     return np.where(within[:, None], ahead, points).astype(np.float32), good
 
 
-def scattered(cv2: Any, now: np.ndarray, then: np.ndarray, how: Tracking) -> Moved:
+def match_corners(cv2: Any, now: np.ndarray, then: np.ndarray, how: Tracking) -> Matches:
     """Corners all over a frame and where they are in the next; those that return when followed back."""
-    best = cv2.goodFeaturesToTrack(now, MOST, 0.01, max(3, how.window // 3))
+    best = cv2.goodFeaturesToTrack(now, MAX_CORNERS, 0.01, max(3, how.window // 3))
     seen = np.zeros((0, 2), np.float32) if best is None else best[:, 0]
     if not len(seen):
-        return Moved(seen, seen)
-    ahead, good = step(cv2, now, then, seen, how)
-    return Moved(seen[good], ahead[good])
+        return Matches(seen, seen)
+    ahead, good = track_step(cv2, now, then, seen, how)
+    return Matches(seen[good], ahead[good])
 
 
-def own_steps(
+def remove_camera(
     positions: Float[np.ndarray, "P T 2"],
     sound: Bool[np.ndarray, "P T-1"],
-    anywhere: Sequence[Moved | None],
+    anywhere: Sequence[Matches | None],
     camera: str,
 ) -> tuple[Float[np.ndarray, "P T-1 2"], Bool[np.ndarray, "P T-1"]]:
     """Each track's step less the camera's, in pixels of the later frame, and which steps are sound: between two frames
@@ -192,14 +198,14 @@ def own_steps(
         if camera == "none" or moved is None:
             own[:, t] = after - before
             continue
-        if len(moved.before) < LEAST:
+        if len(moved.before) < MIN_CORNERS:
             sound[:, t] = False
             continue
         if camera == "homography":
-            cv2 = opencv()
+            cv2 = import_opencv()
             cv2.setRNGSeed(0)
             fitted, _ = cv2.findHomography(
-                moved.before, moved.after, cv2.RANSAC, INSIDE, maxIters=2000, confidence=0.999
+                moved.before, moved.after, cv2.RANSAC, INLIER_DISTANCE, maxIters=2000, confidence=0.999
             )
             if fitted is None:
                 sound[:, t] = False
@@ -211,20 +217,22 @@ def own_steps(
     return own, sound
 
 
-def state(own: Float[np.ndarray, "P T-1 2"], sound: Bool[np.ndarray, "P T-1"], how: Tracking) -> Int[np.ndarray, " P"]:
+def classify_tracks(
+    own: Float[np.ndarray, "P T-1 2"], sound: Bool[np.ndarray, "P T-1"], how: Tracking
+) -> Int[np.ndarray, " P"]:
     """Which tracks are lost, which of the others stand still; int8 [P]."""
     lost = np.mean(~sound, axis=1) > how.lost
     spread = np.sqrt(own.var(axis=1).sum(axis=-1))
     return np.where(lost, LOST, np.where(spread < how.still, STILL, TRACKED)).astype(np.int8)
 
 
-def still_colours(tracks: Tracks, how: Tracking) -> Int[np.ndarray, " P"]:
+def classify_colours(tracks: Tracks, how: Tracking) -> Int[np.ndarray, " P"]:
     """The states where a track's colours are what is asked: still where they hardly change, `still` in levels."""
     spread = np.sqrt(np.diff(tracks.colours, axis=1).var(axis=1).sum(axis=-1))
     return np.where(tracks.state == LOST, LOST, np.where(spread < how.still, STILL, TRACKED)).astype(np.int8)
 
 
-def colours(
+def mean_colours(
     frames: UInt8[np.ndarray, "T H W 3"], positions: Float[np.ndarray, "P T 2"], patch: int
 ) -> Float[np.ndarray, "P T 3"]:
     """The mean colour of the patch around each track's point, or of what of it lies in the frame."""

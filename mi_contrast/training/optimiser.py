@@ -84,7 +84,7 @@ def build(optim: Mapping[str, Any], learns: Learns | None = None) -> optax.Gradi
       optim: the section. `decay_all` says which parameters decay, and under LARS are adapted: all of them (True), all
         but biases, normalisation, class token and positions (False), or as the optimiser's source has it (None): all
         under sgd and adamw, the latter under lars.
-      learns: which parameters move (see `Tower.learns`); all, where it is None.
+      learns: which parameters move (see `Tower.trainable_mask`); all, where it is None.
     Raises:
       UserError: an unknown kind or field, or a number out of range.
     """

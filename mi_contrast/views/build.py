@@ -38,12 +38,12 @@ class Views:
     @property
     def sources(self) -> dict[str, int]:
         """Each view's name, and which of the example's sources it is made from: 0 the first, -1 the last."""
-        return KINDS[self.policy["kind"]].sources_of(self.policy)
+        return KINDS[self.policy["kind"]].view_sources(self.policy)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Each view's name and the shape of one example: (H, W, C), or (patches, h, w, 3) of a jigsaw."""
-        return KINDS[self.policy["kind"]].shapes_of(self.policy)
+        return KINDS[self.policy["kind"]].view_shapes(self.policy)
 
     @property
     def size(self) -> int:
@@ -61,16 +61,16 @@ class Views:
     def fit(self, height: int, width: int) -> None:
         """UserError where images of that size can't be viewed so."""
         if self.policy["kind"] == "patches":
-            patches.room(self.policy["size"], self.policy["distance"], height, width)
+            patches.count_places(self.policy["size"], self.policy["distance"], height, width)
 
     def channels(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and std of the channels of one view."""
-        return KINDS[self.policy["kind"]].constants_of(self.policy, name)
+        return KINDS[self.policy["kind"]].channel_constants(self.policy, name)
 
     def __call__(
         self, sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"], generator: Any = None
     ) -> dict[str, Float[Array, "B ..."]]:
-        """Every view of a batch, normalised by the policy's mean and std: `divided` of its `crops`.
+        """Every view of a batch, normalised by the policy's mean and std: `divide` of its `crops`.
 
         Args:
           sources: uint8 [B, V, H, W, 3], V 1 or 2; any H and W.
@@ -80,7 +80,7 @@ class Views:
         Returns:
           float32 [B, *shapes[name]] a view. An example's views depend on its own sources and key alone.
         """
-        return self.divided(self.crops(sources, keys), generator)
+        return self.divide(self.crops(sources, keys), generator)
 
     def crops(self, sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"]) -> dict[str, Float[Array, "B ..."]]:
         """What the views are made of, all that is drawn: the views themselves, or the whole that a split divides."""
@@ -90,11 +90,11 @@ class Views:
             make = jax.shard_map(make, mesh=self.mesh, in_specs=(cut, cut), out_specs=cut, check_vma=False)
         return make(sources, keys)
 
-    def divided(self, crops: Mapping[str, Array], generator: Any = None) -> dict[str, Float[Array, "B ..."]]:
+    def divide(self, crops: Mapping[str, Array], generator: Any = None) -> dict[str, Float[Array, "B ..."]]:
         """The views of what `crops` made, divided where the policy has a split."""
         if self.policy["kind"] != "channels":
             return dict(crops)
-        return channels.divided(self.policy["split"], crops[channels.WHOLE], generator)
+        return channels.divide(self.policy["split"], crops[channels.WHOLE], generator)
 
 
 def build(policy: Mapping[str, Any], mesh: Mesh | None = None) -> Views:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key, UInt8
 
 from mi_contrast.core import division
 from mi_contrast.core.colour import SPACES
-from mi_contrast.views.augmenting import augment, draws_of, over_batch
+from mi_contrast.views.augmentation import augment, draw_batch, map_batch
 from mi_contrast.views.draws import Draw
 from mi_contrast.views.plain import normalise, plain
 from mi_contrast.views.resampling import to_pixels
@@ -35,21 +35,21 @@ CONSTANTS = {
 }
 
 
-def sources_of(policy: Mapping[str, Any]) -> dict[str, int]:
+def view_sources(policy: Mapping[str, Any]) -> dict[str, int]:
     """Each view's name and the source that it is made from."""
     return dict(SOURCES)
 
 
-def shapes_of(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def view_shapes(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shape of one example of each view."""
     count = division.parse(policy["split"]).count
     return {view: (policy["size"], policy["size"], count(view)) for view in SOURCES}
 
 
-def constants_of(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_constants(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std of the channels of one view, where it has some of a colour space's; else 0 and 1."""
     found = division.parse(policy["split"])
-    if found.plain:
+    if found.is_colour_space:
         own = found.slices[name]
         return tuple(policy["mean"])[own], tuple(policy["std"])[own]
     count = found.count(name)
@@ -61,10 +61,10 @@ def make_views(
 ) -> dict[str, Float[Array, "B size size 3"]]:
     """The crop of the first source that both views are of, not divided yet, on one device."""
     ops, images = policy["both"], sources[:, 0]
-    return {WHOLE: over_batch(partial(crop, policy, ops), images, draws_of(ops, 0, keys, images))}
+    return {WHOLE: map_batch(partial(crop_view, policy, ops), images, draw_batch(ops, 0, keys, images))}
 
 
-def crop(
+def crop_view(
     policy: Mapping[str, Any], ops: Mapping[str, Any], source: UInt8[Array, "H W 3"], draw: Draw, *, banded: bool
 ) -> Float[Array, "size size 3"]:
     """The crop of one source in the policy's colour space, normalised."""
@@ -73,7 +73,7 @@ def crop(
     return normalise(to_pixels(made), tuple(policy["mean"]), tuple(policy["std"]))
 
 
-def divided(
+def divide(
     split: Any, images: Float[Array, "*batch H W 3"], generator: Any = None
 ) -> dict[str, Float[Array, "*batch H W channels"]]:
     """The two views of normalised images."""
@@ -103,4 +103,4 @@ def plain_channels(
     """
     pixels = jnp.clip(plain(images, size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), 0.0, 1.0)
     whole = normalise(SPACES[division.parse(split).space][0](pixels), mean, std)
-    return divided(split, whole, generator)
+    return divide(split, whole, generator)

@@ -27,8 +27,8 @@ OPS: Mapping[str, tuple[str, ...]] = {  # each op's fields; () where it is a pro
     "solarize": ("threshold", "p"),
     "randaugment": ("layers", "magnitude", "std", "p", "ops", "fill"),
 }
-CUTS = ("grid", "cell", "patch")  # what a jigsaw has beside ops
-MORE = ("count", "size")  # what local crops have beside ops
+JIGSAW_SIZES = ("grid", "cell", "patch")  # what a jigsaw has beside ops
+LOCAL_SIZES = ("count", "size")  # what local crops have beside ops
 
 
 def check(policy: Mapping[str, Any]) -> None:
@@ -52,10 +52,10 @@ def check(policy: Mapping[str, Any]) -> None:
                 raise UserError(
                     "the views have a twin and a jigsaw", fix="leave out one of views.twin and views.jigsaw"
                 )
-    whole("views.size", policy["size"], "pixels")
+    check_whole_number("views.size", policy["size"], "pixels")
     for name in ("mean", "std"):
         low = 0.0 if name == "std" or policy["kind"] != "channels" else -math.inf
-        numbers(f"views.{name}", policy[name], 3, low, math.inf)
+        check_numbers(f"views.{name}", policy[name], 3, low, math.inf)
     if not all(policy["std"]):
         raise UserError(f"views.std is {policy['std']!r}", fix="give three numbers above 0")
     for name in sections:
@@ -78,31 +78,31 @@ def check_patches(policy: Mapping[str, Any], sections: tuple[str, ...]) -> None:
 
 def check_local(where: str, section: Mapping[str, Any]) -> None:
     """Raises UserError where the section is not an op list with a count and a size."""
-    check_section(where, section, (*MORE, "order"), OPS)
-    for name in MORE:
-        whole(f"{where}.{name}", section[name], "crops" if name == "count" else "pixels")
-    check_ops(where, {name: value for name, value in section.items() if name not in MORE})
+    check_section(where, section, (*LOCAL_SIZES, "order"), OPS)
+    for name in LOCAL_SIZES:
+        check_whole_number(f"{where}.{name}", section[name], "crops" if name == "count" else "pixels")
+    check_ops(where, {name: value for name, value in section.items() if name not in LOCAL_SIZES})
 
 
 def check_jigsaw(where: str, section: Mapping[str, Any]) -> None:
     """Raises UserError where the section is not an op list with a grid, a cell and a patch that fits it."""
-    check_section(where, section, (*CUTS, "order"), OPS)
-    for name in CUTS:
-        whole(f"{where}.{name}", section[name], "cells a side" if name == "grid" else "pixels")
+    check_section(where, section, (*JIGSAW_SIZES, "order"), OPS)
+    for name in JIGSAW_SIZES:
+        check_whole_number(f"{where}.{name}", section[name], "cells a side" if name == "grid" else "pixels")
     if section["patch"] > section["cell"]:
         raise UserError(
             f"{where}.patch is {section['patch']}, its cell {section['cell']}", fix="a patch is cut out of a cell"
         )
-    check_ops(where, {name: value for name, value in section.items() if name not in CUTS})
+    check_ops(where, {name: value for name, value in section.items() if name not in JIGSAW_SIZES})
 
 
 def check_randaugment(where: str, settings: Mapping[str, Any]) -> None:
     """Raises UserError where the settings of RandAugment are not as the policies' text says."""
-    whole(f"{where}.layers", settings["layers"], "layers")
-    numbers(f"{where}.magnitude", (settings["magnitude"],), 1, 0.0, randaugment.HIGHEST)
-    numbers(f"{where}.std", (settings["std"],), 1, 0.0, math.inf)
-    numbers(f"{where}.p", (settings["p"],), 1, 0.0, 1.0)
-    numbers(f"{where}.fill", settings["fill"], 3, 0.0, 255.0)
+    check_whole_number(f"{where}.layers", settings["layers"], "layers")
+    check_numbers(f"{where}.magnitude", (settings["magnitude"],), 1, 0.0, randaugment.MAX_MAGNITUDE)
+    check_numbers(f"{where}.std", (settings["std"],), 1, 0.0, math.inf)
+    check_numbers(f"{where}.p", (settings["p"],), 1, 0.0, 1.0)
+    check_numbers(f"{where}.fill", settings["fill"], 3, 0.0, 255.0)
     if isinstance(settings["ops"], str) or not settings["ops"]:
         raise UserError(f"{where}.ops is {settings['ops']!r}", fix=f"give some of {', '.join(randaugment.OPS)}")
     for name in settings["ops"]:
@@ -110,7 +110,7 @@ def check_randaugment(where: str, settings: Mapping[str, Any]) -> None:
             raise unknown(f"op in {where}.ops", name, randaugment.OPS)
 
 
-def whole(where: str, given: Any, what: str) -> None:
+def check_whole_number(where: str, given: Any, what: str) -> None:
     """Raises UserError where `given` is not a whole number above 0."""
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
         raise UserError(f"{where} is {given!r}", fix=f"give a whole number of {what} above 0")
@@ -124,7 +124,7 @@ def check_ops(where: str, ops: Mapping[str, Any]) -> None:
         if name == "order":
             continue
         if not OPS[name]:
-            numbers(at, (ops[name],), 1, 0.0, 1.0)
+            check_numbers(at, (ops[name],), 1, 0.0, 1.0)
             continue
         check_section(at, ops[name], OPS[name])
         if name == "randaugment":
@@ -143,15 +143,15 @@ def check_ops(where: str, ops: Mapping[str, Any]) -> None:
 def check_field(where: str, field: str, value: Any) -> None:
     """Raises UserError where one number or pair of an op is out of its range."""
     if field in ("area", "aspect", "sigma"):
-        low, high = numbers(where, value, 2, 0.0, 1.0 if field == "area" else math.inf)
+        low, high = check_numbers(where, value, 2, 0.0, 1.0 if field == "area" else math.inf)
         if not 0.0 < low <= high:
             raise UserError(f"{where} is {value!r}", fix="give (low, high) with 0 < low <= high")
         return
     limit = {"hue": 0.5, "p": 1.0, "threshold": 1.0}.get(field, math.inf)
-    numbers(where, (value,), 1, 0.0, limit)
+    check_numbers(where, (value,), 1, 0.0, limit)
 
 
-def numbers(where: str, given: Any, count: int, low: float, high: float) -> tuple[float, ...]:
+def check_numbers(where: str, given: Any, count: int, low: float, high: float) -> tuple[float, ...]:
     """The `count` numbers given, each in [low, high], else UserError."""
     values = tuple(given) if isinstance(given, (tuple, list)) else (given,)
     right = len(values) == count and all(

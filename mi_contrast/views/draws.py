@@ -50,7 +50,7 @@ class Draw(NamedTuple):
     layers: Layers | None  # of RandAugment; None where the policy has none
 
 
-def draw(ops: Mapping[str, Any], key: Key[Array, ""], height: int, width: int) -> Draw:
+def draw_view(ops: Mapping[str, Any], key: Key[Array, ""], height: int, width: int) -> Draw:
     """The decisions for one view of a source of height x width pixels, from its key alone.
 
     Laws: an op applies with its probability p; brightness, contrast and saturation factors are uniform in
@@ -76,11 +76,11 @@ def draw(ops: Mapping[str, Any], key: Key[Array, ""], height: int, width: int) -
         blur=u["blur"] < blur.get("p", 0.0),
         sigma=low + u["sigma"] * (high - low),
         solarize=u["solarize"] < solarize.get("p", 0.0),
-        layers=draw_layers(ops["randaugment"], stream(key, "layers")) if "randaugment" in ops else None,
+        layers=draw_layers(ops["randaugment"], stream_rng(key, "layers")) if "randaugment" in ops else None,
     )
 
 
-def stream(key: Key[Array, ""], name: str) -> Key[Array, ""]:
+def stream_rng(key: Key[Array, ""], name: str) -> Key[Array, ""]:
     """The view's key folded by the number of one of `STREAMS`."""
     return jax.random.fold_in(key, STREAMS[name])
 

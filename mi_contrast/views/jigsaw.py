@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, UInt8
 
-from mi_contrast.views.augmenting import augment
-from mi_contrast.views.draws import Draw, draw, stream
+from mi_contrast.views.augmentation import augment
+from mi_contrast.views.draws import Draw, draw_view, stream_rng
 from mi_contrast.views.plain import normalise
 from mi_contrast.views.resampling import to_pixels
 
@@ -31,7 +31,7 @@ class JigsawDraw(NamedTuple):
     corners: Int[Array, "patches 2"]  # top and left of the patch inside its cell
 
 
-def draws_of_jigsaw(
+def draw_jigsaw_batch(
     ops: Mapping[str, Any], number: int, keys: Key[Array, " B"], sources: UInt8[Array, "B H W 3"]
 ) -> JigsawDraw:
     """The decisions of a batch for the view that has this number. Corners are uniform over those that fit their cell,
@@ -42,9 +42,9 @@ def draws_of_jigsaw(
 
     def one(key: Key[Array, ""]) -> JigsawDraw:
         key = jax.random.fold_in(key, number)
-        uniform = jax.random.uniform(stream(key, "patches"), (count, 3))
+        uniform = jax.random.uniform(stream_rng(key, "patches"), (count, 3))
         return JigsawDraw(
-            crop=draw(ops, key, height, width),
+            crop=draw_view(ops, key, height, width),
             cells=jnp.argsort(uniform[:, 0]).astype(jnp.int32),
             corners=jnp.int32((spare + 1) * uniform[:, 1:]),
         )
@@ -52,7 +52,7 @@ def draws_of_jigsaw(
     return jax.vmap(one)(keys)
 
 
-def jigsaw(
+def jigsaw_view(
     policy: Mapping[str, Any], ops: Mapping[str, Any], source: UInt8[Array, "H W 3"], draw: JigsawDraw, *, banded: bool
 ) -> Float[Array, "patches patch patch 3"]:
     """The patches of one source, normalised by the policy's mean and std."""

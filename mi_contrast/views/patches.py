@@ -17,8 +17,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.views.augmenting import apply_in_order, draws_of, over_batch
-from mi_contrast.views.draws import Draw, stream
+from mi_contrast.views.augmentation import apply_ops, draw_batch, map_batch
+from mi_contrast.views.draws import Draw, stream_rng
 from mi_contrast.views.plain import normalise
 from mi_contrast.views.resampling import to_lines, to_pixels
 
@@ -33,17 +33,17 @@ class PatchDraw(NamedTuple):
     ops: Draw
 
 
-def sources_of(policy: Mapping[str, Any]) -> dict[str, int]:
+def view_sources(policy: Mapping[str, Any]) -> dict[str, int]:
     """Each view's name and the source that it is made from."""
     return dict(SOURCES)
 
 
-def shapes_of(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def view_shapes(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """The shape of one example of each view."""
     return {name: (policy["size"], policy["size"], 3) for name in SOURCES}
 
 
-def constants_of(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_constants(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std of the channels of one view."""
     return tuple(policy["mean"]), tuple(policy["std"])
 
@@ -53,26 +53,26 @@ def make_views(
 ) -> dict[str, Float[Array, "B size size 3"]]:
     """Both patches of the first source, on one device. UserError where the images are too small to hold them."""
     images = sources[:, 0]
-    first = corners(policy["size"], policy["distance"], keys, *images.shape[1:3])
+    first = draw_corners(policy["size"], policy["distance"], keys, *images.shape[1:3])
     views = {}
     for number, name in enumerate(SOURCES):
         ops = policy.get(name, NO_OPS)
-        draws = PatchDraw(first + number * policy["distance"], draws_of(ops, number, keys, images))
-        views[name] = over_batch(partial(cut, policy, ops), images, draws)
+        draws = PatchDraw(first + number * policy["distance"], draw_batch(ops, number, keys, images))
+        views[name] = map_batch(partial(patch_view, policy, ops), images, draws)
     return views
 
 
-def corners(size: int, distance: int, keys: Key[Array, " B"], height: int, width: int) -> Int[Array, "B 2"]:
+def draw_corners(size: int, distance: int, keys: Key[Array, " B"], height: int, width: int) -> Int[Array, "B 2"]:
     """Top and left of each example's first patch, uniform over all places where both patches fit."""
-    free = room(size, distance, height, width)
+    free = count_places(size, distance, height, width)
 
     def one(key: Key[Array, ""]) -> Int[Array, " 2"]:
-        return jax.random.randint(stream(jax.random.fold_in(key, 0), "place"), (2,), 0, jnp.array(free))
+        return jax.random.randint(stream_rng(jax.random.fold_in(key, 0), "place"), (2,), 0, jnp.array(free))
 
     return jax.vmap(one)(keys)
 
 
-def room(size: int, distance: int, height: int, width: int) -> list[int]:
+def count_places(size: int, distance: int, height: int, width: int) -> list[int]:
     """Places of the first patch down and across an image. UserError where there is none."""
     free = [side - size - distance + 1 for side in (height, width)]
     if min(free) < 1:
@@ -83,7 +83,7 @@ def room(size: int, distance: int, height: int, width: int) -> list[int]:
     return free
 
 
-def cut(
+def patch_view(
     policy: Mapping[str, Any], ops: Mapping[str, Any], source: UInt8[Array, "H W 3"], draw: PatchDraw, *, banded: bool
 ) -> Float[Array, "size size 3"]:
     """One patch of one source after its ops, normalised by the policy's mean and std."""
@@ -91,4 +91,4 @@ def cut(
     image = to_lines(lax.dynamic_slice(source, (top, left, jnp.int32(0)), (policy["size"], policy["size"], 3)))
     if "flip" in ops:
         image = jnp.where(draw.ops.flip, image[..., ::-1], image)
-    return normalise(to_pixels(apply_in_order(ops, draw.ops, image)), tuple(policy["mean"]), tuple(policy["std"]))
+    return normalise(to_pixels(apply_ops(ops, draw.ops, image)), tuple(policy["mean"]), tuple(policy["std"]))

@@ -65,7 +65,7 @@ __all__ = [
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def crop(low: float) -> dict[str, Any]:
+def crop_op(low: float) -> dict[str, Any]:
     """A random resized crop of at least `low` of the area, aspect 3/4 to 4/3."""
     return {"area": (low, 1.0), "aspect": (3 / 4, 4 / 3)}
 
@@ -84,7 +84,7 @@ def moco_v1(size: int) -> dict[str, Any]:
     Source: He et al. 2020 (MoCo), the released code; ImageNet's mean and std at every size, as there.
     """
     ops = {
-        "crop": crop(0.2),
+        "crop": crop_op(0.2),
         "grey": 0.2,
         "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4, "p": 1.0},
         "flip": 0.5,
@@ -99,7 +99,7 @@ def moco_v2(size: int) -> dict[str, Any]:
     there. Its blur is PIL's approximation of a Gaussian, ours a Gaussian.
     """
     ops = {
-        "crop": crop(0.2),
+        "crop": crop_op(0.2),
         "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8},
         "grey": 0.2,
         "blur": {"sigma": (0.1, 2.0), "p": 0.5},
@@ -117,9 +117,9 @@ def simclr(size: int, strength: float = 1.0, blur: float = 0.5) -> dict[str, Any
     antialiasing, and ends its blur at a tenth of the image's side.
     """
     ops: dict[str, Any] = {
-        "crop": crop(0.08),
+        "crop": crop_op(0.08),
         "flip": 0.5,
-        "jitter": strong(strength),
+        "jitter": jitter_op(strength),
         "grey": 0.2,
     }
     if blur > 0.0:
@@ -134,7 +134,7 @@ def moco_v3(size: int, low: float = 0.2) -> dict[str, Any]:
     Source: Chen, Xie and He 2021 (MoCo v3), the released code.
     """
     ops = {
-        "crop": crop(low),
+        "crop": crop_op(low),
         "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "p": 0.8},
         "grey": 0.2,
         "blur": {"sigma": (0.1, 2.0), "p": 1.0},
@@ -162,9 +162,9 @@ def infomin(size: int, jigsaw: bool = True) -> dict[str, Any]:
     ours ends at three standard deviations and the outermost pixel goes on.
     """
     ops = {
-        "crop": crop(0.2),
+        "crop": crop_op(0.2),
         "flip": 0.5,
-        "jitter": strong(1.0),
+        "jitter": jitter_op(1.0),
         "blur": {"sigma": (0.1, 2.0), "p": 0.5},
         "randaugment": {
             "layers": 2,
@@ -177,7 +177,7 @@ def infomin(size: int, jigsaw: bool = True) -> dict[str, Any]:
         "grey": 0.2,
     }
     policy = two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD)
-    return {**policy, "jigsaw": cells(size)} if jigsaw else policy
+    return {**policy, "jigsaw": jigsaw_section(size)} if jigsaw else policy
 
 
 def pirl(size: int) -> dict[str, Any]:
@@ -187,15 +187,15 @@ def pirl(size: int) -> dict[str, Any]:
     Source: Misra and van der Maaten 2020 (PIRL); the released code of Tian et al. 2020.
     """
     ops = {
-        "crop": crop(0.08),
+        "crop": crop_op(0.08),
         "flip": 0.5,
         "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4, "p": 1.0},
         "grey": 0.2,
     }
-    return {**two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD), "jigsaw": cells(size)}
+    return {**two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD), "jigsaw": jigsaw_section(size)}
 
 
-def cells(size: int) -> dict[str, Any]:
+def jigsaw_section(size: int) -> dict[str, Any]:
     """The jigsaw's section: a crop of .6 of the area or more, flipped, cut into 3 x 3 cells of 85 / 224 of the view's
     side, with patches of 64 / 224 of it, as released; both rounded (at 32 pixels a cell has 12, a patch 9).
     """
@@ -218,13 +218,13 @@ def strengths(
 
     Source: Tian et al. 2020 (InfoMin), which finds low .2 and x 1 best; the ops beside crop and jitter are MoCo v2's.
     """
-    ops: dict[str, Any] = {"crop": crop(low), "jitter": strong(jitter), "grey": grey}
+    ops: dict[str, Any] = {"crop": crop_op(low), "jitter": jitter_op(jitter), "grey": grey}
     ops |= {"blur": {"sigma": (0.1, 2.0), "p": blur}, "flip": flip}
     none = {name for name, p in (("jitter", jitter), ("grey", grey), ("blur", blur), ("flip", flip)) if p == 0.0}
     return two_crops(size, {name: op for name, op in ops.items() if name not in none}, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def strong(x: float) -> dict[str, float]:
+def jitter_op(x: float) -> dict[str, float]:
     """SimCLR's jitter at strength x."""
     return {"brightness": 0.8 * x, "contrast": 0.8 * x, "saturation": 0.8 * x, "hue": 0.2 * x, "p": 0.8}
 
@@ -257,8 +257,8 @@ def multi_crop(
     Source: Caron et al. 2020 (SwAV), whose crops of .05 to .14 stand beside two of .14 or more.
     """
     ops = copy.deepcopy(dict(policy["query"]))
-    low = ops.get("crop", crop(1.0))["area"][0]
-    ops["crop"] = {**ops.get("crop", crop(1.0)), "area": (low / 4, low) if area is None else tuple(area)}
+    low = ops.get("crop", crop_op(1.0))["area"][0]
+    ops["crop"] = {**ops.get("crop", crop_op(1.0)), "area": (low / 4, low) if area is None else tuple(area)}
     ops["order"] = ("crop", *(name for name in ops["order"] if name != "crop"))
     size = max(1, round(policy["size"] * 3 / 7)) if size is None else size
     return {**policy, LOCAL: {"count": count, "size": size, **ops}}
@@ -285,5 +285,5 @@ def cmc(
         "split": split,
         "mean": known_mean if mean is None else tuple(mean),
         "std": known_std if std is None else tuple(std),
-        "both": {"crop": crop(low), "flip": 0.5, "order": ("crop", "flip")},
+        "both": {"crop": crop_op(low), "flip": 0.5, "order": ("crop", "flip")},
     }

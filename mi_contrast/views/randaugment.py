@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mi_contrast.views.resampling import Image, Scalar
 
 Table = Int[Array, "3 256"]
-HIGHEST = 10.0  # magnitudes run from 0 to 10
+MAX_MAGNITUDE = 10.0  # magnitudes run from 0 to 10
 NONE, TABLE, BLEND, WARP = range(4)  # the kinds of op
 
 
@@ -74,9 +74,9 @@ def draw_layers(settings: Mapping[str, Any], key: Key[Array, ""]) -> Layers:
     column = {field: jnp.array([getattr(op, field) for op in ops]) for field in Op._fields}
     choice, chance, sign, cubic = jax.random.uniform(jax.random.fold_in(key, 0), (count, 4)).T
     spread = jax.random.normal(jax.random.fold_in(key, 1), (count,))
-    level = jnp.clip(settings["magnitude"] + settings["std"] * spread, 0.0, HIGHEST)
+    level = jnp.clip(settings["magnitude"] + settings["std"] * spread, 0.0, MAX_MAGNITUDE)
     at = jnp.int32(len(ops) * choice)
-    argument = column["start"][at] + column["slope"][at] * (level / HIGHEST)
+    argument = column["start"][at] + column["slope"][at] * (level / MAX_MAGNITUDE)
     argument = jnp.where(column["whole"][at], jnp.floor(argument), argument)
     return Layers(
         kind=jnp.where(chance < settings["p"], column["kind"][at], NONE),
@@ -97,11 +97,11 @@ def randaugment(image: Image, layers: Layers, fill: tuple[float, ...]) -> Image:
       float32 [H, 3, W] in [0, 1], whole multiples of 1 / 255.
     """
     levels = jnp.round(255.0 * jnp.clip(image, 0.0, 1.0))
-    levels, _ = lax.scan(lambda x, one: (layer(x, one, fill), None), levels, layers)
+    levels, _ = lax.scan(lambda x, one: (apply_layer(x, one, fill), None), levels, layers)
     return levels / 255.0
 
 
-def layer(levels: Image, one: Layers, fill: tuple[float, ...]) -> Image:
+def apply_layer(levels: Image, one: Layers, fill: tuple[float, ...]) -> Image:
     """One layer on float32 [H, 3, W] of whole levels; `one` without its axis of layers."""
     return lax.switch(
         one.kind,
@@ -109,7 +109,7 @@ def layer(levels: Image, one: Layers, fill: tuple[float, ...]) -> Image:
             lambda x: x,
             lambda x: look_up(lax.switch(one.place, TABLES, x, one.argument), x),
             lambda x: blend(lax.switch(one.place, BASES, x), x, one.argument),
-            lambda x: warp(x, affine(one.place, one.argument, x.shape[0], x.shape[2]), one.cubic, fill),
+            lambda x: warp_affine(x, affine_matrix(one.place, one.argument, x.shape[0], x.shape[2]), one.cubic, fill),
         ],
         levels,
     )
@@ -121,7 +121,7 @@ def look_up(table: Table, levels: Image) -> Image:
     return table.reshape(-1).at[at].get(mode="promise_in_bounds").astype(jnp.float32)
 
 
-def ramp() -> Table:
+def identity_table() -> Table:
     """The table that changes nothing."""
     return jnp.broadcast_to(jnp.arange(256, dtype=jnp.int32), (3, 256))
 
@@ -129,8 +129,8 @@ def ramp() -> Table:
 def autocontrast(levels: Image, _: Scalar) -> Table:
     """Each channel stretched to 0 .. 255: 255 (x - least) / (largest - least); as it is where they are equal."""
     least, most = (pick(levels, (0, 2)).astype(jnp.int32)[:, None] for pick in (jnp.min, jnp.max))
-    stretched = 255 * (ramp() - least) // jnp.maximum(most - least, 1)
-    return jnp.where(most > least, jnp.clip(stretched, 0, 255), ramp())
+    stretched = 255 * (identity_table() - least) // jnp.maximum(most - least, 1)
+    return jnp.where(most > least, jnp.clip(stretched, 0, 255), identity_table())
 
 
 def equalize(levels: Image, _: Scalar) -> Table:
@@ -141,29 +141,29 @@ def equalize(levels: Image, _: Scalar) -> Table:
     most = jnp.max(levels, (0, 2)).astype(jnp.int32)[:, None]
     step = (jnp.sum(counts, 1, keepdims=True) - jnp.take_along_axis(counts, most, 1)) // 255
     below = jnp.cumsum(counts, 1) - counts
-    return jnp.where(step > 0, jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255), ramp())
+    return jnp.where(step > 0, jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255), identity_table())
 
 
 def invert(levels: Image, _: Scalar) -> Table:
     """255 - x."""
-    return 255 - ramp()
+    return 255 - identity_table()
 
 
 def posterize(levels: Image, bits: Scalar) -> Table:
     """The highest `bits` bits kept, the others 0."""
     step = jnp.left_shift(1, 8 - bits.astype(jnp.int32))  # type: ignore[union-attr]
-    return ramp() // step * step
+    return identity_table() // step * step
 
 
 def solarize(levels: Image, threshold: Scalar) -> Table:
     """Levels at or above the threshold are inverted."""
-    return jnp.where(ramp() < threshold, ramp(), 255 - ramp())
+    return jnp.where(identity_table() < threshold, identity_table(), 255 - identity_table())
 
 
 def solarize_add(levels: Image, amount: Scalar) -> Table:
     """Levels below 128 are raised, to 255 at most."""
-    raised = jnp.minimum(ramp() + amount.astype(jnp.int32), 255)  # type: ignore[union-attr]
-    return jnp.where(ramp() < 128, raised, ramp())
+    raised = jnp.minimum(identity_table() + amount.astype(jnp.int32), 255)  # type: ignore[union-attr]
+    return jnp.where(identity_table() < 128, raised, identity_table())
 
 
 TABLES = (autocontrast, equalize, invert, posterize, solarize, solarize_add)
@@ -171,16 +171,16 @@ TABLES = (autocontrast, equalize, invert, posterize, solarize, solarize_add)
 
 def histogram(levels: Image) -> Table:
     """How many pixels of each channel have each level."""
-    return lax.platform_dependent(levels.astype(jnp.int32), tpu=by_product, default=by_count)
+    return lax.platform_dependent(levels.astype(jnp.int32), tpu=count_by_product, default=count_by_scatter)
 
 
-def by_count(levels: Int[Array, "H 3 W"]) -> Table:
+def count_by_scatter(levels: Int[Array, "H 3 W"]) -> Table:
     """Counted one by one."""
     at = (levels + 256 * jnp.arange(3, dtype=jnp.int32)[:, None]).reshape(-1)
     return jnp.zeros(3 * 256, jnp.int32).at[at].add(1, mode="promise_in_bounds").reshape(3, 256)
 
 
-def by_product(levels: Int[Array, "H 3 W"]) -> Table:
+def count_by_product(levels: Int[Array, "H 3 W"]) -> Table:
     """The product of the one-hot high and low halves of the level: a TPU counts one at a time, and multiplies many.
     Exact: zeros and ones in bfloat16, their sums in float32.
     """
@@ -202,24 +202,24 @@ def grey(levels: Image) -> Image:
     return jnp.floor((19595.0 * red + 38470.0 * green + 7471.0 * blue + 32768.0) / 65536.0)
 
 
-def base_of_colour(levels: Image) -> Image:
+def colour_base(levels: Image) -> Image:
     """The greyscale."""
     return jnp.broadcast_to(grey(levels), levels.shape)
 
 
-def base_of_contrast(levels: Image) -> Image:
+def contrast_base(levels: Image) -> Image:
     """The mean of the greyscale, rounded to a whole level."""
     luma = grey(levels)
     total = jnp.sum(luma.astype(jnp.int32))
     return jnp.full_like(levels, 1.0) * ((2 * total + luma.size) // (2 * luma.size))
 
 
-def base_of_brightness(levels: Image) -> Image:
+def brightness_base(levels: Image) -> Image:
     """Black."""
     return jnp.zeros_like(levels)
 
 
-def base_of_sharpness(levels: Image) -> Image:
+def sharpness_base(levels: Image) -> Image:
     """Smoothed: the mean of 3 x 3 pixels, the middle one weighing 5, rounded; the border stays."""
     height, _, width = levels.shape
     if height < 3 or width < 3:
@@ -232,10 +232,10 @@ def base_of_sharpness(levels: Image) -> Image:
     return levels.at[1:-1, :, 1:-1].set(jnp.floor((total + 6.5) / 13.0))
 
 
-BASES = (base_of_colour, base_of_contrast, base_of_brightness, base_of_sharpness)
+BASES = (colour_base, contrast_base, brightness_base, sharpness_base)
 
 
-def affine(place: Int[Array, ""], argument: Scalar, height: int, width: int) -> Float[Array, "2 3"]:
+def affine_matrix(place: Int[Array, ""], argument: Scalar, height: int, width: int) -> Float[Array, "2 3"]:
     """Where an output pixel (x, y, 1) is read from: rotation about the centre (counter-clockwise in degrees), shear
     x + argument y or y + argument x, translation by a share of the side.
     """
@@ -254,7 +254,7 @@ def affine(place: Int[Array, ""], argument: Scalar, height: int, width: int) -> 
     )[place]
 
 
-def warp(levels: Image, matrix: Float[Array, "2 3"], cubic: Bool[Array, ""], fill: tuple[float, ...]) -> Image:
+def warp_affine(levels: Image, matrix: Float[Array, "2 3"], cubic: Bool[Array, ""], fill: tuple[float, ...]) -> Image:
     """The image read at matrix (x, y, 1), pixel centres at halves: PIL's Image.transform, bilinear or bicubic (of
     parameter -1), clipped and truncated; beyond its edge lies `fill`.
     """
@@ -274,24 +274,26 @@ def warp(levels: Image, matrix: Float[Array, "2 3"], cubic: Bool[Array, ""], fil
         return flat.at[places].get(mode="promise_in_bounds")
 
     def bilinear() -> Image:
-        upper, lower = (line(read(row, 0), read(row, 1), right_of) for row in (0, 1))
-        return line(upper, lower, below)
+        upper, lower = (interpolate_linear(read(row, 0), read(row, 1), right_of) for row in (0, 1))
+        return interpolate_linear(upper, lower, below)
 
     def bicubic() -> Image:
-        rows = lax.map(lambda row: curve([read(row, i) for i in (-1, 0, 1, 2)], right_of), jnp.arange(-1, 3))
-        return curve(rows, below)
+        rows = lax.map(
+            lambda row: interpolate_cubic([read(row, i) for i in (-1, 0, 1, 2)], right_of), jnp.arange(-1, 3)
+        )
+        return interpolate_cubic(rows, below)
 
     made = lax.cond(cubic, bicubic, bilinear)
     made = jnp.floor(jnp.clip(made, 0.0, 255.0))
     return jnp.where(outside[:, None], jnp.array(fill, jnp.float32)[:, None], made)
 
 
-def line(a: Array, b: Array, t: Array) -> Array:
+def interpolate_linear(a: Array, b: Array, t: Array) -> Array:
     """From a at t = 0 to b at t = 1; exactly a where a = b."""
     return a + (b - a) * t
 
 
-def curve(points: Sequence[Array] | Array, t: Array) -> Array:
+def interpolate_cubic(points: Sequence[Array] | Array, t: Array) -> Array:
     """The cubic convolution of parameter -1 through the second of four points at t = 0 and the third at t = 1, in
     the order of PIL's arithmetic.
     """

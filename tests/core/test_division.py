@@ -16,7 +16,7 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 9, 7, 3)).astype(np.float32)
 
 def test_a_colour_space_is_its_channels():
     found = division.parse("lab")
-    assert found.plain and found.space == "lab" and str(found) == "lab"
+    assert found.is_colour_space and found.space == "lab" and str(found) == "lab"
     views = found.views(found.apply(jnp.asarray(IMAGES)))
     np.testing.assert_array_equal(views["first"], IMAGES[..., :1])
     np.testing.assert_array_equal(views["second"], IMAGES[..., 1:])
@@ -32,7 +32,7 @@ def test_bands_are_the_image_blurred_and_the_rest():
         blurred = gaussian_filter1d(blurred, 1.5, axis=axis, mode="nearest", truncate=4)
     np.testing.assert_allclose(views["first"], blurred, atol=2e-3)
     np.testing.assert_allclose(views["first"] + views["second"], IMAGES, atol=1e-4)
-    assert not found.plain and str(found) == "bands of rgb, sigma 1.5"
+    assert not found.is_colour_space and str(found) == "bands of rgb, sigma 1.5"
 
 
 def test_a_generator_divides_what_it_makes_of_the_image():
@@ -42,7 +42,7 @@ def test_a_generator_divides_what_it_makes_of_the_image():
     made = found.generator.forward(params, jnp.asarray(IMAGES))
     np.testing.assert_array_equal(views["first"], made[..., :1])
     np.testing.assert_array_equal(views["second"], made[..., 1:])
-    assert not found.plain and str(found) == "generator of ydbdr"
+    assert not found.is_colour_space and str(found) == "generator of ydbdr"
     assert hash(found) == hash(division.parse(dict(GENERATOR))), "a program is found again"
 
 

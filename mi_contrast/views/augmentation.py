@@ -10,14 +10,14 @@ import jax
 from jax import lax
 from jaxtyping import Array, Key, UInt8
 
-from mi_contrast.views.blur import gaussian_blur, reach
+from mi_contrast.views.blur import count_taps, gaussian_blur
 from mi_contrast.views.colour import greyscale, jitter, solarize
-from mi_contrast.views.draws import Draw, draw
+from mi_contrast.views.draws import Draw, draw_view
 from mi_contrast.views.randaugment import randaugment
 from mi_contrast.views.resampling import Image, resample, to_lines
 
 
-class Make(Protocol):
+class MakeView(Protocol):
     """A view of one source, from its draw. `banded` as in `resample`: the faster way on a CPU, with the same value."""
 
     def __call__(self, source: UInt8[Array, "H W 3"], draw: Any, *, banded: bool) -> Array: ...
@@ -29,10 +29,10 @@ def augment(ops: Mapping[str, Any], size: int, source: UInt8[Array, "H W 3"], dr
     A flip commutes with every op but `randaugment`, whose turns and shifts are as likely either way; so it is done by
     the crop's weights, wherever the policy names it.
     """
-    return apply_in_order(ops, draw, resample(to_lines(source), draw.box, size, draw.flip, banded=banded))
+    return apply_ops(ops, draw, resample(to_lines(source), draw.box, size, draw.flip, banded=banded))
 
 
-def apply_in_order(ops: Mapping[str, Any], draw: Draw, image: Image) -> Image:
+def apply_ops(ops: Mapping[str, Any], draw: Draw, image: Image) -> Image:
     """The ops that come after crop and flip, in the policy's order."""
     for name in ops["order"]:
         if name in OPS:
@@ -40,42 +40,44 @@ def apply_in_order(ops: Mapping[str, Any], draw: Draw, image: Image) -> Image:
     return image
 
 
-def draws_of(ops: Mapping[str, Any], number: int, keys: Key[Array, " B"], sources: UInt8[Array, "B H W 3"]) -> Draw:
+def draw_batch(ops: Mapping[str, Any], number: int, keys: Key[Array, " B"], sources: UInt8[Array, "B H W 3"]) -> Draw:
     """The decisions of a batch for the view that has this number, each from its example's key."""
     height, width = sources.shape[1:3]
-    return jax.vmap(lambda key: draw(ops, jax.random.fold_in(key, number), height, width))(keys)
+    return jax.vmap(lambda key: draw_view(ops, jax.random.fold_in(key, number), height, width))(keys)
 
 
-def over_batch(make: Make, sources: UInt8[Array, "B H W 3"], draws: Any) -> Array:
+def map_batch(make: MakeView, sources: UInt8[Array, "B H W 3"], draws: Any) -> Array:
     """`make` of every example, in the way that is fast where it is compiled for."""
-    return lax.platform_dependent(sources, draws, cpu=partial(one_by_one, make), default=partial(all_at_once, make))
+    return lax.platform_dependent(
+        sources, draws, cpu=partial(map_sequentially, make), default=partial(map_vectorised, make)
+    )
 
 
-def one_by_one(make: Make, sources: Array, draws: Any) -> Array:
+def map_sequentially(make: MakeView, sources: Array, draws: Any) -> Array:
     """The CPU's way: an image at a time stays in cache, and what its draw leaves out is not computed."""
     return lax.map(lambda pair: make(*pair, banded=True), (sources, draws))
 
 
-def all_at_once(make: Make, sources: Array, draws: Any) -> Array:
+def map_vectorised(make: MakeView, sources: Array, draws: Any) -> Array:
     """The accelerator's way: the same computation over the whole batch; every op is computed, then chosen or not."""
     return jax.vmap(partial(make, banded=False))(sources, draws)
 
 
 def apply_jitter(settings: Mapping[str, Any], draw: Draw, image: Image) -> Image:
-    return maybe(settings["p"], draw.jitter, lambda x: jitter(x, draw.factors, draw.order), image)
+    return apply_if(settings["p"], draw.jitter, lambda x: jitter(x, draw.factors, draw.order), image)
 
 
 def apply_grey(p: float, draw: Draw, image: Image) -> Image:
-    return maybe(p, draw.grey, greyscale, image)
+    return apply_if(p, draw.grey, greyscale, image)
 
 
 def apply_blur(settings: Mapping[str, Any], draw: Draw, image: Image) -> Image:
-    radius = reach(settings["sigma"][1])
-    return maybe(settings["p"], draw.blur, lambda x: gaussian_blur(x, draw.sigma, radius), image)
+    radius = count_taps(settings["sigma"][1])
+    return apply_if(settings["p"], draw.blur, lambda x: gaussian_blur(x, draw.sigma, radius), image)
 
 
 def apply_solarize(settings: Mapping[str, Any], draw: Draw, image: Image) -> Image:
-    return maybe(settings["p"], draw.solarize, lambda x: solarize(x, settings["threshold"]), image)
+    return apply_if(settings["p"], draw.solarize, lambda x: solarize(x, settings["threshold"]), image)
 
 
 def apply_randaugment(settings: Mapping[str, Any], draw: Draw, image: Image) -> Image:
@@ -91,7 +93,7 @@ OPS: dict[str, Callable[[Any, Draw, Image], Image]] = {
 }
 
 
-def maybe(p: float, applies: Array, op: Callable[[Image], Image], image: Image) -> Image:
+def apply_if(p: float, applies: Array, op: Callable[[Image], Image], image: Image) -> Image:
     """`op` where its draw says so; without a choice where p is 0 or 1."""
     if p <= 0.0 or p >= 1.0:
         return op(image) if p > 0.0 else image
