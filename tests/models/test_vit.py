@@ -138,7 +138,7 @@ def test_bfloat16_and_remat_compute_the_same_more_or_less():
 
 @pytest.mark.parametrize("split", [None, "lab"])
 def test_the_patch_embedding_is_held_unless_asked(split):
-    """No gradient reaches it, and `trainable_mask` is False for it alone. With patch_embed='trained' it has a gradient."""
+    """No gradient reaches it, and `trainable_mask` is False for it alone. It has one with patch_embed='trained'."""
     model = SMALL | dict(depth=1, split=split, head=dict(kind="linear", dim=4))
     view, channels = (None, 3) if split is None else ("second", 2)
     x, seen = twins.images(2, 8)[..., :channels], {}
