@@ -5,8 +5,8 @@ cells) and the background (twelve tiles of scikit-learn's two photographs). It i
 Moving-MNIST of Tian et al. 2020: two frames may share any subset of the factors, and a contrastive method can learn
 what they share.
 
-All computation is integer arithmetic on stable random bits, so the pixels are equal on every machine. `PIXELS` has their
-checksums.
+All computation is integer arithmetic on stable random bits, so the pixels are equal on every machine. `PIXELS` has
+their checksums.
 """
 
 from __future__ import annotations
@@ -181,9 +181,9 @@ def make_clips(split: str, options: Options) -> Iterator[Clip]:
         x = bounce_path(photo_left, right, length, strip.shape[1] - size + 1)
         frames = np.stack([strip[i : i + size, j : j + size] for i, j in zip(y, x, strict=True)])
         for frame, i, j in zip(frames, rows + margin, columns + margin, strict=True):
-            under = frame[i : i + size // 2, j : j + size // 2]
+            region = frame[i : i + size // 2, j : j + size // 2]
             opacity = digits[instance, :, :, None]
-            under[:] = (255 * opacity + under * (256 - opacity) + 128) // 256
+            region[:] = (255 * opacity + region * (256 - opacity) + 128) // 256
         positions = rows * 3 // reach * 3 + columns * 3 // reach
         yield Clip(frames, int(labels[instance]), int(instance), int(tile), positions)
 
