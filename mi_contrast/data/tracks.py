@@ -255,7 +255,7 @@ def classify_colours(tracks: Tracks, how: Tracking) -> Int[np.ndarray, " P"]:
 def mean_colours(
     frames: UInt8[np.ndarray, "T H W 3"], positions: Float[np.ndarray, "P T 2"], patch: int
 ) -> Float[np.ndarray, "P T 3"]:
-    """Returns the mean colour of the patch around each track's point, float32 [P, T, 3], cropped at the frame's edge."""
+    """Returns the mean colour of the patch around each track's point, float32 [P, T, 3], inside the frame."""
     height, width = frames.shape[1:3]
     colours = np.empty((*positions.shape[:2], 3), np.float32)
     for t, frame in enumerate(frames):
