@@ -1,4 +1,4 @@
-"""One source and its draw in, one augmented image out: the ops of a policy in their order, on one or on many."""
+"""Applies the ops of a policy to an image, given the random choices (a `Draw`) for it, or to a batch of images."""
 
 from __future__ import annotations
 
@@ -18,48 +18,51 @@ from mi_contrast.views.resampling import Image, resample, to_lines
 
 
 class MakeView(Protocol):
-    """A view of one source, from its draw. `banded` as in `resample`: the faster way on a CPU, with the same value."""
+    """A function that makes one view of one image from its draw.
+
+    `banded` selects how the crop is resampled (see `resample`). It is faster on a CPU and does not change the result.
+    """
 
     def __call__(self, source: UInt8[Array, "H W 3"], draw: Any, *, banded: bool) -> Array: ...
 
 
 def augment(ops: Mapping[str, Any], size: int, source: UInt8[Array, "H W 3"], draw: Draw, *, banded: bool) -> Image:
-    """Crop and flip, then the ops in their order: float32 [size, 3, size] in [0, 1].
+    """Crops and flips an image, then applies the other ops in the policy's order. Returns float32 [size, 3, size].
 
-    A flip commutes with every op but `randaugment`, whose turns and shifts are as likely either way; so it is done by
-    the crop's weights, wherever the policy names it.
+    The flip is part of the crop's resampling, wherever the policy lists it. This does not change the distribution of
+    views: a flip commutes with every op except `randaugment`, whose rotations and shifts are symmetric.
     """
     return apply_ops(ops, draw, resample(to_lines(source), draw.box, size, draw.flip, banded=banded))
 
 
 def apply_ops(ops: Mapping[str, Any], draw: Draw, image: Image) -> Image:
-    """The ops that come after crop and flip, in the policy's order."""
+    """Applies the ops other than crop and flip, in the policy's order."""
     for name in ops["order"]:
         if name in OPS:
             image = OPS[name](ops[name], draw, image)
     return image
 
 
-def draw_batch(ops: Mapping[str, Any], number: int, keys: Key[Array, " B"], sources: UInt8[Array, "B H W 3"]) -> Draw:
-    """The decisions of a batch for the view that has this number, each from its example's key."""
+def draw_batch(ops: Mapping[str, Any], number: int, rngs: Key[Array, " B"], sources: UInt8[Array, "B H W 3"]) -> Draw:
+    """Draws the random choices of a batch for the view with this number, from each example's rng."""
     height, width = sources.shape[1:3]
-    return jax.vmap(lambda key: draw_view(ops, jax.random.fold_in(key, number), height, width))(keys)
+    return jax.vmap(lambda rng: draw_view(ops, jax.random.fold_in(rng, number), height, width))(rngs)
 
 
 def map_batch(make: MakeView, sources: UInt8[Array, "B H W 3"], draws: Any) -> Array:
-    """`make` of every example, in the way that is fast where it is compiled for."""
+    """Applies `make` to every example: one at a time on CPU, vectorised elsewhere."""
     return lax.platform_dependent(
         sources, draws, cpu=partial(map_sequentially, make), default=partial(map_vectorised, make)
     )
 
 
 def map_sequentially(make: MakeView, sources: Array, draws: Any) -> Array:
-    """The CPU's way: an image at a time stays in cache, and what its draw leaves out is not computed."""
+    """Applies `make` to one example at a time. A CPU then keeps the image in cache and skips ops that don't apply."""
     return lax.map(lambda pair: make(*pair, banded=True), (sources, draws))
 
 
 def map_vectorised(make: MakeView, sources: Array, draws: Any) -> Array:
-    """The accelerator's way: the same computation over the whole batch; every op is computed, then chosen or not."""
+    """Applies `make` to the whole batch at once. Every op is computed for every example, then selected or not."""
     return jax.vmap(partial(make, banded=False))(sources, draws)
 
 
@@ -94,7 +97,7 @@ OPS: dict[str, Callable[[Any, Draw, Image], Image]] = {
 
 
 def apply_if(p: float, applies: Array, op: Callable[[Image], Image], image: Image) -> Image:
-    """`op` where its draw says so; without a choice where p is 0 or 1."""
+    """Applies `op` if `applies` is True. A probability p of 0 or 1 needs no branch."""
     if p <= 0.0 or p >= 1.0:
         return op(image) if p > 0.0 else image
     return lax.cond(applies, op, lambda x: x, image)
