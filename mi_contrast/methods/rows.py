@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mi_contrast.core.config import fields, plain
+from mi_contrast.core.config import check_section, plain
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Schedule
 from mi_contrast.methods.words import form, number, support, whole, word
@@ -136,7 +136,7 @@ def _once(names: Iterable[str]) -> tuple[str, ...]:
 
 def _term(at: int, term: Any, views: tuple[str, ...], pools: Mapping[str, Any]) -> Term:
     what = f"config.method.terms.{at}"
-    fields(what, term, TERM_FIELDS, ("look_up", "head"))
+    check_section(what, term, TERM_FIELDS, ("look_up", "head"))
     pool = word(f"pool in {what}.pool", term["pool"], pools)
     rows = pools[pool]["kind"] == "bank"
     anchor = word(f"view in {what}.anchor", term["anchor"], views)
@@ -174,7 +174,7 @@ def _pool(name: str, given: Any, views: tuple[str, ...]) -> dict[str, Any]:
     word("pool in config.method.pools" if kind == name else f"kind of {what}", kind, POOLS)
     known = POOLS[kind]
     needed = [field for field, default in known.items() if default is ...]
-    fields(what, given, needed, [*(field for field in known if field not in needed), "kind"])
+    check_section(what, given, needed, [*(field for field in known if field not in needed), "kind"])
     pool = {"kind": kind, **known, **given}
     if kind == "in_batch":
         if not isinstance(pool["views"], (tuple, list)) or not pool["views"]:
@@ -189,7 +189,7 @@ def _pool(name: str, given: Any, views: tuple[str, ...]) -> dict[str, Any]:
         if not isinstance(pool["self_row"], bool):
             raise UserError(f"{what}.self_row is {pool['self_row']!r}", fix="give False, or True as released")
         if pool["clusters"] is not None:
-            fields(f"{what}.clusters", pool["clusters"], CLUSTERS)
+            check_section(f"{what}.clusters", pool["clusters"], CLUSTERS)
             for field in CLUSTERS:
                 whole(f"{what}.clusters.{field}", pool["clusters"][field])
     if pool.get("takes") is not None:
@@ -237,7 +237,7 @@ def build(method: Any, made: Mapping[str, int] | None = None) -> Row:
     Raises UserError on any unknown word, wrong type or closed band, or where the policy lacks a view of the row's word.
     """
     method = plain(method, "config.method")
-    fields("config.method", method, ROW_FIELDS, ("momentum",))
+    check_section("config.method", method, ROW_FIELDS, ("momentum",))
     source = _sources(word("word in config.method.views", method["views"], VIEWS), made)
     views = tuple(source)
     target = word("word in config.method.target", method["target"], TARGETS)

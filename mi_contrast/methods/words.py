@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
-from mi_contrast.core.config import fields
+from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Progress, Schedule
 
@@ -53,7 +53,7 @@ def whole(what: str, given: Any, low: int = 1) -> int:
 def number(what: str, schedule: Any, low: float, high: float = np.inf, *, above: bool = False) -> Schedule:
     """The schedule, every value of which lies in [low, high], or above low; else UserError."""
     schedules.check(schedule, what)
-    for point in schedules.points(schedule):
+    for point in schedules.extreme_values(schedule):
         if not (low < point if above else low <= point) or point > high:
             bounds = f"{'above' if above else 'at least'} {low:g}" + (
                 "" if np.isinf(high) else f" and at most {high:g}"
@@ -66,7 +66,7 @@ def support(what: str, given: Any) -> Mapping[str, Any]:
     """The support, checked: its kind and fields, and that its band stays open whenever its percentiles move."""
     kind = given.get("kind") if isinstance(given, Mapping) else None
     needed = SUPPORTS[word(f"kind of {what}", kind, SUPPORTS)]
-    fields(what, given, ("kind", *needed))
+    check_section(what, given, ("kind", *needed))
     if "of" in needed:
         inner = support(f"{what}.of", given["of"])
         if inner["kind"] in ("cave", "close", "drawn"):
@@ -88,7 +88,7 @@ def _stays_open(what: str, lower: Schedule, upper: Schedule) -> None:
     """UserError where a band closes at any time: both ends move."""
     fix = "percentiles run from least (0) to most similar (1); give lower < upper"
     if schedules.pace(lower) or schedules.pace(upper):
-        ends = schedules.points(lower), schedules.points(upper)
+        ends = schedules.extreme_values(lower), schedules.extreme_values(upper)
         if schedules.pace(lower) != schedules.pace(upper):  # one may be anywhere while the other moves
             ends = (max(ends[0]),), (min(ends[1]),)
         for at_lower, at_upper in zip(*ends, strict=True):
@@ -107,7 +107,7 @@ def form(what: str, given: Any, support: Mapping[str, Any]) -> Mapping[str, Any]
     given = {"kind": given} if isinstance(given, str) else given
     kind = given.get("kind") if isinstance(given, Mapping) else given
     known = FORMS[word(f"form in {what}", kind, FORMS)]
-    fields(what, given, ("kind",), known)
+    check_section(what, given, ("kind",), known)
     filled = {"kind": kind, **known, **{name: value for name, value in given.items() if name != "kind"}}
     if kind != "softmax" and support["kind"] in ("cave", "close"):
         fix = "take softmax, or another support"

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Bool, Float, Int, Key, Shaped
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.mesh import DATA, along_batch
+from mi_contrast.core.mesh import DATA, batch_sharding
 
 MULTIPLE = 1024
 CUT, SAME = PartitionSpec(DATA), PartitionSpec()
@@ -77,7 +77,7 @@ def random(key: Key[Array, ""], valid: Bool[Array, " N"], dim: int, mesh: Mesh) 
         rows = jax.shard_map(on_shard, mesh=mesh, in_specs=(SAME, CUT, CUT), out_specs=CUT)
         return Bank(rows(key, jnp.arange(size), valid), valid)
 
-    return jax.jit(make, out_shardings=along_batch(mesh))(key, valid)
+    return jax.jit(make, out_shardings=batch_sharding(mesh))(key, valid)
 
 
 def ids(bank: Bank) -> Int[Array, " R"]:

@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Key
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.mesh import DATA, along_batch
+from mi_contrast.core.mesh import DATA, batch_sharding
 from mi_contrast.pools.bank import CUT, SAME, Bank, read
 
 ITERATIONS = 20
@@ -60,7 +60,7 @@ def refresh(bank: Bank, clusters: int, seeds: Sequence[int], mesh: Mesh) -> Int[
         labels = np.empty((len(rows), len(seeds)), np.int32)
     if jax.process_count() > 1:
         labels = np.asarray(multihost_utils.broadcast_one_to_all(labels))
-    return jax.make_array_from_callback(labels.shape, along_batch(mesh), lambda at: labels[at])
+    return jax.make_array_from_callback(labels.shape, batch_sharding(mesh), lambda at: labels[at])
 
 
 def _on_host(x: Array) -> np.ndarray:
@@ -70,7 +70,7 @@ def _on_host(x: Array) -> np.ndarray:
 
 def unassigned(size: int, clusterings: int, mesh: Mesh) -> Int[Array, "R C"]:
     """Labels before the first `refresh`: -1, so that no row is close to another."""
-    return jnp.full((size, clusterings), -1, jnp.int32, device=along_batch(mesh))
+    return jnp.full((size, clusterings), -1, jnp.int32, device=batch_sharding(mesh))
 
 
 def of(labels: Int[Array, "R C"], index: Int[Array, " B"], mesh: Mesh) -> Int[Array, "B C"]:
@@ -121,7 +121,7 @@ def fit_on_devices(
     """
     _check(int(valid.sum()), clusters, seeds)
     fits = [_fit(jax.random.key(seed), rows, valid, clusters, mesh) for seed in seeds]
-    return jax.jit(lambda columns: jnp.stack(columns, axis=1), out_shardings=along_batch(mesh))(fits)
+    return jax.jit(lambda columns: jnp.stack(columns, axis=1), out_shardings=batch_sharding(mesh))(fits)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

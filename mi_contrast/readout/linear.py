@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.keys import stream
+from mi_contrast.core.rngs import stream_rng
 from mi_contrast.readout.accuracy import Arrays
 
 
@@ -141,7 +141,7 @@ def fit_each(
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels, jnp.int32)
     mean, scale = statistics(features, settings.standardise)
     standardised = (features - mean) / scale
-    weights = 0.01 * jax.random.normal(stream(key, "init"), (features.shape[1], classes), jnp.float32)
+    weights = 0.01 * jax.random.normal(stream_rng(key, "init"), (features.shape[1], classes), jnp.float32)
     weights = jnp.broadcast_to(weights, (len(factors), *weights.shape))
     parameters = (weights, jnp.zeros((len(factors), classes), jnp.float32))
     state = _optimiser(settings.momentum, settings.weight_decay).init(parameters)
@@ -153,7 +153,7 @@ def fit_each(
             state,
             standardised,
             labels,
-            jax.random.fold_in(stream(key, "permutation"), epoch),
+            jax.random.fold_in(stream_rng(key, "permutation"), epoch),
             jnp.outer(jnp.asarray(factors), jax.vmap(partial(schedules.value, settings.lr))(progress)),
             settings.momentum,
             settings.weight_decay,

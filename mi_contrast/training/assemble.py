@@ -17,12 +17,12 @@ from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, nearest, unknown
 from mi_contrast.core.mesh import make_mesh, replicated
 from mi_contrast.data import sets
-from mi_contrast.data.pairing import held_out, make_pairing
+from mi_contrast.data.pairing import make_pairing, split_held_out
 from mi_contrast.data.readers import ORDERS, RESIDENT_BYTES, Reader, make_reader
 from mi_contrast.methods import recipes, rows
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation, of_tower, prepared
-from mi_contrast.models.towers import with_statistics_of
+from mi_contrast.models.representation import Representation, from_tower, preprocess
+from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.pools import bank as banks
 from mi_contrast.training import adaptive, generators, optimiser, probe
 from mi_contrast.training.held_out import Measure, make_accuracy, make_information, make_inversion
@@ -71,7 +71,7 @@ class Job:
     def first_state(self) -> State:
         """The state before the first step; batch statistics from the evaluation view of the first examples."""
         images = jnp.asarray(self.images.images(self.kept[: self.batch_size]))
-        return jax.jit(lambda x: first_state(self.parts, self.evaluation_view(x), with_statistics_of))(images)
+        return jax.jit(lambda x: first_state(self.parts, self.evaluation_view(x), calibrate_statistics))(images)
 
     def evaluation_view(self, images: jax.Array) -> jax.Array:
         """Images uint8 [B, H, W, 3] as the first representation sees them: f32, of the policy's size, colours and norm,
@@ -79,7 +79,7 @@ class Job:
         """
         views = self.parts.views
         plain = policies.plain(images, views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        return prepared(plain, self.parts.tower.split, views.mean, views.std, self.parts.generator)
+        return preprocess(plain, self.parts.tower.split, views.mean, views.std, self.parts.generator)
 
     def fill(self, state: State) -> State:
         """The first state with those banks written that start from a forward pass, over evaluation views."""
@@ -176,7 +176,7 @@ def make_parts(
         row=row,
         views=views,
         tower=tower,
-        optimiser=optimiser.build(config["optim"], tower.learns if tower.frozen else None),
+        optimiser=optimiser.build(config["optim"], tower.trainable_mask if tower.frozen else None),
         probe=probe.Probe(classes, config["eval"]["probe_lr"]) if classes else None,
         mesh=mesh,
         seed=config["seed"],
@@ -222,9 +222,9 @@ def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str]
     where = {"data_dir": data["dir"], "size": data["size"], "options": data["options"], "broken": data["broken"]}
     images = sets.load(data["name"], data["split"], known=known, **where)
     if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
-        images = sets.in_memory(images)  # read again at every measurement
+        images = sets.cache_in_memory(images)  # read again at every measurement
     unread.views.fit(*images.image_shape[:2])
-    kept, held = held_out(images)
+    kept, held = split_held_out(images)
     if data["partner"] is not None:
         make_pairing(images, kept, data["shared"], data["partner"])  # a mistake is found now
     label = data["label"] or next(iter(images.labels), None)
@@ -243,7 +243,9 @@ def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str]
 
     def represent(state: State, weights: str = "online") -> Representation:
         network, generator = getattr(state, weights), state.generator.get("params")
-        return of_tower(network, config["model"], mean=views.mean, std=views.std, size=views.size, generator=generator)
+        return from_tower(
+            network, config["model"], mean=views.mean, std=views.std, size=views.size, generator=generator
+        )
 
     judges: list[Callable[[State], dict[str, float]]] = [
         make_information(parts, images, held, data["shared"], settings["pairs"])

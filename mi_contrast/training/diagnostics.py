@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
-from mi_contrast.core.mesh import DATA, along_batch, replicated
+from mi_contrast.core.mesh import DATA, batch_sharding, replicated
 from mi_contrast.core.schedules import Progress
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import words
@@ -78,7 +78,7 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
 
     everywhere = replicated(parts.mesh)
     placed = placement(parts.row, parts.mesh)
-    return jax.jit(statistics, in_shardings=(placed, along_batch(parts.mesh), everywhere), out_shardings=everywhere)
+    return jax.jit(statistics, in_shardings=(placed, batch_sharding(parts.mesh), everywhere), out_shardings=everywhere)
 
 
 def _examples(pool: Candidates) -> jax.Array:

@@ -25,10 +25,10 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from mi_contrast.core import schedules
-from mi_contrast.core.config import differences, fields, plain
+from mi_contrast.core.config import check_section, differences, plain
 from mi_contrast.core.division import Division
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.core.keys import stream
+from mi_contrast.core.rngs import stream_rng
 from mi_contrast.data.order import permutation
 from mi_contrast.interchange import open_source
 from mi_contrast.methods.rows import Row
@@ -79,7 +79,7 @@ class Learning:
         if self.classifier is None:
             return state
         height, width = size
-        made = self.classifier.init(stream(key, "generator"), (height, width, 3))
+        made = self.classifier.init(stream_rng(key, "generator"), (height, width, 3))
         heads = {
             view: {
                 "kernel": jnp.zeros((self.classifier.backbone.dim, self.classes), jnp.float32),
@@ -168,7 +168,7 @@ def first(config: Mapping[str, Any], split: Division | None, begun: bool = False
         said = f"of config.generator.start_from and config.generator.learn {'both' if given else 'neither'} is given"
         raise UserError(said, fix="a generator is another run's, frozen, or it learns")
     if asked["learn"] is not None or begun:
-        params = split.generator.init(stream(jax.random.key(config["seed"]), "generator"))
+        params = split.generator.init(stream_rng(jax.random.key(config["seed"]), "generator"))
     else:
         params = _of_run(asked["start_from"], config)
     return jax.tree.map(np.asarray, params)
@@ -211,7 +211,7 @@ def learning(
     asked, where = config["generator"]["learn"], "config.generator.learn"
     if asked is None or split is None:
         return None
-    fields(where, asked, LEARN)
+    check_section(where, asked, LEARN)
     if asked["objective"] not in OBJECTIVES:
         raise unknown(f"{where}.objective", asked["objective"], OBJECTIVES)
     if row.target != "none" or row.of_kind("bank") or row.of_kind("queue"):
@@ -225,7 +225,7 @@ def learning(
         fixed(f"{where}.{name}", asked[name])
     fixed(f"{where}.labelled", asked["labelled"], 1.0, above=True)
     whole(f"{where}.every", asked["every"])
-    fields(f"{where}.classifier", asked["classifier"], CLASSIFIER)
+    check_section(f"{where}.classifier", asked["classifier"], CLASSIFIER)
     fixed(f"{where}.classifier.lr", asked["classifier"]["lr"])
     nats, labels = OBJECTIVES[asked["objective"]]
     network = {name: asked["classifier"][name] for name in ("backbone", "width")}

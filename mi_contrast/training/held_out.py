@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mi_contrast import estimators as mi
-from mi_contrast.core import keys as random
+from mi_contrast.core import rngs as random
 from mi_contrast.core import schedules
 from mi_contrast.core.division import Division
 from mi_contrast.core.schedules import Progress
-from mi_contrast.data.pairing import distinct_pairs
+from mi_contrast.data.pairing import make_distinct_pairs
 from mi_contrast.data.sets import ImageSet
-from mi_contrast.models.representation import Representation, prepared
+from mi_contrast.models.representation import Representation, preprocess
 from mi_contrast.readout import geometry
 from mi_contrast.readout.accuracy import top1
 from mi_contrast.readout.knn import knn
@@ -41,8 +41,8 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
     and uniformity are those pairs' embeddings', effective_rank the backbone's features'.
     """
     one, other = parts.row.judged
-    index = distinct_pairs(images, held, pairs, shared, seed=0)
-    key = random.stream(jax.random.key(0), "held_out")
+    index = make_distinct_pairs(images, held, pairs, shared, seed=0)
+    key = random.stream_rng(jax.random.key(0), "held_out")
 
     @jax.jit
     def embed(
@@ -87,7 +87,7 @@ def make_inversion(parts: Parts, images: ImageSet, held: np.ndarray) -> Measure:
     assert split is not None and split.generator is not None
     flow = split.generator
     plain = policies.plain(jnp.asarray(images.images(held[:CHUNK])), views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    seen = prepared(plain, Division(split.space), views.mean, views.std)
+    seen = preprocess(plain, Division(split.space), views.mean, views.std)
 
     @jax.jit
     def error(params: Any) -> jax.Array:

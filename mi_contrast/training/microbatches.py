@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.models.normalisation import Statistics
-from mi_contrast.models.towers import Encoded, Tower
+from mi_contrast.models.towers import Tower, TowerOutput
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Microbatches:
     pieces: int
     tower: Tower
 
-    def encode(self, variables: Any, images: Array, view: str | None) -> Encoded:
+    def encode(self, variables: Any, images: Array, view: str | None) -> TowerOutput:
         """The batch encoded in training mode, part by part, put together in the order of the batch.
 
         All parts start from the same batch statistics, and theirs are averaged after, as those of groups are.
@@ -58,23 +58,23 @@ class Microbatches:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _one_by_one(tower: Tower, view: str | None, variables: Any, parts: list[Array]) -> list[Encoded]:
+def _one_by_one(tower: Tower, view: str | None, variables: Any, parts: list[Array]) -> list[TowerOutput]:
     """Each part encoded; on the way back each is encoded again, so that nothing of it is kept between.
 
     Parts are unrolled: inside a `lax.scan` the gradient of a convolution was seen 40 times slower on CPUs.
     """
-    found: list[Encoded] = []
+    found: list[TowerOutput] = []
     for part in parts:
         before = found[-1].embedding if found else None
         found.append(tower.encode(variables, _after(part, before), train=True, view=view))
     return found
 
 
-def _forth(tower: Tower, view: str | None, variables: Any, parts: list[Array]) -> tuple[list[Encoded], Any]:
+def _forth(tower: Tower, view: str | None, variables: Any, parts: list[Array]) -> tuple[list[TowerOutput], Any]:
     return _one_by_one(tower, view, variables, parts), (variables, parts)
 
 
-def _back(tower: Tower, view: str | None, kept: Any, cotangents: list[Encoded]) -> tuple[Any, list[Array]]:
+def _back(tower: Tower, view: str | None, kept: Any, cotangents: list[TowerOutput]) -> tuple[Any, list[Array]]:
     variables, parts = kept
     total, of_parts, before = None, [], cotangents[-1].embedding
     for part, cotangent in zip(parts, cotangents, strict=True):
@@ -120,4 +120,4 @@ def divide(number: int, tower: Tower, norm: Mapping[str, Any], batch: int, devic
     if batch % pieces:
         raise UserError(f"config.data.batch is {batch}, not a multiple of {pieces}: {number} microbatches, {devices} "
                         "devices")  # fmt: skip
-    return Microbatches(number, pieces, tower.following(Statistics(max(groups // number, 1), frozen)))
+    return Microbatches(number, pieces, tower.with_statistics(Statistics(max(groups // number, 1), frozen)))

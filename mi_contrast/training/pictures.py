@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mi_contrast.core import keys as random
+from mi_contrast.core import rngs as random
 from mi_contrast.core.colour import SPACES, from_rgb
 from mi_contrast.core.division import Division
-from mi_contrast.core.layout import replacing
-from mi_contrast.data.pairing import distinct_pairs
+from mi_contrast.core.layout import write_atomically
+from mi_contrast.data.pairing import make_distinct_pairs
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.state import State
 from mi_contrast.views.policies import unnormalise
@@ -24,11 +24,11 @@ COLUMNS, CELL, MARGIN = 12, 96, 80  # pairs in the picture; pixels of a cell's s
 def draw_pairs(path: Path, job: Job, state: State) -> None:
     """Writes a PNG of held-out pairs, a column each: the source of each view, and below it the view."""
     columns = min(COLUMNS, len(job.held) // 2)
-    index = distinct_pairs(job.images, job.held, columns, job.shared, seed=0)
+    index = make_distinct_pairs(job.images, job.held, columns, job.shared, seed=0)
     if job.partner is not None:
         index = np.stack([index[:, 0], job.images.partners[job.partner][index[:, 0]]], axis=1)
     sources = np.stack([job.images.images(column) for column in index.T], axis=1)
-    keys = jax.random.split(random.stream(jax.random.key(job.parts.seed), "views"), columns)
+    keys = jax.random.split(random.stream_rng(jax.random.key(job.parts.seed), "views"), columns)
     views = jax.jit(lambda *given: job.parts.views(*given))(jnp.asarray(sources), keys, state.generator.get("params"))
     rows, split = [], job.parts.tower.split
     for name, source in job.parts.row.source.items():
@@ -39,7 +39,7 @@ def draw_pairs(path: Path, job: Job, state: State) -> None:
             shown = unnormalise_in(as_rgb(name, seen, split), job.parts.views.mean, job.parts.views.std, split)
         rows += [sources[:, source], shown]
     lines = [np.concatenate([_cell(image) for image in row], axis=1) for row in rows]
-    with replacing(path) as file:
+    with write_atomically(path) as file:
         Image.fromarray(np.concatenate(lines, axis=0)).save(file, "PNG")
 
 
@@ -64,7 +64,7 @@ def draw_channels(path: Path, job: Job, state: State) -> None:
     for at, (name, row) in enumerate(rows):
         pen.text((8, CELL * at + CELL // 2 - 5), name, fill="black")
         sheet.paste(Image.fromarray(np.concatenate([_cell(image) for image in row], axis=1)), (MARGIN, CELL * at))
-    with replacing(path) as file:
+    with write_atomically(path) as file:
         sheet.save(file, "PNG")
 
 
@@ -91,7 +91,7 @@ def as_rgb(name: str, images: np.ndarray, split: Division | None) -> np.ndarray:
         return grid.transpose(0, 1, 3, 2, 4, 5).reshape(
             len(images), side * images.shape[2], side * images.shape[3], images.shape[4]
         )
-    if split is None or not split.plain:
+    if split is None or not split.is_colour_space:
         return images
     whole = np.zeros((*images.shape[:-1], 3), images.dtype)
     whole[..., split.slices[name]] = images

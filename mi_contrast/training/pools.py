@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from mi_contrast.core import keys as random
+from mi_contrast.core import rngs as random
 from mi_contrast.methods.rows import OWN_ROW, Row, Term
 from mi_contrast.methods.scoring import Candidates
 from mi_contrast.pools import bank as banks
@@ -47,7 +47,7 @@ def first(row: Row, kept: Bool[np.ndarray, " N"], dims: Mapping[str, int], seed:
     """
     of = {name: dims[pool["head"]] for name, pool in row.pools.items()}
     pools: Pools = {name: queue.empty(row.pools[name]["size"], of[name]) for name in row.of_kind("queue")}
-    key = random.stream(jax.random.key(seed), "pools")
+    key = random.stream_rng(jax.random.key(seed), "pools")
     for at, name in enumerate(row.of_kind("bank")):
         pools[name] = banks.random(jax.random.fold_in(key, at), jnp.asarray(kept), of[name], mesh)
     return pools

@@ -14,7 +14,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from mi_contrast.core.checkpoint import Tree
-from mi_contrast.core.mesh import along_batch, replicated
+from mi_contrast.core.mesh import batch_sharding, replicated
 from mi_contrast.methods.rows import Row
 from mi_contrast.training.adaptive import paces
 
@@ -50,7 +50,7 @@ def from_tree(like: State, tree: Tree) -> State:
 
 def placement(row: Row, mesh: Mesh) -> State:
     """How the state lies over the mesh, as a prefix of it: banks and their clusterings cut, everything else whole."""
-    whole, cut = replicated(mesh), along_batch(mesh)
+    whole, cut = replicated(mesh), batch_sharding(mesh)
     pools = {name: cut if pool["kind"] == "bank" else whole for name, pool in row.pools.items()}
     pools = {name: where for name, where in pools.items() if name not in row.of_kind("in_batch")}
     prefix: Any = State

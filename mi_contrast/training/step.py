@@ -20,14 +20,14 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from mi_contrast import estimators as mi
-from mi_contrast.core import keys as random
+from mi_contrast.core import rngs as random
 from mi_contrast.core import schedules
-from mi_contrast.core.mesh import along_batch, replicated
+from mi_contrast.core.mesh import batch_sharding, replicated
 from mi_contrast.core.schedules import Progress
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import scoring, words
 from mi_contrast.methods.rows import HEAD, HEADS, OWN_ROW, TWIN, Row, Term
-from mi_contrast.models.towers import Encoded, Tower
+from mi_contrast.models.towers import Tower, TowerOutput
 from mi_contrast.pools import queue
 from mi_contrast.training import adaptive
 from mi_contrast.training import optimiser as optimisers
@@ -69,8 +69,8 @@ class Parts:
 class Roles(NamedTuple):
     """What the networks made of a batch: online and target passes by view, and the online batch statistics after."""
 
-    online: dict[str, Encoded]
-    target: dict[str, Encoded]
+    online: dict[str, TowerOutput]
+    target: dict[str, TowerOutput]
     statistics: Any
 
     def anchors(self, head: str) -> dict[str, Array]:
@@ -86,7 +86,7 @@ class Roles(NamedTuple):
         return of_head(head, self.target or self.online)
 
 
-def of_head(head: str, passes: Mapping[str, Encoded], *, predicted: bool = False) -> dict[str, Array]:
+def of_head(head: str, passes: Mapping[str, TowerOutput], *, predicted: bool = False) -> dict[str, Array]:
     """By view, the embeddings of one head, or what the predictor makes of them; the second head has none."""
     field = "twin" if head == TWIN else "prediction" if predicted else "embedding"
     return {name: getattr(found, field) for name, found in passes.items()}
@@ -101,7 +101,7 @@ def first_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callab
     """The state before the first step: fresh networks whose batch statistics come from one forward pass over `images`
     (so that the untrained network can be judged), the target an exact copy, empty queues, random banks.
     """
-    key = random.stream(jax.random.key(parts.seed), "init")
+    key = random.stream_rng(jax.random.key(parts.seed), "init")
     online = parts.tower.init(key, (images.shape[1], images.shape[2], 3))
     online = calibrate(parts.tower, online, images)
     shape = jax.eval_shape(lambda v: encode_plain(parts, v, images, parts.row.online_views[0]), online)
@@ -131,7 +131,7 @@ def first_generator(parts: Parts, key: Key[Array, ""], image_shape: tuple[int, .
     return {"params": params} if parts.learning is None else parts.learning.init(params, key, image_shape[1:3])
 
 
-def encode(parts: Parts, variables: Any, view: str, images: Array, *, train: bool) -> Encoded:
+def encode(parts: Parts, variables: Any, view: str, images: Array, *, train: bool) -> TowerOutput:
     """A view's pass through its network, in parts where a step has them; where views are channels each has its own."""
     own = view if parts.row.views == "channels" else None
     if train and parts.microbatches is not None:
@@ -139,7 +139,7 @@ def encode(parts: Parts, variables: Any, view: str, images: Array, *, train: boo
     return parts.tower.encode(variables, images, train=train, view=own)
 
 
-def encode_plain(parts: Parts, variables: Any, images: Float[Array, "B H W 3"], view: str) -> Encoded:
+def encode_plain(parts: Parts, variables: Any, images: Float[Array, "B H W 3"], view: str) -> TowerOutput:
     """A view's pass in eval mode over whole images, of which a network of a split sees its own channels."""
     if parts.tower.split is not None:
         images = images[..., parts.tower.split.slices[view]]
@@ -155,18 +155,18 @@ def make_views(
     parts: Parts, step: Int[Array, ""], batch: Batch, generator: Any = None
 ) -> Mapping[str, Float[Array, "B H W C"]]:
     """The batch's views at this step; divided by the generator of these parameters, where one divides."""
-    return parts.views.divided(make_crops(parts, step, batch), generator)
+    return parts.views.divide(make_crops(parts, step, batch), generator)
 
 
 def make_crops(parts: Parts, step: Int[Array, ""], batch: Batch) -> Mapping[str, Float[Array, "B H W C"]]:
     """What the batch's views at this step are made of, each example from the stream `views` of its own key."""
     positions = jnp.arange(batch.index.shape[0], dtype=jnp.int32)
-    example_keys = random.example_keys(parts.seed, step, positions)
-    example_keys = jax.vmap(lambda key: random.stream(key, "views"))(example_keys)
+    example_keys = random.example_rngs(parts.seed, step, positions)
+    example_keys = jax.vmap(lambda key: random.stream_rng(key, "views"))(example_keys)
     return parts.views.crops(batch.sources, example_keys)
 
 
-def encode_keys(parts: Parts, target: dict[str, Any], name: str, images: Array) -> Encoded:
+def encode_keys(parts: Parts, target: dict[str, Any], name: str, images: Array) -> TowerOutput:
     """Keys by the target network, in the order of the batch. Where batch statistics are of groups, the images change
     groups first and their encodings return after: see `shuffling`.
     """
@@ -180,11 +180,11 @@ def encode_keys(parts: Parts, target: dict[str, Any], name: str, images: Array) 
 
 def encode_targets(
     parts: Parts, state: State, target: dict[str, Any], views: Mapping[str, Array]
-) -> tuple[dict[str, Encoded], Any]:
+) -> tuple[dict[str, TowerOutput], Any]:
     """The target's passes, without gradient, its batch statistics threaded through them in the row's order; and those
     statistics. Where the target is the online network itself its own passes alone move them.
     """
-    found: dict[str, Encoded] = {}
+    found: dict[str, TowerOutput] = {}
     for name in parts.row.target_views:
         found[name] = encode_keys(parts, target, name, views[name])
         target = {**target, "batch_stats": found[name].batch_stats}
@@ -192,10 +192,10 @@ def encode_targets(
 
 
 def encode_online(
-    parts: Parts, params: Any, statistics: Any, views: Mapping[str, Array], target: dict[str, Encoded]
+    parts: Parts, params: Any, statistics: Any, views: Mapping[str, Array], target: dict[str, TowerOutput]
 ) -> Roles:
     """The online passes, batch statistics threaded through them in the row's order."""
-    online: dict[str, Encoded] = {}
+    online: dict[str, TowerOutput] = {}
     for name in parts.row.online_views:
         variables = {"params": params, "batch_stats": statistics}
         online[name] = encode(parts, variables, name, views[name], train=True)
@@ -226,8 +226,8 @@ def score(
     own = batch.index[:, 0] if term.positive == OWN_ROW else batch.index[:, row.source[term.anchor]]
     keys = None
     if term.support["kind"] == "drawn":
-        of_examples = random.example_keys(parts.seed, state.step, jnp.arange(len(own), dtype=jnp.int32))
-        keys = jax.vmap(lambda key: jax.random.fold_in(random.stream(key, "support"), at))(of_examples)
+        of_examples = random.example_rngs(parts.seed, state.step, jnp.arange(len(own), dtype=jnp.int32))
+        keys = jax.vmap(lambda key: jax.random.fold_in(random.stream_rng(key, "support"), at))(of_examples)
     labels = pooling.anchor_labels(term, own, state.carried, tables, mesh)
     told = scoring.Anchors(pooling.own_ids(row, term, batch.index), labels, keys)
     nats = partial(
@@ -263,7 +263,7 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
     def step(state: State, batch: Batch, tables: Tables) -> tuple[State, Scalars]:
         parts = settled(given, state)
         row, t = parts.row, Progress(state.step, parts.total_steps)
-        divided = partial(parts.views.divided, make_crops(parts, state.step, batch))
+        divided = partial(parts.views.divide, make_crops(parts, state.step, batch))
         momentum = schedules.value(row.momentum, t)
         target = averaged(momentum, state) if row.target == "ema" else state.online
         targets, target_statistics = encode_targets(parts, state, target, divided(state.generator.get("params")))
@@ -333,7 +333,7 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
     placed = placement(parts.row, parts.mesh)
     return jax.jit(
         step,
-        in_shardings=(placed, along_batch(parts.mesh), everywhere),
+        in_shardings=(placed, batch_sharding(parts.mesh), everywhere),
         out_shardings=(placed, everywhere),
         donate_argnums=0,
     )

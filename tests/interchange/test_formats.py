@@ -12,7 +12,7 @@ import pytest
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import FORMATS, convert, onnx, open_source, parity, stablehlo, torch_formats
 from mi_contrast.interchange.loaded import Loaded
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 from tests.interchange.conftest import CONFIG
 from tests.models import twins
 
@@ -30,7 +30,7 @@ GENERATOR = dict(kind="generator", space="ydbdr", flow="affine", couplings=3, hi
 def made(model, **pixels):
     variables = jax.tree.map(np.asarray, twins.random_variables(model))
     return Loaded(
-        Representation(variables, spec_of(model, **PIXELS | pixels)), Path("runs/x"), 9, 40, CONFIG, None, "abc"
+        Representation(variables, make_spec(model, **PIXELS | pixels)), Path("runs/x"), 9, 40, CONFIG, None, "abc"
     )
 
 

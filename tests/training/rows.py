@@ -18,8 +18,8 @@ from mi_contrast.core.mesh import make_mesh
 from mi_contrast.data.readers import Batch
 from mi_contrast.interchange.export import write_export
 from mi_contrast.models import towers
-from mi_contrast.models.representation import of_tower
-from mi_contrast.models.towers import with_statistics_of
+from mi_contrast.models.representation import from_tower
+from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.training import assemble, loop
 from mi_contrast.training.pools import Tables, refreshed
 from mi_contrast.training.state import placement
@@ -37,11 +37,11 @@ def generator() -> tuple[tempfile.TemporaryDirectory, str]:
     """An export whose networks' images are divided by a generator at random, for rows that start from one."""
     config = plain(load_config("configs/learn_views.py:digits")[0])
     config["model"] |= dict(width=8)
-    split = division.named(config["model"]["split"])
+    split = division.parse(config["model"]["split"])
     variables = towers.build(config["model"]).init(jax.random.key(0), (32, 32, 3))
     views = {name: config["views"][name] for name in ("mean", "std", "size")}
     params = jax.tree.map(lambda x: 3 * x, split.generator.init(jax.random.key(5)))
-    made = of_tower(variables, config["model"], **views, generator=params)
+    made = from_tower(variables, config["model"], **views, generator=params)
     folder = tempfile.TemporaryDirectory()
     write_export(Path(folder.name) / "export", made, config=config, commit=None)
     return folder, f"{folder.name}/export"
@@ -107,7 +107,7 @@ def begin(config: dict[str, Any]) -> tuple[Any, Any, Tables]:
     kept = np.arange(EXAMPLES) < EXAMPLES - HELD
     parts = assemble.make_parts(assemble.check(config), 10, make_mesh(), kept)
     images = jnp.asarray(np.random.default_rng(9).normal(size=(BATCH, 32, 32, 3)), jnp.float32)
-    state = jax.jit(lambda x: first_state(parts, x, with_statistics_of))(images)
+    state = jax.jit(lambda x: first_state(parts, x, calibrate_statistics))(images)
     state = loop.placed(state, placement(parts.row, parts.mesh))
     state = replace(state, carried=refreshed(parts.row, state.pools, state.carried, 0, parts.mesh))
     examples = jnp.arange(EXAMPLES, dtype=jnp.int32)

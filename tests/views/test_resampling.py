@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mi_contrast.views.resampling import matrix, resample, taps, to_lines, to_pixels
+from mi_contrast.views.resampling import resample, resampling_matrix, resampling_taps, to_lines, to_pixels
 
 EPSILON = float(np.finfo(np.float32).eps)
 
@@ -82,7 +82,7 @@ def test_the_whole_image_at_its_own_size_is_itself():
 
 @partial(jax.jit, static_argnums=(0, 1))
 def both(size, out, start, length):
-    return matrix(size, out, start, length), taps(size, out, start, length)
+    return resampling_matrix(size, out, start, length), resampling_taps(size, out, start, length)
 
 
 @pytest.mark.parametrize("size, out", [(32, 32), (256, 224), (375, 64), (20, 96)])
