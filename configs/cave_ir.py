@@ -19,16 +19,16 @@ other. Expect nats, and no digit.
 """
 
 from mi_contrast.core.schedules import linear
-from mi_contrast.methods.recipes import alone, recipe
-from mi_contrast.methods.skeletons import over_bank
+from mi_contrast.methods.recipes import pair_with_itself, recipe
+from mi_contrast.methods.skeletons import make_bank_method
 
 START = 0.25  # until then the band is the whole bank and nothing lies above it, which is the row of configs/ir.py
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    alone(config)
+    base = recipe(variant)
+    config = base.config
+    pair_with_itself(config)
     support = dict(kind="cave", lower=linear(0.0, 0.90, START, 0.5), upper=linear(1.0, 0.99, START, 0.5))
-    config.method = over_bank(support, found.of_bank, found.start)
+    config.method = make_bank_method(support, base.bank_temperature, base.bank_start)
     return config

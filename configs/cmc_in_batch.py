@@ -15,8 +15,8 @@ to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerat
 see `ir`.
 """
 
-from mi_contrast.methods.recipes import in_two
+from mi_contrast.methods.recipes import make_split_config
 
 
 def get_config(variant="digits"):
-    return in_two(variant, "ydbdr")
+    return make_split_config(variant, "ydbdr")

@@ -12,15 +12,15 @@ to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerat
 and the jigsaw is added.
 """
 
-from mi_contrast.methods.recipes import recipe, viewed
+from mi_contrast.methods.recipes import recipe, set_views
 from mi_contrast.views.policies import infomin
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    config.model.norm.groups = found.groups
-    viewed(config, infomin)
+    base = recipe(variant)
+    config = base.config
+    config.model.norm.groups = base.norm_groups
+    set_views(config, infomin)
     config.model.jigsaw = dict(dim=128)
     term = dict(
         positive="key",
@@ -34,7 +34,7 @@ def get_config(variant="digits"):
         views="jigsaw",
         target="ema",
         momentum=0.99 if variant == "digits" else 0.999,
-        pools=dict(queue=dict(size=found.queue)),
+        pools=dict(queue=dict(size=base.queue_size)),
         terms=(dict(anchor="query", **term), dict(anchor="jigsaw", **term)),
     )
     return config

@@ -18,14 +18,14 @@ frame, so that its background tells it apart as well as its digit; a row of the 
 other. Expect nats, and no digit.
 """
 
-from mi_contrast.methods.recipes import alone, recipe
-from mi_contrast.methods.skeletons import over_bank
+from mi_contrast.methods.recipes import pair_with_itself, recipe
+from mi_contrast.methods.skeletons import make_bank_method
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    alone(config)
-    support = dict(kind="drawn", k=found.drawn, of=dict(kind="all"))
-    config.method = over_bank(support, found.of_bank, found.start)
+    base = recipe(variant)
+    config = base.config
+    pair_with_itself(config)
+    support = dict(kind="drawn", k=base.num_draws, of=dict(kind="all"))
+    config.method = make_bank_method(support, base.bank_temperature, base.bank_start)
     return config

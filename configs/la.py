@@ -16,19 +16,19 @@ other. Expect nats, and no digit.
 """
 
 from mi_contrast.core.schedules import step
-from mi_contrast.methods.recipes import alone, recipe
-from mi_contrast.methods.skeletons import over_bank
+from mi_contrast.methods.recipes import pair_with_itself, recipe
+from mi_contrast.methods.skeletons import make_bank_method
 
 START = 0.25  # of the run is instance discrimination (released: 10 of 200 epochs; a short run's bank takes longer)
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    alone(config)
-    support = dict(kind="close", by="clusters", of=dict(kind="nearest", k=found.drawn + 1))
-    clusters = dict(number=found.clusters, clusterings=3, every_epochs=5)
-    method = over_bank(support, found.of_bank, found.start, momentum=0.5, clusters=clusters)
+    base = recipe(variant)
+    config = base.config
+    pair_with_itself(config)
+    support = dict(kind="close", by="clusters", of=dict(kind="nearest", k=base.num_draws + 1))
+    clusters = dict(number=base.num_clusters, clusterings=3, every_epochs=5)
+    method = make_bank_method(support, base.bank_temperature, base.bank_start, momentum=0.5, clusters=clusters)
     (local,) = method["terms"]
     discriminate = {**local, "support": dict(kind="all"), "weight": step((1.0, 0.0), (START,))}
     config.method = {**method, "terms": (discriminate, {**local, "weight": step((0.0, 1.0), (START,))})}

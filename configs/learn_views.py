@@ -29,7 +29,7 @@ cores), :cifar10, :cifar100, :stl10 (its labels want split='train'), :imagenet (
 from ml_collections import ConfigDict
 
 from mi_contrast.core.schedules import cosine
-from mi_contrast.methods.recipes import GENERATOR, in_two
+from mi_contrast.methods.recipes import GENERATOR, make_split_config
 
 LEARN = dict(
     objective="unsupervised",
@@ -43,7 +43,7 @@ LEARN = dict(
 
 
 def get_config(variant="digits"):
-    config = in_two(variant, GENERATOR)
+    config = make_split_config(variant, GENERATOR)
     with config.unlocked():
         config.generator.learn = ConfigDict(LEARN)
     return config

@@ -9,8 +9,8 @@ Variants: :digits (default; embedded data, 8 to 18 minutes on 2 busy cores), :ci
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
 """
 
-from mi_contrast.methods.recipes import GENERATOR, in_two
+from mi_contrast.methods.recipes import GENERATOR, make_split_config
 
 
 def get_config(variant="digits"):
-    return in_two(variant, GENERATOR)
+    return make_split_config(variant, GENERATOR)

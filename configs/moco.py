@@ -16,14 +16,14 @@ from mi_contrast.methods.recipes import recipe
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config, queue, temperature, *_ = found
-    config.model.norm.groups = found.groups
+    base = recipe(variant)
+    config = base.config
+    config.model.norm.groups = base.norm_groups
     config.method = dict(
         views="two_crops",
         target="ema",
         momentum=0.99 if variant == "digits" else 0.999,
-        pools=dict(queue=dict(size=queue)),
+        pools=dict(queue=dict(size=base.queue_size)),
         terms=(
             dict(
                 anchor="query",
@@ -31,7 +31,7 @@ def get_config(variant="digits"):
                 pool="queue",
                 support=dict(kind="all"),
                 form="softmax",
-                temperature=temperature,
+                temperature=base.queue_temperature,
                 weight=1.0,
             ),
         ),

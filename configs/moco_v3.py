@@ -15,18 +15,18 @@ Variants: :digits (default; embedded data, about 7 minutes on 2 busy cores), :ci
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
 """
 
-from mi_contrast.methods.recipes import recipe, viewed
+from mi_contrast.methods.recipes import recipe, set_views
 from mi_contrast.views.policies import moco_v3
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    config.model.norm.groups = found.groups
-    viewed(config, moco_v3)
+    base = recipe(variant)
+    config = base.config
+    config.model.norm.groups = base.norm_groups
+    set_views(config, moco_v3)
     config.model.head = dict(kind="mlp_bn", layers=2, hidden=512, dim=128)
     config.model.predictor = dict(hidden=512, layers=2)
-    term = dict(support=dict(kind="all"), form="softmax", temperature=found.of_batch, weight=0.5)
+    term = dict(support=dict(kind="all"), form="softmax", temperature=base.batch_temperature, weight=0.5)
     config.method = dict(
         views="two_crops",
         target="ema",

@@ -12,22 +12,24 @@ Variants: :digits (default; embedded data, about 5 minutes on 2 busy cores), :ci
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
 """
 
-from mi_contrast.methods.recipes import recipe, viewed
+from mi_contrast.methods.recipes import recipe, set_views
 from mi_contrast.views.policies import simclr
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    viewed(config, simclr)
+    base = recipe(variant)
+    config = base.config
+    set_views(config, simclr)
     config.model.head = dict(kind="mlp_bn", layers=3, hidden=512, dim=128)
     config.model.predictor = dict(hidden=512, layers=2)
-    term = dict(look_up="queue", support=dict(kind="all"), form="softmax", temperature=found.temperature, weight=0.5)
+    term = dict(
+        look_up="queue", support=dict(kind="all"), form="softmax", temperature=base.queue_temperature, weight=0.5
+    )
     config.method = dict(
         views="two_crops",
         target="none",
         pools=dict(
-            queue=dict(size=found.queue, takes="query"),
+            queue=dict(size=base.queue_size, takes="query"),
             keys=dict(kind="in_batch", views=("key",)),
             queries=dict(kind="in_batch", views=("query",)),
         ),

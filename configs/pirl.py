@@ -16,28 +16,28 @@ to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerat
 frame: see `ir`.
 """
 
-from mi_contrast.methods.recipes import alone, recipe, viewed
+from mi_contrast.methods.recipes import pair_with_itself, recipe, set_views
 from mi_contrast.views.policies import pirl
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    alone(config)
-    viewed(config, pirl)
+    base = recipe(variant)
+    config = base.config
+    pair_with_itself(config)
+    set_views(config, pirl)
     config.model.jigsaw = dict(dim=128)
     term = dict(
         positive="row",
         pool="bank",
-        support=dict(kind="drawn", k=found.drawn, of=dict(kind="all")),
+        support=dict(kind="drawn", k=base.num_draws, of=dict(kind="all")),
         form="softmax",
-        temperature=found.of_bank,
+        temperature=base.bank_temperature,
         weight=0.5,
     )
     config.method = dict(
         views="jigsaw",
         target="none",
-        pools=dict(bank=dict(momentum=0.5, start=found.start, takes="query")),
+        pools=dict(bank=dict(momentum=0.5, start=base.bank_start, takes="query")),
         terms=(dict(anchor="query", **term), dict(anchor="jigsaw", **term)),
     )
     return config

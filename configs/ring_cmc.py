@@ -12,20 +12,20 @@ momentum=1.).
 
 Variants: :digits (default; embedded data, about 18 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a
-frame: see `ir`. Other splits: ydbdr, ycbcr, rgb (recipes.split).
+frame: see `ir`. Other splits: ydbdr, ycbcr, rgb (recipes.set_split).
 """
 
 from mi_contrast.core.schedules import linear
-from mi_contrast.methods.recipes import alone, recipe, split
-from mi_contrast.methods.skeletons import across_channels
+from mi_contrast.methods.recipes import pair_with_itself, recipe, set_split
+from mi_contrast.methods.skeletons import make_split_bank_method
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    alone(config)
-    split(config, "lab")
+    base = recipe(variant)
+    config = base.config
+    pair_with_itself(config)
+    set_split(config, "lab")
     ring = dict(kind="ring", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5))
-    support = dict(kind="drawn", k=found.drawn, of=ring)
-    config.method = across_channels(support, found.of_bank, found.start)
+    support = dict(kind="drawn", k=base.num_draws, of=ring)
+    config.method = make_split_bank_method(support, base.bank_temperature, base.bank_start)
     return config

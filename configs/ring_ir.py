@@ -20,15 +20,15 @@ other. Expect nats, and no digit.
 """
 
 from mi_contrast.core.schedules import linear
-from mi_contrast.methods.recipes import alone, recipe
-from mi_contrast.methods.skeletons import over_bank
+from mi_contrast.methods.recipes import pair_with_itself, recipe
+from mi_contrast.methods.skeletons import make_bank_method
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    alone(config)
+    base = recipe(variant)
+    config = base.config
+    pair_with_itself(config)
     ring = dict(kind="ring", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5))
-    support = dict(kind="drawn", k=found.drawn, of=ring)
-    config.method = over_bank(support, found.of_bank, found.start)
+    support = dict(kind="drawn", k=base.num_draws, of=ring)
+    config.method = make_bank_method(support, base.bank_temperature, base.bank_start)
     return config

@@ -31,14 +31,14 @@ from mi_contrast.methods.recipes import recipe
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config, queue, temperature, *_ = found
-    config.model.norm.groups = found.groups
+    base = recipe(variant)
+    config = base.config
+    config.model.norm.groups = base.norm_groups
     config.method = dict(
         views="two_crops",
         target="ema",
         momentum=0.99 if variant == "digits" else 0.999,
-        pools=dict(queue=dict(size=queue)),
+        pools=dict(queue=dict(size=base.queue_size)),
         terms=(
             dict(
                 anchor="query",
@@ -46,7 +46,7 @@ def get_config(variant="digits"):
                 pool="queue",
                 support=dict(kind="ring", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5)),
                 form="softmax",
-                temperature=temperature,
+                temperature=base.queue_temperature,
                 weight=1.0,
             ),
         ),

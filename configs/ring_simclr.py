@@ -13,15 +13,15 @@ to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerat
 """
 
 from mi_contrast.core.schedules import linear
-from mi_contrast.methods.recipes import recipe, viewed
-from mi_contrast.methods.skeletons import over_batch
+from mi_contrast.methods.recipes import recipe, set_views
+from mi_contrast.methods.skeletons import make_batch_method
 from mi_contrast.views.policies import simclr
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    viewed(config, simclr)
+    base = recipe(variant)
+    config = base.config
+    set_views(config, simclr)
     ring = dict(kind="ring", lower=linear(0.0, 0.50, end=0.5), upper=linear(0.90, 0.95, end=0.5))
-    config.method = over_batch(ring, "softmax", found.of_batch)
+    config.method = make_batch_method(ring, "softmax", base.batch_temperature)
     return config

@@ -13,14 +13,14 @@ Variants: :digits (default; embedded data, about 5 minutes on 2 busy cores), :ci
 to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
 """
 
-from mi_contrast.methods.recipes import recipe, viewed
-from mi_contrast.methods.skeletons import over_batch
+from mi_contrast.methods.recipes import recipe, set_views
+from mi_contrast.methods.skeletons import make_batch_method
 from mi_contrast.views.policies import simclr
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    viewed(config, simclr)
-    config.method = over_batch(dict(kind="all"), "softmax", found.of_batch)
+    base = recipe(variant)
+    config = base.config
+    set_views(config, simclr)
+    config.method = make_batch_method(dict(kind="all"), "softmax", base.batch_temperature)
     return config

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Schedule, cosine
-from mi_contrast.methods.skeletons import across_batch
+from mi_contrast.methods.skeletons import make_split_batch_method
 from mi_contrast.views import policies
 from mi_contrast.views.colour import JITTERS
 from mi_contrast.views.two_crops import LOCAL, SOURCES
@@ -32,14 +32,14 @@ class Recipe(NamedTuple):
     """
 
     config: ConfigDict
-    queue: int
-    temperature: float
-    of_bank: float = 0.1
-    of_batch: float = 0.5
-    drawn: int = 4095
-    clusters: int = 552
-    start: str = "random"
-    groups: int = 1
+    queue_size: int
+    queue_temperature: float
+    bank_temperature: float = 0.1
+    batch_temperature: float = 0.5
+    num_draws: int = 4095
+    num_clusters: int = 552
+    bank_start: str = "random"
+    norm_groups: int = 1
 
 
 # For the variants of a few hundred or thousand steps. Features are means of ReLUs, so that those of any two images
@@ -96,7 +96,10 @@ def _digits() -> Recipe:
     config.model.head = ConfigDict(SHORT_RUN_HEAD)
     config.optim.kind, config.optim.lr, config.optim.warmup = "adamw", cosine(0.003, 0.0), 200
     config.log.every = 100
-    return Recipe(config, queue=1024, temperature=0.2, of_bank=0.2, of_batch=0.2, drawn=1023, clusters=500)
+    return Recipe(
+        config, queue_size=1024, queue_temperature=0.2, bank_temperature=0.2, batch_temperature=0.2, num_draws=1023,
+        num_clusters=500,
+    )  # fmt: skip
 
 
 def _cifar10() -> Recipe:
@@ -108,20 +111,21 @@ def _cifar10() -> Recipe:
     config.steps = 200 * (47500 // 256)
     config.optim.lr = cosine(0.06, 0.0)
     config.optim.weight_decay = 5e-4
-    return Recipe(config, queue=4096, temperature=0.1)
+    return Recipe(config, queue_size=4096, queue_temperature=0.1)
 
 
 def _cifar10_small() -> Recipe:
     """Five to ten minutes on two cores: a ResNet-18 of width 16. Too few epochs for banks to begin at random, or to be
     written in turn.
     """
-    config, queue, temperature, *_ = _cifar10()
+    recipe = _cifar10()
+    config = recipe.config
     config.data.order = "draws"
     config.model.width = 16
     config.model.head = ConfigDict(SHORT_RUN_HEAD)
     config.steps = 400
     config.eval.every = 200
-    return Recipe(config, queue, temperature, start="forward")
+    return recipe._replace(bank_start="forward")
 
 
 def _cifar100() -> Recipe:
@@ -138,7 +142,7 @@ def _stl10() -> Recipe:
     config.data.name, config.data.split, config.data.size = "stl10", "unlabelled", 64
     config.views = ConfigDict(policies.moco_v2(64))
     config.steps = 200 * (95000 // 256)
-    return recipe._replace(queue=16384)
+    return recipe._replace(queue_size=16384)
 
 
 def _imagenet() -> Recipe:
@@ -149,10 +153,13 @@ def _imagenet() -> Recipe:
     config.model.backbone, config.model.stem, config.model.dtype = "resnet50", "imagenet", "bfloat16"
     config.steps = 200 * (1217109 // 256)
     config.eval.every = config.checkpoint.every = 5000
-    return Recipe(config, queue=65536, temperature=0.2, of_bank=0.07, of_batch=0.1, clusters=30000, groups=8)
+    return Recipe(
+        config, queue_size=65536, queue_temperature=0.2, bank_temperature=0.07, batch_temperature=0.1,
+        num_clusters=30000, norm_groups=8,
+    )  # fmt: skip
 
 
-def viewed(config: ConfigDict, policy: Callable[[int], dict[str, Any]]) -> None:
+def set_views(config: ConfigDict, policy: Callable[[int], dict[str, Any]]) -> None:
     """Gives the config a policy's ops, at the variant's size, with its mean and std. Digits keep their light crops, and
     take the policy's jigsaw alone: a crop of a fifth of the area has no digit in it.
     """
@@ -163,7 +170,7 @@ def viewed(config: ConfigDict, policy: Callable[[int], dict[str, Any]]) -> None:
         config.views = ConfigDict({**made, "mean": views.mean, "std": views.std})
 
 
-def split(config: ConfigDict, division: Any) -> None:
+def set_split(config: ConfigDict, division: Any) -> None:
     """Two views of one crop, divided (see `core.division`), by the constants released for the colour space, each with a
     network of half the variant's width.
     """
@@ -194,7 +201,7 @@ def multi_crop(config: ConfigDict, count: int = 4, size: int | None = None) -> N
     for term in method["terms"]:
         side = "positive" if term.get("look_up") else "anchor"
         among = count + 1 if term[side] in SOURCES else 1
-        term = {**term, "weight": divided(term["weight"], among)}
+        term = {**term, "weight": divide_schedule(term["weight"], among)}
         whole.append(term)
         local += [{**term, side: f"{LOCAL}_{i}"} for i in range(among - 1)]
     with config.unlocked():
@@ -202,12 +209,12 @@ def multi_crop(config: ConfigDict, count: int = 4, size: int | None = None) -> N
         config.method = {**method, "terms": (*whole, *local)}
 
 
-def divided(weight: Schedule, among: int) -> Schedule:
+def divide_schedule(schedule: Schedule, divisor: int) -> Schedule:
     """The schedule's values divided by a number."""
-    return mapped(weight, lambda value: value / among)
+    return map_schedule(schedule, lambda value: value / divisor)
 
 
-def mapped(schedule: Schedule, change: Callable[[float], float]) -> Schedule:
+def map_schedule(schedule: Schedule, change: Callable[[float], float]) -> Schedule:
     """The schedule with `change` done to each of its values, a linear one."""
     if not isinstance(schedule, Mapping):
         return change(schedule)
@@ -219,16 +226,16 @@ def mapped(schedule: Schedule, change: Callable[[float], float]) -> Schedule:
 GENERATOR = dict(kind="generator", space="rgb", flow="additive", couplings=6, hidden=16)  # what divides, if learned
 
 
-def in_two(variant: str, division: Any) -> ConfigDict:
+def make_split_config(variant: str, division: Any) -> ConfigDict:
     """The config of a variant whose examples are divided in two, a network each, against the batch."""
-    found = recipe(variant)
-    alone(found.config)
-    split(found.config, division)
-    found.config.method = across_batch(dict(kind="all"), found.of_bank)
-    return found.config
+    base = recipe(variant)
+    pair_with_itself(base.config)
+    set_split(base.config, division)
+    base.config.method = make_split_batch_method(dict(kind="all"), base.bank_temperature)
+    return base.config
 
 
-def alone(config: ConfigDict) -> None:
+def pair_with_itself(config: ConfigDict) -> None:
     """Every example its own pair, as methods of one row an example have it."""
     config.data.shared = ()
 
@@ -250,6 +257,6 @@ def recipe(variant: str) -> Recipe:
     """
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
-    found = VARIANTS[variant]()
-    found.config.lock()
-    return found
+    made = VARIANTS[variant]()
+    made.config.lock()
+    return made

@@ -8,7 +8,9 @@ from typing import Any
 Words = Mapping[str, Any]
 
 
-def over_bank(support: Words, temperature: float, start: str, momentum: float = 0.0, **bank: Any) -> dict[str, Any]:
+def make_bank_method(
+    support: Words, temperature: float, start: str, momentum: float = 0.0, **bank: Any
+) -> dict[str, Any]:
     """Each example against a support of a bank of one row an example, its own row the positive.
 
     Source: Wu et al. 2018; momentum 0 is Wu et al. 2020 and 2021.
@@ -26,7 +28,7 @@ def over_bank(support: Words, temperature: float, start: str, momentum: float = 
     return dict(views="two_crops", target="none", pools=dict(bank=bank), terms=(term,))
 
 
-def over_batch(support: Words, form: Words | str, temperature: float) -> dict[str, Any]:
+def make_batch_method(support: Words, form: Words | str, temperature: float) -> dict[str, Any]:
     """Both views of an example against this step's other examples, the two directions averaged.
 
     Source: Chen et al. 2020 (SimCLR).
@@ -40,7 +42,7 @@ def over_batch(support: Words, form: Words | str, temperature: float) -> dict[st
     )
 
 
-def across_batch(support: Words, temperature: float) -> dict[str, Any]:
+def make_split_batch_method(support: Words, temperature: float) -> dict[str, Any]:
     """Each view of a split against this step's other examples of the other view, the two directions averaged.
 
     Source: Tian et al. 2020 (Contrastive Multiview Coding), its candidates those of Chen et al. 2020 (SimCLR).
@@ -59,7 +61,7 @@ def across_batch(support: Words, temperature: float) -> dict[str, Any]:
     )
 
 
-def across_channels(support: Words, temperature: float, start: str) -> dict[str, Any]:
+def make_split_bank_method(support: Words, temperature: float, start: str) -> dict[str, Any]:
     """Each view of a split against a support of the other's bank, the two directions averaged.
 
     Source: Tian et al. 2020 (Contrastive Multiview Coding), its bank momentum.
