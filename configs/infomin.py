@@ -33,7 +33,7 @@ def get_config(variant="digits"):
     config.method = dict(
         views="jigsaw",
         target="ema",
-        momentum=0.99 if variant == "digits" else 0.999,
+        momentum=base.target_momentum,
         pools=dict(queue=dict(size=base.queue_size)),
         terms=(dict(anchor="query", **term), dict(anchor="jigsaw", **term)),
     )

@@ -13,27 +13,13 @@ Variants: :digits (default; embedded data, about 4 minutes on 2 cores), :cifar10
 """
 
 from mi_contrast.methods.recipes import recipe
+from mi_contrast.methods.skeletons import make_queue_method
 
 
 def get_config(variant="digits"):
     base = recipe(variant)
     config = base.config
     config.model.norm.groups = base.norm_groups
-    config.method = dict(
-        views="two_crops",
-        target="ema",
-        momentum=0.99 if variant == "digits" else 0.999,
-        pools=dict(queue=dict(size=base.queue_size)),
-        terms=(
-            dict(
-                anchor="query",
-                positive="key",
-                pool="queue",
-                support=dict(kind="all"),
-                form="softmax",
-                temperature=base.queue_temperature,
-                weight=1.0,
-            ),
-        ),
-    )
+    support = dict(kind="all")
+    config.method = make_queue_method(support, base.queue_temperature, base.queue_size, base.target_momentum)
     return config

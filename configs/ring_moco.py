@@ -28,27 +28,13 @@ share its background, which is easier to tell by, and the digit is lost (--confi
 
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods.recipes import recipe
+from mi_contrast.methods.skeletons import make_queue_method
 
 
 def get_config(variant="digits"):
     base = recipe(variant)
     config = base.config
     config.model.norm.groups = base.norm_groups
-    config.method = dict(
-        views="two_crops",
-        target="ema",
-        momentum=0.99 if variant == "digits" else 0.999,
-        pools=dict(queue=dict(size=base.queue_size)),
-        terms=(
-            dict(
-                anchor="query",
-                positive="key",
-                pool="queue",
-                support=dict(kind="ring", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5)),
-                form="softmax",
-                temperature=base.queue_temperature,
-                weight=1.0,
-            ),
-        ),
-    )
+    support = dict(kind="ring", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5))
+    config.method = make_queue_method(support, base.queue_temperature, base.queue_size, base.target_momentum)
     return config

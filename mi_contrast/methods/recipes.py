@@ -40,6 +40,7 @@ class Recipe(NamedTuple):
     num_clusters: int = 552
     bank_start: str = "random"
     norm_groups: int = 1
+    target_momentum: Schedule = 0.999
 
 
 # For the variants of a few hundred or thousand steps. Features are means of ReLUs, so that those of any two images
@@ -98,7 +99,7 @@ def _digits() -> Recipe:
     config.log.every = 100
     return Recipe(
         config, queue_size=1024, queue_temperature=0.2, bank_temperature=0.2, batch_temperature=0.2, num_draws=1023,
-        num_clusters=500,
+        num_clusters=500, target_momentum=0.99,
     )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mi_contrast.core.schedules import Schedule
+
 Words = Mapping[str, Any]
 
 
@@ -26,6 +28,29 @@ def make_bank_method(
     )
     bank = dict(momentum=momentum, start=start, **bank)
     return dict(views="two_crops", target="none", pools=dict(bank=bank), terms=(term,))
+
+
+def make_queue_method(support: Words, temperature: float, queue_size: int, momentum: Schedule) -> dict[str, Any]:
+    """Each example's query against a support of a queue of keys, by a network that follows the other one.
+
+    Source: He et al. 2020 (MoCo).
+    """
+    term = dict(
+        anchor="query",
+        positive="key",
+        pool="queue",
+        support=support,
+        form="softmax",
+        temperature=temperature,
+        weight=1.0,
+    )
+    return dict(
+        views="two_crops",
+        target="ema",
+        momentum=momentum,
+        pools=dict(queue=dict(size=queue_size)),
+        terms=(term,),
+    )
 
 
 def make_batch_method(support: Words, form: Words | str, temperature: float) -> dict[str, Any]:
