@@ -1,30 +1,33 @@
 """Recipes of papers: optimiser, backbone, normalisation, views, temperature and number of steps, each with its source.
 
 A recipe begins with the data of one of our variants and replaces everything that a paper or its released code sets. A
-value's comment says where it is from: the released code where nothing else is said. `recalled` marks what is known
-from memory of the paper alone; `ours` marks a choice where the paper's value is not known.
+value's comment quotes a note on where the value is from: the released code where nothing else is said. `recalled` marks
+what is known from memory of the paper alone; `ours` marks a choice where the paper's value is not known.
 
 The recipes never choose terms or supports, and these differences hold for all of them:
   - a twentieth of the training examples is held out, so a run of 200 epochs has 5 % fewer steps than the paper's;
   - ImageNet's images are cropped to their central square of 256 pixels when they are read;
-  - the objective is averaged over directions where the released code adds them.
+  - the objective is averaged over directions where the released code adds them, but for optimisers whose step scales
+    with the loss (`objective_weight`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.schedules import cosine, step
-from mi_contrast.methods.recipes import VARIANTS, Recipe
+from mi_contrast.core.schedules import constant, cosine, step
+from mi_contrast.methods.recipes import CIFAR_MEAN, VARIANTS, Recipe
 from mi_contrast.views import policies
 
 Paper = Mapping[str, Callable[[], Recipe]]
 
-EXAMPLES = {"cifar10": 50_000, "cifar100": 50_000, "stl10": 5_000, "imagenet": 1_281_167}
+DATA = ("cifar10", "cifar100", "stl10", "imagenet")
+EXAMPLES = {"cifar10": 50_000, "cifar100": 50_000, "stl10": 5_000, "stl10_all": 105_000, "imagenet": 1_281_167}
 SGD = dict(kind="sgd", warmup=0, momentum=0.9, weight_decay=1e-4)
 
 
@@ -35,12 +38,17 @@ def steps_per_epoch(data: str, batch_size: int) -> int:
 
 def make_base(data: str, views: Mapping[str, Any], *, batch_size: int, epochs: int) -> ConfigDict:
     """Returns a config of a variant's data with the views, batch size and number of epochs given, in float32."""
-    config = VARIANTS[data]().config
+    config = VARIANTS[data.removesuffix("_all")]().config
     config.views = ConfigDict(dict(views))
     config.data.batch = batch_size
     config.steps = epochs * steps_per_epoch(data, batch_size)
     config.model.dtype = "float32"
     return config
+
+
+def share(time: int, total: int) -> float:
+    """Returns time / total rounded down, so that a schedule changes at the step meant and not one step later."""
+    return math.floor(time / total * 1e12) / 1e12
 
 
 def set_optimiser(config: ConfigDict, **fields: Any) -> None:
@@ -82,6 +90,34 @@ def make_ring_recipe(data: str) -> Recipe:
     )
 
 
+def make_cmc_recipe(data: str) -> Recipe:
+    """Tian et al. 2020 (Contrastive Multiview Coding), with the backbone and the size of Wu et al. 2021 (Ring).
+
+    What Wu et al. 2021 set for channels is not known but for their ResNet-18 and their temperature, which is the same.
+    All else is the code of Tian et al. 2020: train_CMC.py, models/resnet.py. A row of channels sets the views and
+    halves the width itself.
+    """
+    # "batch 128 (256 AlexNet), 240 epochs"; 224 pixels on small images are ours, as for the other rows.
+    config = make_base(data, policies.cmc(224), batch_size=128, epochs=240)
+    if data == "stl10":
+        config.data.split, config.data.size = "train", None  # ours, as for the other rows
+    # "ResNet width .5 'v1'"; "ResNet-18 [recalled M]"; a linear layer to 128 (models/resnet.py).
+    config.model.backbone, config.model.width, config.model.stem = "resnet18", 64, "imagenet"
+    config.model.head = ConfigDict(dict(kind="linear", dim=128))
+    # "SGD .03, mom .9, wd 1e-4", "/10 after 120,160,200".
+    boundaries = tuple(share(epoch, 240) for epoch in (120, 160, 200))
+    set_optimiser(config, **SGD, lr=step((0.03, 0.003, 0.0003, 0.00003), boundaries))
+    return Recipe(
+        config,
+        queue_size=65536,  # not its own
+        queue_temperature=0.07,
+        bank_temperature=0.07,  # "tau .07 (STL10 .1)", and .07 throughout in Wu et al. 2021
+        num_draws=4096,  # "nce_k 4096 in README", the positive not counted; 16,384 by the code's default
+        least_area=0.08 if data == "imagenet" else 0.2,  # "crop_low .2, forced .08 for ResNets on ImageNet"
+        objective_weight=2.0,  # "loss = loss_l + loss_ab"
+    )
+
+
 def make_aggregation_recipe() -> Recipe:
     """Zhuang et al. 2019 (Local Aggregation), ResNet-18 on ImageNet: exp_configs/la_final.json, param_setter.py."""
     # "batch 128", "2001800 steps total (200 epochs)"; views ours, those of instance discrimination.
@@ -89,7 +125,7 @@ def make_aggregation_recipe() -> Recipe:
     config.model.backbone, config.model.stem = "resnet18", "imagenet"
     config.model.head = ConfigDict(dict(kind="linear", dim=128))  # a dense layer of 128 units (instance_model.py)
     # "lr .03, /10 at steps 1600000 and 1873411 (R18)" of 2001800; "mom .9, wd 1e-4 (BN excluded)".
-    boundaries = (1_600_000 / 2_001_800, 1_873_411 / 2_001_800)
+    boundaries = share(1_600_000, 2_001_800), share(1_873_411, 2_001_800)
     set_optimiser(config, **SGD, lr=step((0.03, 0.003, 0.0003), boundaries), decay_all=False)
     # "tau .07"; "top-k (k=4096)"; "10 k-means of 30000". A queue is not its own.
     return Recipe(config, queue_size=65536, queue_temperature=0.07, bank_temperature=0.07, num_clusters=30_000)
@@ -112,7 +148,7 @@ def make_infomin_recipe(epochs: int) -> Recipe:
 
 
 def make_simclr_recipe(data: str) -> Recipe:
-    """Chen et al. 2020 (SimCLR): README.md, run.py, model_util.py, data_util.py."""
+    """Chen et al. 2020 (SimCLR) on CIFAR-10 and ImageNet: README.md, run.py, model_util.py, data_util.py."""
     cifar = data == "cifar10"
     # CIFAR-10: "B 512, 1000 ep, no blur, jitter strength .5". ImageNet: "B 4096", "R50 v1 1000-epoch".
     batch_size, epochs = 512 if cifar else 4096, 1000
@@ -123,12 +159,44 @@ def make_simclr_recipe(data: str) -> Recipe:
     # "num_proj_layers=3, mid width = feature width, out 128"; the last norm keeps its scale there.
     config.model.head = ConfigDict(dict(kind="mlp_bn", layers=3, hidden=None, dim=128))
     # "LARS (momentum .9, eeta 1e-3, wd 1e-4, BN/bias excluded from wd AND adaptation)"; "lr linear .3*B/256", CIFAR-10
-    # "lr 1.0", scaled by B/256 as well; "warmup 10 epochs then cosine per step".
+    # "lr 1.0", "per batch size of 256" as well (run.py); "warmup 10 epochs then cosine per step".
     rate = (1.0 if cifar else 0.3) * batch_size / 256
     warmup = 10 * steps_per_epoch(data, batch_size)
     set_optimiser(config, kind="lars", lr=cosine(rate, 0.0), warmup=warmup, momentum=0.9, weight_decay=1e-4)
-    # "tau .1 ImageNet, .5 CIFAR"; a queue is not its own.
+    # "tau .1 ImageNet, .5 CIFAR"; a queue is not its own. Directions are added, which does not matter to LARS.
     return Recipe(config, queue_size=65536, queue_temperature=0.1, batch_temperature=0.5 if cifar else 0.1)
+
+
+def make_simclr_of_supcon_recipe() -> Recipe:
+    """SimCLR on CIFAR-100 as Khosla et al. 2020 (SupCon) compare with it: README.md, main_supcon.py, util.py."""
+    # Crops of .2 or more, flip, jitter (.4,.4,.4,.1) p .8, grey .2 (recalled); mean and std of main_supcon.py.
+    ops = {name: op for name, op in policies.moco_v2(32)["query"].items() if name in ("crop", "flip", "jitter", "grey")}
+    ops = {name: ops[name] for name in ("crop", "flip", "jitter", "grey")}
+    views = policies.two_crops(32, ops, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+    config = make_base("cifar100", views, batch_size=1024, epochs=1000)  # "B 1024", "1000 ep"
+    # "R50 3x3 stem, head Linear-ReLU-Linear(128) no BN".
+    config.model.backbone, config.model.stem = "resnet50", "small"
+    config.model.head = ConfigDict(dict(kind="mlp", hidden=None, dim=128))
+    # "lr .5, cosine, wd 1e-4; warmup 10 epochs from .01 if B>256", and the cosine, from the first epoch on, ends at a
+    # thousandth of the rate (util.py).
+    warmup = 10 * steps_per_epoch("cifar100", 1024)
+    set_optimiser(config, **SGD | dict(warmup=warmup), lr=cosine(0.5, 0.5 * 0.1**3), decay_after_warmup=False)
+    # "SimCLR tau .5"; "value and gradient are scaled by tau/.07".
+    return Recipe(config, queue_size=65536, queue_temperature=0.5, batch_temperature=0.5, objective_weight=0.5 / 0.07)
+
+
+def make_simclr_of_hcl_recipe() -> Recipe:
+    """SimCLR on STL-10 as Robinson et al. 2021 and Chuang et al. 2020 compare with it: HCL, image/main.py, utils.py."""
+    # "crop 32 RRC default scale, flip, jitter(.4,.4,.4,.1) p.8, gray .2, blur"; normalised as CIFAR-10 (utils.py).
+    views = policies.simclr(32, strength=0.5) | dict(mean=CIFAR_MEAN, std=(0.2023, 0.1994, 0.2010))
+    config = make_base("stl10_all", views, batch_size=256, epochs=400)  # "B 256, 400 (HCL) / 500 (DEB) ep"
+    config.data.split, config.data.size = "train+unlabelled", None  # "STL10 uses train+unlabeled at 32 px"
+    # "R50 3x3 stem, no maxpool, head 2048-512(BN,ReLU)-128".
+    config.model.backbone, config.model.stem = "resnet50", "small"
+    config.model.head = ConfigDict(dict(kind="mlp_bn", layers=2, hidden=512, dim=128, last_bn=False))
+    # "Adam 1e-3 wd 1e-6", at a constant rate. Its decay is a part of the gradient; ours is decoupled.
+    set_optimiser(config, kind="adamw", lr=constant(1e-3), warmup=0, weight_decay=1e-6)
+    return Recipe(config, queue_size=65536, queue_temperature=0.5, batch_temperature=0.5)  # "t .5"
 
 
 def make_moco_v3_recipe(epochs: int, rate: float = 0.3, decay: float = 1e-6, momentum: float = 0.99) -> Recipe:
@@ -169,19 +237,22 @@ def make_moco_v3_vit_recipe() -> Recipe:
     return recipe._replace(batch_temperature=0.2)  # "tau 1.0 (ViT .2)"
 
 
-RING: Paper = {f"paper_{data}": partial(make_ring_recipe, data) for data in EXAMPLES}
+RING: Paper = {f"paper_{data}": partial(make_ring_recipe, data) for data in DATA}
+CMC: Paper = {f"paper_{data}": partial(make_cmc_recipe, data) for data in DATA}
 LOCAL_AGGREGATION: Paper = {**RING, "paper_imagenet": make_aggregation_recipe}
 INFOMIN: Paper = {
     "paper_imagenet": partial(make_infomin_recipe, 200),
     "paper_imagenet_800": partial(make_infomin_recipe, 800),
 }
-SIMCLR: Paper = {f"paper_{data}": partial(make_simclr_recipe, data) for data in ("cifar10", "imagenet")}
+SIMCLR: Paper = {
+    "paper_cifar10": partial(make_simclr_recipe, "cifar10"),
+    "paper_cifar100": make_simclr_of_supcon_recipe,
+    "paper_stl10": make_simclr_of_hcl_recipe,
+    "paper_imagenet": partial(make_simclr_recipe, "imagenet"),
+}
 MOCO_V3: Paper = {
     "paper_imagenet": partial(make_moco_v3_recipe, 100, rate=0.6),
     "paper_imagenet_300": partial(make_moco_v3_recipe, 300),
     "paper_imagenet_1000": partial(make_moco_v3_recipe, 1000, decay=1.5e-6, momentum=0.996),
     "paper_imagenet_vit": make_moco_v3_vit_recipe,
 }
-
-# Least area of the crops of channels, where it is not .2: "forced .08 for ResNets on ImageNet" (CMC, train_CMC.py).
-LEAST_AREA = {"paper_imagenet": 0.08}

@@ -38,6 +38,9 @@ class Recipe(NamedTuple):
         between the groups. Without shuffling an anchor and its positive would share a group, so any other row
         normalises over the whole batch.
       target_momentum: momentum of the target network's moving average.
+      least_area: least area of the crop of a row of channels, a share of the image.
+      objective_weight: sum of the weights of the row's terms. The step of SGD scales with it, so the recipe of a paper
+        whose loss is a multiple of ours has that multiple.
     """
 
     config: ConfigDict
@@ -50,6 +53,8 @@ class Recipe(NamedTuple):
     bank_start: str = "random"
     norm_groups: int = 1
     target_momentum: Schedule = 0.999
+    least_area: float = 0.2
+    objective_weight: float = 1.0
 
     def __getattr__(self, name: str) -> Any:
         """Returns the field that 0.1.0 knew under this name, for config files that were written then."""

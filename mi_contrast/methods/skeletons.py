@@ -60,12 +60,14 @@ def make_queue_method(support: Words, temperature: float, queue_size: int, momen
     )
 
 
-def make_batch_method(support: Words, form: Words | str, temperature: float) -> dict[str, Any]:
-    """Returns the method that scores each of two views against the batch's other examples, averaged over directions.
+def make_batch_method(support: Words, form: Words | str, temperature: float, weight: float = 1.0) -> dict[str, Any]:
+    """Returns the method that scores each of two views against the batch's other examples.
+
+    The two directions share the weight.
 
     Source: Chen et al. 2020 (SimCLR).
     """
-    term = dict(pool="in_batch", support=support, form=form, temperature=temperature, weight=0.5)
+    term = dict(pool="in_batch", support=support, form=form, temperature=temperature, weight=weight / 2)
     return dict(
         views="two_crops",
         target="none",
@@ -95,14 +97,14 @@ def make_split_batch_method(support: Words, temperature: float) -> dict[str, Any
     )
 
 
-def make_split_bank_method(support: Words, temperature: float, start: str) -> dict[str, Any]:
+def make_split_bank_method(support: Words, temperature: float, start: str, weight: float = 1.0) -> dict[str, Any]:
     """Returns the method that scores each part of a split crop against a support of the other part's bank.
 
-    The two directions are averaged; the banks have the paper's momentum.
+    The two directions share the weight; the banks have the paper's momentum.
 
     Source: Tian et al. 2020 (Contrastive Multiview Coding).
     """
-    term = dict(positive="row", support=support, form="softmax", temperature=temperature, weight=0.5)
+    term = dict(positive="row", support=support, form="softmax", temperature=temperature, weight=weight / 2)
     return dict(
         views="channels",
         target="none",
