@@ -7,15 +7,16 @@ nnclr; rows of channels and of jigsaws are refused. The run directory has - wher
 
 Chen and Yang 2025, "Mutual Information guided Visual Contrastive Learning", take from the first frame of a clip the
 patch whose motion tells most about a patch's own motion: its twin. A second branch takes the two as a positive pair,
-beside the usual branch. Twins do better than patches taken at random. The paper's figures, code and most of its
-details are unknown to us. What follows is our reading:
+beside the usual branch. They report that twins do better than patches taken at random. The paper's figures, code and
+most of its details are unknown to us. What follows is our reading:
 
   twin      the patch of the clip with the largest mutual information of motion, if that is more than chance gives the
             best of so many; otherwise a patch is its own twin (`python -m mi_contrast.pairs` says how)
   branches  one backbone; the usual pair through the row's head, patch and twin through a second head of the same kind,
             against a pool of their own: a second queue takes twins, a second bank takes queries, a second batch holds
             queries and twins in both directions
-  weights   1 and 1 (--config.method.terms.1.weight); support and temperature are the row's in both branches
+  weights   1 and 1 (over ring_moco, the second is --config.method.terms.1.weight); support and temperature are those of
+            the row in both branches
 
 Unknown, and chosen here: whether the branches share heads, pools or the backbone, what the second weighs, which
 methods it was joined to, batch, rate and length of training, and how crops of a twin are made (here as the query's
