@@ -6,7 +6,8 @@ what is known from memory of the paper alone; `ours` marks a choice where the pa
 
 The recipes never choose terms or supports, and these differences hold for all of them:
   - a twentieth of the training examples is held out, so a run of 200 epochs has 5 % fewer steps than the paper's;
-  - ImageNet's images are cropped to their central square of 256 pixels when they are read;
+  - ImageNet's images are cropped to their central square of 256 pixels when they are read, and smaller images enlarged
+    where views have 224 pixels, so that a crop is interpolated twice;
   - the objective is averaged over directions where the released code adds them, but for optimisers whose step scales
     with the loss (`objective_weight`).
 """
@@ -46,6 +47,17 @@ def make_base(data: str, views: Mapping[str, Any], *, batch_size: int, epochs: i
     return config
 
 
+def enlarge(config: ConfigDict, data: str) -> None:
+    """Reads small images at 224 pixels, to measure them at the size of the views; takes the labelled part of STL-10.
+
+    5,000 labelled images leave 250 that are held out, and as many pairs to measure.
+    """
+    if data != "imagenet":
+        config.data.size = 224
+    if data == "stl10":
+        config.data.split, config.eval.pairs = "train", 250
+
+
 def share(time: int, total: int) -> float:
     """Returns time / total rounded down, so that a schedule changes at the step meant and not one step later."""
     return math.floor(time / total * 1e12) / 1e12
@@ -67,11 +79,7 @@ def make_ring_recipe(data: str) -> Recipe:
     # everywhere" (datasets.py, load_default_transforms); "batch 256", "epochs 200" (config/pretrain).
     config = make_base(data, policies.moco_v1(224), batch_size=256, epochs=200)
     config.seed = 1337  # config/pretrain
-    if data == "stl10":
-        config.data.split, config.data.size = (
-            "train",
-            None,
-        )  # "split 'train' (5k labelled) only"; the paper's is unknown
+    enlarge(config, data)  # STL-10: "split 'train' (5k labelled) only"; the paper's is unknown
     # "ResNet-18 (torchvision), 7x7 stem + maxpool by default"; "Linear(512,512)-ReLU-Linear(512,128) ALWAYS".
     config.model.backbone, config.model.width, config.model.stem = "resnet18", 64, "imagenet"
     config.model.head = ConfigDict(dict(kind="mlp", hidden=None, dim=128))
@@ -99,8 +107,7 @@ def make_cmc_recipe(data: str) -> Recipe:
     """
     # "batch 128 (256 AlexNet), 240 epochs"; 224 pixels on small images are ours, as for the other rows.
     config = make_base(data, policies.cmc(224), batch_size=128, epochs=240)
-    if data == "stl10":
-        config.data.split, config.data.size = "train", None  # ours, as for the other rows
+    enlarge(config, data)
     # "ResNet width .5 'v1'"; "ResNet-18 [recalled M]"; a linear layer to 128 (models/resnet.py).
     config.model.backbone, config.model.width, config.model.stem = "resnet18", 64, "imagenet"
     config.model.head = ConfigDict(dict(kind="linear", dim=128))

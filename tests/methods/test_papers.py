@@ -326,7 +326,7 @@ def has_order(name, config, said):
 
 def has_data(name, config, said):
     split = "train+unlabelled" if "unlabeled at" in said else "train"
-    return config["data"]["split"] == split and config["data"]["size"] is None
+    return config["data"]["split"] == split
 
 
 def header_tells(name, config, said):
@@ -471,6 +471,22 @@ def test_a_recipe_of_a_paper_has_the_terms_of_its_row():
         assert shape_of(config) == shape_of(load(f"{name.split(':')[0]}:cifar10"))
         groups = 8 if name.startswith("infomin") else 1
         assert (config["model"]["dtype"], config["model"]["norm"]["groups"]) == ("float32", groups)
+
+
+def test_images_are_measured_at_the_size_of_the_views():
+    """But ImageNet's at 256 pixels, and the 96 pixels of STL-10 as they are where the released code has them so."""
+    for name in RECIPES:
+        config = load(name)
+        small = None if name.startswith("simclr") else 224
+        size = {"imagenet2012": 256}.get(config["data"]["name"], small)
+        assert config["data"]["size"] == size and (size is None or size >= config["views"]["size"] == 224)
+
+
+def test_as_many_pairs_are_measured_as_are_held_out():
+    for name in RECIPES:
+        config = load(name)
+        held_out = 5_000 // 20 if config["data"]["split"] == "train" and "stl10" in name else 1024
+        assert config["eval"]["pairs"] <= held_out and config["eval"]["knn_k"] <= 20 * held_out
 
 
 def test_the_weight_of_a_loss_is_the_released_one_where_the_step_scales_with_it():
