@@ -1,6 +1,5 @@
 """The public modules show what they export, and importing them takes few packages."""
 
-
 import pytest
 
 import mi_contrast

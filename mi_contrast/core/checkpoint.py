@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from mi_contrast.core.checksums import checksums
-from mi_contrast.core.errors import UserError, cannot_write, find_disk_error, nearest
+from mi_contrast.core.errors import FileError, UserError, cannot_write, find_disk_error, nearest
 from mi_contrast.core.layout import set_aside
 
 Tree = dict[str, Any]
@@ -86,7 +86,7 @@ class DamagedError(Exception):
 
 def _none_is_whole(directory: Path, damaged: Mapping[int, str]) -> UserError:
     told = "; ".join(f"{directory / str(step)} can't be read ({why})" for step, why in damaged.items())
-    return UserError(
+    return FileError(
         f"no checkpoint is whole: {told}", fix=f"restore one from a copy, or remove {directory} to begin again"
     )
 
@@ -101,6 +101,8 @@ def _reading() -> Iterator[None]:
     _quiet_closed_loops()
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
         raise DamagedError(_in_a_line(error)) from error
 
@@ -183,9 +185,9 @@ def read(directory: Path, step: int | None = None, subtree: tuple[str, ...] = ()
     """
     steps = all_steps(directory)
     if not steps:
-        raise UserError(f"no checkpoint in {directory}", fix="train first, or name a run directory or an export")
+        raise FileError(f"no checkpoint in {directory}", fix="train first, or name a run directory or an export")
     if step is not None and step not in steps:
-        raise UserError(f"no checkpoint of step {step} in {directory}", fix=f"the newest is {steps[0]}")
+        raise FileError(f"no checkpoint of step {step} in {directory}", fix=f"the newest is {steps[0]}")
     damaged: dict[int, str] = {}
     for at in steps if step is None else [step]:
         try:
@@ -295,7 +297,7 @@ class Checkpoints:
             return step, tree
         if damaged:
             raise _none_is_whole(self.directory, damaged)
-        raise UserError(f"no checkpoint in {self.directory}")
+        raise FileError(f"no checkpoint in {self.directory}")
 
     def _restore_step(self, step: int, wanted: Tree, retired: re.Pattern[str] | None) -> Tree:
         sums, saved = _sums(self.directory, step), _metadata(self.directory, step)
@@ -343,6 +345,8 @@ class Checkpoints:
         _quiet_closed_loops()
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:
             self._failed = True
             number = find_disk_error(error)

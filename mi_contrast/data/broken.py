@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.data.decoding import BrokenImageError, check_file
 from mi_contrast.data.imageset import ImageSet, Ints, in_threads
 
@@ -57,7 +57,7 @@ def keep_good(names: Sequence[str], bad: Mapping[str, str], broken: float, where
         shown = "; ".join(f"{name}: {bad[name]}" if bad[name] else name for name in found[:SHOWN])
         more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         least = np.ceil(1e4 * len(found) / len(names)) / 1e4
-        raise UserError(
+        raise FileError(
             f"{len(found)} of {len(names)} images of {where} can't be read: {shown}{more}",
             fix=f"repair or remove them, or leave them out with data.broken={least:g} or more",
         )

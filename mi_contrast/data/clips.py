@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from mi_contrast.core.errors import UserError, nearest
+from mi_contrast.core.errors import FileError, UserError, nearest
 from mi_contrast.data import moving_digits
 from mi_contrast.data.decoding import decode_file, resized, stack
 from mi_contrast.data.listing import is_hidden, is_image
@@ -86,7 +86,7 @@ def open_clips(
         for name, _ in found:
             if not (of_masks / name).is_dir():
                 there = [p.name for p in of_masks.iterdir()] if of_masks.is_dir() else []
-                raise UserError(f"no masks of clip {name} in {of_masks}", nearest=nearest(name, there), fix="")
+                raise FileError(f"no masks of clip {name} in {of_masks}", nearest=nearest(name, there), fix="")
 
     def read() -> Iterator[Clip]:
         for name, source in found:
@@ -102,10 +102,10 @@ def list_clips(root: Path) -> list[tuple[str, Path]]:
     """Names and places of the clips below a path. UserError where there are none."""
     if not root.exists():
         beside = [p.name for p in root.parent.iterdir()] if root.parent.is_dir() else []
-        raise UserError(f"{root} does not exist", nearest=nearest(root.name, [*beside, DIGITS]), fix=LAYOUT)
+        raise FileError(f"{root} does not exist", nearest=nearest(root.name, [*beside, DIGITS]), fix=LAYOUT)
     if root.is_file() or any(is_image(p) for p in root.iterdir()):
         if root.is_file() and root.suffix.lower() not in VIDEOS:
-            raise UserError(f"{root} is no video file", fix=LAYOUT)
+            raise FileError(f"{root} is no video file", fix=LAYOUT)
         return [(root.stem, root)]
     found = [(p.stem, p) for p in root.iterdir() if p.suffix.lower() in VIDEOS and not is_hidden(p.name)]
     found += [
@@ -114,7 +114,7 @@ def list_clips(root: Path) -> list[tuple[str, Path]]:
         if p.is_dir() and not is_hidden(p.name) and any(is_image(f) for f in p.iterdir())
     ]
     if not found:
-        raise UserError(f"{root} holds no clips", fix=LAYOUT)
+        raise FileError(f"{root} holds no clips", fix=LAYOUT)
     names = [name for name, _ in found]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -143,7 +143,7 @@ def _frames(source: Path, most: int, size: int | None) -> UInt8[np.ndarray, "T H
         read.append(np.asarray(rgb if size is None else resized(rgb, size)))
     video.release()
     if not read:
-        raise UserError(f"{source} is not a readable video", fix="repair or remove it")
+        raise FileError(f"{source} is not a readable video", fix="repair or remove it")
     return np.stack(read)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from mi_contrast.core.errors import UserError, run_job
+from mi_contrast.core.errors import FileError, UserError, run_job
 from mi_contrast.core.layout import read_json, write_json
 from mi_contrast.core.progress import Progress
 
@@ -36,7 +36,7 @@ def convert(directory: Path) -> None:
     written = read_json(description)
     info = tfds.builder_from_directory(directory).info
     if TFRECORD not in info.available_file_formats():
-        raise UserError(f"{directory} is not stored as TFRecord but as {info.file_format.value}")
+        raise FileError(f"{directory} is not stored as TFRecord but as {info.file_format.value}")
     info.set_file_format(TFRECORD, override=True, override_if_initialized=True)
     old = [
         (Path(path), count)
@@ -64,7 +64,7 @@ def rewrite(source: Path, target: Path, count: int) -> None:
             copied += 1
         writer.close()
         if copied != count:
-            raise UserError(f"{source} holds {copied} records where its set should have {count}", fix="prepare it anew")
+            raise FileError(f"{source} holds {copied} records where its set should have {count}", fix="prepare it anew")
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -78,13 +78,13 @@ def records(file: Path) -> Iterator[bytes]:
     try:
         stream = open(file, "rb")  # noqa: SIM115 - closed by `with` below
     except OSError as error:
-        raise UserError(f"{file} can't be read ({error.strerror})", fix="prepare the set anew") from None
+        raise FileError(f"{file} can't be read ({error.strerror})", fix="prepare the set anew") from None
     with stream:
         while head := stream.read(12):
             length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
             body = stream.read(length + 4) if length < file.stat().st_size else b""
             if len(head) < 12 or len(body) < length + 4:
-                raise UserError(f"{file} is truncated or no TFRecord file", fix="prepare the set anew")
+                raise FileError(f"{file} is truncated or no TFRecord file", fix="prepare the set anew")
             yield body[:-4]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 MOST_PIXELS = 89_478_485  # of an image: 256 MiB as RGB, where Pillow begins to warn
@@ -36,7 +36,7 @@ TURNS = {
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # the limit here refuses instead
 
 
-class BrokenImageError(UserError):
+class BrokenImageError(FileError):
     """An image that can't be read: what `data.broken` is about. why: the reason without the file's name."""
 
     def __init__(self, example: str, why: str, said: str, fix: str = "repair or remove it"):
@@ -63,6 +63,8 @@ def opened(source: Path | IO[bytes], example: str) -> Iterator[Image.Image]:
                 why = f"{image.width} x {image.height} pixels, {limit}"
                 raise BrokenImageError(example, why, f": {why}", "make it smaller or remove it")
             yield image
+    except UserError:
+        raise
     except TOO_LARGE:
         raise BrokenImageError(example, limit, f": {limit}", "make it smaller or remove it") from None
     except BROKEN as error:

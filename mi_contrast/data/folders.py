@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.data import fingerprint, tiles
 from mi_contrast.data.broken import keep_good, scan
 from mi_contrast.data.decoding import BrokenImageError, decode_file, stack
@@ -48,7 +48,7 @@ def load(
     """
     tiling = tiles.read_options(options)
     if not root.is_dir():
-        raise UserError(f"{root} is not a folder", fix=f"give data.name='folder:PATH' with {LAYOUT}")
+        raise FileError(f"{root} is not a folder", fix=f"give data.name='folder:PATH' with {LAYOUT}")
     splits = list_images(root)
     name = f"folder:{root}"
     files = chosen(splits, name, split)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 
 HEIC = (".heic", ".heif")
 BEFORE = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")  # suffixes of 0.1.0
@@ -70,7 +70,7 @@ def list_images(root: Path) -> Listed:
     """
     found = images_below(root)
     if not found:
-        raise UserError(f"{root} holds no images in folders of classes", fix=f"lay them out as {LAYOUT}")
+        raise FileError(f"{root} holds no images in folders of classes", fix=f"lay them out as {LAYOUT}")
     at: dict[int, Path] = {}
     for path in sorted(found):
         at.setdefault(min(len(path.relative_to(root).parts), 3), path)

@@ -28,7 +28,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from mi_contrast.core.arrays import check_npz_sizes
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError
 from mi_contrast.core.layout import read_json
 from mi_contrast.data.decoding import square
 from mi_contrast.data.imageset import ImageSet, Ints
@@ -72,7 +72,7 @@ def write(
             (beside / "pictures" / name).write_bytes(png)
         os.replace(beside, folder)  # an empty folder gives way, another does not
     except OSError as error:
-        raise UserError(f"{folder} can't be written ({error.strerror})", fix="give another --workdir") from None
+        raise FileError(f"{folder} can't be written ({error.strerror})", fix="give another --workdir") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -81,7 +81,7 @@ def read(folder: Path) -> tuple[UInt8[np.ndarray, "N P P 3"], dict[str, np.ndarr
     """Patches (mapped from disk), columns and facts. UserError where the folder is no pair set, or a broken one."""
     if not (folder / FACTS).is_file():
         what = "holds no pairs.json" if folder.is_dir() else "is not a folder"
-        raise UserError(
+        raise FileError(
             f"{folder} {what}", fix="make it with python -m mi_contrast.pairs --clips=PATH --workdir=FOLDER"
         )
     facts = read_json(folder / FACTS)
@@ -91,12 +91,12 @@ def read(folder: Path) -> tuple[UInt8[np.ndarray, "N P P 3"], dict[str, np.ndarr
         with np.load(folder / TABLE, allow_pickle=False) as table:
             columns = {name: table[name] for name in table.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{folder} is damaged ({' '.join(str(error).split())[:80]})", fix="make it anew") from None
+        raise FileError(f"{folder} is damaged ({' '.join(str(error).split())[:80]})", fix="make it anew") from None
     missing = [name for name in COLUMNS if name not in columns]
     wrong = [name for name, values in columns.items() if values.shape != patches.shape[:1]]
     if missing or wrong or patches.ndim != 4 or patches.dtype != np.uint8:
         said = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(wrong)} of another length"
-        raise UserError(f"{folder / TABLE} {said if missing or wrong else 'has no patches'}", fix="make it anew")
+        raise FileError(f"{folder / TABLE} {said if missing or wrong else 'has no patches'}", fix="make it anew")
     return patches, columns, facts
 
 

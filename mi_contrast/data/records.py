@@ -14,7 +14,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 from tensorflow_datasets.core import constants
 
-from mi_contrast.core.errors import UserError, nearest, unknown
+from mi_contrast.core.errors import FileError, UserError, nearest, unknown
 from mi_contrast.data.broken import keep_good
 from mi_contrast.data.decoding import BrokenImageError, decode, stack
 from mi_contrast.data.imageset import CHUNK, ImageSet, Ints, Lazy, in_threads
@@ -187,9 +187,9 @@ def absent(name: str, data_dir: epath.Path) -> UserError:
     if base in here:
         folder = data_dir / base
         held = [p.name for p in versions(folder)] + [f"{q.name}" for q in subfolders(folder) if versions(q)]
-        return UserError(f"{name} is not in {data_dir}", fix=f"{base} is there as {', '.join(held)}")
+        return FileError(f"{name} is not in {data_dir}", fix=f"{base} is there as {', '.join(held)}")
     if base in known:
-        return UserError(f"{name} is not in {data_dir}", fix=f"prepare it: {command(name, data_dir)} {ASKS}")
+        return FileError(f"{name} is not in {data_dir}", fix=f"prepare it: {command(name, data_dir)} {ASKS}")
     hint = nearest(asked, [*here, "moving_digits", *known])
     return UserError(f"unknown data set {name!r}", nearest=hint, fix=f"{data_dir} has {', '.join(here) or 'none'}")
 
@@ -212,7 +212,7 @@ def open_records(directory: epath.Path, name: str, split: str) -> Records:
     if ARRAY_RECORD not in formats:
         stored = ", ".join(f.value for f in formats) or "an unknown format"
         convert = f"convert it: python -m mi_contrast.data.convert {directory}"
-        raise UserError(
+        raise FileError(
             f"{name} in {directory} is stored as {stored}, not as ArrayRecord",
             fix=convert if TFRECORD in formats else f"prepare it elsewhere: {command(name, epath.Path('DATA_DIR'))}",
         )
@@ -281,7 +281,7 @@ def check_counts(files: Sequence[Any], name: str) -> None:
         except Exception as error:  # of whatever kind array_record raises for a file that is missing or no ArrayRecord
             held, why = 0, f" ({' '.join(str(error).split())[:80] or type(error).__name__})"
         if held != file.examples_in_shard:
-            raise UserError(
+            raise FileError(
                 f"{file.filename} holds {held} of the {file.examples_in_shard} records of {name}{why}",
                 fix="it is missing, truncated or damaged: copy or prepare it anew",
             )

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 
 from mi_contrast.core.config import fields
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.interchange import families, torch_files
 from mi_contrast.interchange.loaded import Loaded
 from mi_contrast.interchange.names import COUNTER, are_fixed, from_foreign
@@ -91,7 +91,7 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"can't read {path} ({error.strerror})") from None
+        raise FileError(f"can't read {path} ({error.strerror})") from None
     if path.suffix == ".safetensors":
         return read_safetensors(path.read_bytes(), path), digest
     tree = torch_files.read(path)
@@ -103,7 +103,7 @@ def read_safetensors(data: bytes, path: Path) -> dict[str, np.ndarray]:
     try:
         return {name: _of_safetensors(item) for name, item in safetensors.deserialize(data)}
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a safetensors file ({error})") from None
+        raise FileError(f"{path} is not a safetensors file ({error})") from None
 
 
 def _of_safetensors(item: Mapping[str, Any]) -> np.ndarray:
