@@ -22,7 +22,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from mi_contrast.core.checksums import checksums
 from mi_contrast.core.errors import FileError, UserError, cannot_write, find_disk_error, nearest
@@ -126,6 +125,8 @@ def _quiet_closed_loops() -> None:
 
 def _metadata(directory: Path, step: int) -> Tree:
     """Shapes and dtypes of the leaves of a checkpoint. DamagedError where they can't be read."""
+    import orbax.checkpoint as ocp
+
     with _reading(), ocp.PyTreeCheckpointer() as checkpointer:
         found = checkpointer.metadata(directory.absolute() / str(step) / "state").item_metadata
     if found is None or found.tree is None:
@@ -202,6 +203,8 @@ def read(directory: Path, step: int | None = None, subtree: tuple[str, ...] = ()
 
 
 def _read_step(directory: Path, step: int, subtree: tuple[str, ...]) -> Tree:
+    import orbax.checkpoint as ocp
+
     sums, tree = _sums(directory, step), _metadata(directory, step)
     _check_leaves(tree, sums)
     for name in subtree:
@@ -248,6 +251,8 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, keep: int):
+        import orbax.checkpoint as ocp
+
         self.directory = directory
         self._failed = False
         with self._writing():
@@ -267,6 +272,8 @@ class Checkpoints:
 
         Raises UserError where the disk could not take this save or the one before, which was written meanwhile.
         """
+        import orbax.checkpoint as ocp
+
         told = {**meta, "step": step, "checksums": checksums(flatten(state))}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(told))
         with self._writing():
@@ -300,6 +307,8 @@ class Checkpoints:
         raise FileError(f"no checkpoint in {self.directory}")
 
     def _restore_step(self, step: int, wanted: Tree, retired: re.Pattern[str] | None) -> Tree:
+        import orbax.checkpoint as ocp
+
         sums, saved = _sums(self.directory, step), _metadata(self.directory, step)
         _check_leaves(saved, sums)
         dropped = [n for n in flatten(saved).keys() - flatten(wanted).keys() if retired and retired.fullmatch(n)]

@@ -17,7 +17,6 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from mi_contrast.core.errors import FileError, UserError, nearest
-from mi_contrast.data import moving_digits
 from mi_contrast.data.decoding import decode_file, resized, stack
 from mi_contrast.data.listing import is_hidden, is_image
 
@@ -160,6 +159,8 @@ def _masks(folder: Path, shape: tuple[int, ...]) -> Bool[np.ndarray, "T H W"]:
 
 def _digits(length: int, size: int, limit: int | None) -> Clips:
     """Takes of the train split. The object is the digit's ink: it alone is brighter than the dimmed photographs."""
+    from mi_contrast.data import moving_digits  # it needs TFDS
+
     options = moving_digits.make_options({"size": size, "length": length})
     count = moving_digits.CLIPS * len(moving_digits.instances("train"))
     names = tuple(f"{place:05d}" for place in range(count))[:limit]

@@ -16,7 +16,6 @@ from mi_contrast.data.broken import keep_good, scan
 from mi_contrast.data.decoding import BrokenImageError, decode_file, stack
 from mi_contrast.data.imageset import ImageSet, Ints
 from mi_contrast.data.listing import HEIC, LAYOUT, NO_CLASS, list_as_before, list_images
-from mi_contrast.data.records import ranges
 
 
 def load(
@@ -85,6 +84,8 @@ def first_shape(files: list[Path], broken: float) -> tuple[int, int, int]:
 
 def chosen(splits: Mapping[str, list[tuple[str, Path]]], name: str, split: str) -> list[tuple[str, Path]]:
     """The (class, file) of a split or of ranges of some. UserError where there are none."""
+    from mi_contrast.data.records import ranges  # it needs TFDS
+
     parts = ranges({key: len(found) for key, found in splits.items()}, name, split)
     return [file for of, part in parts for file in splits[of][part]]
 

@@ -32,7 +32,6 @@ from mi_contrast.core.errors import FileError
 from mi_contrast.core.layout import read_json
 from mi_contrast.data.decoding import square
 from mi_contrast.data.imageset import ImageSet, Ints
-from mi_contrast.data.records import ranges
 
 PATCHES, TABLE, FACTS = "patches.npy", "pairs.npz", "pairs.json"
 STATES = ("tracked", "still", "lost")
@@ -112,6 +111,8 @@ def load(folder: Path, split: str, *, size: int | None = None) -> ImageSet:
     Raises:
       UserError: as `read`; an unknown split or an empty range.
     """
+    from mi_contrast.data.records import ranges  # it needs TFDS
+
     patches, columns, facts = read(folder)
     name = f"pairs:{folder}"
     every = np.arange(len(patches))

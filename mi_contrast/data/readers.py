@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -197,6 +196,8 @@ class Streamed:
         self.plan, self.images, self.steps_per_epoch = plan, images, plan.steps_per_epoch
         size = len(plan.positions) * plan.views * int(np.prod(images.image_shape))
         ahead = int(np.clip(AHEAD_BYTES // max(size, 1), 2, os.cpu_count() or 2))
+        import grain
+
         self._options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
         self._steps: Any = None
         self._next = -1
@@ -221,6 +222,8 @@ class Streamed:
     def batch(self, step: int) -> Batch:
         """The batch of a step; waits for it to be decoded, unless it was read ahead."""
         if step != self._next:
+            import grain
+
             self.close()
             ahead = grain.MapDataset.range(step, LAST_STEP).map(self._read)
             self._steps = iter(ahead.to_iter_dataset(self._options))

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.data import folders, moving_digits, pair_sets, records
+from mi_contrast.data import folders, pair_sets
 from mi_contrast.data.broken import check_share, replacing
 from mi_contrast.data.imageset import ImageSet, in_memory
 
@@ -50,15 +50,17 @@ def load(
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise UserError(f"data.size is {size!r}", fix="give a number of pixels, or None")
     check_share(broken)
-    where = records.default_data_dir() if data_dir is None else epath.Path(data_dir).expanduser()
-    if name == "moving_digits":
-        return moving_digits.load(split, data_dir=where, size=size, options=options)
     if name.startswith("folder:"):
         images = folders.load(below(name, data_dir), split, size=size, options=options, broken=broken, known=known)
         return replacing(images, broken)
     if name.startswith("pairs:"):
         images = pair_sets.load(below(name, data_dir), split, size=size)
     else:
+        from mi_contrast.data import moving_digits, records  # they need TFDS, which takes seconds to import
+
+        where = records.default_data_dir() if data_dir is None else epath.Path(data_dir).expanduser()
+        if name == "moving_digits":
+            return moving_digits.load(split, data_dir=where, size=size, options=options)
         images = replacing(records.load(name, split, data_dir=where, size=size, broken=broken, known=known), broken)
     if options:  # after the name: a wrong name is the likelier mistake
         raise UserError(

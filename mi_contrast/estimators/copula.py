@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import digamma, ndtri
 
 from mi_contrast.estimators.critics import whiten
 
@@ -88,14 +87,20 @@ def _scores(values: np.ndarray) -> np.ndarray:
             continue
         starts = np.flatnonzero(first)
         ends = np.append(starts[1:], len(column))
-        out[order, j] = np.repeat(ndtri((starts + ends) / 2 / len(column)), ends - starts)
+        out[order, j] = np.repeat(_normal_quantile((starts + ends) / 2 / len(column)), ends - starts)
     out -= out.mean(axis=0)
     return out / np.maximum(out.std(axis=0), 1e-12)
 
 
 @functools.lru_cache(maxsize=4)
 def _quantiles(size: int) -> np.ndarray:
-    return ndtri((np.arange(size) + 0.5) / size)
+    return _normal_quantile((np.arange(size) + 0.5) / size)
+
+
+def _normal_quantile(shares: np.ndarray) -> np.ndarray:
+    from scipy.special import ndtri
+
+    return ndtri(shares)
 
 
 def _correlations(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -111,6 +116,8 @@ def _nats(correlations: np.ndarray) -> float:
 
 
 def _bias(size: int, dx: int, dy: int) -> float:
+    from scipy.special import digamma
+
     terms = 0.5 * digamma((size - np.arange(1, dx + dy + 1)) / 2)
     return float(terms[:dx].sum() - terms[dy:].sum())
 

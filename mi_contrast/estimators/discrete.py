@@ -10,8 +10,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
-from scipy.spatial import cKDTree
-from scipy.special import digamma
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators.reading import Estimate
@@ -66,6 +64,9 @@ def discrete_continuous(
 
 def _ross(groups: np.ndarray, y: np.ndarray, k: int) -> tuple[float, float]:
     """The estimate, and the most that it can be."""
+    from scipy.spatial import cKDTree
+    from scipy.special import digamma
+
     counts = np.bincount(groups)
     kept = counts[groups] > 1
     groups, y = groups[kept], y[kept]
