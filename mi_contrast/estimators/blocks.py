@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
+Rows = TypeVar("Rows")  # a pytree of arrays [N, ...]
+Results = TypeVar("Results")  # a pytree of arrays
 
-def over_rows(function: Callable[[Any], Any], rows: Any, block: int) -> Any:
+
+def over_rows(function: Callable[[Rows], Results], rows: Rows, block: int) -> Results:
     """function(rows), computed in blocks along axis 0, one after another; a row's result may depend on that row alone.
 
     The last block begins early enough to be full, so that nothing is padded; rows that it shares with the block before
@@ -40,7 +43,7 @@ def over_rows(function: Callable[[Any], Any], rows: Any, block: int) -> Any:
     return jax.tree.map(lambda x: x[place], joined)
 
 
-def sum_over_rows(function: Callable[[Any, Bool[Array, " block"]], Any], rows: Any, block: int) -> Any:
+def sum_over_rows(function: Callable[[Rows, Bool[Array, " block"]], Results], rows: Rows, block: int) -> Results:
     """The sum of function(rows of a block, once) over the blocks of `over_rows`; `once` is False for a row that the
     block before held as well.
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from mi_contrast.estimators.mass import Mass, join, log_mean
 from mi_contrast.estimators.reweighted import reweighted_nats
-from mi_contrast.estimators.supports import Binary, Decoupled, Hard, Softmax
+from mi_contrast.estimators.supports import Binary, Decoupled, Form, Hard, Softmax
 
 Column = Float[Array, "B 1"]
 
@@ -41,7 +41,7 @@ def _column(x: Array | float) -> Column:
     return jnp.asarray(x)[:, None]
 
 
-def sums(form: Any, several: bool) -> tuple[Sum, ...]:
+def sums(form: Form, several: bool) -> tuple[Sum, ...]:
     """What the form asks of the scores; `several`: there are further positives."""
     match form:
         case Softmax("mean") if several:
@@ -56,7 +56,7 @@ def sums(form: Any, several: bool) -> tuple[Sum, ...]:
             return (Sum("candidates", "exponential"),)
 
 
-def offset(form: Any, sizes: Sizes) -> Column:
+def offset(form: Form, sizes: Sizes) -> Column:
     """The score at which `Binary` is undecided: log Z + log(K / N); 0 for other forms."""
     if not isinstance(form, Binary):
         return jnp.zeros_like(sizes.candidates)
@@ -102,7 +102,7 @@ def pull(
 
 
 def nats(
-    form: Any, several: bool, positive: Column, readings: tuple[Column, ...], sizes: Sizes, offset: Column, top: Column
+    form: Form, several: bool, positive: Column, readings: tuple[Column, ...], sizes: Sizes, offset: Column, top: Column
 ) -> Column:
     """The value from f+ and the readings, all scores being measured from `top` (nats, 0 for `Binary`)."""
     one = jnp.ones_like(positive)

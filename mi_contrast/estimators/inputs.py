@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
+from numpy.typing import ArrayLike
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.estimators.shards import Axis, first_row
+from mi_contrast.estimators.shards import Axis, Tree, first_row
 from mi_contrast.estimators.supports import Close, Drawn, Form, Support, check, resolved
 
 SCORES = 2**22  # scores held at a time where no block is asked for: 16 MiB
@@ -57,7 +58,7 @@ def gather(
     pool: Array,
     support: Support,
     form: Form,
-    temperature: Any,
+    temperature: ArrayLike,
     given: Given,
     axis: Axis = None,
 ) -> tuple[Rows, Pool]:
@@ -113,7 +114,7 @@ def _check_given(given: Given, support: Support, count: int, size: int) -> None:
         raise UserError(f"key {given.key.shape} does not fit", fix=f"give one, or {count} of them")
 
 
-def alike(tree: Any) -> Any:
+def alike(tree: Tree) -> Tree:
     """Inside `shard_map`: every array varies over the mesh axes that any of them varies over, so that they mix freely.
 
     Told to the tracer by a choice that is never taken, which the compiler drops.

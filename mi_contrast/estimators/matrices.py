@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
+from numpy.typing import ArrayLike
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators.mass import Mass, join, log_mean, mass
@@ -69,7 +70,7 @@ def log_mean_crossed(scores: Float[Array, "... N N"]) -> Float[Array, "..."]:
     return log_mean(mass(scores.reshape(*scores.shape[:-2], math.prod(scores.shape[-2:])), None))
 
 
-def concrete(value: Any) -> np.ndarray | None:
+def concrete(value: ArrayLike) -> np.ndarray | None:
     """A setting's value, or None while it is traced."""
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value, np.float64)
 

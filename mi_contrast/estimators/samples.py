@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
+from numpy.typing import ArrayLike
 
 from mi_contrast.core.errors import UserError
 
@@ -64,7 +65,7 @@ def paired(x: Any, y: Any, least: int = 2, *, scale: str = "columns", normal_sco
     return _in_graph(x, y, scale) if traced else _on_host(x, y, scale)
 
 
-def as_columns(x: Any, name: str = "x") -> Any:
+def as_columns(x: ArrayLike, name: str = "x") -> Any:
     """Returns [..., N, d] in float64 numpy with exact offsets removed, or in float32 in the graph where x is traced.
 
     Integers lose their smallest value, and extended precision its first sample, before the conversion to float64.
@@ -92,7 +93,7 @@ def as_columns(x: Any, name: str = "x") -> Any:
     return x[:, None] if x.ndim == 1 else x
 
 
-def as_real(x: Any, name: str = "x") -> np.ndarray:
+def as_real(x: ArrayLike, name: str = "x") -> np.ndarray:
     """Returns a numpy array of real numbers, its dtype kept where numpy computes with it, in native byte order.
 
     Raises:
@@ -124,7 +125,7 @@ def _not_real(name: str, dtype: Any) -> UserError:
     )
 
 
-def whole_number(name: str, value: Any, least: int = 1) -> int:
+def whole_number(name: str, value: SupportsIndex, least: int = 1) -> int:
     """Returns a Python int of any integer type. UserError where the value is none, or below `least`.
 
     >>> whole_number("k", np.int64(3))
@@ -139,7 +140,7 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
     return number
 
 
-def normal_scores(x: Any) -> Float[Array, "... N d"]:
+def normal_scores(x: ArrayLike) -> Float[Array, "... N d"]:
     """Replaces each column by Phi^-1((rank - 1/2) / N): a monotone map of each coordinate onto a normal law.
 
     Mutual information does not change under such maps, and heavy tails go. Equal values share their mean rank, so ties
@@ -268,7 +269,7 @@ def _in_graph(x: Array, y: Array, scale: str) -> Paired:
     return Paired(x, y, deviation(x), deviation(y))
 
 
-def together(series: Any) -> Float[Array, "P T d"]:
+def together(series: ArrayLike) -> Float[Array, "P T d"]:
     """Returns series [P, T, d] in float32, each column centred, all scaled by one power of two.
 
     Raises:
@@ -286,7 +287,7 @@ def together(series: Any) -> Float[Array, "P T d"]:
     return jnp.asarray(np.asarray(values, np.float32))
 
 
-def as_series(tracks: Any, name: str = "tracks") -> Any:
+def as_series(tracks: ArrayLike, name: str = "tracks") -> Any:
     """Returns tracks [..., T, d] in float64 less their first sample, or in float32 where they are traced.
 
     Raises:

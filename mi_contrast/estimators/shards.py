@@ -6,41 +6,43 @@ marked as varying, so that they mix freely with what each device has for itself.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 from jax import lax
 
 Axis = str | tuple[str, ...] | None
+Tree = TypeVar("Tree")  # a pytree of arrays
 
 
-def _over(axis: Axis, operation: Any, tree: Any) -> Any:
+def _over(axis: Axis, operation: Callable[..., jax.Array], tree: Tree) -> Tree:
     if axis is None:
         return tree
     return jax.tree.map(lambda x: lax.pcast(operation(x, axis), axis, to="varying"), tree)
 
 
-def total(tree: Any, axis: Axis) -> Any:
+def total(tree: Tree, axis: Axis) -> Tree:
     """The sum over devices of each array."""
     return _over(axis, lax.psum, tree)
 
 
-def greatest(tree: Any, axis: Axis) -> Any:
+def greatest(tree: Tree, axis: Axis) -> Tree:
     """The largest over devices of each array, element by element."""
     return _over(axis, lax.pmax, tree)
 
 
-def least(tree: Any, axis: Axis) -> Any:
+def least(tree: Tree, axis: Axis) -> Tree:
     """The smallest over devices of each array, element by element."""
     return _over(axis, lax.pmin, tree)
 
 
-def everyone(tree: Any, axis: Axis) -> Any:
+def everyone(tree: Tree, axis: Axis) -> Tree:
     """Every device's rows, one after another, on every device: arrays [B, ...] to [devices x B, ...]."""
     return tree if axis is None else jax.tree.map(lambda x: lax.all_gather(x, axis, tiled=True), tree)
 
 
-def own(tree: Any, axis: Axis) -> Any:
+def own(tree: Tree, axis: Axis) -> Tree:
     """The device's own part of arrays [devices x B, ...] that are the same everywhere: the inverse of `everyone`."""
     if axis is None:
         return tree
@@ -57,7 +59,7 @@ def own_of_total(x: jax.Array, axis: Axis) -> jax.Array:
     return x if axis is None else lax.psum_scatter(x, axis, scatter_dimension=0, tiled=True)
 
 
-def first_row(rows: int, axis: Axis) -> Any:
+def first_row(rows: int, axis: Axis) -> jax.Array | int:
     """Where this device's `rows` rows begin among everyone's."""
     return 0 if axis is None else lax.axis_index(axis) * rows
 

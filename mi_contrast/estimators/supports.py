@@ -74,7 +74,7 @@ class Close:
     labels the supervised form.
     """
 
-    of: Any = dataclasses.field(default_factory=All)
+    of: Support = dataclasses.field(default_factory=All)
 
 
 @_pytree("k")
@@ -88,7 +88,7 @@ class Drawn:
     """
 
     k: int
-    of: Any = dataclasses.field(default_factory=All)
+    of: Support = dataclasses.field(default_factory=All)
 
 
 @_pytree("reduce")
@@ -194,7 +194,7 @@ def _at_least_one(name: str, k: Any) -> None:
         raise UserError(f"{name}({k}) takes no candidate", fix="give a whole number above 0")
 
 
-def resolved(support: Support) -> tuple[Any, Float[Array, "..."]]:
+def resolved(support: Support) -> tuple[Support, Float[Array, "..."]]:
     """The support with percentiles in int32 millionths and counts in int32; and NaN where a percentile is, else 0."""
     match support:
         case Ball(lower):
@@ -210,7 +210,7 @@ def resolved(support: Support) -> tuple[Any, Float[Array, "..."]]:
             return support, jnp.zeros(())
 
 
-def ranks(support: Any, count: Int[Array, "..."]) -> tuple[Int[Array, "..."], Int[Array, "..."]] | None:
+def ranks(support: Support, count: Int[Array, "..."]) -> tuple[Int[Array, "..."], Int[Array, "..."]] | None:
     """Candidates among `count` by similarity, ranks [lower, upper) from least to most similar; None = all of them.
 
     Takes a `resolved` support; of Drawn and Close, those of what they are taken from.

@@ -7,7 +7,7 @@ can't be told, so ImageNet's mean and std and 224 pixels are assumed, and said, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ SAFETENSORS = {
     "BOOL": "b1",
 }  # fmt: skip
 
+Preprocessing = Mapping[str, Sequence[float] | int]  # any of mean, std and size
 
-def read_foreign(path: Path, preprocessing: Mapping[str, Any] | None = None) -> Loaded:
+
+def read_foreign(path: Path, preprocessing: Preprocessing | None = None) -> Loaded:
     """Reads a ResNet or a ViT from a state dict of another trainer. See `families` for whose.
 
     Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from mi_contrast.core import checkpoint
 from mi_contrast.core.errors import FileError, UserError, nearest
 from mi_contrast.core.layout import RunDirectory, read_json, read_record
 from mi_contrast.interchange.export import FORMAT, MANIFEST, VERSION
-from mi_contrast.interchange.foreign import SUFFIXES, read_foreign, read_safetensors, read_tensors
+from mi_contrast.interchange.foreign import SUFFIXES, Preprocessing, read_foreign, read_safetensors, read_tensors
 from mi_contrast.interchange.loaded import Loaded
 from mi_contrast.interchange.names import check_finite, check_match, from_foreign, leaves, nested
 from mi_contrast.models import towers
@@ -24,14 +23,14 @@ from mi_contrast.models.representation import Representation, spec_of
 logger = logging.getLogger(__name__)
 
 
-def load(path: str | Path, *, preprocessing: Mapping[str, Any] | None = None) -> Representation:
+def load(path: str | Path, *, preprocessing: Preprocessing | None = None) -> Representation:
     """The representation in a run directory (its newest checkpoint), an export, or a file of weights of another
     trainer. See `open_source`.
     """
     return open_source(path, preprocessing=preprocessing).representation
 
 
-def open_source(path: str | Path, *, preprocessing: Mapping[str, Any] | None = None) -> Loaded:
+def open_source(path: str | Path, *, preprocessing: Preprocessing | None = None) -> Loaded:
     """Loads a representation, and tells what was loaded from where.
 
     Args:
