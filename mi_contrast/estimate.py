@@ -22,7 +22,7 @@ import numpy as np
 
 from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.config import parse
-from mi_contrast.core.errors import UserError, nearest, run_job, unknown
+from mi_contrast.core.errors import FileError, UserError, nearest, run_job, unknown
 from mi_contrast.core.heartbeat import report_time
 from mi_contrast.core.layout import write_json
 from mi_contrast.estimators.registry import DEFAULT, METHODS, Method, discrete_sides, replace_for_labels
@@ -54,7 +54,7 @@ def read_samples(path: Path, names: tuple[str, str]) -> tuple[np.ndarray, np.nda
     """
     if not path.is_file():
         near = nearest(path.name, (p.name for p in path.parent.glob("*.npz")))
-        raise UserError(f"file {str(path)!r} does not exist", nearest=near, fix="give an .npz file")
+        raise FileError(f"file {str(path)!r} does not exist", nearest=near, fix="give an .npz file")
     try:
         check_npz_sizes(path)
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
@@ -64,8 +64,10 @@ def read_samples(path: Path, names: tuple[str, str]) -> tuple[np.ndarray, np.nda
                     fix = f"it holds: {', '.join(held) or 'nothing'}; say --x=NAME --y=NAME"
                     raise UserError(f"no array {name!r} in {path}", nearest=nearest(name, held), fix=fix)
             x, y = (_columns(name, file[name]) for name in names)
+    except UserError:
+        raise
     except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
-        raise UserError(
+        raise FileError(
             f"{path} is not an .npz file of numbers", fix="write it with numpy.savez(path, x=x, y=y)"
         ) from None
     if len(x) != len(y):

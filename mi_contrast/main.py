@@ -9,9 +9,11 @@ metrics.jsonl, checkpoints/, export/ (the backbone, with its manifest), report.h
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from mi_contrast.core.config import Call, load_config, package_configs, parse, plain
 from mi_contrast.core.errors import UserError, run_job
@@ -27,7 +29,7 @@ FLAGS = {
 
 
 def train(
-    config: Any,
+    config: ConfigDict | Mapping[str, Any],
     workdir: str | Path,
     *,
     name: str = "",

@@ -19,7 +19,7 @@ import numpy as np
 
 from mi_contrast import estimators as mi
 from mi_contrast.core.config import convert, differences, parse
-from mi_contrast.core.errors import UserError, run_job, unknown
+from mi_contrast.core.errors import UserError, add_place, run_job, unknown
 from mi_contrast.core.layout import read_json
 from mi_contrast.core.progress import Progress
 from mi_contrast.data import pair_sets, partners, tracks
@@ -122,7 +122,7 @@ def of_clip(clip: Clip, number: int, options: dict[str, Any], drawn: bool) -> Fo
         chosen = {name: options[name] for name in ("shifts", "level", "k", "estimator")}
         answer = mi.twins(series, where=may, **chosen)
     except UserError as error:
-        raise UserError(f"clip {clip.name}: {error.what}", nearest=error.nearest, fix=error.fix) from None
+        raise add_place(f"clip {clip.name}", error) from None
     partner, nats, null, p, accepted = (np.asarray(column) for column in answer)
     patches = tracks.cut_patches(clip.frames[0], found.centres, how.patch)
     apart = partners.compute_distances(found.centres)[np.arange(len(where)), partner]

@@ -65,6 +65,48 @@ def test_the_guard_sees_a_wrong_import():
         assert wrong_imports(room, ast.parse(line))
 
 
+def imports_between_rooms() -> set[tuple[str, str]]:
+    """The imports that the map draws: between rooms below the jobs, without those of `core`."""
+    pairs = set()
+    for file in FILES:
+        room = room_of(file)
+        if file != PACKAGE / "__init__.py" and FLOORS[room] < 4:
+            pairs |= {(room, other) for other in imported_rooms(ast.parse(file.read_text())) - {room, "core"}}
+    return pairs
+
+
+def read_map(text: str) -> tuple[dict[str, int], set[tuple[str, str]]]:
+    """The floor of every room and the arrows between rooms, as the picture in CONTRIBUTING.md draws them."""
+    floors: dict[str, int] = {}
+    arrows = set()
+    floor = None
+    for line in re.search(r"```mermaid\n(.*?)```", text, re.S).group(1).splitlines():
+        words = line.split()
+        if words[0] == "subgraph":
+            floor = 0 if words[1] == "ground" else int(words[1].removeprefix("floor"))
+        elif words[0] == "end":
+            floor = None
+        elif "-->" in words and not re.search(r"floor|ground", line):
+            arrows.add((words[0], words[2]))
+        elif floor is not None:
+            rooms = [word.partition("[")[0] for word in line.split("~~~")]
+            floors |= {room.strip(): floor for room in rooms}
+    return floors, arrows
+
+
+def test_the_map_in_contributing_shows_the_rooms_and_their_imports():
+    floors, arrows = read_map((ROOT / "CONTRIBUTING.md").read_text())
+    assert floors == FLOORS
+    assert arrows == imports_between_rooms()
+
+
+def test_the_map_is_read_arrow_by_arrow():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    floors, arrows = read_map(text.replace("  methods --> views\n", "").replace('    data["data', '    date["data'))
+    assert imports_between_rooms() - arrows == {("methods", "views")}
+    assert set(FLOORS) - set(floors) == {"data"}
+
+
 def test_no_tensorflow_and_files_keep_their_size():
     for file in FILES:
         text = file.read_text()

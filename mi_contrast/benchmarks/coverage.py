@@ -21,7 +21,7 @@ from scipy.stats import beta
 
 import mi_contrast
 from mi_contrast import estimators as mi
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError
 from mi_contrast.core.progress import Progress
 
 REPEATS = 50  # draws a cell
@@ -131,7 +131,7 @@ def _read(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
         rows = [json.loads(line) for line in path.read_text().splitlines() if line]
         return {(row["cell"], row["draw"]): row for row in rows if row["version"] == mi_contrast.__version__}
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} has a line that is no estimate: {error}", fix="mend it or move it aside") from None
+        raise FileError(f"{path} has a line that is no estimate: {error}", fix="mend it or move it aside") from None
 
 
 def measure(cell: Cell, draw: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import numpy as np
 from mi_contrast import estimators as mi
 from mi_contrast.benchmarks import mi_tasks_figure
 from mi_contrast.core.arrays import check_npz_sizes
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.layout import read_json
 from mi_contrast.core.progress import Progress
 from mi_contrast.estimators.result import Estimate
@@ -95,7 +95,7 @@ def on_file(data: Path, truth: Path, small: bool) -> dict[str, Any]:
             places = sorted(name[2:] for name in arrays.files if name.startswith("x_"))
             cases = [({"task": p}, jax.random.key(i), arrays[f"x_{p}"], arrays[f"y_{p}"]) for i, p in enumerate(places)]
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"--data={data}: {error}", fix="give an .npz of arrays x_00, y_00, x_01, ...") from None
+        raise FileError(f"--data={data}: {error}", fix="give an .npz of arrays x_00, y_00, x_01, ...") from None
     chosen = {name: methods()[name] for name in (("ksg", "smile") if small else ON_A_FILE)}
     points = list(measured(chosen, [(*case[:2], *(t[:120] if small else t for t in case[2:])) for case in cases]))
     truths = read_json(truth)

@@ -22,6 +22,7 @@ from mi_contrast import estimators as mi
 from mi_contrast.benchmarks.timing import interleaved, spread
 from mi_contrast.core.mesh import DATA, make_mesh
 from mi_contrast.estimators.percentiles import millionths, rank
+from mi_contrast.estimators.supports import Support
 
 LOWER, UPPER, TEMPERATURE = 0.9, 0.99, 0.2
 DRAWS = 4095
@@ -72,10 +73,10 @@ def _embeddings(batch: int, size: int, dim: int) -> list[np.ndarray]:
 def compare_draws(batch: int, size: int, dim: int, draws: int, repeats: int) -> dict[str, Any]:
     """Seconds of supports and of draws from them, and ratios of draws over their support round by round."""
     mesh, key = make_mesh(jax.devices()[:1]), jax.random.key(0)
-    supports = {"all": mi.All(), "ring": mi.Ring(LOWER, UPPER)}
+    supports: dict[str, Support] = {"all": mi.All(), "ring": mi.Ring(LOWER, UPPER)}
     supports |= {f"drawn {name}": mi.Drawn(draws, support) for name, support in supports.items()}
 
-    def whole(support: Any, axis: str | None = None) -> Callable[..., jax.Array]:
+    def whole(support: Support, axis: str | None = None) -> Callable[..., jax.Array]:
         return lambda a, p, q: mi.contrast(a, p, q, support, temperature=TEMPERATURE, key=key, axis_name=axis)
 
     def cut(support: Any) -> Callable[..., jax.Array]:

@@ -24,10 +24,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from mi_contrast.core.checksums import compute_checksums
-from mi_contrast.core.errors import UserError, cannot_write, find_disk_error, nearest
+from mi_contrast.core.errors import FileError, UserError, cannot_write, find_disk_error, nearest
 from mi_contrast.core.layout import set_aside
 
 Tree = dict[str, Any]
@@ -89,7 +88,7 @@ class DamagedError(Exception):
 
 def _no_whole_checkpoint(directory: Path, damaged: Mapping[int, str]) -> UserError:
     reasons = "; ".join(f"{directory / str(step)} can't be read ({why})" for step, why in damaged.items())
-    return UserError(
+    return FileError(
         f"no checkpoint is whole: {reasons}", fix=f"restore one from a copy, or remove {directory} to begin again"
     )
 
@@ -104,6 +103,8 @@ def _raise_damaged() -> Iterator[None]:
     _quiet_closed_loops()
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
         raise DamagedError(_shorten(error)) from error
 
@@ -128,6 +129,8 @@ def _quiet_closed_loops() -> None:
 
 def _read_metadata(directory: Path, step: int) -> Tree:
     """Returns the shapes and dtypes of a checkpoint's leaves. Raises DamagedError if they can't be read."""
+    import orbax.checkpoint as ocp
+
     with _raise_damaged(), ocp.PyTreeCheckpointer() as checkpointer:
         metadata = checkpointer.metadata(directory.absolute() / str(step) / "state").item_metadata
     if metadata is None or metadata.tree is None:
@@ -189,9 +192,9 @@ def read(directory: Path, step: int | None = None, subtree: tuple[str, ...] = ()
     """
     steps = all_steps(directory)
     if not steps:
-        raise UserError(f"no checkpoint in {directory}", fix="train first, or name a run directory or an export")
+        raise FileError(f"no checkpoint in {directory}", fix="train first, or name a run directory or an export")
     if step is not None and step not in steps:
-        raise UserError(f"no checkpoint of step {step} in {directory}", fix=f"the newest is {steps[0]}")
+        raise FileError(f"no checkpoint of step {step} in {directory}", fix=f"the newest is {steps[0]}")
     damaged: dict[int, str] = {}
     for candidate in steps if step is None else [step]:
         try:
@@ -206,6 +209,8 @@ def read(directory: Path, step: int | None = None, subtree: tuple[str, ...] = ()
 
 
 def _read_step(directory: Path, step: int, subtree: tuple[str, ...]) -> Tree:
+    import orbax.checkpoint as ocp
+
     sums, tree = _read_checksums(directory, step), _read_metadata(directory, step)
     _check_leaves(tree, sums)
     for name in subtree:
@@ -252,6 +257,8 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, keep: int):
+        import orbax.checkpoint as ocp
+
         self.directory = directory
         self._failed = False
         with self._raise_disk_errors():
@@ -271,6 +278,8 @@ class Checkpoints:
 
         Raises UserError if the disk could not store this checkpoint, or the previous one, which was still being saved.
         """
+        import orbax.checkpoint as ocp
+
         meta = {**meta, "step": step, "checksums": compute_checksums(flatten(state))}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         with self._raise_disk_errors():
@@ -306,9 +315,11 @@ class Checkpoints:
             return step, tree
         if damaged:
             raise _no_whole_checkpoint(self.directory, damaged)
-        raise UserError(f"no checkpoint in {self.directory}")
+        raise FileError(f"no checkpoint in {self.directory}")
 
     def _restore_step(self, step: int, wanted: Tree, retired: re.Pattern[str] | None) -> Tree:
+        import orbax.checkpoint as ocp
+
         sums, saved = _read_checksums(self.directory, step), _read_metadata(self.directory, step)
         _check_leaves(saved, sums)
         dropped = [n for n in flatten(saved).keys() - flatten(wanted).keys() if retired and retired.fullmatch(n)]
@@ -354,6 +365,8 @@ class Checkpoints:
         _quiet_closed_loops()
         try:
             yield
+        except UserError:
+            raise
         except Exception as error:
             self._failed = True
             number = find_disk_error(error)

@@ -18,7 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mi_contrast.core import schedules
-from mi_contrast.core.errors import UserError, nearest, unknown
+from mi_contrast.core.errors import FileError, UserError, nearest, unknown
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def find_config(path: str) -> Path:
         if candidate.is_file():
             return candidate
     known = [f"configs/{p.relative_to(package_configs())}" for p in sorted(package_configs().rglob("*.py"))]
-    raise UserError(
+    raise FileError(
         f"config file {path!r} does not exist", nearest=nearest(path, known), fix=f"one of: {', '.join(known)}"
     )
 

@@ -1,4 +1,4 @@
-"""Mistakes a user can make, said in one line, and the exit codes of every job."""
+"""Errors that a user can correct, in one line each, and the exit codes of every job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 DONE, OUR_ERROR, USER_ERROR, BAD_NUMBERS, STOPPED, INTERRUPTED = 0, 1, 2, 3, 75, 130
 
-# What a disk can answer to a write that is no error of ours, and what to do about it.
+# The error numbers with which a disk refuses a write, and what the user can do about each.
 FREE_SPACE, MAKE_WRITABLE = "free some space and give the same command again", "make it writable, or write elsewhere"
 DISK = {
     errno.ENOSPC: FREE_SPACE,
@@ -26,11 +26,14 @@ DISK = {
 }
 
 
-class UserError(Exception):
-    """A mistake of the user's: what is wrong, the nearest right word, and the fix, in one line.
+class UserError(ValueError):
+    """A value that the user can correct: a setting, a name, an array, a combination of them.
+
+    It is a ValueError, so that Python code catches it as it catches any other. A handler of ValueError, OSError or
+    Exception in this package must let it through (`except UserError: raise` above it): `tests/test_handlers.py`.
 
     Args:
-      what: the fact, without a full stop.
+      what: what is wrong, in one line without a full stop.
       nearest: the word that was probably meant, or None.
       fix: what to do about it.
     """
@@ -41,8 +44,18 @@ class UserError(Exception):
         super().__init__(" ".join(f"{what}{hint} {fix}".split()))
 
 
-class DiskError(UserError):
-    """A disk that refused a write."""
+class FileError(UserError, OSError):
+    """A file or folder that is missing, damaged, of another kind than expected, or can't be read or written.
+
+    It is an OSError as well; `errno` and `filename` are None unless the system gave them.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # OSError would print errno and filename instead
+
+
+class DiskError(FileError):
+    """A disk that refused a write; `errno` is one of `DISK`."""
 
 
 class BadNumbersError(Exception):
@@ -50,54 +63,64 @@ class BadNumbersError(Exception):
 
 
 class StoppedError(Exception):
-    """Stopped by a signal or a time limit, after saving; the same command goes on from there."""
+    """A run that a signal or a time limit stopped after saving; the same command continues it."""
 
 
 class InterruptedSavedError(KeyboardInterrupt):
-    """Stopped by Ctrl-C, after saving; the same command goes on from there."""
+    """A run that Ctrl-C stopped after saving; the same command continues it."""
 
 
 def find_disk_error(error: BaseException) -> int | None:
-    """The number in `DISK` of a disk that could not be written, looked for in an error and in its causes.
+    """Returns the number in `DISK` that an error or one of its causes stands for, or None.
 
-    Libraries that write in threads of their own turn an OSError into another kind, so their texts are searched too.
+    Libraries that write in threads of their own turn an OSError into another kind, so the texts are searched too.
     """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in DISK:
-            return seen.errno
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in DISK:
+            return cause.errno
         for number in DISK:
-            if not isinstance(seen, OSError) and os.strerror(number).lower() in str(seen).lower():
+            if getattr(cause, "errno", None) is None and os.strerror(number).lower() in str(cause).lower():
                 return number
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return None
 
 
 def cannot_write(path: str | Path, number: int) -> DiskError:
-    """The error for a file or folder that the disk refused to take, by its number in `DISK`."""
-    return DiskError(f"can't write {path} ({os.strerror(number)})", fix=DISK[number])
+    """Returns the error for a file or folder that the disk refused to write, given the number in `DISK`."""
+    error = DiskError(f"can't write {path} ({os.strerror(number)})", fix=DISK[number])
+    error.errno, error.filename = number, str(path)
+    return error
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The most similar of `words`, or None where nothing is similar."""
-    found = difflib.get_close_matches(str(word), [str(w) for w in words], n=1, cutoff=0.5)
-    return found[0] if found else None
+    """Returns the most similar of `words`, or None where nothing is similar."""
+    similar = difflib.get_close_matches(str(word), [str(w) for w in words], n=1, cutoff=0.5)
+    return similar[0] if similar else None
 
 
 def unknown(kind: str, word: object, words: Iterable[str]) -> UserError:
-    """The error for a word that is not in a table, naming the table's words."""
+    """Returns the error for a word that is not in a table; it lists the table's words."""
     words = sorted(str(w) for w in words)
     shown = ", ".join(words[:24]) + (", ..." if len(words) > 24 else "")
     return UserError(f"unknown {kind} {word!r}", nearest=nearest(str(word), words), fix=f"one of: {shown}")
 
 
-def run_job(job: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
-    """Runs `job(arguments)` and turns what it raises into one line and an exit code.
+def add_place(where: str, error: UserError) -> UserError:
+    """Returns the error with `where` in front of its text, as a FileError if it was one."""
+    kind = FileError if isinstance(error, FileError) else UserError
+    return kind(f"{where}: {error.what}", nearest=error.nearest, fix=error.fix)
 
-    Returns: 0 done; 2 a user's mistake, or a disk that can't be written; 3 numbers went bad; 75 stopped after saving;
-    130 stopped by Ctrl-C; 1 our own error, with traceback. A process that Ctrl-C stops before it has saved, or that a
-    disk refuses a write, ends here without waiting for its threads, which may wait for the disk for minutes; every file
-    is written whole or not at all.
+
+def run_job(job: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
+    """Runs `job(arguments)`, turns what it raises into one line on stderr, and returns the exit code.
+
+    Exit codes: 0 done; 1 an error of ours, with its traceback; 2 a mistake of the user's, or a disk that can't be
+    written; 3 the numbers went bad; 75 stopped after saving; 130 stopped by Ctrl-C.
+
+    With `arguments` None, the process is a command. Where Ctrl-C stops it before it has saved, or a disk refuses a
+    write, it then ends without waiting for its threads, which may wait for the disk for minutes. Nothing is lost by
+    that: every file is written whole or not at all.
     """
     try:
         job(sys.argv[1:] if arguments is None else arguments)
@@ -126,14 +149,14 @@ def run_job(job: Callable[[list[str]], None], arguments: list[str] | None = None
             return OUR_ERROR
         _say(f"error: {cannot_write(error.filename or 'to the disk', error.errno)}")
         return USER_ERROR
-    except Exception:  # the one place where an error of our own is allowed to end
+    except Exception:  # an error of ours: nothing above this function catches it
         traceback.print_exc()
         return OUR_ERROR
     return DONE
 
 
 def _say(text: str) -> None:
-    """Prints a job's last line; a terminal that has gone away changes no exit code."""
+    """Prints a job's last line. A terminal that has gone away does not change the exit code."""
     with contextlib.suppress(OSError):
         print(f"mi_contrast: {text}", file=sys.stderr, flush=True)
 

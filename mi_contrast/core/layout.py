@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from mi_contrast.core.errors import DISK, UserError, cannot_write
+from mi_contrast.core.errors import DISK, FileError, UserError, cannot_write
 
 # Temporary files and folders that a killed process leaves in a run directory.
 LEFT_BEHIND = re.compile(r"\.(config\.json|run\.json|metrics\.jsonl|report\.html|export\.(new|old))\.\d+")
@@ -102,14 +102,14 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except UserError:
+        raise
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         if error.errno not in DISK:
             raise
         raise cannot_write(path, error.errno) from error
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def set_aside(path: Path, word: str) -> Path:
@@ -147,9 +147,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
+        raise FileError(f"{path} does not exist") from None
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error})", fix="restore it or use another directory") from None
+        raise FileError(f"{path} is not valid JSON ({error})", fix="restore it or use another directory") from None
 
 
 @contextmanager
@@ -164,13 +164,13 @@ def hold_lock(run: RunDirectory) -> Iterator[None]:
         descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
         file = os.fdopen(descriptor, "a+", encoding="utf-8")
     except FileExistsError:
-        raise UserError(f"{run.root} is a file, not a directory", fix="give another --workdir") from None
+        raise FileError(f"{run.root} is a file, not a directory", fix="give another --workdir") from None
     except OSError as error:
         if error.errno == errno.ELOOP and run.lock.is_symlink():
-            raise UserError(f"{run.lock} is a symbolic link", fix="remove it: the lock is a file of its own") from None
+            raise FileError(f"{run.lock} is a symbolic link", fix="remove it: the lock is a file of its own") from None
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise cannot_write(run.root, error.errno) from None
-        raise UserError(
+        raise FileError(
             f"can't write in {run.root} ({error.strerror})", fix="give a --workdir you may write to"
         ) from None
     with file:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.data.decoding import BrokenImageError, check_file
 from mi_contrast.data.imageset import ImageSet, Ints, map_in_threads
 
@@ -54,14 +54,14 @@ def drop_broken(names: Sequence[str], reasons: Mapping[str, str], broken: float,
     """Returns the names that have no reason in `reasons`.
 
     Raises:
-      UserError: more than the share `broken` of the names have a reason, or all have. The message lists them.
+      FileError: more than the share `broken` of the names have a reason, or all have. The message lists them.
     """
     dropped = [name for name in names if name in reasons]
     if dropped and (len(dropped) > broken * len(names) or len(dropped) == len(names)):
         shown = "; ".join(f"{name}: {reasons[name]}" if reasons[name] else name for name in dropped[:MAX_NAMED])
         more = f"; and {len(dropped) - MAX_NAMED} more" if len(dropped) > MAX_NAMED else ""
         least = np.ceil(1e4 * len(dropped) / len(names)) / 1e4
-        raise UserError(
+        raise FileError(
             f"{len(dropped)} of {len(names)} images of {where} can't be read: {shown}{more}",
             fix=f"repair or remove them, or leave them out with data.broken={least:g} or more",
         )

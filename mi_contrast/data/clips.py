@@ -17,8 +17,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from mi_contrast.core.errors import UserError, nearest
-from mi_contrast.data import moving_digits
+from mi_contrast.core.errors import FileError, UserError, nearest
 from mi_contrast.data.decoding import decode_file, resize_short_side, stack_images
 from mi_contrast.data.listing import is_hidden, is_image
 
@@ -94,7 +93,7 @@ def open_clips(
         for name, _ in sources:
             if not (mask_root / name).is_dir():
                 names = [p.name for p in mask_root.iterdir()] if mask_root.is_dir() else []
-                raise UserError(f"no masks of clip {name} in {mask_root}", nearest=nearest(name, names), fix="")
+                raise FileError(f"no masks of clip {name} in {mask_root}", nearest=nearest(name, names), fix="")
 
     def read() -> Iterator[Clip]:
         for name, source in sources:
@@ -110,10 +109,10 @@ def list_clips(root: Path) -> list[tuple[str, Path]]:
     """Returns the names and the paths of the clips below a path. Raises UserError if there are none."""
     if not root.exists():
         siblings = [p.name for p in root.parent.iterdir()] if root.parent.is_dir() else []
-        raise UserError(f"{root} does not exist", nearest=nearest(root.name, [*siblings, DIGITS]), fix=LAYOUT)
+        raise FileError(f"{root} does not exist", nearest=nearest(root.name, [*siblings, DIGITS]), fix=LAYOUT)
     if root.is_file() or any(is_image(p) for p in root.iterdir()):
         if root.is_file() and root.suffix.lower() not in VIDEOS:
-            raise UserError(f"{root} is no video file", fix=LAYOUT)
+            raise FileError(f"{root} is no video file", fix=LAYOUT)
         return [(root.stem, root)]
     clips = [(p.stem, p) for p in root.iterdir() if p.suffix.lower() in VIDEOS and not is_hidden(p.name)]
     clips += [
@@ -122,7 +121,7 @@ def list_clips(root: Path) -> list[tuple[str, Path]]:
         if p.is_dir() and not is_hidden(p.name) and any(is_image(f) for f in p.iterdir())
     ]
     if not clips:
-        raise UserError(f"{root} holds no clips", fix=LAYOUT)
+        raise FileError(f"{root} holds no clips", fix=LAYOUT)
     names = [name for name, _ in clips]
     if len(set(names)) < len(names):
         duplicate = next(name for name in names if names.count(name) > 1)
@@ -151,7 +150,7 @@ def _read_frames(source: Path, limit: int, size: int | None) -> UInt8[np.ndarray
         frames.append(np.asarray(rgb if size is None else resize_short_side(rgb, size)))
     video.release()
     if not frames:
-        raise UserError(f"{source} is not a readable video", fix="repair or remove it")
+        raise FileError(f"{source} is not a readable video", fix="repair or remove it")
     return np.stack(frames)
 
 
@@ -168,6 +167,8 @@ def _read_masks(folder: Path, shape: tuple[int, ...]) -> Bool[np.ndarray, "T H W
 
 def _open_moving_digits(length: int, size: int, limit: int | None) -> Clips:
     """Opens the clips of the train split. The object is the digit, which is brighter than the dimmed photographs."""
+    from mi_contrast.data import moving_digits  # imports TFDS
+
     options = moving_digits.make_options({"size": size, "length": length})
     count = moving_digits.CLIPS * len(moving_digits.split_instances("train"))
     names = tuple(f"{number:05d}" for number in range(count))[:limit]

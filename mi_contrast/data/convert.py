@@ -15,7 +15,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from mi_contrast.core.errors import UserError, run_job
+from mi_contrast.core.errors import FileError, UserError, run_job
 from mi_contrast.core.layout import read_json, write_json
 from mi_contrast.core.progress import Progress
 
@@ -37,7 +37,7 @@ def convert(directory: Path) -> None:
     facts = read_json(description)
     info = tfds.builder_from_directory(directory).info
     if TFRECORD not in info.available_file_formats():
-        raise UserError(f"{directory} is not stored as TFRecord but as {info.file_format.value}")
+        raise FileError(f"{directory} is not stored as TFRecord but as {info.file_format.value}")
     info.set_file_format(TFRECORD, override=True, override_if_initialized=True)
     old = [
         (Path(path), count)
@@ -65,7 +65,7 @@ def convert_file(source: Path, target: Path, count: int) -> None:
             num_copied += 1
         writer.close()
         if num_copied != count:
-            raise UserError(
+            raise FileError(
                 f"{source} holds {num_copied} records where its set should have {count}", fix="prepare it anew"
             )
         os.replace(temporary, target)
@@ -82,13 +82,13 @@ def read_records(file: Path) -> Iterator[bytes]:
     try:
         stream = open(file, "rb")  # noqa: SIM115 - closed by `with` below
     except OSError as error:
-        raise UserError(f"{file} can't be read ({error.strerror})", fix="prepare the set anew") from None
+        raise FileError(f"{file} can't be read ({error.strerror})", fix="prepare the set anew") from None
     with stream:
         while head := stream.read(12):
             length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
             body = stream.read(length + 4) if length < file.stat().st_size else b""
             if len(head) < 12 or len(body) < length + 4:
-                raise UserError(f"{file} is truncated or no TFRecord file", fix="prepare the set anew")
+                raise FileError(f"{file} is truncated or no TFRecord file", fix="prepare the set anew")
             yield body[:-4]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 MAX_PIXELS = 89_478_485  # in an image: 256 MiB as RGB, the size at which Pillow begins to warn
@@ -36,7 +36,7 @@ TURNS = {
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # larger images raise an error here instead
 
 
-class BrokenImageError(UserError):
+class BrokenImageError(FileError):
     """An image can't be read. `data.broken` allows a share of these. `why` is the reason without the file's name."""
 
     def __init__(self, example: str, why: str, text: str, fix: str = "repair or remove it"):
@@ -65,6 +65,8 @@ def open_image(source: Path | IO[bytes], example: str) -> Iterator[Image.Image]:
                 why = f"{image.width} x {image.height} pixels, {limit}"
                 raise BrokenImageError(example, why, f": {why}", "make it smaller or remove it")
             yield image
+    except UserError:
+        raise
     except TOO_LARGE:
         raise BrokenImageError(example, limit, f": {limit}", "make it smaller or remove it") from None
     except PILLOW_ERRORS as error:

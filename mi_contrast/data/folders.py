@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.data import fingerprint, tiles
 from mi_contrast.data.broken import drop_broken, find_broken
 from mi_contrast.data.decoding import BrokenImageError, decode_file, stack_images
 from mi_contrast.data.imageset import ImageSet, Ints
 from mi_contrast.data.listing import HEIC, LAYOUT, NO_CLASS, list_images, list_images_as_0_1_0
-from mi_contrast.data.records import resolve_ranges
 
 
 def load(
@@ -51,7 +50,7 @@ def load(
     """
     tiling = tiles.read_options(options)
     if not root.is_dir():
-        raise UserError(f"{root} is not a folder", fix=f"give data.name='folder:PATH' with {LAYOUT}")
+        raise FileError(f"{root} is not a folder", fix=f"give data.name='folder:PATH' with {LAYOUT}")
     splits = list_images(root)
     name = f"folder:{root}"
     files = select_files(splits, name, split)
@@ -88,6 +87,8 @@ def read_shape(files: list[Path], broken: float) -> tuple[int, int, int]:
 
 def select_files(splits: Mapping[str, list[tuple[str, Path]]], name: str, split: str) -> list[tuple[str, Path]]:
     """Returns the (class, file) of every image in a split or in ranges of splits. Raises UserError if it is empty."""
+    from mi_contrast.data.records import resolve_ranges  # imports TFDS
+
     parts = resolve_ranges({key: len(files) for key, files in splits.items()}, name, split)
     return [file for base, part in parts for file in splits[base][part]]
 

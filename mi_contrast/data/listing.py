@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 
 HEIC = (".heic", ".heif")
 SUFFIXES_0_1_0 = (
@@ -81,7 +81,7 @@ def list_images(root: Path) -> Listing:
     """
     images = find_images(root)
     if not images:
-        raise UserError(f"{root} holds no images in folders of classes", fix=f"lay them out as {LAYOUT}")
+        raise FileError(f"{root} holds no images in folders of classes", fix=f"lay them out as {LAYOUT}")
     by_depth: dict[int, Path] = {}
     for path in sorted(images):
         by_depth.setdefault(min(len(path.relative_to(root).parts), 3), path)

@@ -29,7 +29,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.core.errors import FileError, UserError, unknown
 from mi_contrast.core.progress import Progress
 from mi_contrast.data.decoding import crop_square, decode, stack_images
 from mi_contrast.data.imageset import ImageSet, Ints
@@ -313,7 +313,7 @@ def prepare(data_dir: epath.Path, options: Options) -> epath.Path:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = open(data_dir / ".moving_digits.lock", "w", encoding="utf-8")  # noqa: SIM115 - closed by `with` below
     except OSError as error:
-        raise UserError(
+        raise FileError(
             f"moving_digits can't be made in {data_dir} ({error.strerror})", fix="give a data.dir you may write to"
         ) from None
     with lock:

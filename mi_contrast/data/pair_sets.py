@@ -29,11 +29,10 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from mi_contrast.core.arrays import check_npz_sizes
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError
 from mi_contrast.core.layout import read_json
 from mi_contrast.data.decoding import crop_square
 from mi_contrast.data.imageset import ImageSet, Ints
-from mi_contrast.data.records import resolve_ranges
 
 PATCHES, TABLE, FACTS = "patches.npy", "pairs.npz", "pairs.json"
 STATES = ("tracked", "still", "lost")
@@ -69,7 +68,9 @@ def write(
       UserError: the folder exists and is not empty, or can't be written.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    arrays = {name: np.asarray(values, COLUMNS.get(name, np.int32)) for name, values in columns.items()}
+    arrays: dict[str, np.ndarray] = {
+        name: np.asarray(values, COLUMNS.get(name, np.int32)) for name, values in columns.items()
+    }
     try:
         (temporary / "pictures").mkdir(parents=True)
         np.save(temporary / PATCHES, patches)
@@ -79,7 +80,7 @@ def write(
             (temporary / "pictures" / name).write_bytes(png)
         os.replace(temporary, folder)  # replaces an empty folder, and fails for any other
     except OSError as error:
-        raise UserError(f"{folder} can't be written ({error.strerror})", fix="give another --workdir") from None
+        raise FileError(f"{folder} can't be written ({error.strerror})", fix="give another --workdir") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -91,7 +92,7 @@ def read(folder: Path) -> tuple[UInt8[np.ndarray, "N P P 3"], dict[str, np.ndarr
     """
     if not (folder / FACTS).is_file():
         what = "holds no pairs.json" if folder.is_dir() else "is not a folder"
-        raise UserError(
+        raise FileError(
             f"{folder} {what}", fix="make it with python -m mi_contrast.pairs --clips=PATH --workdir=FOLDER"
         )
     facts = read_json(folder / FACTS)
@@ -101,12 +102,12 @@ def read(folder: Path) -> tuple[UInt8[np.ndarray, "N P P 3"], dict[str, np.ndarr
         with np.load(folder / TABLE, allow_pickle=False) as table:
             columns = {name: table[name] for name in table.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{folder} is damaged ({' '.join(str(error).split())[:80]})", fix="make it anew") from None
+        raise FileError(f"{folder} is damaged ({' '.join(str(error).split())[:80]})", fix="make it anew") from None
     missing = [name for name in COLUMNS if name not in columns]
     wrong = [name for name, values in columns.items() if values.shape != patches.shape[:1]]
     if missing or wrong or patches.ndim != 4 or patches.dtype != np.uint8:
         fault = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(wrong)} of another length"
-        raise UserError(f"{folder / TABLE} {fault if missing or wrong else 'has no patches'}", fix="make it anew")
+        raise FileError(f"{folder / TABLE} {fault if missing or wrong else 'has no patches'}", fix="make it anew")
     return patches, columns, facts
 
 
@@ -125,6 +126,8 @@ def load(folder: Path, split: str, *, size: int | None = None) -> ImageSet:
     Raises:
       UserError: as `read`, or the split is unknown or the range empty.
     """
+    from mi_contrast.data.records import resolve_ranges  # imports TFDS
+
     patches, columns, facts = read(folder)
     name = f"pairs:{folder}"
     ranges = resolve_ranges({"train": len(patches)}, name, split)

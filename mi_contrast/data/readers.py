@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -211,6 +210,8 @@ class Streamed:
     """Decodes the images of each batch when it is needed. Grain's threads prefetch the batches of the next steps."""
 
     def __init__(self, sampler: Sampler, images: ImageSet):
+        import grain
+
         self.sampler, self.images, self.steps_per_epoch = sampler, images, sampler.steps_per_epoch
         batch_bytes = len(sampler.positions) * sampler.views * int(np.prod(images.image_shape))
         num_batches = int(np.clip(PREFETCH_BYTES // max(batch_bytes, 1), 2, os.cpu_count() or 2))
@@ -238,6 +239,8 @@ class Streamed:
     def batch(self, step: int) -> Batch:
         """Returns the batch of a step. Waits for it to be decoded if it was not prefetched."""
         if step != self._next_step:
+            import grain
+
             self.close()
             steps = grain.MapDataset.range(step, LAST_STEP).map(self._read)
             self._batches = iter(steps.to_iter_dataset(self._options))

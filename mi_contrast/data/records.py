@@ -14,7 +14,7 @@ from array_record.python.array_record_module import ArrayRecordReader
 from etils import epath
 from tensorflow_datasets.core import constants
 
-from mi_contrast.core.errors import UserError, nearest, unknown
+from mi_contrast.core.errors import FileError, UserError, nearest, unknown
 from mi_contrast.data.broken import drop_broken
 from mi_contrast.data.decoding import BrokenImageError, decode, stack_images
 from mi_contrast.data.imageset import CHUNK, ImageSet, Ints, Lazy, map_in_threads
@@ -199,9 +199,9 @@ def missing_error(name: str, data_dir: epath.Path) -> UserError:
     if base in here:
         folder = data_dir / base
         names = [p.name for p in (*list_versions(folder), *(q for q in list_folders(folder) if list_versions(q)))]
-        return UserError(f"{name} is not in {data_dir}", fix=f"{base} is there as {', '.join(names)}")
+        return FileError(f"{name} is not in {data_dir}", fix=f"{base} is there as {', '.join(names)}")
     if base in known:
-        return UserError(
+        return FileError(
             f"{name} is not in {data_dir}", fix=f"prepare it: {prepare_command(name, data_dir)} {TENSORFLOW_HINT}"
         )
     hint = nearest(set_and_config, [*here, "moving_digits", *known])
@@ -227,7 +227,7 @@ def open_records(directory: epath.Path, name: str, split: str) -> Records:
     if ARRAY_RECORD not in formats:
         stored = ", ".join(f.value for f in formats) or "an unknown format"
         convert = f"convert it: python -m mi_contrast.data.convert {directory}"
-        raise UserError(
+        raise FileError(
             f"{name} in {directory} is stored as {stored}, not as ArrayRecord",
             fix=convert
             if TFRECORD in formats
@@ -303,7 +303,7 @@ def check_counts(files: Sequence[Any], name: str) -> None:
         except Exception as error:  # array_record raises several kinds for a file that is missing or not ArrayRecord
             count, why = 0, f" ({' '.join(str(error).split())[:80] or type(error).__name__})"
         if count != file.examples_in_shard:
-            raise UserError(
+            raise FileError(
                 f"{file.filename} holds {count} of the {file.examples_in_shard} records of {name}{why}",
                 fix="it is missing, truncated or damaged: copy or prepare it anew",
             )

@@ -9,7 +9,7 @@ from typing import Any
 from etils import epath
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.data import folders, moving_digits, pair_sets, records
+from mi_contrast.data import folders, pair_sets
 from mi_contrast.data.broken import check_broken_share, substitute_broken
 from mi_contrast.data.imageset import ImageSet, cache_in_memory
 
@@ -53,9 +53,6 @@ def load(
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise UserError(f"data.size is {size!r}", fix="give a number of pixels, or None")
     check_broken_share(broken)
-    where = records.default_data_dir() if data_dir is None else epath.Path(data_dir).expanduser()
-    if name == "moving_digits":
-        return moving_digits.load(split, data_dir=where, size=size, options=options)
     if name.startswith("folder:"):
         images = folders.load(
             resolve_path(name, data_dir), split, size=size, options=options, broken=broken, known=known
@@ -64,6 +61,11 @@ def load(
     if name.startswith("pairs:"):
         images = pair_sets.load(resolve_path(name, data_dir), split, size=size)
     else:
+        from mi_contrast.data import moving_digits, records  # they import TFDS, which takes seconds
+
+        where = records.default_data_dir() if data_dir is None else epath.Path(data_dir).expanduser()
+        if name == "moving_digits":
+            return moving_digits.load(split, data_dir=where, size=size, options=options)
         images = substitute_broken(
             records.load(name, split, data_dir=where, size=size, broken=broken, known=known), broken
         )

@@ -92,8 +92,8 @@ class Tracks(NamedTuple):
     centres: Int[np.ndarray, "P 2"]
     positions: Float[np.ndarray, "P T 2"]
     steady: Float[np.ndarray, "P T 2"]
-    mean_colours: Float[np.ndarray, "P T 3"]
-    classify_tracks: Int[np.ndarray, " P"]
+    colours: Float[np.ndarray, "P T 3"]
+    state: Int[np.ndarray, " P"]
 
 
 def patch_centres(height: int, width: int, patch: int, stride: int) -> Int[np.ndarray, "P 2"]:

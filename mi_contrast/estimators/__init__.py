@@ -109,3 +109,8 @@ __all__ = [
     "tuba",
     "twins",
 ]
+
+
+def __dir__() -> list[str]:
+    """Lists the public names, without the files they come from."""
+    return sorted(__all__)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int
 
+Rows = TypeVar("Rows")  # a pytree of arrays [N, ...]
+Results = TypeVar("Results")  # a pytree of arrays
 
-def map_blocks(function: Callable[[Any], Any], rows: Any, block_size: int) -> Any:
+
+def map_blocks(function: Callable[[Rows], Results], rows: Rows, block_size: int) -> Results:
     """Returns function(rows), computed one block of rows after another.
 
     The function must treat each row by itself. The last block starts early enough to be full, so nothing is padded.
@@ -40,7 +43,7 @@ def map_blocks(function: Callable[[Any], Any], rows: Any, block_size: int) -> An
     return jax.tree.map(lambda x: x[position], stacked)
 
 
-def sum_blocks(function: Callable[[Any, Bool[Array, " block"]], Any], rows: Any, block_size: int) -> Any:
+def sum_blocks(function: Callable[[Rows, Bool[Array, " block"]], Results], rows: Rows, block_size: int) -> Results:
     """Returns the sum over blocks of function(block, is_new), with the blocks of `map_blocks`.
 
     Args:

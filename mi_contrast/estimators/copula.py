@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import digamma, ndtri
 
 from mi_contrast.estimators.critics import whiten
 
@@ -90,14 +89,20 @@ def _normal_scores(values: np.ndarray) -> np.ndarray:
             continue
         starts = np.flatnonzero(is_first)
         ends = np.append(starts[1:], len(column))
-        scores[order, j] = np.repeat(ndtri((starts + ends) / 2 / len(column)), ends - starts)
+        scores[order, j] = np.repeat(_normal_quantile((starts + ends) / 2 / len(column)), ends - starts)
     scores -= scores.mean(axis=0)
     return scores / np.maximum(scores.std(axis=0), 1e-12)
 
 
 @functools.lru_cache(maxsize=4)
 def _normal_quantiles(size: int) -> np.ndarray:
-    return ndtri((np.arange(size) + 0.5) / size)
+    return _normal_quantile((np.arange(size) + 0.5) / size)
+
+
+def _normal_quantile(probabilities: np.ndarray) -> np.ndarray:
+    from scipy.special import ndtri
+
+    return ndtri(probabilities)
 
 
 def _canonical_correlations(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -113,6 +118,8 @@ def _nats(correlations: np.ndarray) -> float:
 
 
 def _bias(size: int, dx: int, dy: int) -> float:
+    from scipy.special import digamma
+
     terms = 0.5 * digamma((size - np.arange(1, dx + dy + 1)) / 2)
     return float(terms[:dx].sum() - terms[dy:].sum())
 

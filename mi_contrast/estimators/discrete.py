@@ -10,8 +10,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
-from scipy.spatial import cKDTree
-from scipy.special import digamma
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators.result import Estimate
@@ -71,6 +69,9 @@ def discrete_continuous(
 
 
 def _estimate_and_ceiling(labels: np.ndarray, y: np.ndarray, k: int) -> tuple[float, float]:
+    from scipy.spatial import cKDTree
+    from scipy.special import digamma
+
     is_repeated = np.bincount(labels)[labels] > 1
     labels, y = labels[is_repeated], y[is_repeated]
     radius, num_neighbours = np.empty(len(y)), np.empty(len(y))

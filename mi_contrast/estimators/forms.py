@@ -8,7 +8,7 @@ needs no gradient of its own. The fields of a form are float32 [B] here.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from mi_contrast.estimators.mass import Mass, join, log_mean
 from mi_contrast.estimators.reweighted import reweighted_nats
-from mi_contrast.estimators.supports import Binary, Decoupled, Hard, Softmax
+from mi_contrast.estimators.supports import Binary, Decoupled, Form, Hard, Softmax
 
 Column = Float[Array, "B 1"]
 
@@ -47,7 +47,7 @@ def _column(x: Array | float) -> Column:
     return jnp.asarray(x)[:, None]
 
 
-def required_sums(form: Any, has_several: bool) -> tuple[SumSpec, ...]:
+def required_sums(form: Form, has_several: bool) -> tuple[SumSpec, ...]:
     """Returns the sums that a form needs. `has_several` says whether there are further positives."""
     match form:
         case Softmax("mean") if has_several:
@@ -65,7 +65,7 @@ def required_sums(form: Any, has_several: bool) -> tuple[SumSpec, ...]:
             return (SumSpec("candidates", "exponential"),)
 
 
-def binary_offset(form: Any, sizes: Sizes) -> Column:
+def binary_offset(form: Form, sizes: Sizes) -> Column:
     """Returns log Z + log(K / N), the score at which `Binary` is undecided; 0 for other forms."""
     if not isinstance(form, Binary):
         return jnp.zeros_like(sizes.candidates)
@@ -114,7 +114,7 @@ def score_gradient(
 
 
 def combine_sums(
-    form: Any,
+    form: Form,
     has_several: bool,
     positive: Column,
     sums: tuple[Column, ...],

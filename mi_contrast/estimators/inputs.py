@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
+from numpy.typing import ArrayLike
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.estimators.shards import Axis, first_row_index
+from mi_contrast.estimators.shards import Axis, Tree, first_row_index
 from mi_contrast.estimators.supports import Close, Drawn, Form, Support, check, convert_percentiles
 
 MAX_SCORES = 2**22  # scores of a block of anchors if the caller gives no block size: 16 MiB
@@ -57,7 +58,7 @@ def prepare_inputs(
     pool: Array,
     support: Support,
     form: Form,
-    temperature: Any,
+    temperature: ArrayLike,
     optional: OptionalInputs,
     axis: Axis = None,
 ) -> tuple[AnchorInputs, PoolInputs]:
@@ -116,7 +117,7 @@ def _check_optional(optional: OptionalInputs, support: Support, num_anchors: int
         raise UserError(f"key {optional.key.shape} does not fit", fix=f"give one, or {num_anchors} of them")
 
 
-def match_varying_axes(tree: Any) -> Any:
+def match_varying_axes(tree: Tree) -> Tree:
     """Marks every array as varying over all mesh axes that any array of the tree varies over.
 
     Inside `shard_map`, operations on arrays that vary over different axes are type errors. Each array passes through a

@@ -21,6 +21,7 @@ import numpy as np
 from jax import lax
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float
+from numpy.typing import ArrayLike
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators.mass import Mass, join, log_mean, mass
@@ -77,7 +78,7 @@ def matrix_info_nce(scores: Float[Array, "N N"]) -> Float[Array, ""]:
     return jnp.mean(jnp.diagonal(scores) - logsumexp(scores, axis=1)) + jnp.log(len(scores))
 
 
-def concrete_value(value: Any) -> np.ndarray | None:
+def concrete_value(value: ArrayLike) -> np.ndarray | None:
     """Returns a number or array in float64, or None if it is traced."""
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value, np.float64)
 

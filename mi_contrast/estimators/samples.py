@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float
+from numpy.typing import ArrayLike
 
 from mi_contrast.core.errors import UserError
 
@@ -70,7 +71,7 @@ def prepare_pair(
     return _prepare_traced(x, y, scale) if is_traced else _prepare_on_host(x, y, scale)
 
 
-def as_columns(x: Any, name: str = "x") -> Any:
+def as_columns(x: ArrayLike, name: str = "x") -> Any:
     """Returns x as a float64 numpy array [..., N, d], or as float32 if it is traced.
 
     Where float64 would lose digits, an offset is subtracted first, which does not change mutual information: from
@@ -100,7 +101,7 @@ def as_columns(x: Any, name: str = "x") -> Any:
     return x[:, None] if x.ndim == 1 else x
 
 
-def as_real(x: Any, name: str = "x") -> np.ndarray:
+def as_real(x: ArrayLike, name: str = "x") -> np.ndarray:
     """Returns x as a numpy array of real numbers in native byte order. Types that numpy does not know become float64.
 
     Raises:
@@ -132,7 +133,7 @@ def _type_error(name: str, dtype: Any) -> UserError:
     )
 
 
-def as_whole_number(name: str, value: Any, minimum: int = 1) -> int:
+def as_whole_number(name: str, value: SupportsIndex, minimum: int = 1) -> int:
     """Returns a number of any integer type as a Python int.
 
     Raises:
@@ -150,7 +151,7 @@ def as_whole_number(name: str, value: Any, minimum: int = 1) -> int:
     return number
 
 
-def normal_scores(x: Any) -> Float[Array, "... N d"]:
+def normal_scores(x: ArrayLike) -> Float[Array, "... N d"]:
     """Returns the normal scores of each column, Phi^-1((rank - 1/2) / N), which have a standard normal distribution.
 
     Such monotone maps of coordinates leave mutual information unchanged and remove heavy tails. Equal values get their
@@ -284,7 +285,7 @@ def _prepare_traced(x: Array, y: Array, scale: str) -> SamplePair:
     return SamplePair(x, y, standard_deviation(x), standard_deviation(y))
 
 
-def prepare_series(series: Any) -> Float[Array, "P T d"]:
+def prepare_series(series: ArrayLike) -> Float[Array, "P T d"]:
     """Returns series [P, T, d] in float32, with each column centred and all of them scaled by one power of two.
 
     Raises:
@@ -302,7 +303,7 @@ def prepare_series(series: Any) -> Float[Array, "P T d"]:
     return jnp.asarray(np.asarray(values, np.float32))
 
 
-def as_series(tracks: Any, name: str = "tracks") -> Any:
+def as_series(tracks: ArrayLike, name: str = "tracks") -> Any:
     """Returns tracks [..., T, d] in float64 with their first sample subtracted, or in float32 if they are traced.
 
     Raises:

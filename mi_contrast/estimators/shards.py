@@ -7,41 +7,43 @@ between devices.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 from jax import lax
 
 Axis = str | tuple[str, ...] | None
+Tree = TypeVar("Tree")  # a pytree of arrays
 
 
-def _reduce(axis: Axis, collective: Any, tree: Any) -> Any:
+def _reduce(axis: Axis, collective: Callable[..., jax.Array], tree: Tree) -> Tree:
     if axis is None:
         return tree
     return jax.tree.map(lambda x: lax.pcast(collective(x, axis), axis, to="varying"), tree)
 
 
-def sum_over_devices(tree: Any, axis: Axis) -> Any:
+def sum_over_devices(tree: Tree, axis: Axis) -> Tree:
     """Returns the elementwise sum over devices of each array."""
     return _reduce(axis, lax.psum, tree)
 
 
-def max_over_devices(tree: Any, axis: Axis) -> Any:
+def max_over_devices(tree: Tree, axis: Axis) -> Tree:
     """Returns the elementwise maximum over devices of each array."""
     return _reduce(axis, lax.pmax, tree)
 
 
-def min_over_devices(tree: Any, axis: Axis) -> Any:
+def min_over_devices(tree: Tree, axis: Axis) -> Tree:
     """Returns the elementwise minimum over devices of each array."""
     return _reduce(axis, lax.pmin, tree)
 
 
-def gather_rows(tree: Any, axis: Axis) -> Any:
+def gather_rows(tree: Tree, axis: Axis) -> Tree:
     """Concatenates the rows of all devices: local arrays [B, ...] become [devices x B, ...] on every device."""
     return tree if axis is None else jax.tree.map(lambda x: lax.all_gather(x, axis, tiled=True), tree)
 
 
-def take_local_rows(tree: Any, axis: Axis) -> Any:
+def take_local_rows(tree: Tree, axis: Axis) -> Tree:
     """Returns this device's rows [B, ...] of arrays [devices x B, ...]: the inverse of `gather_rows`."""
     if axis is None:
         return tree
@@ -58,7 +60,7 @@ def sum_and_take_local_rows(x: jax.Array, axis: Axis) -> jax.Array:
     return x if axis is None else lax.psum_scatter(x, axis, scatter_dimension=0, tiled=True)
 
 
-def first_row_index(num_rows: int, axis: Axis) -> Any:
+def first_row_index(num_rows: int, axis: Axis) -> jax.Array | int:
     """Returns the index that this device's first row has in the output of `gather_rows`, with `num_rows` a device."""
     return 0 if axis is None else lax.axis_index(axis) * num_rows
 

@@ -96,7 +96,7 @@ class Close:
       of: the support that holds the candidates.
     """
 
-    of: Any = dataclasses.field(default_factory=All)
+    of: Support = dataclasses.field(default_factory=All)
 
 
 @_pytree("k")
@@ -115,7 +115,7 @@ class Drawn:
     """
 
     k: int
-    of: Any = dataclasses.field(default_factory=All)
+    of: Support = dataclasses.field(default_factory=All)
 
 
 @_pytree("reduce")
@@ -229,7 +229,7 @@ def _check_at_least_one(name: str, k: Any) -> None:
         raise UserError(f"{name}({k}) takes no candidate", fix="give a whole number above 0")
 
 
-def convert_percentiles(support: Support) -> tuple[Any, Float[Array, "..."]]:
+def convert_percentiles(support: Support) -> tuple[Support, Float[Array, "..."]]:
     """Returns the support with percentiles as int32 millionths and counts as int32, and `nan_or_zero` of them."""
     match support:
         case Ball(lower):
@@ -245,7 +245,7 @@ def convert_percentiles(support: Support) -> tuple[Any, Float[Array, "..."]]:
             return support, jnp.zeros(())
 
 
-def ranks(support: Any, count: Int[Array, "..."]) -> tuple[Int[Array, "..."], Int[Array, "..."]] | None:
+def ranks(support: Support, count: Int[Array, "..."]) -> tuple[Int[Array, "..."], Int[Array, "..."]] | None:
     """Returns the ranks [lower, upper) of a support among `count` candidates, least similar first, or None for all.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mi_contrast.core.config import check_section
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.layout import RunDirectory
 from mi_contrast.data import sets
 from mi_contrast.evaluation.features import Taking
@@ -108,7 +108,7 @@ def load_test(data: Mapping[str, Any], size: int) -> sets.ImageSet:
 def results_of(backbone: Loaded, workdir: Path | None) -> Path:
     """The folder of results. UserError for an export without a workdir."""
     if workdir is None and backbone.sha256 is not None:
-        raise UserError(f"{backbone.source} is no run directory", fix="say where results go with --workdir=DIRECTORY")
+        raise FileError(f"{backbone.source} is no run directory", fix="say where results go with --workdir=DIRECTORY")
     return RunDirectory(backbone.source if workdir is None else workdir).results
 
 
@@ -119,7 +119,7 @@ def make_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"can't write in {folder} ({error.strerror})", fix="give another --workdir") from None
+        raise FileError(f"can't write in {folder} ({error.strerror})", fix="give another --workdir") from None
 
 
 def file_name(task: str, dataset: str, label: str | None, twin: bool) -> str:

@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Array, Float
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError
 from mi_contrast.core.layout import write_atomically
 from mi_contrast.readout import linear
 from mi_contrast.readout.accuracy import Arrays
@@ -62,8 +62,8 @@ def read_head(path: str | Path) -> Head:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"can't read the head {path} ({error})") from None
+        raise FileError(f"can't read the head {path} ({error})") from None
     if metadata.get("format") != FORMAT or set(tensors) != set(linear.Linear._fields):
-        raise UserError(f"{path} is not a head", fix="give a .safetensors beside a result of the linear task")
+        raise FileError(f"{path} is not a head", fix="give a .safetensors beside a result of the linear task")
     model = linear.Linear(**{name: jnp.asarray(value) for name, value in tensors.items()})
     return Head(model, tuple(json.loads(metadata["classes"])), json.loads(metadata["about"]))

@@ -17,7 +17,7 @@ import safetensors.numpy
 
 import mi_contrast
 from mi_contrast.core.config import plain
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.layout import write_json
 from mi_contrast.interchange.names import tensors_of
 from mi_contrast.models.description import VITS
@@ -64,15 +64,17 @@ def whole(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path} exists and is not an export", fix="name another place")
+        raise FileError(f"{path} exists and is not an export", fix="name another place")
     temporary, old = (path.with_name(f".{path.name}.{word}.{os.getpid()}") for word in ("new", "old"))
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
         _replace(path, temporary, old)
+    except UserError:
+        raise
     except OSError as error:
-        raise UserError(f"can't write the export {path} ({error.strerror or error})") from error
+        raise FileError(f"can't write the export {path} ({error.strerror or error})") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mi_contrast.core.errors import UserError, nearest
+from mi_contrast.core.errors import FileError, UserError, nearest
 from mi_contrast.interchange.names import COUNTER
 from mi_contrast.models.description import VITS
 from mi_contrast.models.vit import EMBEDDING, POSITIONS, TOKEN
@@ -117,7 +117,7 @@ def state_dict_of(tree: Any, where: str) -> dict[str, Any]:
             break
         tree = tree[inner]
     held = ", ".join(map(str, list(tree)[:8])) if isinstance(tree, dict) else type(tree).__name__
-    raise UserError(f"{where} holds no state dict, but {held or 'nothing'}",
+    raise FileError(f"{where} holds no state dict, but {held or 'nothing'}",
                     fix=f"save one, alone or as {', '.join(map(repr, CONTAINERS[:3]))}")  # fmt: skip
 
 

@@ -7,7 +7,7 @@ can't be told, so ImageNet's mean and std and 224 pixels are assumed, and said, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 
 from mi_contrast.core.config import check_section
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.interchange import families, torch_files
 from mi_contrast.interchange.loaded import Loaded
 from mi_contrast.interchange.names import COUNTER, are_fixed, from_foreign
@@ -32,8 +32,10 @@ SAFETENSORS = {
     "BOOL": "b1",
 }  # fmt: skip
 
+Preprocessing = Mapping[str, Sequence[float] | int]  # any of mean, std and size
 
-def read_foreign(path: Path, preprocessing: Mapping[str, Any] | None = None) -> Loaded:
+
+def read_foreign(path: Path, preprocessing: Preprocessing | None = None) -> Loaded:
     """Reads a ResNet or a ViT from a state dict of another trainer. See `families` for whose.
 
     Args:
@@ -91,7 +93,7 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"can't read {path} ({error.strerror})") from None
+        raise FileError(f"can't read {path} ({error.strerror})") from None
     if path.suffix == ".safetensors":
         return read_safetensors(path.read_bytes(), path), digest
     tree = torch_files.read(path)
@@ -103,7 +105,7 @@ def read_safetensors(data: bytes, path: Path) -> dict[str, np.ndarray]:
     try:
         return {name: _of_safetensors(item) for name, item in safetensors.deserialize(data)}
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a safetensors file ({error})") from None
+        raise FileError(f"{path} is not a safetensors file ({error})") from None
 
 
 def _of_safetensors(item: Mapping[str, Any]) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from mi_contrast.core import checkpoint
-from mi_contrast.core.errors import UserError, nearest
+from mi_contrast.core.errors import FileError, UserError, nearest
 from mi_contrast.core.layout import RunDirectory, read_json, read_record
 from mi_contrast.interchange.export import FORMAT, MANIFEST, VERSION
-from mi_contrast.interchange.foreign import SUFFIXES, read_foreign, read_safetensors, read_tensors
+from mi_contrast.interchange.foreign import SUFFIXES, Preprocessing, read_foreign, read_safetensors, read_tensors
 from mi_contrast.interchange.loaded import Loaded
 from mi_contrast.interchange.names import check_finite, check_match, from_foreign, leaves, nested
 from mi_contrast.models import towers
@@ -24,14 +23,14 @@ from mi_contrast.models.representation import Representation, make_spec
 logger = logging.getLogger(__name__)
 
 
-def load(path: str | Path, *, preprocessing: Mapping[str, Any] | None = None) -> Representation:
+def load(path: str | Path, *, preprocessing: Preprocessing | None = None) -> Representation:
     """The representation in a run directory (its newest checkpoint), an export, or a file of weights of another
     trainer. See `open_source`.
     """
     return open_source(path, preprocessing=preprocessing).representation
 
 
-def open_source(path: str | Path, *, preprocessing: Mapping[str, Any] | None = None) -> Loaded:
+def open_source(path: str | Path, *, preprocessing: Preprocessing | None = None) -> Loaded:
     """Loads a representation, and tells what was loaded from where.
 
     Args:
@@ -53,9 +52,9 @@ def open_source(path: str | Path, *, preprocessing: Mapping[str, Any] | None = N
     else:
         if not path.exists():
             beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise UserError(f"{path} does not exist", nearest=nearest(path.name, beside), fix=TAKES)
+            raise FileError(f"{path} does not exist", nearest=nearest(path.name, beside), fix=TAKES)
         if not path.is_file() or path.suffix not in (".safetensors", *SUFFIXES):
-            raise UserError(f"{path} is neither a run directory nor an export nor a file of weights", fix=TAKES)
+            raise FileError(f"{path} is neither a run directory nor an export nor a file of weights", fix=TAKES)
         loaded = read_foreign(path, preprocessing)
     check_finite(loaded.representation.variables, str(path))
     logger.info("%s", loaded)
@@ -87,7 +86,7 @@ def read_export_file(path: Path) -> Loaded:
     """Reads an export from the path of its file of weights; the manifest beside it says what they are."""
     named = read_manifest(path.parent)["file"]
     if path.name != named:
-        raise UserError(f"{path} is not the file that its manifest names", nearest=named)
+        raise FileError(f"{path} is not the file that its manifest names", nearest=named)
     return read_export(path.parent)
 
 
@@ -98,10 +97,10 @@ def read_export(path: Path) -> Loaded:
     try:
         data = file.read_bytes()
     except OSError as error:
-        raise UserError(f"can't read {file} ({error.strerror})", fix="copy the export whole") from None
+        raise FileError(f"can't read {file} ({error.strerror})", fix="copy the export whole") from None
     digest = hashlib.sha256(data).hexdigest()
     if digest != manifest["sha256"]:
-        raise UserError(f"{file} has sha256 {digest[:12]}..., its manifest says {manifest['sha256'][:12]}...",
+        raise FileError(f"{file} has sha256 {digest[:12]}..., its manifest says {manifest['sha256'][:12]}...",
                         fix="the file is damaged or was changed: copy the export again")  # fmt: skip
     tensors = read_safetensors(data, file) if file.suffix == ".safetensors" else read_tensors(file)[0]
     listed = {n: (tuple(t["shape"]), t["dtype"]) for n, t in manifest["tensors"].items()}
@@ -118,17 +117,17 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of an export directory. UserError where it is broken, or of another format or version."""
     manifest = read_json(path / MANIFEST)
     if isinstance(manifest, dict) and str(manifest.get("format")).startswith(f"{FORMAT} for "):
-        raise UserError(f"{path} was written for {manifest.get('made_for')}, which is not read back", fix=TAKES)
+        raise FileError(f"{path} was written for {manifest.get('made_for')}, which is not read back", fix=TAKES)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{path / MANIFEST} is not a manifest of {FORMAT!r}", fix=TAKES)
+        raise FileError(f"{path / MANIFEST} is not a manifest of {FORMAT!r}", fix=TAKES)
     if manifest.get("format_version") != VERSION:
-        raise UserError(f"{path} is of format version {manifest.get('format_version')}, this package reads {VERSION}",
+        raise FileError(f"{path} is of format version {manifest.get('format_version')}, this package reads {VERSION}",
                         fix="use the package version in its manifest")  # fmt: skip
     needed = {"file", "sha256", "tensors", "model", "preprocessing", "step", "config"}
     if missing := sorted(needed - set(manifest)):
-        raise UserError(f"{path / MANIFEST} has no {missing[0]!r}", fix="copy the export again")
+        raise FileError(f"{path / MANIFEST} has no {missing[0]!r}", fix="copy the export again")
     if Path(manifest["file"]).name != manifest["file"]:
-        raise UserError(f"{path / MANIFEST} names a file outside its directory, {manifest['file']!r}")
+        raise FileError(f"{path / MANIFEST} names a file outside its directory, {manifest['file']!r}")
     return manifest
 
 
@@ -140,7 +139,7 @@ def read_run(path: Path) -> Loaded:
         weights = config.get("export", {}).get("weights", "online")
         spec = make_spec(config["model"], **{name: config["views"][name] for name in ("mean", "std", "size")})
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{run.config} is not a run's config ({type(error).__name__}: {error})", fix=TAKES) from None
+        raise FileError(f"{run.config} is not a run's config ({type(error).__name__}: {error})", fix=TAKES) from None
     template = towers.template(spec["model"])
     divides = towers.GENERATOR in template
     step, state = checkpoint.read(run.checkpoints, subtree=(weights, *([towers.GENERATOR] if divides else [])))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from mi_contrast.core.errors import UserError
 
@@ -14,9 +13,9 @@ FLAGS: Mapping[str, str] = {
 }
 
 
-def preprocessing(flags: Mapping[str, str]) -> dict[str, Any]:
+def preprocessing(flags: Mapping[str, str]) -> dict[str, Sequence[float] | int]:
     """What `open_source` takes of these flags. UserError where they are no numbers."""
-    given: dict[str, Any] = {}
+    given: dict[str, Sequence[float] | int] = {}
     for name in ("mean", "std"):
         if name in flags:
             try:

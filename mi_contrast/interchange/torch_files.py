@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError
 from mi_contrast.interchange import unpickle
 from mi_contrast.interchange.unpickle import ForbiddenError, MalformedError
 
@@ -118,11 +118,11 @@ def read(path: Path) -> Any:
         with open(path, "rb") as file:
             return _read_zip(path) if file.read(4) == b"PK\x03\x04" else _read_legacy(file)
     except ForbiddenError as error:
-        raise UserError(f"{path} holds {error}, which is not read", fix=FIX) from None
+        raise FileError(f"{path} holds {error}, which is not read", fix=FIX) from None
     except DAMAGE as error:
-        raise UserError(f"{path} is not a PyTorch file, or is damaged ({error})", fix="copy it again") from None
+        raise FileError(f"{path} is not a PyTorch file, or is damaged ({error})", fix="copy it again") from None
     except OSError as error:
-        raise UserError(f"can't read {path} ({error.strerror or error})") from None
+        raise FileError(f"can't read {path} ({error.strerror or error})") from None
 
 
 def arrays(tensors: dict[str, Any], path: Path) -> dict[str, np.ndarray]:
@@ -130,7 +130,7 @@ def arrays(tensors: dict[str, Any], path: Path) -> dict[str, np.ndarray]:
     try:
         return {name: tensor.array() for name, tensor in tensors.items()}
     except (*DAMAGE, OSError) as error:
-        raise UserError(f"{path} is damaged ({error})", fix="copy it again") from None
+        raise FileError(f"{path} is damaged ({error})", fix="copy it again") from None
 
 
 def _read_zip(path: Path) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.layout import RunDirectory, read_json
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -75,7 +75,7 @@ def read_run(root: Path) -> Run:
     """Reads a run directory. UserError where it isn't one; what else is broken or missing is said in `unread`."""
     folder = RunDirectory(root)
     if not folder.config.is_file():
-        raise UserError(f"{root} is not a run directory (it has no config.json)", fix="name the --workdir of a run")
+        raise FileError(f"{root} is not a run directory (it has no config.json)", fix="name the --workdir of a run")
     described, unread = read_json(folder.config), []
 
     def read(path: Path) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.layout import RunDirectory, write_text
 from mi_contrast.reporting import study_curve, study_figure, study_runs, study_table
 from mi_contrast.reporting.page import template, value
@@ -45,8 +45,10 @@ def write_study(root: Path) -> Study:
             **({CURVES: curves} if curves else {}),
         }.items():
             write_text(root / name, text)
+    except UserError:
+        raise
     except OSError as error:
-        raise UserError(f"can't write in {root} ({error.strerror})", fix="give another --workdir") from None
+        raise FileError(f"can't write in {root} ({error.strerror})", fix="give another --workdir") from None
     return study
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_contrast.core.config import change, check_section, differences, load_config, plain
-from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.core.errors import UserError, add_place, unknown
 from mi_contrast.core.layout import RunDirectory, read_json
 from mi_contrast.reporting.study_runs import MEASURES
 
@@ -148,7 +148,7 @@ def _resolve(where: str, given: Mapping[str, Any]) -> tuple[dict[str, Any], str,
         for path, value in given["changes"].items():
             config = change(config, path, _text(value))
     except UserError as error:
-        raise UserError(f"{where}: {error.what}", nearest=error.nearest, fix=error.fix) from None
+        raise add_place(where, error) from None
     return plain(config), name, variant
 
 

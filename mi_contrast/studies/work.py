@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_contrast.core.config import differences
-from mi_contrast.core.errors import UserError, run_job, unknown
+from mi_contrast.core.errors import UserError, add_place, run_job, unknown
 from mi_contrast.core.layout import RunDirectory, read_json, write_json
 from mi_contrast.reporting.run import read_run
 from mi_contrast.reporting.study_runs import judgement
@@ -87,7 +87,7 @@ def _look(starts: Sequence[Start], plan: Plan, answer: Connection) -> None:
                         shapes[key] = load_split(*each).image_shape
                 parts.views.fit(*shapes[json.dumps(own, sort_keys=True)][:2])
             except UserError as error:
-                raise UserError(f"run {start.label!r}: {error.what}", nearest=error.nearest, fix=error.fix) from None
+                raise add_place(f"run {start.label!r}", error) from None
     except UserError as error:
         answer.send((error.what, error.nearest, error.fix))
     else:

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int, Key
 from mi_contrast.core import schedules
 from mi_contrast.core.config import check_section, differences, plain
 from mi_contrast.core.division import Division
-from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.core.errors import UserError, add_place, unknown
 from mi_contrast.core.rngs import stream_rng
 from mi_contrast.data.order import permutation
 from mi_contrast.interchange import open_source
@@ -233,7 +233,7 @@ def learning(
     try:
         tower = towers.build(network | beside)
     except UserError as error:
-        raise UserError(f"{where}.classifier: {error.what}", nearest=error.nearest, fix=error.fix) from None
+        raise add_place(f"{where}.classifier", error) from None
     order = permutation(examples, config["seed"])
     return Learning(
         nats=asked["nats"] if nats else 0.0,

@@ -134,6 +134,8 @@ def _writing(path: Path) -> Iterator[None]:
     """Turns what the operating system says of a disk that can't be written into a UserError."""
     try:
         yield
+    except UserError:
+        raise
     except OSError as error:
         if error.errno not in DISK:
             raise

@@ -15,7 +15,7 @@ import jax
 import mi_contrast
 from mi_contrast.core import legacy
 from mi_contrast.core.config import differences
-from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.core.errors import FileError, UserError, unknown
 from mi_contrast.core.layout import RunDirectory, read_json, read_record, set_aside, write_json
 from mi_contrast.data import fingerprint, sets
 
@@ -89,7 +89,7 @@ def claim_config(
                 "equals that of one uninterrupted run bit for bit"
             )
     elif folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir()):
-        raise UserError(
+        raise FileError(
             f"{folder.root} has checkpoints but no config.json", fix="restore it, or give another --workdir"
         )
     write_json(folder.config, described)

@@ -9,7 +9,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.views import policies
 from mi_contrast.views.augmentation import draw_batch
 
-POLICIES = (
+RELEASED = (  # of two crops, with the settings of released code
     policies.moco_v1,
     policies.moco_v2,
     policies.simclr,
@@ -17,12 +17,14 @@ POLICIES = (
     policies.byol,
     policies.infomin,
     policies.pirl,
+)
+POLICIES = (
+    *RELEASED,
     policies.strengths,
     lambda size: policies.patches(size, size),
     lambda size: policies.multi_crop(policies.moco_v2(size)),
     policies.cmc,
 )
-RELEASED = POLICIES[:-4]  # of two crops, with the settings of released code
 
 
 @pytest.mark.parametrize("policy", POLICIES)

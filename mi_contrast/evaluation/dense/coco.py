@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from mi_contrast.core.errors import UserError, nearest
+from mi_contrast.core.errors import FileError, UserError, nearest
 from mi_contrast.data.decoding import decode
 
 Annotation = Mapping[str, Any]
@@ -40,11 +40,11 @@ class Files:
             inside = [p.name + ("/" if p.is_dir() else "") for p in root.iterdir() if not p.name.startswith(".")]
             return cls(root, inside[0] if len(inside) == 1 and inside[0].endswith("/") else "")
         if not root.is_file():
-            raise UserError(f"{root} does not exist", fix="give --config.data.dir=FOLDER_OR_ZIP in COCO's format")
+            raise FileError(f"{root} does not exist", fix="give --config.data.dir=FOLDER_OR_ZIP in COCO's format")
         try:
             archive = zipfile.ZipFile(root)
         except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"{root} is neither a folder nor a zip ({error})", fix="give one of the two") from None
+            raise FileError(f"{root} is neither a folder nor a zip ({error})", fix="give one of the two") from None
         tops = {name.partition("/")[0] + "/" for name in archive.namelist()}
         return cls(root, tops.pop() if len(tops) == 1 else "", archive)
 
@@ -54,21 +54,23 @@ class Files:
             if self.archive is not None:
                 return self.archive.read(self.top + name)
             return self._inside(name).read_bytes()
+        except UserError:
+            raise
         except KeyError:
             near = nearest(name, [n.removeprefix(self.top) for n in self.archive.namelist()] if self.archive else [])
-            raise UserError(f"{self.root} has no {self.top}{name}", nearest=near) from None
+            raise FileError(f"{self.root} has no {self.top}{name}", nearest=near) from None
         except FileNotFoundError:
             folder = (self.root / self.top / name).parent
             beside = [str(Path(name).parent / p.name) for p in folder.iterdir()] if folder.is_dir() else []
-            raise UserError(f"{self.root / self.top} has no {name}", nearest=nearest(name, beside)) from None
+            raise FileError(f"{self.root / self.top} has no {name}", nearest=nearest(name, beside)) from None
         except (OSError, zipfile.BadZipFile) as error:
-            raise UserError(f"can't read {self.top}{name} of {self.root} ({error})", fix="copy it again") from None
+            raise FileError(f"can't read {self.top}{name} of {self.root} ({error})", fix="copy it again") from None
 
     def _inside(self, name: str) -> Path:
         """The path of a file. UserError where it lies outside the folder; links that the user made may leave it."""
         if Path(name).is_absolute() or ".." in Path(name).parts:
             fix = "file_name is a path inside the split's folder of images"
-            raise UserError(f"{name!r} lies outside {self.root / self.top}", fix=fix)
+            raise FileError(f"{name!r} lies outside {self.root / self.top}", fix=fix)
         return self.root / self.top / name
 
     def names(self, folder: str) -> set[str]:
@@ -225,8 +227,10 @@ def read_set(files: Files, source: str, folder: str, *, masks: bool = False, key
         data = files.read(source)
         tree = json.loads(data)
         images, annotations, categories = (tree[name] for name in ("images", "annotations", "categories"))
+    except UserError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
+        raise FileError(
             f"{source} of {files.root} is not COCO's format ({type(error).__name__}: {error})",
             fix="it has 'images', 'annotations' and 'categories'",
         ) from None
@@ -242,7 +246,7 @@ def read_set(files: Files, source: str, folder: str, *, masks: bool = False, key
         if lacking:
             raise UserError(f"{source}: an image has no {lacking!r}", fix="repair the file")
         if record["file_name"] not in there and "/" not in record["file_name"]:
-            raise UserError(f"{files.root} has no {folder}/{record['file_name']}, which {source} names",
+            raise FileError(f"{files.root} has no {folder}/{record['file_name']}, which {source} names",
                             nearest=nearest(record["file_name"], there) if len(there) < 1000 else None,
                             fix="give the images' folder with --config.data.fit_images and .test_images")  # fmt: skip
     known, all_ids = {c["id"] for c in categories}, {c["id"] for c in tree["categories"]}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mi_contrast.core.config import differences
-from mi_contrast.core.errors import UserError
+from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.layout import read_json, write_atomically, write_json
 
 # What may differ between the starts of one fitting: none of it changes the weights.
@@ -44,7 +44,7 @@ class Kept:
                     fix="give another --workdir, or what it was started with",
                 )
         elif self.state.is_file():
-            raise UserError(f"{self.folder} has a checkpoint but no {self.asked.name}", fix="give another --workdir")
+            raise FileError(f"{self.folder} has a checkpoint but no {self.asked.name}", fix="give another --workdir")
         write_json(self.asked, asked)
 
     def save(self, state: Mapping[str, Any]) -> None:
@@ -59,7 +59,7 @@ class Kept:
         try:
             found: dict[str, Any] = torch.load(self.state, map_location=device, weights_only=True)
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            raise UserError(
+            raise FileError(
                 f"{self.state} is damaged ({' '.join(str(error).split())[:80]})",
                 fix="remove it to begin again, or restore it",
             ) from None
