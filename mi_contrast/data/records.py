@@ -103,7 +103,7 @@ def load(
     data_dir: epath.Path,
     size: int | None = None,
     broken: float = 0.0,
-    known: Collection[str] | None = None,
+    known_broken: Collection[str] | None = None,
 ) -> ImageSet:
     """Loads a TFDS set as an ImageSet. Its labels are the features of type ClassLabel.
 
@@ -114,12 +114,12 @@ def load(
       size: if given, images are resized and cropped to squares of this side.
       broken: the share of records that may be damaged. Above 0, every record is decoded once, and damaged ones get no
         index.
-      known: numbers of the records that an earlier scan found damaged. If given, nothing is scanned.
+      known_broken: numbers of the records that an earlier scan found damaged. If given, nothing is scanned.
     """
     records = open_records(find_directory(name, data_dir), name, split)
     if broken > 0:
         numbers = [str(index) for index in range(len(records))]
-        reasons = find_broken(records) if known is None else dict.fromkeys(known, "")
+        reasons = find_broken(records) if known_broken is None else dict.fromkeys(known_broken, "")
         places = np.array(drop_broken(numbers, reasons, broken, f"{name} {split}"), np.int64)
         dropped = sorted(set(numbers) - set(map(str, places)), key=int)
         facts, max_offset = {**records.fingerprint, "broken": dropped}, int(np.ceil(broken * len(places)))

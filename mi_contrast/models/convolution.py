@@ -129,7 +129,7 @@ def input_gradient_by_offsets(
     small = small.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, kernel.shape[3], -1)
     height, width = (-(-side // stride) for side in x.shape[1:3])
     sides = zip((height, width), gradient.shape[1:3], strict=True)
-    padding = [(-first, last + wanted - there) for wanted, there in sides]
+    padding = [(-first, last + wide - narrow) for wide, narrow in sides]
     y = lax.conv_general_dilated(gradient, small, (1, 1), padding, dimension_numbers=LAYOUT)
     y = y.reshape(len(x), height, width, stride, stride, -1).transpose(0, 1, 3, 2, 4, 5)
     return y.reshape(len(x), height * stride, width * stride, -1)[:, : x.shape[1], : x.shape[2]]
@@ -154,13 +154,13 @@ def kernel_gradient(
     blocks = _divisor(share, max(1, share * pixels // block))
     product = "dpo,dpi->doi" if parts else "po,pi->oi"
 
-    def add(total: Array, at: Array) -> tuple[Array, None]:
-        x_, gradient_ = (lax.dynamic_index_in_dim(z, at, len(parts), keepdims=False) for z in cut)
+    def add_block(total: Array, index: Array) -> tuple[Array, None]:
+        x_, gradient_ = (lax.dynamic_index_in_dim(z, index, len(parts), keepdims=False) for z in blocked)
         left, right = (z.reshape(*parts, -1, z.shape[-1]) for z in (gradient_, gather_patches(x_, size, stride)))
         return total + jnp.einsum(product, left, right, preferred_element_type=jnp.float32), None
 
-    cut = [z.reshape(*parts, blocks, share // blocks, *z.shape[1:]) for z in (x, gradient)]
-    total, _ = lax.scan(add, jnp.zeros((*parts, gradient.shape[-1], depth), jnp.float32), jnp.arange(blocks))
+    blocked = [z.reshape(*parts, blocks, share // blocks, *z.shape[1:]) for z in (x, gradient)]
+    total, _ = lax.scan(add_block, jnp.zeros((*parts, gradient.shape[-1], depth), jnp.float32), jnp.arange(blocks))
     total = total.sum(0) if parts else total
     return total.T.reshape(kernel.shape).astype(kernel.dtype)
 

@@ -79,11 +79,11 @@ def make_views(
         draws = draw_jigsaw_batch(ops, NUMBERS[JIGSAW], rngs, sources[:, 0])
         views[JIGSAW] = map_batch(partial(jigsaw_view, policy, ops), sources[:, 0], draws)
     if LOCAL in policy:
-        ops, names = policy[LOCAL], local_names(policy)
-        per_crop = [draw_batch(ops, NUMBERS[LOCAL] + i, rngs, sources[:, 0]) for i in range(len(names))]
+        ops, crop_names = policy[LOCAL], local_names(policy)
+        per_crop = [draw_batch(ops, NUMBERS[LOCAL] + i, rngs, sources[:, 0]) for i in range(len(crop_names))]
         stacked = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *per_crop)
         crops = map_batch(partial(local_crops, {**policy, "size": ops["size"]}, ops), sources[:, 0], stacked)
-        views |= {name: crops[:, i] for i, name in enumerate(names)}
+        views |= {name: crops[:, i] for i, name in enumerate(crop_names)}
     return views
 
 
