@@ -69,7 +69,9 @@ def write(
       UserError: the folder exists and is not empty, or can't be written.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    arrays = {name: np.asarray(values, COLUMNS.get(name, np.int32)) for name, values in columns.items()}
+    arrays: dict[str, np.ndarray] = {
+        name: np.asarray(values, COLUMNS.get(name, np.int32)) for name, values in columns.items()
+    }
     try:
         (temporary / "pictures").mkdir(parents=True)
         np.save(temporary / PATCHES, patches)

@@ -44,8 +44,7 @@ def load(
       broken: for folders and TFDS sets, the share of images that may be unreadable. They get no index, and an image
         that breaks later is replaced (`broken.substitute_broken`). With 0, a folder is scanned and all its broken files
         are listed in the error; a broken record raises an error when it is read.
-      known_broken: images that an earlier scan found broken, as the fingerprint's `broken` lists them. If given, nothing
-        is scanned.
+      known_broken: images that an earlier scan found broken: the fingerprint's `broken`. If given, nothing is scanned.
 
     Raises:
       UserError: the set is unknown, not on disk, not stored as ArrayRecord, or truncated; the split is unknown or
