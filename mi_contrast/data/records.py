@@ -180,7 +180,7 @@ def find_directory(name: str, data_dir: epath.Path) -> epath.Path:
 
 
 def list_folders(folder: epath.Path) -> list[epath.Path]:
-    """Returns the folders in a folder, sorted by name. None if the folder does not exist."""
+    """Returns the folders in a folder, sorted by name. The list is empty if the folder does not exist."""
     return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 

@@ -69,7 +69,8 @@ def load(
         )
     if options:  # checked after the name, because a wrong name is the more likely mistake
         raise UserError(
-            f"{name} takes no data.options, but has {', '.join(options)}", fix="moving_digits and folders have some"
+            f"{name} takes no data.options, but has {', '.join(options)}",
+            fix="leave them out: only moving_digits and folders have options",
         )
     return images
 

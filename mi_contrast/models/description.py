@@ -69,7 +69,7 @@ def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
     if model["twin"] is not None:
         model["twin"] = fill_kind(check_mapping(model["twin"], "twin", {"kind": "mlp", "dim": 128}), HEADS, "twin")
         if other := next((name for name in ("jigsaw", "split") if model[name] is not None), None):
-            raise UserError(f"config.model has a head for twins beside {other}", fix=f"set twin=None or {other}=None")
+            raise UserError(f"config.model has a head for twins and {other}", fix=f"set twin=None or {other}=None")
     if model["backbone"] == "tiny":
         if model["width"] % 4:
             raise UserError(f"config.model.width of tiny is {model['width']}", fix="give a multiple of 4")

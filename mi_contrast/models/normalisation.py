@@ -75,7 +75,7 @@ class BatchNorm(nn.Module):
         grouped = x.reshape(groups, batch // groups, *x.shape[1:])
         count = grouped[0, ..., 0].size
         if count < 2:
-            raise UserError("batch statistics of a single value a channel", fix="use a larger batch or image")
+            raise UserError("batch statistics need more than one value a channel", fix="use a larger batch or image")
         axes = tuple(range(1, grouped.ndim - 1))
         mean = jnp.mean(grouped, axes, keepdims=True)
         centred = grouped - mean

@@ -150,7 +150,7 @@ def test_a_second_head_has_a_space_of_its_own_and_changes_nothing_else(tower, va
     with pytest.raises(UserError, match="twin is 64; give None or dict"):
         towers.build(TINY | dict(twin=64))
     for other in (dict(split="lab"), dict(jigsaw=dict(dim=5))):
-        with pytest.raises(UserError, match=f"twins beside {next(iter(other))}"):
+        with pytest.raises(UserError, match=f"twins and {next(iter(other))}"):
             towers.build(TINY | dict(twin=dict(kind="mlp")) | other)
     assert resolve(TINY)["twin"] is None
 
