@@ -68,10 +68,8 @@ def load(
             records.load(name, split, data_dir=where, size=size, broken=broken, known_broken=known_broken), broken
         )
     if options:  # checked after the name, because a wrong name is the more likely mistake
-        raise UserError(
-            f"{name} takes no data.options, but has {', '.join(options)}",
-            fix="leave them out: only moving_digits and folders have options",
-        )
+        fix = "leave them out: only moving_digits and folders have options"
+        raise UserError(f"{name} takes no data.options, but has {', '.join(options)}", fix=fix)
     return images
 
 
