@@ -44,14 +44,14 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_match(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
-    """Raises UserError if a leaf of `saved` is missing, unexpected, or of another shape or dtype than in `wanted`.
+def check_match(saved: Mapping[str, Any], target: Mapping[str, Any], where: str) -> None:
+    """Raises UserError if a leaf of `saved` is missing, unexpected, or of another shape or dtype than in `target`.
 
     Args:
-      saved, wanted: nested dicts whose leaves have `shape` and `dtype`.
+      saved, target: nested dicts whose leaves have `shape` and `dtype`.
       where: what holds `saved`, for the message, which names the first such leaf.
     """
-    actual, expected = flatten(saved), flatten(wanted)
+    actual, expected = flatten(saved), flatten(target)
     matching = [n for n in expected if n in actual and tuple(actual[n].shape) == tuple(expected[n].shape)]
     count = f"{len(matching)} of {len(expected)} leaves match"
     for name in expected:
@@ -62,11 +62,11 @@ def check_match(saved: Mapping[str, Any], wanted: Mapping[str, Any], where: str)
         if name not in expected:
             raise UserError(f"{where} has a leaf {name!r} that this config doesn't have ({count})")
     for name in expected:
-        leaf, target = actual[name], expected[name]
-        if tuple(leaf.shape) != tuple(target.shape) or leaf.dtype != target.dtype:
+        leaf, needed = actual[name], expected[name]
+        if tuple(leaf.shape) != tuple(needed.shape) or leaf.dtype != needed.dtype:
             raise UserError(
                 f"{where}: leaf {name!r} is {leaf.dtype}{list(leaf.shape)}, "
-                f"this config needs {target.dtype}{list(target.shape)} ({count})"
+                f"this config needs {needed.dtype}{list(needed.shape)} ({count})"
             )
 
 
@@ -216,35 +216,35 @@ def _read_step(directory: Path, step: int, subtree: tuple[str, ...]) -> Tree:
     for name in subtree:
         if name not in tree:
             raise UserError(f"checkpoint {directory / str(step)} has no {name!r}", nearest=nearest(name, tree))
-    wanted = {name: tree[name] for name in (subtree or tree)}
-    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), wanted)
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    target = {name: tree[name] for name in (subtree or tree)}
+    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), target)
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
     with _raise_damaged(), ocp.PyTreeCheckpointer() as checkpointer:
-        arguments = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
+        arguments = ocp.args.PyTreeRestore(item=target, restore_args=as_numpy, partial_restore=True)
         restored: Tree = checkpointer.restore(directory.absolute() / str(step) / "state", args=arguments)
     _check_checksums(restored, sums)
     return restored
 
 
-def _add_leaves(wanted: Tree, saved: Tree, names: list[str]) -> Tree:
-    """Adds the leaves of `saved` with these dotted names to `wanted`, sharded as the first leaf of `wanted` is."""
-    sharding = jax.tree.leaves(wanted)[0].sharding
+def _add_leaves(target: Tree, saved: Tree, names: list[str]) -> Tree:
+    """Adds the leaves of `saved` with these dotted names to `target`, sharded as the first leaf of `target` is."""
+    sharding = jax.tree.leaves(target)[0].sharding
     for name in names:
         *parents, last = name.split(".")
-        branch = wanted = dict(wanted)
+        branch = target = dict(target)
         source = saved
         for part in parents:
             branch[part] = dict(branch.get(part, {}))
             branch, source = branch[part], source[part]
         branch[last] = jax.ShapeDtypeStruct(source[last].shape, source[last].dtype, sharding=sharding)
-    return wanted
+    return target
 
 
-def _select_leaves(wanted: Mapping[str, Any], tree: Mapping[str, Any]) -> Tree:
-    """Returns the leaves of `tree` that `wanted` has too, in the structure of `wanted`."""
+def _select_leaves(target: Mapping[str, Any], tree: Mapping[str, Any]) -> Tree:
+    """Returns the leaves of `tree` that `target` has too, in the structure of `target`."""
     return {
         name: _select_leaves(part, tree.get(name, {})) if isinstance(part, Mapping) else tree[name]
-        for name, part in wanted.items()
+        for name, part in target.items()
     }
 
 
@@ -291,14 +291,14 @@ class Checkpoints:
         if wait:
             self.wait()
 
-    def restore(self, wanted: Tree, retired: re.Pattern[str] | None = None) -> tuple[int, Tree]:
+    def restore(self, target: Tree, retired: re.Pattern[str] | None = None) -> tuple[int, Tree]:
         """Returns the step and the state of the newest undamaged checkpoint.
 
         Damaged checkpoints are renamed to <step>.damaged, and a line is printed about each.
 
         Args:
-          wanted: a nested dict of ShapeDtypeStructs, with the shapes, dtypes and shardings to restore to.
-          retired: pattern of dotted names. Leaves that match it and that `wanted` lacks are dropped: earlier versions
+          target: a nested dict of ShapeDtypeStructs, with the shapes, dtypes and shardings to restore to.
+          retired: pattern of dotted names. Leaves that match it and that `target` lacks are dropped: earlier versions
             wrote them.
 
         Raises:
@@ -307,7 +307,7 @@ class Checkpoints:
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                tree = self._restore_step(step, wanted, retired)
+                tree = self._restore_step(step, target, retired)
             except DamagedError as error:
                 damaged[step] = str(error)
                 continue
@@ -317,18 +317,18 @@ class Checkpoints:
             raise _no_whole_checkpoint(self.directory, damaged)
         raise FileError(f"no checkpoint in {self.directory}")
 
-    def _restore_step(self, step: int, wanted: Tree, retired: re.Pattern[str] | None) -> Tree:
+    def _restore_step(self, step: int, target: Tree, retired: re.Pattern[str] | None) -> Tree:
         import orbax.checkpoint as ocp
 
         sums, saved = _read_checksums(self.directory, step), _read_metadata(self.directory, step)
         _check_leaves(saved, sums)
-        dropped = [n for n in flatten(saved).keys() - flatten(wanted).keys() if retired and retired.fullmatch(n)]
-        target = _add_leaves(wanted, saved, dropped)
-        check_match(saved, target, f"checkpoint {self.directory / str(step)}")
+        dropped = [n for n in flatten(saved).keys() - flatten(target).keys() if retired and retired.fullmatch(n)]
+        extended = _add_leaves(target, saved, dropped)
+        check_match(saved, extended, f"checkpoint {self.directory / str(step)}")
         with _raise_damaged():
-            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))
+            restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(extended)))
         _check_checksums(restored["state"], sums)
-        return _select_leaves(wanted, restored["state"])
+        return _select_leaves(target, restored["state"])
 
     def _set_aside(self, damaged: Mapping[int, str], restored_step: int) -> None:
         """Renames damaged checkpoints, prints a line about each, and makes Orbax forget them."""

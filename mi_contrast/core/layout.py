@@ -184,7 +184,7 @@ def hold_lock(run: RunDirectory) -> Iterator[None]:
             ) from None
         except OSError as error:  # not every network file system can lock
             print(
-                f"{run.root} can't be locked ({error.strerror}): see to it that no second process writes there",
+                f"{run.root} can't be locked ({error.strerror}): make sure that no second process writes there",
                 file=sys.stderr,
             )
         try:

@@ -75,7 +75,7 @@ def catch_stop_signals(*signals: signal.Signals) -> Iterator[StopRequest]:
 
 
 def mute_lost_terminal() -> None:
-    """Redirects stdout and stderr to /dev/null if their terminal is closed. Printing could fail before a save else."""
+    """Redirects stdout and stderr to /dev/null if their terminal is closed. Else printing could fail before a save."""
     for stream in (1, 2):
         try:
             os.write(stream, b"")

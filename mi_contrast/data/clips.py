@@ -85,7 +85,7 @@ def open_clips(
     """
     if where == DIGITS:
         if masks is not None:
-            raise UserError("--masks with --clips=moving_digits", fix="its digits are known, leave out --masks")
+            raise UserError("--masks with --clips=moving_digits", fix="leave out --masks: its digits are known")
         return _open_moving_digits(frames, size or 64, limit)
     root, mask_root = Path(where).expanduser(), None if masks is None else Path(masks).expanduser()
     sources = list_clips(root)[:limit]
@@ -157,7 +157,7 @@ def _read_frames(source: Path, limit: int, size: int | None) -> UInt8[np.ndarray
 def _read_masks(folder: Path, shape: tuple[int, ...]) -> Bool[np.ndarray, "T H W"]:
     files = sorted((p for p in folder.iterdir() if is_image(p)), key=natural_key)[: shape[0]]
     if len(files) < shape[0]:
-        raise UserError(f"{folder} has {len(files)} masks for {shape[0]} frames", fix="give one a frame")
+        raise UserError(f"{folder} has {len(files)} masks for {shape[0]} frames", fix="give one for each frame")
     masks = (
         Image.fromarray(decode_file(file, deep=False)).resize((shape[2], shape[1]), Image.Resampling.NEAREST)
         for file in files

@@ -25,7 +25,7 @@ def load(
     size: int | None = None,
     options: Mapping[str, Any] | None = None,
     broken: float = 0.0,
-    known: Collection[str] | None = None,
+    known_broken: Collection[str] | None = None,
 ) -> ImageSet:
     """Loads a folder of images as an ImageSet with the label 'label'. Classes are the folders' names over all splits.
 
@@ -42,7 +42,7 @@ def load(
       options: tile, stride and groups give square tiles instead of whole images (see `tiles`). The short side of an
         image is then resized to `size`, and nothing is cropped. Ranges of a split count images, not tiles.
       broken: the share of the files that may be broken.
-      known: names of the files that an earlier scan found broken. If given, nothing is scanned.
+      known_broken: names of the files that an earlier scan found broken. If given, nothing is scanned.
 
     Raises:
       UserError: the folder is missing, has no images, has images at two depths, or lacks the split; the split is empty;
@@ -57,7 +57,7 @@ def load(
     enable_heic(root, [file for _, file in files])
     names = tuple(sorted({label for listing in splits.values() for label, _ in listing}))
     sizes = {file.relative_to(root).as_posix(): file.stat().st_size for _, file in files}
-    reasons = find_broken(root, list(sizes)) if known is None else dict.fromkeys(known, "")
+    reasons = find_broken(root, list(sizes)) if known_broken is None else dict.fromkeys(known_broken, "")
     readable = set(drop_broken(list(sizes), reasons, broken, name))
     facts = fingerprint.fingerprint_files(sizes, names, str(root)) | {"broken": sorted(set(sizes) - readable)}
     files = [file for file, path in zip(files, sizes, strict=True) if path in readable]

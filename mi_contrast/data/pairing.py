@@ -27,7 +27,7 @@ def split_held_out(images: ImageSet, fraction: float = 1 / 20) -> tuple[Ints, In
     groups = np.arange(len(images)) if images.groups is None else images.groups
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < 2:
-        raise UserError(f"{images.name} {images.split} is one group and can't be parted", fix="give a larger split")
+        raise UserError(f"{images.name} {images.split} is one group and can't be split", fix="give a larger split")
     count = min(max(round(fraction * len(names)), 1), len(names) - 1)
     is_held_group = np.zeros(len(names), bool)
     is_held_group[permutation(len(names), STREAMS["held_out"])[:count]] = True

@@ -103,7 +103,7 @@ def load(
     data_dir: epath.Path,
     size: int | None = None,
     broken: float = 0.0,
-    known: Collection[str] | None = None,
+    known_broken: Collection[str] | None = None,
 ) -> ImageSet:
     """Loads a TFDS set as an ImageSet. Its labels are the features of type ClassLabel.
 
@@ -114,12 +114,12 @@ def load(
       size: if given, images are resized and cropped to squares of this side.
       broken: the share of records that may be damaged. Above 0, every record is decoded once, and damaged ones get no
         index.
-      known: numbers of the records that an earlier scan found damaged. If given, nothing is scanned.
+      known_broken: numbers of the records that an earlier scan found damaged. If given, nothing is scanned.
     """
     records = open_records(find_directory(name, data_dir), name, split)
     if broken > 0:
         numbers = [str(index) for index in range(len(records))]
-        reasons = find_broken(records) if known is None else dict.fromkeys(known, "")
+        reasons = find_broken(records) if known_broken is None else dict.fromkeys(known_broken, "")
         places = np.array(drop_broken(numbers, reasons, broken, f"{name} {split}"), np.int64)
         dropped = sorted(set(numbers) - set(map(str, places)), key=int)
         facts, max_offset = {**records.fingerprint, "broken": dropped}, int(np.ceil(broken * len(places)))
@@ -180,7 +180,7 @@ def find_directory(name: str, data_dir: epath.Path) -> epath.Path:
 
 
 def list_folders(folder: epath.Path) -> list[epath.Path]:
-    """Returns the folders in a folder, sorted by name. None if the folder does not exist."""
+    """Returns the folders in a folder, sorted by name. The list is empty if the folder does not exist."""
     return sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
 

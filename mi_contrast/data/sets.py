@@ -24,7 +24,7 @@ def load(
     size: int | None = None,
     options: Mapping[str, Any] | None = None,
     broken: float = 0.0,
-    known: Collection[str] | None = None,
+    known_broken: Collection[str] | None = None,
 ) -> ImageSet:
     """Loads one split of a data set, without TensorFlow.
 
@@ -44,7 +44,7 @@ def load(
       broken: for folders and TFDS sets, the share of images that may be unreadable. They get no index, and an image
         that breaks later is replaced (`broken.substitute_broken`). With 0, a folder is scanned and all its broken files
         are listed in the error; a broken record raises an error when it is read.
-      known: images that an earlier scan found broken, from the fingerprint's `broken`. If given, nothing is scanned.
+      known_broken: images that an earlier scan found broken: the fingerprint's `broken`. If given, nothing is scanned.
 
     Raises:
       UserError: the set is unknown, not on disk, not stored as ArrayRecord, or truncated; the split is unknown or
@@ -55,7 +55,7 @@ def load(
     check_broken_share(broken)
     if name.startswith("folder:"):
         images = folders.load(
-            resolve_path(name, data_dir), split, size=size, options=options, broken=broken, known=known
+            resolve_path(name, data_dir), split, size=size, options=options, broken=broken, known_broken=known_broken
         )
         return substitute_broken(images, broken)
     if name.startswith("pairs:"):
@@ -67,12 +67,11 @@ def load(
         if name == "moving_digits":
             return moving_digits.load(split, data_dir=where, size=size, options=options)
         images = substitute_broken(
-            records.load(name, split, data_dir=where, size=size, broken=broken, known=known), broken
+            records.load(name, split, data_dir=where, size=size, broken=broken, known_broken=known_broken), broken
         )
     if options:  # checked after the name, because a wrong name is the more likely mistake
-        raise UserError(
-            f"{name} takes no data.options, but has {', '.join(options)}", fix="moving_digits and folders have some"
-        )
+        fix = "leave them out: only moving_digits and folders have options"
+        raise UserError(f"{name} takes no data.options, but has {', '.join(options)}", fix=fix)
     return images
 
 

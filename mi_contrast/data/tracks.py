@@ -122,7 +122,7 @@ def cut_patches(
     return np.stack([frame[top : top + patch, left : left + patch] for top, left in corners])
 
 
-def follow(frames: UInt8[np.ndarray, "T H W 3"], how: Tracking) -> Tracks:
+def follow(frames: UInt8[np.ndarray, "T H W 3"], settings: Tracking) -> Tracks:
     """Tracks the patches of the first frame to the last.
 
     Raises:
@@ -130,33 +130,35 @@ def follow(frames: UInt8[np.ndarray, "T H W 3"], how: Tracking) -> Tracks:
     """
     cv2 = import_opencv()
     height, width = frames.shape[1:3]
-    centres = patch_centres(height, width, how.patch, how.stride or how.patch)
+    centres = patch_centres(height, width, settings.patch, settings.stride or settings.patch)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    points = find_corners(cv2, grey[0], centres, how) if how.point == "corner" else centres[:, ::-1].astype(np.float32)
+    points = centres[:, ::-1].astype(np.float32)
+    if settings.point == "corner":
+        points = find_corners(cv2, grey[0], centres, settings)
     path, reliability, background = [points], [], []
     for frame, next_frame in pairwise(grey):
-        points, is_reliable = track_step(cv2, frame, next_frame, points, how)
+        points, is_reliable = track_step(cv2, frame, next_frame, points, settings)
         path.append(points)
         reliability.append(is_reliable)
-        background.append(match_corners(cv2, frame, next_frame, how) if how.camera != "none" else None)
+        background.append(match_corners(cv2, frame, next_frame, settings) if settings.camera != "none" else None)
     positions, reliable = np.stack(path, axis=1), np.stack(reliability, axis=1)
-    own_steps, reliable = remove_camera(positions, reliable, background, how.camera)
+    own_steps, reliable = remove_camera(positions, reliable, background, settings.camera)
     steady = positions[:, :1] + np.pad(np.cumsum(own_steps, axis=1), ((0, 0), (1, 0), (0, 0)))
     return Tracks(
         centres,
         positions,
         steady.astype(np.float32),
-        mean_colours(frames, positions, how.patch),
-        classify_tracks(own_steps, reliable, how),
+        mean_colours(frames, positions, settings.patch),
+        classify_tracks(own_steps, reliable, settings),
     )
 
 
 def find_corners(
-    cv2: Any, grey: UInt8[np.ndarray, "H W"], centres: Int[np.ndarray, "P 2"], how: Tracking
+    cv2: Any, grey: UInt8[np.ndarray, "H W"], centres: Int[np.ndarray, "P 2"], settings: Tracking
 ) -> Float[np.ndarray, "P 2"]:
     """Returns the best corner (x, y) in the middle half of each patch, by Shi and Tomasi's least eigenvalue."""
-    strength = cv2.cornerMinEigenVal(grey, max(3, how.window // 2))
-    half = max(1, how.patch // 4)
+    strength = cv2.cornerMinEigenVal(grey, max(3, settings.window // 2))
+    half = max(1, settings.patch // 4)
     points = []
     for row, column in centres:
         middle = strength[row - half : row + half, column - half : column + half]
@@ -166,29 +168,29 @@ def find_corners(
 
 
 def track_step(
-    cv2: Any, frame: np.ndarray, next_frame: np.ndarray, points: Float[np.ndarray, "P 2"], how: Tracking
+    cv2: Any, frame: np.ndarray, next_frame: np.ndarray, points: Float[np.ndarray, "P 2"], settings: Tracking
 ) -> tuple[Float[np.ndarray, "P 2"], Bool[np.ndarray, " P"]]:
     """Returns the positions of points in the next frame, and which points are reliable.
 
     A point is reliable if it returns to its position when tracked back. A point that is not found keeps its position.
     """
-    options = dict(winSize=(how.window, how.window), maxLevel=how.levels)
+    options = dict(winSize=(settings.window, settings.window), maxLevel=settings.levels)
     forward, found_forward, _ = cv2.calcOpticalFlowPyrLK(frame, next_frame, points[:, None], None, **options)
     back, found_back, _ = cv2.calcOpticalFlowPyrLK(next_frame, frame, forward, None, **options)
     forward, back = forward[:, 0], back[:, 0]
     edge = np.array(frame.shape[::-1]) - 1
     is_inside = np.all((forward >= 0) & (forward <= edge), axis=1) & (found_forward[:, 0] == 1)
-    is_reliable = is_inside & (found_back[:, 0] == 1) & (np.hypot(*(back - points).T) <= how.tolerance)
+    is_reliable = is_inside & (found_back[:, 0] == 1) & (np.hypot(*(back - points).T) <= settings.tolerance)
     return np.where(is_inside[:, None], forward, points).astype(np.float32), is_reliable
 
 
-def match_corners(cv2: Any, frame: np.ndarray, next_frame: np.ndarray, how: Tracking) -> Matches:
+def match_corners(cv2: Any, frame: np.ndarray, next_frame: np.ndarray, settings: Tracking) -> Matches:
     """Finds corners all over a frame and their positions in the next. Returns the reliable ones."""
-    best = cv2.goodFeaturesToTrack(frame, MAX_CORNERS, 0.01, max(3, how.window // 3))
+    best = cv2.goodFeaturesToTrack(frame, MAX_CORNERS, 0.01, max(3, settings.window // 3))
     points = np.zeros((0, 2), np.float32) if best is None else best[:, 0]
     if not len(points):
         return Matches(points, points)
-    positions, is_reliable = track_step(cv2, frame, next_frame, points, how)
+    positions, is_reliable = track_step(cv2, frame, next_frame, points, settings)
     return Matches(points[is_reliable], positions[is_reliable])
 
 
@@ -235,21 +237,21 @@ def remove_camera(
 
 
 def classify_tracks(
-    own_steps: Float[np.ndarray, "P T-1 2"], reliable: Bool[np.ndarray, "P T-1"], how: Tracking
+    own_steps: Float[np.ndarray, "P T-1 2"], reliable: Bool[np.ndarray, "P T-1"], settings: Tracking
 ) -> Int[np.ndarray, " P"]:
     """Returns the state of each track, int8 [P]: `LOST`, `STILL` or `TRACKED`."""
-    is_lost = np.mean(~reliable, axis=1) > how.lost
+    is_lost = np.mean(~reliable, axis=1) > settings.lost
     spread = np.sqrt(own_steps.var(axis=1).sum(axis=-1))
-    return np.where(is_lost, LOST, np.where(spread < how.still, STILL, TRACKED)).astype(np.int8)
+    return np.where(is_lost, LOST, np.where(spread < settings.still, STILL, TRACKED)).astype(np.int8)
 
 
-def classify_colours(tracks: Tracks, how: Tracking) -> Int[np.ndarray, " P"]:
+def classify_colours(tracks: Tracks, settings: Tracking) -> Int[np.ndarray, " P"]:
     """Returns the states of tracks whose colours are analysed: a track is still if its colours hardly change.
 
-    `how.still` is then in grey levels.
+    `settings.still` is then in grey levels.
     """
     spread = np.sqrt(np.diff(tracks.colours, axis=1).var(axis=1).sum(axis=-1))
-    return np.where(tracks.state == LOST, LOST, np.where(spread < how.still, STILL, TRACKED)).astype(np.int8)
+    return np.where(tracks.state == LOST, LOST, np.where(spread < settings.still, STILL, TRACKED)).astype(np.int8)
 
 
 def mean_colours(

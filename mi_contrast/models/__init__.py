@@ -1,1 +1,1 @@
-"""Networks: backbones with torchvision's names and numerics, heads, batch norm, and the representation they make."""
+"""Networks: backbones with torchvision's and timm's names and numerics, heads, batch norm, representations."""

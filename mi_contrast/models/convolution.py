@@ -1,4 +1,4 @@
-"""Convolutions padded as PyTorch pads them, and initialised as torchvision initialises them.
+"""Convolutions with PyTorch's padding and torchvision's initialisation.
 
 Accelerators run XLA's own convolution and gradients. On CPUs XLA's gradients are several times slower than its forward
 pass, so this module computes three parts itself there: the gradient with respect to the kernel, the gradient with
@@ -19,21 +19,21 @@ from jaxtyping import Float
 
 SMALL_MAP = 2
 KAIMING_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-FEW_CHANNELS = 32  # of an input; with more, XLA's gradient through a stride is the faster one
-PATCH_VALUES = 2**20  # gathered at a time: 4 MiB of float32, about what a processor's cache holds
+FEW_CHANNELS = 32  # in an input; with more channels, XLA's own gradient through a stride is faster
+PATCH_VALUES = 2**20  # numbers gathered at a time: 4 MiB of float32, about the size of a processor's cache
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def convolve_direct(
     x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stride: int
 ) -> Float[Array, "B h w O"]:
-    """Convolution with k // 2 zeros on every side (the same on both, unlike 'SAME' when the stride is 2)."""
+    """Convolves with k // 2 zeros of padding on every side. ('SAME' would pad unevenly for a stride of 2.)"""
     padding = [(kernel.shape[0] // 2,) * 2] * 2
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT)
 
 
 def gather_patches(x: Float[Array, "*N H W I"], size: int, stride: int) -> Float[Array, "*N h w kkI"]:
-    """Returns the size x size window that each output pixel of a convolution sees, with zeros beyond the edges."""
+    """Returns the size x size window of the input for each output pixel of a convolution, with zeros outside."""
     pad = size // 2
     height, width = (output_size(side, size, stride) for side in x.shape[-3:-1])
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(pad, pad), (pad, pad), (0, 0)])
@@ -45,15 +45,15 @@ def gather_patches(x: Float[Array, "*N H W I"], size: int, stride: int) -> Float
 def convolve_by_patches(
     x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stride: int
 ) -> Float[Array, "B h w O"]:
-    """The same convolution as one matrix product of patches, [B h w, k k I] x [k k I, O].
+    """Convolves by one matrix product of patches, [B h w, k k I] x [k k I, O].
 
-    Meant for maps of a few pixels: there XLA's CPU convolution, or its gradient, was seen 10 to 80 times slower.
+    Meant for maps of a few pixels, for which XLA's CPU convolution or its gradient was 10 to 80 times slower.
     """
     return gather_patches(x, kernel.shape[0], stride) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def output_size(side: int, size: int, stride: int) -> int:
-    """Pixels a side after a convolution of `size` with size // 2 zeros on every side."""
+    """Returns the pixels a side after a convolution of `size` with size // 2 zeros on every side."""
     return (side + 2 * (size // 2) - size) // stride + 1
 
 
@@ -61,7 +61,7 @@ def output_size(side: int, size: int, stride: int) -> int:
 def convolve(x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stride: int) -> Float[Array, "B h w O"]:
     """Convolves as `convolve_direct` does, with gradients that are fast on CPUs. Other platforms use XLA's own.
 
-    It has reverse-mode derivatives of every order and no forward-mode ones (`jax.jvp`): `convolve_direct` has both.
+    It supports reverse-mode derivatives of every order. For forward mode (`jax.jvp`) use `convolve_direct`.
     """
     if kernel.shape[0] > 1:
         return convolve_direct(x, kernel, stride)
@@ -74,13 +74,15 @@ def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, 
 
 
 def _backward(stride: int, inputs: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    def by_xla(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+    def xla_gradients(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
         return jax.vjp(partial(convolve_direct, stride=stride), x, kernel)[1](gradient)  # type: ignore[no-any-return]
 
-    def on_cpu(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+    def cpu_gradients(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
         return input_gradient(x, kernel, gradient, stride), kernel_gradient(x, kernel, gradient, stride)
 
-    return lax.platform_dependent(*inputs, gradient, cpu=on_cpu, default=by_xla)  # type: ignore[no-any-return]
+    return lax.platform_dependent(  # type: ignore[no-any-return]
+        *inputs, gradient, cpu=cpu_gradients, default=xla_gradients
+    )
 
 
 convolve.defvjp(_forward, _backward)
@@ -89,7 +91,7 @@ convolve.defvjp(_forward, _backward)
 def input_gradient(
     x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], gradient: Float[Array, "B h w O"], stride: int
 ) -> Float[Array, "B H W I"]:
-    """The gradient of `convolve_direct` with respect to its input.
+    """Returns the gradient of `convolve_direct` with respect to its input.
 
     A 1 x 1 kernel needs one product, with zeros at the pixels that the stride leaves out. A stride above 1 over few
     channels is handled by `input_gradient_by_offsets`. XLA's own gradient is the fastest otherwise.
@@ -112,7 +114,7 @@ def _spread(gradient: Float[Array, "B h w I"], stride: int, shape: tuple[int, ..
 def input_gradient_by_offsets(
     x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], gradient: Float[Array, "B h w O"], stride: int
 ) -> Float[Array, "B H W I"]:
-    """The gradient with respect to the input of a convolution of stride s, without multiplying by zeros.
+    """Returns the gradient with respect to the input of a convolution of stride s, without multiplying by zeros.
 
     Input pixel s a + r takes kernel entry r + k // 2 - s d from output pixel a + d. Each offset r therefore has a small
     kernel over d. One dense convolution applies the s^2 small kernels side by side, [., ., O, s s I], and its channels
@@ -127,7 +129,7 @@ def input_gradient_by_offsets(
     small = small.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, kernel.shape[3], -1)
     height, width = (-(-side // stride) for side in x.shape[1:3])
     sides = zip((height, width), gradient.shape[1:3], strict=True)
-    padding = [(-first, last + wanted - there) for wanted, there in sides]
+    padding = [(-first, last + wide - narrow) for wide, narrow in sides]
     y = lax.conv_general_dilated(gradient, small, (1, 1), padding, dimension_numbers=LAYOUT)
     y = y.reshape(len(x), height, width, stride, stride, -1).transpose(0, 1, 3, 2, 4, 5)
     return y.reshape(len(x), height * stride, width * stride, -1)[:, : x.shape[1], : x.shape[2]]
@@ -136,7 +138,9 @@ def input_gradient_by_offsets(
 def kernel_gradient(
     x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], gradient: Float[Array, "B h w O"], stride: int
 ) -> Float[Array, "k k I O"]:
-    """The gradient of `convolve_direct` with respect to its kernel: the sum over output pixels of gradient_p patch_p^T.
+    """Returns the gradient of `convolve_direct` with respect to its kernel.
+
+    It is the sum over output pixels p of gradient_p patch_p^T.
 
     The sum runs over blocks of the batch whose patches fit a processor's cache, in float32 whatever the dtype. Each
     device sums its own part of a batch that is cut over devices, and the parts are added once, at the end.
@@ -150,32 +154,32 @@ def kernel_gradient(
     blocks = _divisor(share, max(1, share * pixels // block))
     product = "dpo,dpi->doi" if parts else "po,pi->oi"
 
-    def add(total: Array, at: Array) -> tuple[Array, None]:
-        x_, gradient_ = (lax.dynamic_index_in_dim(z, at, len(parts), keepdims=False) for z in cut)
+    def add_block(total: Array, index: Array) -> tuple[Array, None]:
+        x_, gradient_ = (lax.dynamic_index_in_dim(z, index, len(parts), keepdims=False) for z in blocked)
         left, right = (z.reshape(*parts, -1, z.shape[-1]) for z in (gradient_, gather_patches(x_, size, stride)))
         return total + jnp.einsum(product, left, right, preferred_element_type=jnp.float32), None
 
-    cut = [z.reshape(*parts, blocks, share // blocks, *z.shape[1:]) for z in (x, gradient)]
-    total, _ = lax.scan(add, jnp.zeros((*parts, gradient.shape[-1], depth), jnp.float32), jnp.arange(blocks))
+    blocked = [z.reshape(*parts, blocks, share // blocks, *z.shape[1:]) for z in (x, gradient)]
+    total, _ = lax.scan(add_block, jnp.zeros((*parts, gradient.shape[-1], depth), jnp.float32), jnp.arange(blocks))
     total = total.sum(0) if parts else total
     return total.T.reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _divisor(number: int, most: int) -> int:
-    """The largest divisor of a number that is at most `most`."""
+    """Returns the largest divisor of a number that is at most `most`."""
     return next(d for d in range(min(most, number), 0, -1) if number % d == 0)
 
 
 class Conv(nn.Module):
-    """A square convolution without bias: kernel [k, k, in, out], k // 2 zeros of padding on every side.
+    """A square convolution without bias: kernel [k, k, in, out], with k // 2 zeros of padding on every side.
 
-    Where the result has at most 2 x 2 pixels it is computed by patches.
+    Results of at most 2 x 2 pixels are computed by `convolve_by_patches`.
 
     Attributes:
       features: output channels.
       size: k, odd.
-      stride: pixels a step.
-      dtype: of the computation and the result; the kernel stays float32.
+      stride: pixels from one output pixel to the next.
+      dtype: of the computation and the result. The kernel is float32.
     """
 
     features: int
@@ -188,5 +192,5 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", KAIMING_FAN_OUT, shape, jnp.float32)
         largest = max(output_size(side, self.size, self.stride) for side in x.shape[1:3])
-        form = convolve_by_patches if largest <= SMALL_MAP and self.size > 1 else convolve
-        return form(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        function = convolve_by_patches if largest <= SMALL_MAP and self.size > 1 else convolve
+        return function(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)

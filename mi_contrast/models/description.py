@@ -1,4 +1,4 @@
-"""What config.model may say: its words, its defaults, and every mistake named with the nearest right word."""
+"""Checks config.model and fills in its defaults. Every mistake raises a UserError that names the nearest right word."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mi_contrast.core import division
 from mi_contrast.core.errors import UserError, unknown
 
 RESNETS = ("resnet18", "resnet34", "resnet50")
-VITS: Mapping[str, int] = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12}  # heads
+VITS: Mapping[str, int] = {"vit_tiny": 3, "vit_small": 6, "vit_base": 12}  # number of attention heads
 BACKBONES = (*RESNETS, "tiny", *VITS)
 STEMS = ("imagenet", "small")
-PATCHES = {"imagenet": 16, "small": 4}  # of a transformer, whose stem they are
+PATCHES = {"imagenet": 16, "small": 4}  # a transformer's patch size in pixels, by stem
 POSITIONS: Mapping[str, Mapping[str, Any]] = {"sincos": {}, "learned": {"grid": 14}}
 EMBED_MODES = ("frozen", "trained")
 DTYPES = ("float32", "bfloat16")
@@ -42,7 +42,7 @@ VIT_FIELDS = ("patch", "depth", "heads", "positions", "patch_embed")
 
 
 def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The description with defaults filled in, as plain data, every word checked. Raises UserError."""
+    """Checks a description of a model and fills in the defaults. Returns plain data. Raises UserError."""
     model = {name: dict(field) if hasattr(field, "items") else field for name, field in model.items()}
     for name in model:
         if name not in ("backbone", *DEFAULTS):
@@ -69,7 +69,7 @@ def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
     if model["twin"] is not None:
         model["twin"] = fill_kind(check_mapping(model["twin"], "twin", {"kind": "mlp", "dim": 128}), HEADS, "twin")
         if other := next((name for name in ("jigsaw", "split") if model[name] is not None), None):
-            raise UserError(f"config.model has a head for twins beside {other}", fix=f"set twin=None or {other}=None")
+            raise UserError(f"config.model has a head for twins and {other}", fix=f"set twin=None or {other}=None")
     if model["backbone"] == "tiny":
         if model["width"] % 4:
             raise UserError(f"config.model.width of tiny is {model['width']}", fix="give a multiple of 4")
@@ -80,27 +80,30 @@ def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def resolve_vit(model: dict[str, Any]) -> dict[str, Any]:
-    """The description with the words of a transformer filled in, or, of another backbone, without any."""
+    """Fills in the fields of a transformer. For other backbones, raises UserError if one of these fields is set."""
     backbone = model["backbone"]
     if backbone not in VITS:
         for word in VIT_FIELDS:
             if model[word] is not None:
                 raise UserError(f"{backbone} has no {word}", fix=f"set model.{word}=None, or take: {', '.join(VITS)}")
         return model
-    own = {"patch": PATCHES[model["stem"]], "depth": 12, "heads": VITS[backbone], "patch_embed": "frozen"}
-    model |= {word: value for word, value in own.items() if model[word] is None}
+    defaults = {"patch": PATCHES[model["stem"]], "depth": 12, "heads": VITS[backbone], "patch_embed": "frozen"}
+    model |= {field: value for field, value in defaults.items() if model[field] is None}
     for word in ("patch", "depth", "heads"):
         check_whole_number(model[word], word)
     model["positions"] = fill_kind(model["positions"] or {"kind": "sincos"}, POSITIONS, "positions")
     check_word(model["patch_embed"], EMBED_MODES, "patch_embed")
     if model["width"] * model["heads"] % 4:
-        said = f"{model['heads']} heads of config.model.width {model['width']}"
-        raise UserError(said, fix="give a product that is a multiple of 4")
+        what = f"{model['heads']} heads of config.model.width {model['width']}"
+        raise UserError(what, fix="give a product that is a multiple of 4")
     return model
 
 
 def fill_kind(field: Any, kinds: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
-    """{'kind': .., its fields with defaults}. A field of another kind is let pass where it is None or a default."""
+    """Returns {'kind': .., and the fields of this kind with defaults filled in}.
+
+    Fields of other kinds are dropped if they have their default, else they raise UserError.
+    """
     if not isinstance(field, Mapping) or "kind" not in field:
         raise UserError(f"config.model.{name} is {field!r}", fix=f"give dict(kind=...), one of: {', '.join(kinds)}")
     kind = check_word(field["kind"], kinds, f"{name}.kind")
@@ -117,21 +120,24 @@ def fill_kind(field: Any, kinds: Mapping[str, Mapping[str, Any]], name: str) -> 
 def fill_defaults(
     field: Mapping[str, Any], defaults: Mapping[str, Any], name: str, words: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The field over its defaults, each value of its default's sort; `words` are those an unknown one is told."""
+    """Fills in the defaults, and checks that each value is of the same kind as its default.
+
+    Raises UserError for an unknown word. The message proposes one of `words` (by default, of the defaults).
+    """
     for word in field:
         if word not in defaults:
             raise unknown(f"field of config.model.{name}", word, words or defaults)
-    made = {n: field.get(n, default) for n, default in defaults.items()}
-    for word, given in made.items():
+    values = {n: field.get(n, default) for n, default in defaults.items()}
+    for word, value in values.items():
         if isinstance(defaults[word], bool):
-            check_bool(given, f"{name}.{word}")
-        elif not (given is None and defaults[word] is None):
-            check_whole_number(given, f"{name}.{word}")
-    return made
+            check_bool(value, f"{name}.{word}")
+        elif not (value is None and defaults[word] is None):
+            check_whole_number(value, f"{name}.{word}")
+    return values
 
 
 def check_mapping(field: Any, name: str, example: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The field, or UserError where it is no mapping."""
+    """Returns `field` if it is a mapping, else raises UserError with an example."""
     if not isinstance(field, Mapping):
         fields = ", ".join(f"{n}={v}" for n, v in example.items())
         raise UserError(f"config.model.{name} is {field!r}", fix=f"give None or dict({fields})")
@@ -139,19 +145,19 @@ def check_mapping(field: Any, name: str, example: Mapping[str, Any]) -> Mapping[
 
 
 def check_word(word: Any, words: Collection[str], name: str) -> str:
-    """The word, or UserError where it isn't one of `words`."""
+    """Returns `word` if it is one of `words`, else raises UserError."""
     if word not in tuple(words):
         raise unknown(f"config.model.{name}", word, words)
     return str(word)
 
 
-def check_bool(given: Any, name: str) -> None:
-    """UserError unless `given` is True or False."""
-    if not isinstance(given, bool):
-        raise UserError(f"config.model.{name} is {given!r}", fix="give True or False")
+def check_bool(value: Any, name: str) -> None:
+    """Raises UserError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise UserError(f"config.model.{name} is {value!r}", fix="give True or False")
 
 
 def check_whole_number(number: Any, name: str) -> None:
-    """UserError unless `number` is a whole number above 0."""
+    """Raises UserError unless `number` is a whole number above 0."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise UserError(f"config.model.{name} is {number!r}", fix="give a whole number above 0")

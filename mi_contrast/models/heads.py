@@ -1,4 +1,4 @@
-"""Heads from features to an embedding: linear, a perceptron, a perceptron with batch norm, and one for nine patches."""
+"""Heads from features to an embedding: linear, MLP, MLP with batch norm, and one for the nine patches of a jigsaw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KAIMING_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Linear(nn.Module):
-    """x @ kernel + bias, both drawn from U(-1/sqrt(fan in), 1/sqrt(fan in)) as torch.nn.Linear does. float32."""
+    """Computes x @ kernel + bias in float32. Both are initialised from U(+-1 / sqrt(fan in)), as in torch.nn.Linear."""
 
     features: int
     bias: bool = True
@@ -25,8 +25,8 @@ class Linear(nn.Module):
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
         bound = 1 / math.sqrt(x.shape[-1])
 
-        def uniform(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-            return jax.random.uniform(key, shape, dtype, -bound, bound)
+        def uniform(rng: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+            return jax.random.uniform(rng, shape, dtype, -bound, bound)
 
         kernel = self.param("kernel", KAIMING_UNIFORM, (x.shape[-1], self.features), jnp.float32)
         y = x.astype(jnp.float32) @ kernel
@@ -34,7 +34,7 @@ class Linear(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """Linear(dim), named '0'. Source: He et al. 2020 (MoCo)."""
+    """Linear(dim), with the module name '0'. Source: He et al. 2020 (MoCo)."""
 
     dim: int
 
@@ -44,10 +44,13 @@ class LinearHead(nn.Module):
 
 
 class MLPHead(nn.Module):
-    """Linear(hidden), ReLU, Linear(dim), named '0' and '2' as in the released code. Source: Chen et al. 2020 (MoCo v2).
+    """Linear(hidden), ReLU, Linear(dim), with the module names '0' and '2' as in the released code.
 
     Attributes:
-      hidden: width between the two; that of the features where None.
+      dim: size of the embedding.
+      hidden: width of the hidden layer. None means the number of features.
+
+    Source: Chen et al. 2020 (MoCo v2).
     """
 
     dim: int
@@ -60,15 +63,19 @@ class MLPHead(nn.Module):
 
 
 class MLPNormHead(nn.Module):
-    """Linear, batch norm and ReLU, `layers` - 1 times, then Linear(dim) and, with `last_norm`, a batch norm of its own.
+    """Linear, batch norm and ReLU, `layers` - 1 times; then Linear(dim) and, with `last_norm`, another batch norm.
 
-    No Linear has a bias; the last batch norm has neither scale nor bias. Names are places in the released Sequential:
-    '0' Linear, '1' batch norm, '3' Linear, '4' batch norm, ... The projector of SimCLR and MoCo v3, and with two layers
-    and no last norm MoCo v3's predictor (ResNet-50). (SimCLR's last norm keeps its scale, which is left out here.)
+    This is the projector of SimCLR and MoCo v3 and, with two layers and no last norm, the predictor of MoCo v3
+    (ResNet-50). No Linear has a bias. The last batch norm has neither scale nor bias, while SimCLR's keeps its scale.
+    Module names are positions in the released Sequential: '0' Linear, '1' batch norm, '3' Linear, '4' batch norm, ...
 
     Attributes:
-      hidden: width of the layers before the last; that of what comes in where None.
-      statistics: see BatchNorm.
+      dim: size of the output.
+      hidden: width of the layers before the last. None means the number of inputs.
+      layers: number of Linear layers.
+      last_norm: whether a batch norm follows the last Linear.
+      statistics: see `Statistics`.
+
     Source: Chen et al. 2020 (SimCLR); Chen, Xie and He 2021 (MoCo v3), released code.
     """
 
@@ -89,13 +96,14 @@ class MLPNormHead(nn.Module):
 
 
 class JigsawHead(nn.Module):
-    """Nine patches' features to one embedding: `patch` on each, side by side in their order, Linear(dim) ('joint').
+    """Maps the features of nine patches to one embedding: `patch` on each, concatenated, then Linear(dim) ('joint').
 
-    The released code shuffles the nine inside its head; here their order is the images', which the views shuffle.
+    The released code permutes the patches inside its head. Here the views permute them, and the head keeps the order.
 
     Attributes:
-      dim: of the embedding.
-      patch: a head without batch norm; that of the released PIRL is linear, that of InfoMin a perceptron.
+      dim: size of the embedding.
+      patch: a head without batch norm: linear in the released PIRL, an MLP in InfoMin.
+
     Source: Misra and van der Maaten 2020 (PIRL); Tian et al. 2020 (InfoMin), released code.
     """
 
@@ -104,5 +112,5 @@ class JigsawHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "B N F"], train: bool) -> Float[Array, "B D"]:
-        each = self.patch(features, train)
-        return Linear(self.dim, name="joint")(each.reshape(each.shape[0], -1))
+        embeddings = self.patch(features, train)
+        return Linear(self.dim, name="joint")(embeddings.reshape(embeddings.shape[0], -1))

@@ -1,8 +1,8 @@
-"""Batch normalisation as PyTorch does it: statistics of the whole batch, of contiguous groups of it, or frozen.
+"""Batch normalisation with PyTorch's numerics, by statistics of the whole batch, of groups of it, or frozen ones.
 
-Under `jit` a batch that is cut over devices is still one array, so its statistics are global: one device and many
-compute the same. Nothing splits them by accident, as one GPU a process does elsewhere; where a method needs queries
-and keys to share no statistics, `groups` splits the batch on purpose.
+Under `jit` a batch that is sharded over devices is one global array, and so its statistics do not depend on the number
+of devices. (With one process for each GPU, as is usual in PyTorch, each GPU has its own statistics.) If a method needs
+queries and keys to have separate statistics, `groups` splits the batch explicitly.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from mi_contrast.core.errors import UserError
 
 @dataclass(frozen=True)
 class Statistics:
-    """Where a batch norm takes its mean and variance from in training, and how its running ones follow.
+    """Which mean and variance a batch norm uses in training, and how it updates the running ones.
 
     Attributes:
-      groups: contiguous parts of the batch that are normalised apart (ghost batch norm); divides the batch.
-      frozen: use the running statistics in training too, and leave them as they are.
-      momentum: the weight of the newest statistics in the running ones (PyTorch's sense).
+      groups: number of contiguous parts of the batch that are normalised separately (ghost batch norm). It must divide
+        the batch size.
+      frozen: use the running statistics in training too, and do not update them.
+      momentum: weight of the newest statistics in the running ones, as in PyTorch.
     """
 
     groups: int = 1
@@ -34,14 +35,19 @@ class Statistics:
 
 
 class BatchNorm(nn.Module):
-    """y = (x - mean) / sqrt(var + epsilon) * scale + bias over the last axis, in float32, returned in the dtype of x.
+    """Computes (x - mean) / sqrt(var + epsilon) * scale + bias for each channel (last axis), in float32.
 
-    In training, mean and var (biased) are those of each group of the batch, and the running statistics move by
-    running <- (1 - momentum) running + momentum batch, with the unbiased variance, both averaged over the groups.
-    In evaluation, or where frozen, the running statistics serve and stay. Scale and bias are parameters always, and
-    absent (1 and 0) where not `affine`.
+    The result has the dtype of x. In training, mean and var (biased) are those of each group of the batch. The running
+    statistics are updated by running <- (1 - momentum) running + momentum batch, where the batch's mean and unbiased
+    variance are averaged over the groups. In evaluation, or if frozen, the running statistics are used and not updated.
 
-    Raises UserError where the groups don't divide the batch, or a channel has a single value a group.
+    Attributes:
+      statistics: which statistics are used in training.
+      epsilon: added to the variance.
+      affine: whether there are parameters scale and bias. Without them, they are 1 and 0.
+
+    Raises:
+      UserError: the groups do not divide the batch, or a channel has only one value in a group.
     Source: Ioffe and Szegedy 2015; numerics as torch.nn.BatchNorm2d; groups as in Hoffer et al. 2017.
     """
 
@@ -69,11 +75,11 @@ class BatchNorm(nn.Module):
         grouped = x.reshape(groups, batch // groups, *x.shape[1:])
         count = grouped[0, ..., 0].size
         if count < 2:
-            raise UserError("batch statistics of a single value a channel", fix="use a larger batch or image")
+            raise UserError("batch statistics need more than one value a channel", fix="use a larger batch or image")
         axes = tuple(range(1, grouped.ndim - 1))
         mean = jnp.mean(grouped, axes, keepdims=True)
         centred = grouped - mean
-        # The derivative of the variance with respect to the mean is 0; leaving it out saves a sum on the way back.
+        # The derivative of the variance with respect to the mean is 0. Stopping it saves a sum in the backward pass.
         var = jnp.mean(jnp.square(grouped - jax.lax.stop_gradient(mean)), axes, keepdims=True)
         if not self.is_initializing():
             new_mean = jnp.mean(jax.lax.stop_gradient(mean).reshape(groups, -1), axis=0)

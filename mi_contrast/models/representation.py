@@ -1,6 +1,6 @@
-"""A representation: a trained backbone with its preprocessing, frozen; `encode` is what every score of it uses.
+"""Representation: a trained, frozen backbone with its preprocessing. Every evaluation calls its method `encode`.
 
-Of a split (see `towers.Tower`) it is two backbones: features of the first beside features of the second.
+If the model has a split (see `towers.Tower`), there are two backbones, and their features are concatenated.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from mi_contrast.core.mesh import DATA, batch_sharding, replicated
 from mi_contrast.models import towers
 from mi_contrast.models.description import HEAD_FIELDS, resolve
 
-# One program serves blocks of at most this many images; smaller ones are a power of two, which makes a few more.
+# Images are encoded in blocks of this size. Smaller inputs are padded to a power of two, to compile few programs.
 BLOCK = 256
-MAX_THREADS = 8  # threads at most, on a CPU
+MAX_THREADS = 8  # on a CPU
 RANGE_SLACK = 1e-3
 LAYERS = ("pooled", "map")
 
@@ -38,13 +38,16 @@ Images = UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"] | np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Representation:
-    """A backbone in evaluation mode, from pixels to features. Immutable; may be used from several threads.
+    """A backbone in evaluation mode, from pixels to features. It is immutable and can be used by several threads.
 
     Attributes:
-      variables: the backbone's alone, {'params', 'batch_stats'}; of a split each is {'first', 'second'}, and
-        'generator' has the parameters of what divides, where that is a generator.
-      spec: plain data: model (as config.model, without its heads), split (as there: None, or a division), mean and std
-        (3 each, of pixels in [0, 1], or in the split's colour space), size (pixels a side it was trained at).
+      variables: the backbone's variables, {'params', 'batch_stats'}. With a split, each is {'first', 'second'}, and
+        'generator' has the parameters of the view generator, if the split has one.
+      spec: plain data with the fields
+        - model: as config.model, without the heads;
+        - split: None, or a division as in config.model;
+        - mean, std: three numbers each, of pixels in [0, 1] or in the split's colour space;
+        - size: pixels a side of the training images.
     """
 
     variables: towers.Variables
@@ -52,12 +55,12 @@ class Representation:
 
     @cached_property
     def backbone(self) -> towers.Backbone:
-        """The network; of a split, either of the two, which differ in their variables alone."""
+        """The network. With a split it stands for both networks, which differ only in their variables."""
         return towers.build_backbone(resolve(self.spec["model"]))
 
     @cached_property
     def split(self) -> Division | None:
-        """What divides an image between two networks, if anything."""
+        """The division of images between two networks, or None."""
         return division.parse_optional(self.spec["split"])
 
     @property
@@ -66,23 +69,23 @@ class Representation:
         return self.backbone.dim * (1 if self.split is None else len(self.split.slices))
 
     def prepare(self, images: Images) -> Float[Array, "B H W C"]:
-        """What the networks are given: see `preprocess`."""
+        """Returns the networks' input (see `preprocess`)."""
         spec = self.spec
         return preprocess(images, self.split, spec["mean"], spec["std"], self.variables.get(towers.GENERATOR))
 
     def encode(self, images: Images, *, layer: str = "pooled") -> Float[Array, "B F"]:
-        """Features of each image alone, in evaluation mode.
+        """Returns the features of each image, in evaluation mode. They do not depend on the other images.
 
         Args:
-          images: uint8, or floating in [0, 1], [B, H, W, 3], RGB, not normalised, of any H and W, any B.
-          layer: 'pooled', the mean over the last map or, of a transformer, its class token; or 'map', the map itself
-            (of a transformer the other tokens), flattened as [h, w, features], whose length grows with H and W (Wu et
-            al. 2020 fit their linear classifier on it).
+          images: RGB [B, H, W, 3] of any size, uint8, or float in [0, 1] and not normalised.
+          layer: 'pooled' is the mean over the last feature map or, for a transformer, the class token. 'map' is the
+            feature map (for a transformer, the other tokens), flattened from [h, w, features]. Its length grows with H
+            and W. Wu et al. 2020 fit their linear classifier on it.
 
         Returns:
-          f32 [B, F], F = `dim` where pooled; the same array on every device where the variables are replicated over
-          several.
-        Raises UserError on another shape, dtype or range, or an unknown layer.
+          float32 [B, F], with F = `dim` if pooled. If the variables are replicated over devices, so is the result.
+        Raises:
+          UserError: the images have another shape, dtype or range, or the layer is unknown.
         """
         check_images(images)
         if layer not in LAYERS:
@@ -90,32 +93,34 @@ class Representation:
         network = self.backbone, self.split, layer == "pooled"
         mean, std = (np.asarray(self.spec[name], np.float32) for name in ("mean", "std"))
         mesh = find_data_mesh(self.variables)
-        batch, callers = images.shape[0], count_threads(images, self.variables, mesh)
-        block = min(BLOCK, 1 << (-(-batch // callers) - 1).bit_length())
+        batch, num_threads = images.shape[0], count_threads(images, self.variables, mesh)
+        block = min(BLOCK, 1 << (-(-batch // num_threads) - 1).bit_length())
         if mesh is not None and block % mesh.shape[DATA]:
             mesh = None
 
-        def features(start: int) -> Array:
+        def encode_block(start: int) -> Array:
             part = images[start : start + block]
-            kept = part.shape[0]
-            if kept < block:
-                stack = jnp if isinstance(images, jax.Array) else np
-                part = stack.concatenate([part, stack.zeros((block - kept, *part.shape[1:]), part.dtype)])
-            found = _features(network, mesh, self.variables, part, mean, std)
-            return found if kept == block else found[:kept]
+            count = part.shape[0]
+            if count < block:
+                xp = jnp if isinstance(images, jax.Array) else np
+                part = xp.concatenate([part, xp.zeros((block - count, *part.shape[1:]), part.dtype)])
+            features = _encode(network, mesh, self.variables, part, mean, std)
+            return features if count == block else features[:count]
 
         starts = range(0, batch, block)
-        if callers == 1 or len(starts) == 1:
-            parts = [features(start) for start in starts]
+        if num_threads == 1 or len(starts) == 1:
+            parts = [encode_block(start) for start in starts]
         else:
-            with ThreadPoolExecutor(callers) as threads:
-                parts = list(threads.map(features, starts))
+            with ThreadPoolExecutor(num_threads) as threads:
+                parts = list(threads.map(encode_block, starts))
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
 def count_threads(images: Images, variables: towers.Variables, mesh: Mesh | None) -> int:
-    """How many threads call a block each. On a CPU several: XLA shares one block's work among the cores badly, and two
-    threads on two cores take half as many images again a second. Elsewhere, and inside a traced function, one.
+    """Returns how many threads encode blocks at the same time.
+
+    On a CPU there are several, because XLA does not use all cores well for one block: on two cores, two threads encode
+    1.5 times as many images a second. On other devices, and inside a traced function, there is one.
     """
     if mesh is not None or any(isinstance(x, jax.core.Tracer) for x in (images, *jax.tree.leaves(variables))):
         return 1
@@ -123,7 +128,7 @@ def count_threads(images: Images, variables: towers.Variables, mesh: Mesh | None
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _features(
+def _encode(
     network: tuple[towers.Backbone, Division | None, bool],
     mesh: Mesh | None,
     variables: towers.Variables,
@@ -143,24 +148,26 @@ def _features(
 def apply_backbone(
     backbone: towers.Backbone, split: Division | None, variables: towers.Variables, x: Array, pooled: bool = True
 ) -> Array:
-    """Features in evaluation mode of what `preprocess` made; of a split those of both networks, side by side."""
+    """Returns the features of what `preprocess` returned. With a split, concatenates those of both networks."""
     if split is None:
         return cast(Array, backbone.apply(variables, x, False, pooled))
-    own = {view: {name: variables[name][view] for name in towers.COLLECTIONS} for view in split.slices}
-    parts = [backbone.apply(own[view], seen, False, pooled) for view, seen in split.views(x).items()]
+    per_view = {view: {name: variables[name][view] for name in towers.COLLECTIONS} for view in split.slices}
+    parts = [backbone.apply(per_view[view], images, False, pooled) for view, images in split.views(x).items()]
     return jnp.concatenate(cast(list[Array], parts), axis=-1)
 
 
 def preprocess(
     images: Images, split: Division | None, mean: Any, std: Any, generator: Any = None
 ) -> Float[Array, "B H W C"]:
-    """(x - mean) / std, x the pixels in [0, 1] or, with a split, in its colour space; and then as the split divides it:
-    what the networks are given.
+    """Returns the networks' input: (x - mean) / std, divided by the split if there is one.
+
+    x is the pixels in [0, 1] or, with a split, the pixels in its colour space.
 
     Args:
-      images: uint8, or floating in [0, 1], [B, H, W, 3], RGB.
-      mean, std: of a spec, three numbers each.
-      generator: the parameters of the split's generator, where it has one.
+      images: RGB [B, H, W, 3], uint8, or float in [0, 1].
+      split: the division, or None.
+      mean, std: three numbers each, as in a spec.
+      generator: parameters of the split's generator, if it has one.
     """
     images = jnp.asarray(images)
     x = images.astype(jnp.float32) / 255.0 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
@@ -170,14 +177,14 @@ def preprocess(
 
 
 def find_data_mesh(variables: towers.Variables) -> Mesh | None:
-    """The mesh that the variables are placed on, where it has an axis `data` of several devices."""
+    """Returns the mesh of the variables if its axis `data` has several devices, else None."""
     sharding = getattr(jax.tree.leaves(variables)[0], "sharding", None)
     mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
     return mesh if isinstance(mesh, Mesh) and mesh.shape.get(DATA, 1) > 1 else None
 
 
 def check_images(images: Images) -> None:
-    """UserError where images are not uint8 or floating in [0, 1] of shape [B, H, W, 3], B at least 1."""
+    """Raises UserError unless images are [B, H, W, 3] with B of at least 1, uint8, or float in [0, 1]."""
     if images.ndim != 4 or images.shape[-1] != 3 or images.shape[0] == 0:
         raise UserError(f"images of shape {list(images.shape)}", fix="encode takes [B, H, W, 3] with B at least 1")
     if images.dtype == np.uint8:
@@ -194,15 +201,15 @@ def check_images(images: Images) -> None:
 
 
 def make_spec(model: Mapping[str, Any], *, mean: Sequence[float], std: Sequence[float], size: int) -> dict[str, Any]:
-    """The spec of a representation: `model` resolved and without its heads, and the pixels it was trained on.
+    """Makes the spec of a representation from config.model and the preprocessing of its training images.
 
-    Raises UserError on an unknown word in `model`, or where mean and std are not three numbers each, std above 0.
+    Raises UserError if `model` has an unknown word, or if mean and std are not three numbers each with std above 0.
     """
-    described = {name: field for name, field in resolve(model).items() if name not in HEAD_FIELDS}
+    backbone = {name: field for name, field in resolve(model).items() if name not in HEAD_FIELDS}
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise UserError(f"mean {mean} and std {std} of pixels", fix="give three numbers each, std above 0")
     pixels = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std)), "size": int(size)}
-    return {"model": described, "split": described["split"], **pixels}
+    return {"model": backbone, "split": backbone["split"], **pixels}
 
 
 def from_tower(
@@ -214,13 +221,14 @@ def from_tower(
     size: int,
     generator: Any = None,
 ) -> Representation:
-    """The representation of a tower's backbone, or of both of a split's; its heads are left out.
+    """Makes the representation of a tower's backbone (with a split, of both), without the heads.
 
     Args:
-      variables: the tower's, {'params': {'backbone', ..}, 'batch_stats': {'backbone', ..}}.
-      generator: the parameters of the generator that divides, where one does.
+      variables: the tower's variables, {'params': {'backbone', ..}, 'batch_stats': {'backbone', ..}}.
       model: config.model.
-      mean, std, size: of the pixels it was trained on, mean and std in the split's colour space.
+      mean, std: of the training images, in the split's colour space if there is one.
+      size: pixels a side of the training images.
+      generator: parameters of the split's generator, if it has one.
     """
     backbone = {name: variables[name]["backbone"] for name in towers.COLLECTIONS}
     if generator:

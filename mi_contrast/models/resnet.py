@@ -1,6 +1,6 @@
-"""ResNet-18, -34 and -50 with torchvision's names and numerics (the stride in the 3x3 convolution: 'v1.5').
+"""ResNet-18, -34 and -50 with torchvision's names and numerics ('v1.5': the stride is in the 3x3 convolution).
 
-A path of module names joined by dots is torchvision's own name: layer1 / 0 / downsample / 1 is layer1.0.downsample.1.
+Module names joined by dots are torchvision's names, such as layer1.0.downsample.1.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Downsample(nn.Module):
 
 
 class Block(nn.Module):
-    """What the two kinds of residual block share: their fields, and the sum with the shortcut.
+    """Base class of the two kinds of residual block.
 
     Attributes:
-      width: channels of the 3x3 convolutions; the block returns width x expansion channels.
-      stride: pixels a step, taken once.
+      width: channels of the 3x3 convolutions. The block returns width * expansion channels.
+      stride: of one convolution and the shortcut; the other convolutions have stride 1.
     """
 
     width: int
@@ -48,19 +48,19 @@ class Block(nn.Module):
     expansion = 1
 
     def unit(self, x: Array, train: bool, index: int, features: int, size: int, stride: int = 1) -> Array:
-        """Convolution `conv<index>` and its batch norm `bn<index>`."""
+        """Applies the convolution `conv<index>` and its batch norm `bn<index>`."""
         x = Conv(features, size, stride, self.dtype, name=f"conv{index}")(x)
         return BatchNorm(self.statistics, name=f"bn{index}")(x, train)
 
     def add_shortcut(self, y: Array, x: Array, train: bool) -> Array:
-        """relu(y + shortcut(x))."""
+        """Returns relu(y + shortcut(x))."""
         if self.stride > 1 or x.shape[-1] != y.shape[-1]:
             x = Downsample(y.shape[-1], self.stride, self.statistics, self.dtype, name="downsample")(x, train)
         return nn.relu(y + x)
 
 
 class BasicBlock(Block):
-    """Two 3x3 convolutions beside a shortcut (ResNet-18, -34)."""
+    """Two 3x3 convolutions and a shortcut (ResNet-18, -34)."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B h w O"]:
@@ -70,7 +70,7 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-    """1x1, 3x3 (which carries the stride) and 1x1 to four times the width, beside a shortcut (ResNet-50)."""
+    """Convolutions 1x1, 3x3 (with the stride) and 1x1 to four times the width, and a shortcut (ResNet-50)."""
 
     expansion = 4
 
@@ -83,10 +83,10 @@ class Bottleneck(Block):
 
 
 class Stage(nn.Module):
-    """Blocks '0', '1', ... of one width; the first takes the stride.
+    """Blocks '0', '1', ... of one width. The first has the stride.
 
     Attributes:
-      remat: keep only each block's input for the gradient, and compute the block again on the way back.
+      remat: keep only each block's input for the backward pass, and compute the block again there.
     """
 
     block: type[Block]
@@ -107,17 +107,21 @@ class Stage(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images to pooled features: a stem, four stages of residual blocks, the mean over the map; where not `pooled`, the
-    map itself, float32 [B, h, w, F].
+    """A stem, four stages of residual blocks, and the mean over the feature map.
+
+    Returns features float32 [B, F] or, if `pooled` is False, the feature map, float32 [B, h, w, F].
 
     Attributes:
-      block, blocks: the kind of block and how many a stage.
-      width: channels of the stem and of the first stage (torchvision's nets have 64); doubled at each stage.
+      block: the kind of block.
+      blocks: number of blocks in each stage.
+      width: channels of the stem and the first stage, 64 in torchvision. They double at each later stage.
       stem: 'imagenet' (7x7 stride 2, 3x3 max pool stride 2) or 'small' (3x3 stride 1, no pool).
-      statistics: see BatchNorm.
-      dtype: of the computation; parameters, statistics and the features returned are float32.
-      remat: see Stage.
-    Warns (UserWarning) where images of 64 pixels or less meet the ImageNet stem, which leaves a map of 2 x 2 or less.
+      statistics: see `Statistics`.
+      dtype: of the computation. Parameters, statistics and the result are float32.
+      remat: see `Stage`.
+
+    Warns:
+      UserWarning: images of 64 pixels or less with the ImageNet stem, which leaves a feature map of at most 2 x 2.
     Source: He et al. 2016; torchvision.models.resnet.
     """
 

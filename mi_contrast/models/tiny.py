@@ -1,4 +1,4 @@
-"""A small convolutional net for smoke tests and first looks: thousands of small images a second on a CPU."""
+"""A small convolutional network for smoke tests and first trials: thousands of small images a second on a CPU."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from mi_contrast.models.normalisation import BatchNorm, Statistics
 
 
 class Tiny(nn.Module):
-    """Three 3x3 convolutions of stride 2 (conv1 to conv3), each with batch norm and ReLU, and the mean over the map;
-    where not `pooled`, the map itself, float32 [B, h, w, F].
+    """Three 3x3 convolutions of stride 2 (conv1 to conv3), each with batch norm and ReLU, and the mean over the map.
+
+    Returns features float32 [B, F] or, if `pooled` is False, the feature map, float32 [B, h, w, F].
 
     Attributes:
-      width: channels of the last convolution and number of features; the first has a quarter, the second a half.
-      statistics: see BatchNorm.
-      dtype: of the computation; parameters, statistics and the features returned are float32.
+      width: channels of the last convolution, which is the number of features. The first convolution has a quarter of
+        it, the second a half.
+      statistics: see `Statistics`.
+      dtype: of the computation. Parameters, statistics and the result are float32.
     """
 
     width: int = 64

@@ -1,4 +1,4 @@
-"""Towers: a backbone and its heads, built from plain data, encoded by pure functions on explicit variables."""
+"""Towers: a backbone with its heads, built from config.model and applied by pure functions of explicit variables."""
 
 from __future__ import annotations
 
@@ -35,14 +35,18 @@ RESNETS: Mapping[str, tuple[type[Block], tuple[int, int, int, int]]] = {
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 COLLECTIONS = ("params", "batch_stats")
-GENERATOR = "generator"  # the collection of a generator's parameters, beside them, where one divides
-PATCHES = 9
+GENERATOR = "generator"  # a third collection: the parameters of the view generator, if the split has one
+PATCHES = 9  # in a jigsaw
 
 
 class TowerOutput(NamedTuple):
-    """What a tower makes of a batch: features f32 [B, F] (the backbone's, pooled), embedding f32 [B, D] of unit norm,
-    the batch statistics after this batch, the prediction f32 [B, D] of unit norm (the embedding where the tower has no
-    predictor), and what the second head makes of the same features, f32 [B, E] of unit norm (None without one).
+    """What a tower computes from a batch.
+
+    features: float32 [B, F], the pooled features of the backbone.
+    embedding: float32 [B, D] of unit norm, the output of the head.
+    batch_stats: the batch statistics of all parts, updated by this batch in training.
+    prediction: float32 [B, D] of unit norm, the output of the predictor; the embedding if there is no predictor.
+    twin: float32 [B, E] of unit norm, the output of the twins' head; None if there is none.
     """
 
     features: Float[Array, "B F"]
@@ -54,16 +58,20 @@ class TowerOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class Tower:
-    """A backbone and its head, and what a method may add. Holds no arrays: variables are given to every call, as
-    {'params', 'batch_stats'}, each {'backbone', 'head'}, and 'predictor', 'jigsaw' and 'twin' where there are any.
+    """A backbone and its heads. It holds no arrays: every call takes the variables, {'params', 'batch_stats'}.
+
+    Each collection of the variables is {'backbone', 'head'}, and has 'predictor', 'jigsaw' and 'twin' if the tower has
+    these parts.
 
     Attributes:
-      predictor: from the head's output, not normalised, to the prediction.
-      jigsaw: the head of images given as patches; the backbone is the same.
-      split: what divides an image into two views with a network each, of the same description but for its channels:
-        every part of the variables is then {'first', 'second'}.
-      twin: a second head on the same features, into a space of its own, for pairs of another kind.
-      frozen: parts of the backbone that keep their first values: no gradient reaches them (see `trainable_mask`).
+      backbone: from images to features.
+      head: from features to embeddings.
+      predictor: from the head's output, before normalisation, to predictions.
+      jigsaw: a head for images that come as patches. The backbone is shared.
+      split: the division of an image into two views, each with a backbone and heads of its own. Every part of the
+        variables is then {'first', 'second'}. The two differ in their number of input channels.
+      twin: a second head on the same features, with an embedding space of its own, for pairs with a twin.
+      frozen: parts of the backbone that keep their initial values (see `trainable_mask`).
     """
 
     backbone: Backbone
@@ -76,18 +84,17 @@ class Tower:
 
     @property
     def views(self) -> tuple[str | None, ...]:
-        """What `encode` may be asked for: None, or 'first' and 'second' of a split."""
+        """The values of `view` that `encode` accepts: None or, with a split, 'first' and 'second'."""
         return (None,) if self.split is None else tuple(self.split.slices)
 
-    def init(self, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
-        """Fresh variables of every part, initialised as torchvision's.
+    def init(self, rng: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
+        """Returns initial variables of every part, initialised as torchvision's.
 
         Args:
-          key: a typed key; one key, one network.
-          image_shape: (H, W, 3) of the images to come; shapes of variables don't depend on H and W, nor on the last
-            of the three where the tower is split.
+          rng: a typed key of JAX. It determines the variables.
+          image_shape: (H, W, 3) of the images. The shapes of the variables do not depend on H and W.
         """
-        return _init(self, key, tuple(image_shape))
+        return _init(self, rng, tuple(image_shape))
 
     def encode(
         self,
@@ -96,58 +103,60 @@ class Tower:
         *,
         train: bool,
         view: str | None = None,
-        key: Key[Array, ""] | None = None,
+        rng: Key[Array, ""] | None = None,
     ) -> TowerOutput:
-        """Features, embeddings and predictions of a batch.
+        """Computes features, embeddings and predictions of a batch.
 
-        Calls in training are threaded by hand, each given the statistics that the one before returned: their order is
-        the caller's, and counts. Statistics are those of every part, the parts that served moved.
+        In training, pass the `batch_stats` that one call returns to the next call. The result depends on the order of
+        the calls. The returned `batch_stats` have all parts; those of unused parts are unchanged.
 
         Args:
           variables: as `init` returns them.
-          images: f32, normalised: [B, H, W, 3], or of a split the view's channels, 1 or 2 of them. The 9 patches of a
-            jigsaw, [B, 9, h, w, C], pass through the backbone as one batch of 9 B, example after example, and then
-            through the jigsaw head; features are their mean.
-          train: with the batch's statistics (moving the running ones), or with the running statistics.
-          view: 'first' or 'second' of a split.
-          key: for layers that draw; none of today's does.
-        Raises UserError where the tower has no such view, takes no patches, or the channels are not the view's.
+          images: normalised, float32 [B, H, W, 3] or, with a split, the channels of the view. The 9 patches of a
+            jigsaw are [B, 9, h, w, C]. They pass through the backbone as one batch of 9 B images, then through the
+            jigsaw head, and the features are their mean.
+          train: True normalises by the batch's statistics and updates the running ones. False uses the running ones.
+          view: with a split, 'first' or 'second'.
+          rng: for layers that draw random numbers. At present there are none.
+
+        Raises:
+          UserError: the tower lacks the view, does not take patches, or the images do not have the view's channels.
         """
         self.check(images, view)
         own = {name: variables[name] if view is None else _select_view(variables[name], view) for name in COLLECTIONS}
-        still = {part: jax.lax.stop_gradient(own["params"]["backbone"][part]) for part in self.frozen}
-        moved = dict(own["batch_stats"])
-        draws = {} if key is None else {"dropout": key}
+        constants = {part: jax.lax.stop_gradient(own["params"]["backbone"][part]) for part in self.frozen}
+        batch_stats = dict(own["batch_stats"])
+        rngs = {} if rng is None else {"dropout": rng}
 
-        def through(module: nn.Module, part: str, x: Array) -> Array:
-            params = own["params"][part] | (still if part == "backbone" else {})
-            given = {"params": params, "batch_stats": own["batch_stats"][part]}
-            out, changed = module.apply(given, x, train, rngs=draws, mutable=["batch_stats"])
-            moved[part] = changed.get("batch_stats", {})
-            return cast(Array, out)
+        def apply(module: nn.Module, part: str, x: Array) -> Array:
+            params = own["params"][part] | (constants if part == "backbone" else {})
+            collections = {"params": params, "batch_stats": own["batch_stats"][part]}
+            output, updates = module.apply(collections, x, train, rngs=rngs, mutable=["batch_stats"])
+            batch_stats[part] = updates.get("batch_stats", {})
+            return cast(Array, output)
 
         if self.jigsaw is not None and images.ndim == 5:
-            each = through(self.backbone, "backbone", images.reshape(-1, *images.shape[2:]))
-            each = each.reshape(*images.shape[:2], -1)
-            features, raw = jnp.mean(each, axis=1), through(self.jigsaw, "jigsaw", each)
+            per_patch = apply(self.backbone, "backbone", images.reshape(-1, *images.shape[2:]))
+            per_patch = per_patch.reshape(*images.shape[:2], -1)
+            features, raw = jnp.mean(per_patch, axis=1), apply(self.jigsaw, "jigsaw", per_patch)
         else:
-            features = through(self.backbone, "backbone", images)
-            raw = through(self.head, "head", features)
+            features = apply(self.backbone, "backbone", images)
+            raw = apply(self.head, "head", features)
         embedding = prediction = normalise(raw)
         if self.predictor is not None:
-            prediction = normalise(through(self.predictor, "predictor", raw))
-        twin = None if self.twin is None else normalise(through(self.twin, "twin", features))
+            prediction = normalise(apply(self.predictor, "predictor", raw))
+        twin = None if self.twin is None else normalise(apply(self.twin, "twin", features))
         if view is not None:
-            moved = {part: variables["batch_stats"][part] | {view: of_view} for part, of_view in moved.items()}
-        return TowerOutput(features, embedding, moved, prediction, twin)
+            batch_stats = {part: variables["batch_stats"][part] | {view: new} for part, new in batch_stats.items()}
+        return TowerOutput(features, embedding, batch_stats, prediction, twin)
 
     def check(self, images: Array, view: str | None) -> None:
-        """UserError unless `images` can be this view's."""
+        """Raises UserError if the tower cannot encode `images` as this view."""
         if view not in self.views:
             raise unknown("view of this tower", view, [str(v) for v in self.views])
-        shape, patched = list(images.shape), self.jigsaw is not None
-        if images.ndim != 4 and not (patched and images.ndim == 5 and images.shape[1] == PATCHES):
-            more = f", or {PATCHES} patches of each, [B, {PATCHES}, h, w, C]" if patched else ""
+        shape, takes_patches = list(images.shape), self.jigsaw is not None
+        if images.ndim != 4 and not (takes_patches and images.ndim == 5 and images.shape[1] == PATCHES):
+            more = f", or {PATCHES} patches of each, [B, {PATCHES}, h, w, C]" if takes_patches else ""
             raise UserError(f"images of shape {shape}", fix=f"this tower takes [B, H, W, C]{more}")
         if self.split is None or view is None:
             return
@@ -155,126 +164,140 @@ class Tower:
             raise UserError(f"images of shape {shape}", fix=f"view {view!r} has {count} channels")
 
     def with_statistics(self, statistics: Statistics) -> Tower:
-        """The tower whose batch norms, all of them, take their statistics so."""
+        """Returns the tower with `statistics` for all of its batch norms."""
 
-        def follow(module: Any) -> Any:
+        def replace(module: Any) -> Any:
             return module.clone(statistics=statistics) if hasattr(module, "statistics") else module
 
-        parts = follow(self.backbone), follow(self.head), follow(self.predictor)
-        return Tower(*parts, self.jigsaw, self.split, follow(self.twin), self.frozen)
+        parts = replace(self.backbone), replace(self.head), replace(self.predictor)
+        return Tower(*parts, self.jigsaw, self.split, replace(self.twin), self.frozen)
 
     @property
     def has_statistics(self) -> bool:
-        """Whether any part normalises over the batch."""
+        """Whether any part has batch norm."""
         return any(hasattr(part, "statistics") for part in (self.backbone, self.head, self.predictor, self.twin))
 
     def trainable_mask(self, params: Variables) -> Variables:
-        """Whether each of the parameters may move, in a tree of the same shape: not those of a frozen part."""
+        """Returns, in a tree of the shape of `params`, whether each is trained. Those of frozen parts are not."""
 
-        def learned(path: tuple[Any, ...], _: Array) -> bool:
-            part, *inside = (word.key for word in path)
-            return part != "backbone" or inside[self.split is not None] not in self.frozen
+        def is_trained(path: tuple[Any, ...], _: Array) -> bool:
+            part, *inner = (entry.key for entry in path)
+            return part != "backbone" or inner[self.split is not None] not in self.frozen
 
-        return cast(Variables, jax.tree_util.tree_map_with_path(learned, params))
+        return cast(Variables, jax.tree_util.tree_map_with_path(is_trained, params))
 
 
 def _select_view(parts: Variables, view: str) -> Variables:
-    return {part: of_views[view] for part, of_views in parts.items()}
+    return {part: views[view] for part, views in parts.items()}
 
 
 @partial(jax.jit, static_argnums=(0, 2))
-def _init(tower: Tower, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
+def _init(tower: Tower, rng: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
     if tower.split is None:
-        return _init_parts(tower, key, image_shape)
-    keys = dict(zip(division.VIEWS, jax.random.split(key), strict=True))
-    made = {view: _init_parts(tower, keys[view], (*image_shape[:2], tower.split.count(view))) for view in keys}
-    parts = made["first"]["params"]
-    return {name: {part: {view: made[view][name][part] for view in keys} for part in parts} for name in COLLECTIONS}
+        return _init_parts(tower, rng, image_shape)
+    rngs = dict(zip(division.VIEWS, jax.random.split(rng), strict=True))
+    views = {view: _init_parts(tower, rngs[view], (*image_shape[:2], tower.split.count(view))) for view in rngs}
+    parts = views["first"]["params"]
+    return {name: {part: {view: views[view][name][part] for view in rngs} for part in parts} for name in COLLECTIONS}
 
 
-def _init_parts(tower: Tower, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
-    of_backbone, of_head = jax.random.split(key)
-    of_predictor, of_jigsaw = jax.random.split(jax.random.fold_in(key, 2))
+def _init_parts(tower: Tower, rng: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
+    backbone_rng, head_rng = jax.random.split(rng)
+    predictor_rng, jigsaw_rng = jax.random.split(jax.random.fold_in(rng, 2))
     features = jnp.zeros((1, tower.backbone.dim), jnp.float32)
-    made = {
-        "backbone": tower.backbone.init(of_backbone, jnp.zeros((1, *image_shape), jnp.float32), False),
-        "head": tower.head.init(of_head, features, False),
+    parts = {
+        "backbone": tower.backbone.init(backbone_rng, jnp.zeros((1, *image_shape), jnp.float32), False),
+        "head": tower.head.init(head_rng, features, False),
     }
     if tower.predictor is not None:
-        made["predictor"] = tower.predictor.init(of_predictor, jnp.zeros((1, tower.head.dim), jnp.float32), False)
+        parts["predictor"] = tower.predictor.init(predictor_rng, jnp.zeros((1, tower.head.dim), jnp.float32), False)
     if tower.jigsaw is not None:
-        made["jigsaw"] = tower.jigsaw.init(of_jigsaw, jnp.zeros((1, PATCHES, tower.backbone.dim), jnp.float32), False)
+        parts["jigsaw"] = tower.jigsaw.init(jigsaw_rng, jnp.zeros((1, PATCHES, tower.backbone.dim), jnp.float32), False)
     if tower.twin is not None:
-        made["twin"] = tower.twin.init(jax.random.fold_in(key, 3), features, False)
-    return {name: {part: of_part.get(name, {}) for part, of_part in made.items()} for name in COLLECTIONS}
+        parts["twin"] = tower.twin.init(jax.random.fold_in(rng, 3), features, False)
+    return {name: {part: variables.get(name, {}) for part, variables in parts.items()} for name in COLLECTIONS}
 
 
 def normalise(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
-    """Vectors divided by their lengths, in float32; 0 stays 0, with a finite gradient."""
+    """Divides vectors by their lengths, in float32. A zero vector stays 0, and its gradient is finite."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
 
 
 @partial(jax.jit, static_argnums=0)
 def calibrate_statistics(tower: Tower, variables: Variables, images: Float[Array, "B H W 3"]) -> Variables:
-    """The variables with every part's running statistics set to this batch's, from one forward pass.
+    """Replaces the running statistics of every part by those of this batch, from one forward pass.
 
-    An untrained network scored with its initial statistics (0 and 1) is scored far below what it is worth; so is a
-    frozen one. Every layer sees its whole batch, whatever the groups.
+    With its initial statistics (0 and 1), an untrained or frozen network scores far below what its weights can do. The
+    statistics are those of the whole batch, whatever the groups of the batch norms.
 
     Args:
-      images: f32 [B, H, W, 3], normalised; of a split as `Division.apply` returns them.
+      tower: the network.
+      variables: as `init` returns them.
+      images: float32 [B, H, W, 3], normalised. With a split, as `Division.apply` returns them.
     """
-    whole, statistics = tower.with_statistics(Statistics(momentum=1.0)), variables["batch_stats"]
+    ungrouped, statistics = tower.with_statistics(Statistics(momentum=1.0)), variables["batch_stats"]
     for view in tower.views:
-        seen = images if tower.split is None or view is None else images[..., tower.split.slices[view]]
-        given = {"params": variables["params"], "batch_stats": statistics}
-        statistics = whole.encode(given, seen, train=True, view=view).batch_stats
+        own_images = images if tower.split is None or view is None else images[..., tower.split.slices[view]]
+        collections = {"params": variables["params"], "batch_stats": statistics}
+        statistics = ungrouped.encode(collections, own_images, train=True, view=view).batch_stats
     return {"params": variables["params"], "batch_stats": statistics}
 
 
 def template(model: Mapping[str, Any]) -> Variables:
-    """Shapes and dtypes of a representation's variables {'params', 'batch_stats'}, without computing any; of a split
-    each is {'first', 'second'}, and there is a 'generator' where one divides.
+    """Returns the shapes and dtypes of a representation's variables, without computing them.
+
+    They are {'params', 'batch_stats'}. With a split, each is {'first', 'second'}, and 'generator' is added if the split
+    has a view generator.
     """
     model = resolve(model)
     backbone, split = build_backbone(model), division.parse_optional(model["split"])
 
-    def made(channels: int) -> Variables:
+    def eval_shapes(channels: int) -> Variables:
         image = jax.ShapeDtypeStruct((1, 224, 224, channels), jnp.float32)
-        shapes = jax.eval_shape(lambda key, x: backbone.init(key, x, False), jax.random.key(0), image)
+        shapes = jax.eval_shape(lambda rng, x: backbone.init(rng, x, False), jax.random.key(0), image)
         return {name: shapes.get(name, {}) for name in COLLECTIONS}
 
     if split is None:
-        return made(3)
-    views = {view: made(split.count(view)) for view in split.slices}
-    found: Variables = {name: {view: views[view][name] for view in views} for name in COLLECTIONS}
+        return eval_shapes(3)
+    views = {view: eval_shapes(split.count(view)) for view in split.slices}
+    shapes: Variables = {name: {view: views[view][name] for view in views} for name in COLLECTIONS}
     if split.generator is not None:
-        found[GENERATOR] = jax.eval_shape(split.generator.init, jax.random.key(0))
-    return found
+        shapes[GENERATOR] = jax.eval_shape(split.generator.init, jax.random.key(0))
+    return shapes
 
 
 def build(model: Mapping[str, Any]) -> Tower:
-    """The tower that `model` describes.
+    """Builds the tower that `model` (config.model) describes.
 
     Args:
-      model: backbone ('resnet18', 'resnet34', 'resnet50', 'tiny', 'vit_tiny', 'vit_small', 'vit_base'); width (64; of a
-        vit the channels a head); stem ('imagenet', 'small'; tiny has the small one only; of a vit patches of 16 or 4);
-        of a vit patch, depth and heads (None: as its name says), positions (None or kind 'sincos': fixed, of any size;
-        kind 'learned' with grid, the patches a side) and patch_embed (None or 'frozen', or 'trained');
-        norm (kind 'batch' with groups, or 'frozen', which wants statistics first: see `calibrate_statistics`; for every
-        batch norm of the tower); head (kind 'linear', 'mlp' or 'mlp_bn', dim, hidden of the last two (None is the
-        features' width), layers and last_bn of mlp_bn); dtype of the backbone's computation ('float32', 'bfloat16');
-        remat (by blocks); predictor (None, or hidden and layers); twin (None, or a second head, as head); jigsaw (None,
-        or dim a patch, with kind 'linear' or 'mlp' and hidden); split (None, or a division, see `core.division`).
-    Raises UserError on an unknown or wrong word, naming the nearest.
+      model: a mapping with the fields
+        - backbone: 'resnet18', 'resnet34', 'resnet50', 'tiny', 'vit_tiny', 'vit_small' or 'vit_base'.
+        - width: channels of the first stage, 64 by default. For a vit, channels a head.
+        - stem: 'imagenet' or 'small'. For a vit, they mean patches of 16 and of 4 pixels. tiny has only 'small'.
+        - norm: kind 'batch' with groups, or kind 'frozen', for every batch norm of the tower. Frozen statistics must
+          be set first (see `calibrate_statistics`).
+        - head: kind 'linear', 'mlp' or 'mlp_bn', and dim. The last two have hidden (None: the number of features),
+          and mlp_bn has layers and last_bn.
+        - predictor: None, or hidden and layers.
+        - twin: None, or a second head, with the fields of head.
+        - jigsaw: None, or dim (for each patch), kind 'linear' or 'mlp', and hidden.
+        - split: None, or a division (see `core.division`).
+        - dtype: of the backbone's computation, 'float32' or 'bfloat16'.
+        - remat: whether the backward pass computes the blocks again.
+        - for a vit: patch, depth and heads (None: those of the named size); positions (None or kind 'sincos': fixed,
+          for any image size; kind 'learned' with grid, the patches a side); patch_embed (None or 'frozen', or
+          'trained').
+
+    Raises:
+      UserError: a word is unknown or wrong. The message names the nearest.
     """
     model = resolve(model)
     backbone, statistics, dim = build_backbone(model), read_statistics(model), model["head"]["dim"]
     predictor = jigsaw = None
-    if (words := model["predictor"]) is not None:
-        hidden = words["hidden"] or backbone.dim
-        predictor = MLPNormHead(dim, hidden, words["layers"], last_norm=False, statistics=statistics)
+    if (fields := model["predictor"]) is not None:
+        hidden = fields["hidden"] or backbone.dim
+        predictor = MLPNormHead(dim, hidden, fields["layers"], last_norm=False, statistics=statistics)
     if model["jigsaw"] is not None:
         jigsaw = JigsawHead(dim, cast(LinearHead | MLPHead, build_head(model["jigsaw"], statistics)))
     twin = None if model["twin"] is None else build_head(model["twin"], statistics)
@@ -284,12 +307,12 @@ def build(model: Mapping[str, Any]) -> Tower:
 
 
 def read_statistics(model: Mapping[str, Any]) -> Statistics:
-    """How the batch norms of a resolved description take their statistics."""
+    """Returns the statistics of the batch norms of a resolved description."""
     return Statistics(groups=model["norm"].get("groups", 1), frozen=model["norm"]["kind"] == "frozen")
 
 
 def build_head(head: Mapping[str, Any], statistics: Statistics) -> Head:
-    """The head of a resolved description."""
+    """Builds the head that a resolved description describes."""
     if head["kind"] == "linear":
         return LinearHead(head["dim"])
     if head["kind"] == "mlp":
@@ -298,7 +321,7 @@ def build_head(head: Mapping[str, Any], statistics: Statistics) -> Head:
 
 
 def build_backbone(model: Mapping[str, Any]) -> Backbone:
-    """The backbone alone, from a resolved description; of a split, that of either network."""
+    """Builds the backbone that a resolved description describes. With a split it serves both networks."""
     statistics, dtype = read_statistics(model), DTYPES[model["dtype"]]
     if model["backbone"] == "tiny":
         return Tiny(model["width"], statistics, dtype)

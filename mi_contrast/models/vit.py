@@ -1,6 +1,6 @@
 """Vision transformers with timm's names and numerics, and MoCo v3's positions and initialisation.
 
-A path of module names joined by dots is timm's own name: blocks / 0 / attn / qkv is blocks.0.attn.qkv.
+Module names joined by dots are timm's names, such as blocks.0.attn.qkv.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ XAVIER, TRUNCATED_NORMAL = nn.initializers.xavier_uniform(), nn.initializers.tru
 
 
 def uniform(bound: float) -> nn.initializers.Initializer:
-    """U(-bound, bound)."""
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
+    """Returns an initialiser that draws from U(-bound, bound)."""
+    return lambda rng, shape, dtype=jnp.float32: jax.random.uniform(rng, shape, dtype, -bound, bound)
 
 
 def sine_cosine(rows: int, columns: int, dim: int) -> np.ndarray:
-    """Fixed positions of a grid of patches, row after row: float32 [rows columns, dim], dim a multiple of 4.
+    """Returns the fixed position embeddings of a grid of patches, row by row, float32 [rows columns, dim].
 
-    Of the patch in row r and column c: sin(r w), cos(r w), sin(c w), cos(c w), a quarter of `dim` each, where
-    w_i = 10,000^(-i / (dim / 4)). The release lists a grid's columns first, which on a square is the same table.
+    The patch in row r and column c has sin(r w), cos(r w), sin(c w), cos(c w), a quarter of `dim` each, where
+    w_i = 10,000^(-i / (dim / 4)). `dim` is a multiple of 4. The released code iterates over columns first, which gives
+    the same table for a square grid.
 
     Source: Chen, Xie and He 2021 (MoCo v3), released code.
 
@@ -40,20 +41,21 @@ def sine_cosine(rows: int, columns: int, dim: int) -> np.ndarray:
     """
     quarter = dim // 4
     waves = (1.0 / SLOWEST ** (np.arange(quarter) / quarter)).astype(np.float32)
-    of_row, of_column = np.divmod(np.arange(rows * columns), columns)
-    angles = [np.outer(at.astype(np.float32), waves) for at in (of_row, of_column)]
-    return np.concatenate([turn(angle) for angle in angles for turn in (np.sin, np.cos)], axis=1)
+    row, column = np.divmod(np.arange(rows * columns), columns)
+    angles = [np.outer(coordinate.astype(np.float32), waves) for coordinate in (row, column)]
+    return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=1)
 
 
 def fixed_positions(grid: int, dim: int) -> np.ndarray:
-    """The sine-cosine positions of a square grid as timm keeps any: float32 [1, 1 + grid grid, dim], the class token's
-    0 first.
+    """Returns the sine-cosine positions of a square grid in timm's layout, float32 [1, 1 + grid grid, dim].
+
+    The first row belongs to the class token and is 0.
     """
     return np.concatenate([np.zeros((1, dim), np.float32), sine_cosine(grid, grid, dim)])[None]
 
 
 class PatchEmbedding(nn.Module):
-    """Patches that do not overlap, each to a token by one matrix ('proj', stored as a convolution's kernel)."""
+    """Maps each of the non-overlapping patches to a token by one matrix, 'proj', stored as a convolution kernel."""
 
     features: int
     patch: int
@@ -71,7 +73,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Projection(nn.Module):
-    """x @ kernel + bias of flattened patches; kernel [patch, patch, C, D]."""
+    """Computes x @ kernel + bias for flattened patches. The kernel is stored as [patch, patch, C, D]."""
 
     features: int
     patch: int
@@ -88,7 +90,7 @@ class Projection(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every token looks at all: softmax(q k' / sqrt(channels a head)) v, by heads, then one matrix ('proj')."""
+    """Self-attention: softmax(q k' / sqrt(channels a head)) v for each head, then one matrix ('proj')."""
 
     heads: int
     dtype: DTypeLike
@@ -96,32 +98,32 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
         batch, count, dim = x.shape
-        each = uniform(math.sqrt(6.0 / (2 * dim)))  # xavier of q, k and v apart
-        qkv = nn.Dense(3 * dim, dtype=self.dtype, kernel_init=each, name="qkv")(x)
+        init = uniform(math.sqrt(6.0 / (2 * dim)))  # Xavier for q, k and v separately
+        qkv = nn.Dense(3 * dim, dtype=self.dtype, kernel_init=init, name="qkv")(x)
         q, k, v = (part.reshape(batch, count, self.heads, -1) for part in jnp.split(qkv, 3, axis=-1))
         x = jax.nn.dot_product_attention(q, k, v).reshape(batch, count, dim)
         return nn.Dense(dim, dtype=self.dtype, kernel_init=XAVIER, name="proj")(x)
 
 
 class Perceptron(nn.Module):
-    """Linear to four times the width ('fc1'), GELU by the error function, linear back ('fc2')."""
+    """Linear to four times the width ('fc1'), exact GELU, linear back ('fc2')."""
 
     dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        wide = nn.Dense(WIDENING * x.shape[-1], dtype=self.dtype, kernel_init=XAVIER, name="fc1")(x)
-        wide = nn.gelu(wide, approximate=False)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=XAVIER, name="fc2")(wide)
+        hidden = nn.Dense(WIDENING * x.shape[-1], dtype=self.dtype, kernel_init=XAVIER, name="fc1")(x)
+        hidden = nn.gelu(hidden, approximate=False)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=XAVIER, name="fc2")(hidden)
 
 
 def layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
-    """Layer norm over channels, its statistics in float32 about the mean."""
+    """Returns a layer norm over channels. Its variance is computed around the mean, in float32."""
     return nn.LayerNorm(EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
 
 class Block(nn.Module):
-    """x + attn(norm1(x)), then x + mlp(norm2(x))."""
+    """A transformer block: x + attn(norm1(x)), then x + mlp(norm2(x))."""
 
     heads: int
     dtype: DTypeLike
@@ -133,7 +135,7 @@ class Block(nn.Module):
 
 
 class Blocks(nn.Module):
-    """Blocks '0', '1', ...; with `remat` only each block's input is kept for the gradient."""
+    """Blocks '0', '1', ... With `remat`, only each block's input is kept for the backward pass."""
 
     depth: int
     heads: int
@@ -149,21 +151,25 @@ class Blocks(nn.Module):
 
 
 class ViT(nn.Module):
-    """Images to the class token after the last norm; where not `pooled`, the other tokens, float32 [B, h, w, F].
+    """A vision transformer. Returns the class token after the last norm, float32 [B, F].
 
-    There are no batch statistics in it: training and evaluation compute the same.
+    If `pooled` is False, it returns the other tokens, float32 [B, h, w, F]. There are no batch statistics, so training
+    and evaluation compute the same.
 
     Attributes:
-      width: channels a head (64 as published); the tokens have `width` x `heads`.
-      heads, depth: of attention, in each of `depth` blocks.
-      patch: pixels a side.
-      grid: None, positions are the fixed sine-cosine of the images' own grid, whatever its size; a number, they are
-        learned for a square of so many patches, and resized to another by bicubic interpolation, as timm does.
-      dtype: of the computation; parameters, softmax and the features returned are float32.
-      remat: see Blocks.
-    Raises UserError where images can't be cut into patches.
-    Source: Dosovitskiy et al. 2021 (ViT); timm.models.vision_transformer; positions and first weights as Chen, Xie and
-    He 2021 (MoCo v3), released code.
+      width: channels a head, 64 as published. Tokens have width * heads channels.
+      heads: attention heads in each block.
+      depth: number of blocks.
+      patch: pixels a side of a patch.
+      grid: with None, positions are fixed sine-cosine embeddings for any image size. With a number, they are learned
+        for a square grid of so many patches a side, and resized to other grids by bicubic interpolation as in timm.
+      dtype: of the computation. Parameters, softmax and the result are float32.
+      remat: see `Blocks`.
+
+    Raises:
+      UserError: images can't be cut into patches.
+    Source: Dosovitskiy et al. 2021 (ViT); timm.models.vision_transformer; positions and initialisation as in Chen, Xie
+    and He 2021 (MoCo v3), released code.
     """
 
     width: int = 64
@@ -184,21 +190,21 @@ class ViT(nn.Module):
         x = PatchEmbedding(self.dim, self.patch, self.dtype, name=EMBEDDING)(x)
         batch, rows, columns, dim = x.shape
         token = self.param(TOKEN, nn.initializers.normal(1e-6), (1, 1, dim), jnp.float32)
-        of_token, of_patches = self.positions(rows, columns)
-        x = x.reshape(batch, rows * columns, dim) + of_patches.astype(self.dtype)
-        token = jnp.broadcast_to((token + of_token).astype(self.dtype), (batch, 1, dim))
+        token_position, patch_positions = self.positions(rows, columns)
+        x = x.reshape(batch, rows * columns, dim) + patch_positions.astype(self.dtype)
+        token = jnp.broadcast_to((token + token_position).astype(self.dtype), (batch, 1, dim))
         x = jnp.concatenate([token, x], axis=1)
         x = Blocks(self.depth, self.heads, self.dtype, self.remat, name="blocks")(x)
         x = layer_norm(self.dtype, "norm")(x).astype(jnp.float32)
         return x[:, 0] if pooled else x[:, 1:].reshape(batch, rows, columns, dim)
 
     def positions(self, rows: int, columns: int) -> tuple[Array, Array]:
-        """What is added to the class token [1, 1, D] and to the patches [1, rows columns, D]."""
+        """Returns the position embeddings of the class token [1, 1, D] and of the patches [1, rows columns, D]."""
         if self.grid is None:
             return jnp.zeros((1, 1, self.dim)), jnp.asarray(sine_cosine(rows, columns, self.dim))[None]
         learned = self.param(POSITIONS, TRUNCATED_NORMAL, (1, 1 + self.grid**2, self.dim), jnp.float32)
-        of_patches = learned[:, 1:]
+        patch_positions = learned[:, 1:]
         if (rows, columns) != (self.grid, self.grid):
-            square = of_patches.reshape(self.grid, self.grid, self.dim)
-            of_patches = jax.image.resize(square, (rows, columns, self.dim), "cubic").reshape(1, -1, self.dim)
-        return learned[:, :1], of_patches
+            square = patch_positions.reshape(self.grid, self.grid, self.dim)
+            patch_positions = jax.image.resize(square, (rows, columns, self.dim), "cubic").reshape(1, -1, self.dim)
+        return learned[:, :1], patch_positions

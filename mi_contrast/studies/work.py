@@ -85,7 +85,7 @@ def _look(starts: Sequence[Start], plan: Plan, answer: Connection) -> None:
                 for each in (own, *looked_at):
                     if (key := json.dumps(each, sort_keys=True)) not in shapes:
                         shapes[key] = load_split(*each).image_shape
-                parts.views.fit(*shapes[json.dumps(own, sort_keys=True)][:2])
+                parts.views.check_image_size(*shapes[json.dumps(own, sort_keys=True)][:2])
             except UserError as error:
                 raise add_place(f"run {start.label!r}", error) from None
     except UserError as error:

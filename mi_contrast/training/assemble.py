@@ -220,10 +220,10 @@ def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str]
     unread = make_parts(config, 0, mesh, begun=True)  # mistakes in the config are found before its data are read
     data, settings = config["data"], config["eval"]
     where = {"data_dir": data["dir"], "size": data["size"], "options": data["options"], "broken": data["broken"]}
-    images = sets.load(data["name"], data["split"], known=known, **where)
+    images = sets.load(data["name"], data["split"], known_broken=known, **where)
     if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
         images = sets.cache_in_memory(images)  # read again at every measurement
-    unread.views.fit(*images.image_shape[:2])
+    unread.views.check_image_size(*images.image_shape[:2])
     kept, held = split_held_out(images)
     if data["partner"] is not None:
         make_pairing(images, kept, data["shared"], data["partner"])  # a mistake is found now

@@ -58,7 +58,7 @@ class Views:
     def std(self) -> tuple[float, ...]:
         return tuple(self.policy["std"])
 
-    def fit(self, height: int, width: int) -> None:
+    def check_image_size(self, height: int, width: int) -> None:
         """Raises UserError if images of this size are too small for the policy."""
         if self.policy["kind"] == "patches":
             patches.count_places(self.policy["size"], self.policy["distance"], height, width)

@@ -73,7 +73,7 @@ def check_patches(policy: Mapping[str, Any], sections: tuple[str, ...]) -> None:
         raise UserError(f"views.distance is {distance!r}", fix="give a whole number of pixels, 0 or more")
     for name in sections:
         if isinstance(policy[name], Mapping) and "crop" in policy[name]:
-            raise UserError(f"views.{name} has a crop", fix="leave it out: a patch is cut at its place, as it is")
+            raise UserError(f"views.{name} has a crop", fix="leave it out: patches are not resampled")
 
 
 def check_local(where: str, section: Mapping[str, Any]) -> None:

@@ -76,7 +76,9 @@ def test_one_that_breaks_later_is_replaced_by_the_next(tmp_path, resident, capsy
     for file in files:
         if index[file] in (4, 5, 19):
             spoil(file)
-    again = sets.load(f"folder:{tmp_path}", "train", broken=0.2, known=())  # a restart, with what the scan had found
+    again = sets.load(
+        f"folder:{tmp_path}", "train", broken=0.2, known_broken=()
+    )  # a restart, with what the scan had found
     if resident:
         again = sets.cache_in_memory(again)
     wanted = [6 if i in (4, 5) else 0 if i == 19 else i for i in range(20)]
@@ -85,7 +87,7 @@ def test_one_that_breaks_later_is_replaced_by_the_next(tmp_path, resident, capsy
         assert np.array_equal(images.images(indices), shown[[wanted[i] for i in indices]])
     assert "the next image stands in for it" in capsys.readouterr().err
     with pytest.raises(UserError, match="not a readable image"):
-        sets.load(f"folder:{tmp_path}", "train", known=()).images(np.arange(20))
+        sets.load(f"folder:{tmp_path}", "train", known_broken=()).images(np.arange(20))
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, True, "a"])

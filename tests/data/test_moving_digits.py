@@ -80,7 +80,7 @@ def test_factors_are_even_and_know_nothing_of_each_other(default):
 @pytest.mark.parametrize("size", md.SIZES)
 def test_the_digit_is_where_its_label_says(size, monkeypatch):
     black = [[np.zeros((2 * size, 2 * size, 3), np.uint8)]] * 12
-    monkeypatch.setattr(md, "tiles", lambda split, size: black)
+    monkeypatch.setattr(md, "cut_strips", lambda split, size: black)
     ink, half, found = md.draw_digits(size), size // 2, []
     for clip, _ in zip(md.make_clips("test", md.Options(size, 4)), range(40), strict=False):
         for frame, position in zip(clip.frames, clip.positions, strict=True):
@@ -116,7 +116,7 @@ def test_no_pixel_of_a_photo_is_in_both_splits(size, monkeypatch):
     y, x = np.mgrid[:427, :640] // (64 // size)  # every pixel tells where it is
     photos = [np.stack([y % 256, x % 256, y // 256 * 8 + x // 256 + 64 * k], -1).astype(np.uint8) for k in (0, 1)]
     monkeypatch.setattr(md, "load_sample_images", lambda: SimpleNamespace(images=photos))
-    monkeypatch.setattr(md, "DIMMED", (1, 1))
+    monkeypatch.setattr(md, "BRIGHTNESS", (1, 1))
     seen = {
         split: [{tuple(p) for part in t for p in part.reshape(-1, 3)} for t in md.cut_strips(split, size)]
         for split in ("train", "test")

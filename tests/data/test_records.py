@@ -229,7 +229,7 @@ def test_damaged_records_follow_the_share(copy):
     assert np.array_equal(left.images(np.arange(38)), shown[keep])
     assert np.array_equal(left.labels["label"], truth[keep]) and left.fingerprint["broken"] == ["17"]
     wanted = np.where(np.arange(39) == 17, 18, np.arange(39))
-    for again in (later, sets.load("tiny_set", "train[:39]", data_dir=copy, broken=0.1, known=())):
+    for again in (later, sets.load("tiny_set", "train[:39]", data_dir=copy, broken=0.1, known_broken=())):
         assert np.array_equal(again.images(np.arange(39)), shown[wanted])
         assert np.array_equal(again.labels["label"], truth[wanted])
 

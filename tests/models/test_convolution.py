@@ -186,7 +186,7 @@ cut, same = batch_sharding(mesh), replicated(mesh)
 both = lambda form, x, k, g: jax.vjp(lambda x, k: form(x, k, 1), x, k)[1](g)
 ours = jax.jit(lambda *z: both(convolution.convolve, *z), in_shardings=(cut, same, cut), out_shardings=(cut, same))
 compiled = ours.lower(x, kernel, gradient).compile()
-for one, other in zip(compiled(x, kernel, gradient), both(convolution.direct, x, kernel, gradient)):
+for one, other in zip(compiled(x, kernel, gradient), both(convolution.convolve_direct, x, kernel, gradient)):
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 text = compiled.as_text()
 assert "while(" in text and "all-gather" not in text, "each device reads its own part"

@@ -133,7 +133,7 @@ def test_without_scale_and_bias_they_are_one_and_zero(train):
 def test_mistakes_are_named():
     with pytest.raises(UserError, match="a batch of 6 can't be cut into 4 equal groups"):
         normalise(np.zeros((6, 2, 2, 5), np.float32), groups=4)
-    with pytest.raises(UserError, match="single value"):
+    with pytest.raises(UserError, match="more than one value"):
         normalise(np.zeros((4, 1, 1, 5), np.float32), groups=4)
 
 

@@ -19,8 +19,8 @@ X = twins.images(6, 16) * 3 + 1
 
 
 @partial(jax.jit, static_argnames=("tower", "train"))
-def encode(tower, variables, *, train, key=None):
-    return tower.encode(variables, X, train=train, key=key)
+def encode(tower, variables, *, train, rng=None):
+    return tower.encode(variables, X, train=train, rng=rng)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_one_key_is_one_network(tower, variables):
 
 
 def test_encode_returns_features_unit_embeddings_and_statistics(tower, variables):
-    trained = encode(tower, variables, train=True, key=jax.random.key(0))
+    trained = encode(tower, variables, train=True, rng=jax.random.key(0))
     evaluated = encode(tower, variables, train=False)
     for encoded in (trained, evaluated):
         assert encoded.features.shape == (6, 16) and encoded.embedding.shape == (6, 8)
@@ -150,7 +150,7 @@ def test_a_second_head_has_a_space_of_its_own_and_changes_nothing_else(tower, va
     with pytest.raises(UserError, match="twin is 64; give None or dict"):
         towers.build(TINY | dict(twin=64))
     for other in (dict(split="lab"), dict(jigsaw=dict(dim=5))):
-        with pytest.raises(UserError, match=f"twins beside {next(iter(other))}"):
+        with pytest.raises(UserError, match=f"twins and {next(iter(other))}"):
             towers.build(TINY | dict(twin=dict(kind="mlp")) | other)
     assert resolve(TINY)["twin"] is None
 
