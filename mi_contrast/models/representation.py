@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, UInt8
+from numpy.typing import ArrayLike
 
 from mi_contrast.core import division
 from mi_contrast.core.colour import from_rgb
@@ -152,7 +153,7 @@ def through(
 
 
 def prepared(
-    images: Images, split: Division | None, mean: Any, std: Any, generator: Any = None
+    images: Images, split: Division | None, mean: ArrayLike, std: ArrayLike, generator: towers.Variables | None = None
 ) -> Float[Array, "B H W C"]:
     """(x - mean) / std, x the pixels in [0, 1] or, with a split, in its colour space; and then as the split divides it:
     what the networks are given.
@@ -212,7 +213,7 @@ def of_tower(
     mean: Sequence[float],
     std: Sequence[float],
     size: int,
-    generator: Any = None,
+    generator: towers.Variables | None = None,
 ) -> Representation:
     """The representation of a tower's backbone, or of both of a split's; its heads are left out.
 
