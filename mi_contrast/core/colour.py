@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -173,7 +172,7 @@ def from_rgb(rgb: Pixels, space: str, axis: int = -1) -> Pixels:
     return SPACES[known(space)][0](rgb, axis)
 
 
-def known(space: Any, where: str = "colour space") -> str:
+def known(space: object, where: str = "colour space") -> str:
     """The name of a space of `SPACES`. UserError on any other; `where` names the field."""
     if not isinstance(space, str) or space not in SPACES:
         raise unknown(where, space, SPACES)

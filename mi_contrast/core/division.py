@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -80,12 +79,12 @@ class Division:
         return self.space if self.generator is None else f"generator of {self.space}"
 
 
-def read(split: Any, where: str = "split") -> Division | None:
+def read(split: object, where: str = "split") -> Division | None:
     """The division that `split` describes, None where it is None. Raises UserError as `named` does."""
     return None if split is None else named(split, where)
 
 
-def named(split: Any, where: str = "split") -> Division:
+def named(split: object, where: str = "split") -> Division:
     """The division that `split` describes. Raises UserError on an unknown word or number."""
     if isinstance(split, str):
         return Division(known(split, where))

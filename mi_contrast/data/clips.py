@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -52,7 +52,7 @@ class Clips:
         return self.read()
 
 
-def opencv() -> Any:
+def opencv() -> ModuleType:
     """OpenCV's module. UserError naming the extra where it is not installed."""
     try:
         import cv2

@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -137,7 +138,7 @@ def follow(frames: UInt8[np.ndarray, "T H W 3"], how: Tracking) -> Tracks:
 
 
 def corners(
-    cv2: Any, grey: UInt8[np.ndarray, "H W"], centres: Int[np.ndarray, "P 2"], how: Tracking
+    cv2: ModuleType, grey: UInt8[np.ndarray, "H W"], centres: Int[np.ndarray, "P 2"], how: Tracking
 ) -> Float[np.ndarray, "P 2"]:
     """In the middle half of each patch the place (x, y) that is most a corner (Shi and Tomasi's least eigenvalue)."""
     strength = cv2.cornerMinEigenVal(grey, max(3, how.window // 2))
@@ -151,7 +152,7 @@ def corners(
 
 
 def step(
-    cv2: Any, now: np.ndarray, then: np.ndarray, points: Float[np.ndarray, "P 2"], how: Tracking
+    cv2: ModuleType, now: np.ndarray, then: np.ndarray, points: Float[np.ndarray, "P 2"], how: Tracking
 ) -> tuple[Float[np.ndarray, "P 2"], Bool[np.ndarray, " P"]]:
     """Where the points of one frame are in the next, and which of them return when followed back. One that is not found
     stays where it is.
@@ -166,7 +167,7 @@ def step(
     return np.where(within[:, None], ahead, points).astype(np.float32), good
 
 
-def scattered(cv2: Any, now: np.ndarray, then: np.ndarray, how: Tracking) -> Moved:
+def scattered(cv2: ModuleType, now: np.ndarray, then: np.ndarray, how: Tracking) -> Moved:
     """Corners all over a frame and where they are in the next; those that return when followed back."""
     best = cv2.goodFeaturesToTrack(now, MOST, 0.01, max(3, how.window // 3))
     seen = np.zeros((0, 2), np.float32) if best is None else best[:, 0]

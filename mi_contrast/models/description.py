@@ -136,20 +136,20 @@ def section(field: Any, name: str, example: Mapping[str, Any]) -> Mapping[str, A
     return field
 
 
-def one_of(word: Any, words: Collection[str], name: str) -> str:
+def one_of(word: object, words: Collection[str], name: str) -> str:
     """The word, or UserError where it isn't one of `words`."""
     if word not in tuple(words):
         raise unknown(f"config.model.{name}", word, words)
     return str(word)
 
 
-def truth(given: Any, name: str) -> None:
+def truth(given: object, name: str) -> None:
     """UserError unless `given` is True or False."""
     if not isinstance(given, bool):
         raise UserError(f"config.model.{name} is {given!r}", fix="give True or False")
 
 
-def whole(number: Any, name: str) -> None:
+def whole(number: object, name: str) -> None:
     """UserError unless `number` is a whole number above 0."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise UserError(f"config.model.{name} is {number!r}", fix="give a whole number above 0")

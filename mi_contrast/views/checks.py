@@ -110,7 +110,7 @@ def check_randaugment(where: str, settings: Mapping[str, Any]) -> None:
             raise unknown(f"op in {where}.ops", name, randaugment.OPS)
 
 
-def whole(where: str, given: Any, what: str) -> None:
+def whole(where: str, given: object, what: str) -> None:
     """Raises UserError where `given` is not a whole number above 0."""
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
         raise UserError(f"{where} is {given!r}", fix=f"give a whole number of {what} above 0")
@@ -151,7 +151,7 @@ def check_field(where: str, field: str, value: Any) -> None:
     numbers(where, (value,), 1, 0.0, limit)
 
 
-def numbers(where: str, given: Any, count: int, low: float, high: float) -> tuple[float, ...]:
+def numbers(where: str, given: object, count: int, low: float, high: float) -> tuple[float, ...]:
     """The `count` numbers given, each in [low, high], else UserError."""
     values = tuple(given) if isinstance(given, (tuple, list)) else (given,)
     right = len(values) == count and all(
