@@ -1,8 +1,11 @@
 """The public modules show what they export, and importing them takes few packages."""
 
+import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -64,6 +67,19 @@ def test_a_submodule_that_is_imported_does_not_show():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         mi_contrast.trian  # noqa: B018
+
+
+def untyped_arguments(function: Callable) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.annotation in ("Any", Any, inspect.Parameter.empty)]
+
+
+def test_public_arguments_have_types():
+    functions = [getattr(estimators, name) for name in estimators.__all__]
+    functions = [f for f in functions if callable(f)] + [mi_contrast.train, mi_contrast.load]
+    assert len(functions) > 40
+    assert {f.__name__: names for f in functions if (names := untyped_arguments(f))} == {}
+    assert untyped_arguments(lambda x: x) == ["x"]  # negative control
 
 
 def test_the_estimators_import_jax_numpy_optax_and_jaxtyping_alone():

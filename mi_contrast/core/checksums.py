@@ -7,7 +7,7 @@ of its terms, so an array has the same checksum on every mesh of devices.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,14 +19,16 @@ from jax import Array
 LANES = (0x9E3779B9, 0x7F4A7C15)  # odd constants that start the two hashes
 CHUNK = 1 << 18  # elements hashed at a time on the host, so that they stay in the processor's cache
 
+Leaf = Array | np.ndarray
 
-def describe(leaf: Any, sums: Any) -> str:
+
+def describe(leaf: Leaf, sums: Sequence[int] | np.ndarray) -> str:
     """Writes a checksum as text: dtype, shape and both sums in hexadecimal, as in 'float32[2,3] 0123456789abcdef'."""
     shape = ",".join(str(size) for size in leaf.shape)
     return f"{leaf.dtype}[{shape}] {int(sums[0]):08x}{int(sums[1]):08x}"
 
 
-def compute_checksums(flat: Mapping[str, Any]) -> dict[str, str]:
+def compute_checksums(flat: Mapping[str, Leaf]) -> dict[str, str]:
     """Returns the checksum of every array.
 
     Args:

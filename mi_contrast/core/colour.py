@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -178,7 +177,7 @@ def from_rgb(rgb: Pixels, space: str, axis: int = -1) -> Pixels:
     return SPACES[check_space(space)][0](rgb, axis)
 
 
-def check_space(space: Any, where: str = "colour space") -> str:
+def check_space(space: object, where: str = "colour space") -> str:
     """Returns `space` if it is a name in `SPACES`, else raises UserError. `where` names the config's field."""
     if not isinstance(space, str) or space not in SPACES:
         raise unknown(where, space, SPACES)

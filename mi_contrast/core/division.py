@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -86,12 +85,12 @@ class Division:
         return self.space if self.generator is None else f"generator of {self.space}"
 
 
-def parse_optional(split: Any, where: str = "split") -> Division | None:
+def parse_optional(split: object, where: str = "split") -> Division | None:
     """Returns the division that `split` describes, or None if `split` is None. Raises UserError as `parse` does."""
     return None if split is None else parse(split, where)
 
 
-def parse(split: Any, where: str = "split") -> Division:
+def parse(split: object, where: str = "split") -> Division:
     """Returns the division that `split` describes (see the module's docstring).
 
     Raises:

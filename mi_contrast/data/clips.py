@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -58,7 +58,7 @@ class Clips:
         return self.read()
 
 
-def import_opencv() -> Any:
+def import_opencv() -> ModuleType:
     """Imports OpenCV. Raises UserError that names the extra to install if it is missing."""
     try:
         import cv2

@@ -17,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -154,7 +155,7 @@ def follow(frames: UInt8[np.ndarray, "T H W 3"], settings: Tracking) -> Tracks:
 
 
 def find_corners(
-    cv2: Any, grey: UInt8[np.ndarray, "H W"], centres: Int[np.ndarray, "P 2"], settings: Tracking
+    cv2: ModuleType, grey: UInt8[np.ndarray, "H W"], centres: Int[np.ndarray, "P 2"], settings: Tracking
 ) -> Float[np.ndarray, "P 2"]:
     """Returns the best corner (x, y) in the middle half of each patch, by Shi and Tomasi's least eigenvalue."""
     strength = cv2.cornerMinEigenVal(grey, max(3, settings.window // 2))
@@ -168,7 +169,7 @@ def find_corners(
 
 
 def track_step(
-    cv2: Any, frame: np.ndarray, next_frame: np.ndarray, points: Float[np.ndarray, "P 2"], settings: Tracking
+    cv2: ModuleType, frame: np.ndarray, next_frame: np.ndarray, points: Float[np.ndarray, "P 2"], settings: Tracking
 ) -> tuple[Float[np.ndarray, "P 2"], Bool[np.ndarray, " P"]]:
     """Returns the positions of points in the next frame, and which points are reliable.
 
@@ -184,7 +185,7 @@ def track_step(
     return np.where(is_inside[:, None], forward, points).astype(np.float32), is_reliable
 
 
-def match_corners(cv2: Any, frame: np.ndarray, next_frame: np.ndarray, settings: Tracking) -> Matches:
+def match_corners(cv2: ModuleType, frame: np.ndarray, next_frame: np.ndarray, settings: Tracking) -> Matches:
     """Finds corners all over a frame and their positions in the next. Returns the reliable ones."""
     best = cv2.goodFeaturesToTrack(frame, MAX_CORNERS, 0.01, max(3, settings.window // 3))
     points = np.zeros((0, 2), np.float32) if best is None else best[:, 0]

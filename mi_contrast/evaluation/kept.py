@@ -26,7 +26,7 @@ PROBES = 16  # images of a set that are looked at to tell it from another of the
 Values = Float[np.ndarray, "N F"]
 
 
-def digest_of(tree: Any) -> str:
+def digest_of(tree: object) -> str:
     """The sha256 of a tree of arrays: every path, dtype, shape and bit."""
     found = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):

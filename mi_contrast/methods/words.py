@@ -36,14 +36,14 @@ FORMS: Mapping[str, Mapping[str, Any]] = {  # fields and their defaults
 MADE = {"all": mi.All, "ball": mi.Ball, "ring": mi.Ring, "cave": mi.Cave}
 
 
-def word(what: str, given: Any, table: Iterable[str]) -> str:
+def word(what: str, given: object, table: Iterable[str]) -> str:
     """The word, or UserError where the table lacks it."""
     if given not in tuple(table):
         raise unknown(what, given, table)
     return str(given)
 
 
-def whole(what: str, given: Any, low: int = 1) -> int:
+def whole(what: str, given: object, low: int = 1) -> int:
     """The whole number of at least `low`, else UserError."""
     if isinstance(given, bool) or not isinstance(given, int) or given < low:
         raise UserError(f"{what} is {given!r}", fix=f"give a whole number above {low - 1}")

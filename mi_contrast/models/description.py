@@ -144,20 +144,20 @@ def check_mapping(field: Any, name: str, example: Mapping[str, Any]) -> Mapping[
     return field
 
 
-def check_word(word: Any, words: Collection[str], name: str) -> str:
+def check_word(word: object, words: Collection[str], name: str) -> str:
     """Returns `word` if it is one of `words`, else raises UserError."""
     if word not in tuple(words):
         raise unknown(f"config.model.{name}", word, words)
     return str(word)
 
 
-def check_bool(value: Any, name: str) -> None:
+def check_bool(value: object, name: str) -> None:
     """Raises UserError unless `value` is True or False."""
     if not isinstance(value, bool):
         raise UserError(f"config.model.{name} is {value!r}", fix="give True or False")
 
 
-def check_whole_number(number: Any, name: str) -> None:
+def check_whole_number(number: object, name: str) -> None:
     """Raises UserError unless `number` is a whole number above 0."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise UserError(f"config.model.{name} is {number!r}", fix="give a whole number above 0")

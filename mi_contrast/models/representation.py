@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, UInt8
+from numpy.typing import ArrayLike
 
 from mi_contrast.core import division
 from mi_contrast.core.colour import from_rgb
@@ -157,7 +158,7 @@ def apply_backbone(
 
 
 def preprocess(
-    images: Images, split: Division | None, mean: Any, std: Any, generator: Any = None
+    images: Images, split: Division | None, mean: ArrayLike, std: ArrayLike, generator: towers.Variables | None = None
 ) -> Float[Array, "B H W C"]:
     """Returns the networks' input: (x - mean) / std, divided by the split if there is one.
 
@@ -219,7 +220,7 @@ def from_tower(
     mean: Sequence[float],
     std: Sequence[float],
     size: int,
-    generator: Any = None,
+    generator: towers.Variables | None = None,
 ) -> Representation:
     """Makes the representation of a tower's backbone (with a split, of both), without the heads.
 

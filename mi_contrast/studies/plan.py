@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from mi_contrast.core.config import change, check_section, differences, load_config, plain
 from mi_contrast.core.errors import UserError, add_place, unknown
 from mi_contrast.core.layout import RunDirectory, read_json
@@ -61,7 +63,7 @@ class Plan:
     told: Mapping[str, Any]
 
 
-def settle(config: Any, name: str = "study", variant: str | None = None) -> Plan:
+def settle(config: ConfigDict | Mapping[str, Any], name: str = "study", variant: str | None = None) -> Plan:
     """Every run and task of a study's config, checked field by field. UserError on any mistake; touches no disk."""
     study = plain(config)
     check_section("config", study, STUDY_FIELDS, ("curve",))

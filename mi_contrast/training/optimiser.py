@@ -23,7 +23,7 @@ FIELDS = (
     "kind", "lr", "warmup", "decay_after_warmup", "momentum", "weight_decay", "decay_all", "clip", "patience",
     "microbatches",
 )  # fmt: skip
-Learns = Callable[[Any], Any]  # parameters to a tree of their shape, whether each may move
+Learns = Callable[[optax.Params], optax.Params]  # parameters to a tree of their shape, whether each may move
 TRUST = 0.001  # of LARS, optax's
 Rate = Callable[[Int[Array, ""]], Float[Array, ""]]
 
@@ -51,13 +51,20 @@ def learning_rate(optim: Mapping[str, Any], total_steps: int) -> Rate:
 def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
     """Scales updates by -learning_rate, the number that `update` is given under that name."""
 
-    def scale(updates: Any, state: Any, params: Any = None, *, learning_rate: Any, **_: Any) -> tuple[Any, Any]:
+    def scale(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        *,
+        learning_rate: Array,
+        **_: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
         return jax.tree.map(lambda u: -learning_rate * u, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale)
 
 
-def decayed(params: Any) -> Any:
+def decayed(params: optax.Params) -> optax.Params:
     """True for the weights that a mask lets decay: matrices and kernels, not biases nor normalisation (ndim <= 1), nor
     the class token and the positions of a transformer.
     """
@@ -68,7 +75,9 @@ def decayed(params: Any) -> Any:
 def held(learns: Learns) -> optax.GradientTransformation:
     """No update of parameters that don't learn, whatever came before: neither of a gradient nor of decay."""
 
-    def hold(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def hold(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
         return jax.tree.map(lambda u, moves: u if moves else jax.numpy.zeros_like(u), updates, learns(updates)), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), hold)

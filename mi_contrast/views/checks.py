@@ -110,7 +110,7 @@ def check_randaugment(where: str, settings: Mapping[str, Any]) -> None:
             raise unknown(f"op in {where}.ops", name, randaugment.OPS)
 
 
-def check_whole_number(where: str, value: Any, what: str) -> None:
+def check_whole_number(where: str, value: object, what: str) -> None:
     """Raises UserError unless `value` is a whole number above 0."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f"{where} is {value!r}", fix=f"give a whole number of {what} above 0")
@@ -151,7 +151,7 @@ def check_field(where: str, field: str, value: Any) -> None:
     check_numbers(where, (value,), 1, 0.0, limit)
 
 
-def check_numbers(where: str, value: Any, count: int, low: float, high: float) -> tuple[float, ...]:
+def check_numbers(where: str, value: object, count: int, low: float, high: float) -> tuple[float, ...]:
     """Returns `value` as a tuple. Raises UserError unless it has `count` numbers, each in [low, high]."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     is_valid = len(values) == count and all(
