@@ -46,7 +46,8 @@ def _ksg(variant: int) -> Method:
     def run(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
         return ksg(x, y, k, variant, standardise=not ranks, normal_scores=ranks)
 
-    return Method(run, "estimate: {k} nearest neighbours", True, True, saturates=True)
+    description = "estimate: {k} nearest neighbours"
+    return Method(run, description, is_quadratic=True, takes_normal_scores=True, saturates=True)
 
 
 def _three_kl(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
@@ -64,7 +65,9 @@ def _labels_first(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: b
 METHODS = {
     "ksg": _ksg(1),
     "ksg2": _ksg(2),
-    "three_kl": Method(_three_kl, "estimate: three entropies, often far off", True, True),
+    "three_kl": Method(
+        _three_kl, "estimate: three entropies, often far off", is_quadratic=True, takes_normal_scores=True
+    ),
     "cca": Method(_correlation, "estimate: as if Gaussian (linear part)", takes_normal_scores=True),
     "discrete_continuous": Method(_labels_first, "estimate: {k} nearest neighbours within a label"),
     "discrete": Method(lambda x, y, k, key, ranks: discrete(x, y), "estimate: counts of both"),
