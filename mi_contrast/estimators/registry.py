@@ -66,16 +66,16 @@ METHODS = {
     "ksg": _ksg(1),
     "ksg2": _ksg(2),
     "three_kl": Method(
-        _three_kl, "estimate: three entropies, often far off", is_quadratic=True, takes_normal_scores=True
+        _three_kl, "estimate: sum of three entropies, often far off", is_quadratic=True, takes_normal_scores=True
     ),
-    "cca": Method(_correlation, "estimate: as if Gaussian (linear part)", takes_normal_scores=True),
+    "cca": Method(_correlation, "estimate: linear dependence, exact for Gaussians", takes_normal_scores=True),
     "discrete_continuous": Method(_labels_first, "estimate: {k} nearest neighbours within a label"),
-    "discrete": Method(lambda x, y, k, key, ranks: discrete(x, y), "estimate: counts of both"),
-    "info_nce": _learned("info_nce", "estimate: Gaussian copula, or a critic that reads more", corrected=True),
+    "discrete": Method(lambda x, y, k, key, ranks: discrete(x, y), "estimate: frequencies of values"),
+    "info_nce": _learned("info_nce", "estimate: Gaussian copula, or a trained critic that finds more", corrected=True),
     "nwj": _learned("nwj", "lower bound"),
     "jensen_shannon": _learned("jensen_shannon", "lower bound"),
-    "donsker_varadhan": _learned("donsker_varadhan", "estimate: lower bound but for log of a mean"),
-    "mine": _learned("mine", "estimate: lower bound but for log of a mean"),
+    "donsker_varadhan": _learned("donsker_varadhan", "estimate: lower bound except for the log of a mean"),
+    "mine": _learned("mine", "estimate: lower bound except for the log of a mean"),
     "smile": _learned("smile", "estimate: clipped, no bound"),
 }
 DEFAULT = "ksg,cca,info_nce,nwj,smile"
