@@ -46,7 +46,8 @@ def _ksg(variant: int) -> Method:
     def run(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
         return ksg(x, y, k, variant, standardise=not ranks, normal_scores=ranks)
 
-    return Method(run, "estimate: {k} nearest neighbours", True, True, saturates=True)
+    description = "estimate: {k} nearest neighbours"
+    return Method(run, description, is_quadratic=True, takes_normal_scores=True, saturates=True)
 
 
 def _three_kl(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
@@ -64,15 +65,17 @@ def _labels_first(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: b
 METHODS = {
     "ksg": _ksg(1),
     "ksg2": _ksg(2),
-    "three_kl": Method(_three_kl, "estimate: three entropies, often far off", True, True),
-    "cca": Method(_correlation, "estimate: as if Gaussian (linear part)", takes_normal_scores=True),
+    "three_kl": Method(
+        _three_kl, "estimate: sum of three entropies, often far off", is_quadratic=True, takes_normal_scores=True
+    ),
+    "cca": Method(_correlation, "estimate: linear dependence, exact for Gaussians", takes_normal_scores=True),
     "discrete_continuous": Method(_labels_first, "estimate: {k} nearest neighbours within a label"),
-    "discrete": Method(lambda x, y, k, key, ranks: discrete(x, y), "estimate: counts of both"),
-    "info_nce": _learned("info_nce", "estimate: Gaussian copula, or a critic that reads more", corrected=True),
+    "discrete": Method(lambda x, y, k, key, ranks: discrete(x, y), "estimate: frequencies of values"),
+    "info_nce": _learned("info_nce", "estimate: Gaussian copula, or a trained critic that finds more", corrected=True),
     "nwj": _learned("nwj", "lower bound"),
     "jensen_shannon": _learned("jensen_shannon", "lower bound"),
-    "donsker_varadhan": _learned("donsker_varadhan", "estimate: lower bound but for log of a mean"),
-    "mine": _learned("mine", "estimate: lower bound but for log of a mean"),
+    "donsker_varadhan": _learned("donsker_varadhan", "estimate: lower bound except for the log of a mean"),
+    "mine": _learned("mine", "estimate: lower bound except for the log of a mean"),
     "smile": _learned("smile", "estimate: clipped, no bound"),
 }
 DEFAULT = "ksg,cca,info_nce,nwj,smile"
