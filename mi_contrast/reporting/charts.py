@@ -124,7 +124,7 @@ def draw_curves(
         levels = [{"name": name, "value": value} for name, value in untrained.items()]
         dotted = alt.Chart(alt.InlineData(values=as_rows(levels))).mark_rule(strokeDash=[1, 4], strokeCap="round")
         layers.append(dotted.encode(y=y, color=colour, strokeWidth=alt.value(1.8)))
-    if ceiling in names:
+    if ceiling is not None and ceiling in names:
         limit = base.transform_filter(alt.FieldEqualPredicate(field="name", equal=ceiling))
         layers.append(limit.mark_line(style="ceiling", strokeDash=[6, 4], strokeWidth=1.4).encode(y=y))
     dots = {"size": 24, "filled": True} if max(counts, default=0) <= MOST_DOTS else False
@@ -338,7 +338,7 @@ def _names(names: Mapping[str, str], field: str, headings: Collection[str] = ())
     layers = [rail.encode(y=y)]
     for heading, shift, weight in ((False, -ROW * 0.36, 400), (True, 4, 600)):
         table = _table([row for row in rows if row["heading"] is heading]).encode(x=alt.value(0), y=y, text="text:N")
-        text = {"align": "left", "dy": shift, "fontWeight": weight, "limit": alt.ExprRef("width")}
+        text: dict[str, Any] = {"align": "left", "dy": shift, "fontWeight": weight, "limit": alt.ExprRef("width")}
         layers += [
             table.mark_text(style="halo", strokeWidth=5, **text),  # keeps lines away from the letters
             table.mark_text(style="ink" if heading else "soft", **text),

@@ -19,7 +19,7 @@ from mi_contrast.reporting.colours import LIGHT, VARIABLES, theme, write_css
 
 def page_spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """Returns the Vega-Lite spec of a chart in a page: as wide as its element, its legend and colours the page's."""
-    spec = chart.to_dict() | {"width": "container", "background": "transparent"}
+    spec = chart.to_dict(validate=False) | {"width": "container", "background": "transparent"}
     return {name: part for name, part in spec.items() if name not in ("config", "$schema")}
 
 
@@ -31,14 +31,14 @@ def page_config() -> dict[str, Any]:
 
 def as_svg(chart: alt.TopLevelMixin) -> str:
     """Returns the chart as an SVG file that follows the reader's light or dark scheme."""
-    svg = vl_convert.vegalite_to_svg(chart.to_dict() | {"config": theme(VARIABLES)})
+    svg = vl_convert.vegalite_to_svg(chart.to_dict(validate=False) | {"config": theme(VARIABLES)})
     opening, closing, rest = svg.partition(">")
     return f"{opening}{closing}<style>{write_css()}</style>{rest}\n"
 
 
 def as_png(chart: alt.TopLevelMixin, scale: float = 2.0) -> bytes:
     """Returns the chart as a PNG in light colours, with `scale` pixels a unit."""
-    return vl_convert.vegalite_to_png(chart.to_dict() | {"config": theme(LIGHT)}, scale=scale)
+    return vl_convert.vegalite_to_png(chart.to_dict(validate=False) | {"config": theme(LIGHT)}, scale=scale)
 
 
 @functools.cache
@@ -51,7 +51,7 @@ def javascript() -> str:
     file = folder / f"vega-{importlib.metadata.version('vl-convert-python')}.js"
     if file.is_file():
         return file.read_text(encoding="utf-8")
-    script = vl_convert.javascript_bundle()
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     with suppress(OSError, UserError):  # a cache that cannot be written costs four seconds and nothing else
         write_text(file, script)
     return script

@@ -116,7 +116,7 @@ def sections(run: Run) -> Iterable[tuple[str, list[Figure], list[str]]]:
         figures, constant = [], []
         for panel in panels:
             curves = [run.curves[metric] for metric in panel.names if metric in run.curves]
-            limits = [run.curves[metric] for metric in [panel.ceiling] if metric in run.curves]
+            limits = [run.curves[metric] for metric in [panel.ceiling or ""] if metric in run.curves]
             if place > 0 and curves and all(is_constant(curve) for curve in [*curves, *limits]):
                 constant += [f"{panel.title.lower()} {number(curve.last, panel.unit)}" for curve in curves]
             elif (figure := draw_panel(panel, run)) is not None:

@@ -190,7 +190,7 @@ def test_colours_have_the_same_names_in_both_schemes():
 
 def test_the_script_is_kept_and_a_cache_that_cannot_be_written_is_no_fault(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(drawing.vl_convert, "javascript_bundle", lambda: calls.append(1) or "script")
+    monkeypatch.setattr(drawing.vl_convert, "javascript_bundle", lambda snippet: calls.append(1) or "script")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
         assert drawing.javascript.__wrapped__() == "script"
