@@ -167,25 +167,27 @@ def draw_settings(
     rows = as_rows(data)
     x, low = _linear(alt.X, ("value", "low"), unit)
     y, titles = _names(names, "setting", headings)
-    of = {kind: _table([row for row in rows if row["kind"] == kind]) for kind in ("seed", "mean", "untrained")}
+    tables = {kind: _table([row for row in rows if row["kind"] == kind]) for kind in ("seed", "mean", "untrained")}
     place, value = alt.Tooltip("setting:N"), _tip("value", unit)
     ends = [place, _tip("value", unit, "mean"), _tip("low", unit, "least"), _tip("high", unit, "greatest")]
     layers = [*titles]
     if ceiling is not None:
         tip = _tip("value", unit, "ceiling")
-        layers.append(
-            _table([{"value": ceiling}]).mark_rule(style="ceiling", strokeDash=[6, 4]).encode(x=x, tooltip=tip)
-        )
+        limit = _table([{"value": ceiling}]).mark_rule(style="ceiling", strokeDash=[6, 4])
+        layers.append(limit.encode(x=x, tooltip=tip))
     if reference is not None:
-        line = of["mean"].transform_filter(_equal("setting", reference)).mark_rule(style="first", strokeDash=[2, 3])
+        line = tables["mean"].transform_filter(_equal("setting", reference)).mark_rule(style="first", strokeDash=[2, 3])
         layers.append(line.encode(x=x, opacity=alt.value(0.6)))
+    rings = tables["untrained"].mark_point(style="second", size=44, opacity=1)
     layers += [
-        of["untrained"]
-        .mark_point(style="second", size=44, opacity=1)
-        .encode(x=x, y=y, tooltip=[place, _tip("value", unit, "untrained")]),
-        of["mean"].mark_rule(style="first", strokeWidth=9, opacity=0.2).encode(x=low, x2="high:Q", y=y, tooltip=ends),
-        of["seed"].mark_circle(style="first", size=40).encode(x=x, y=y, tooltip=[place, alt.Tooltip("seed:N"), value]),
-        of["mean"].mark_tick(style="first", thickness=2.6, size=16).encode(x=x, y=y, tooltip=ends),
+        rings.encode(x=x, y=y, tooltip=[place, _tip("value", unit, "untrained")]),
+        tables["mean"]
+        .mark_rule(style="first", strokeWidth=9, opacity=0.2)
+        .encode(x=low, x2="high:Q", y=y, tooltip=ends),
+        tables["seed"]
+        .mark_circle(style="first", size=40)
+        .encode(x=x, y=y, tooltip=[place, alt.Tooltip("seed:N"), value]),
+        tables["mean"].mark_tick(style="first", thickness=2.6, size=16).encode(x=x, y=y, tooltip=ends),
     ]
     return finish(alt.layer(*layers).properties(width=WIDTH, height=alt.Step(ROW)))
 
@@ -238,7 +240,7 @@ def draw_accuracies(data: Any) -> alt.LayerChart:
 
     Args:
       data: rows with name, kind ('trained' or 'untrained'), and the shares top1, low, high and chance; one without
-        top1 has a name alone, and says why under `missing`.
+        top1 has nothing but a name, and the reason under `missing`.
     """
     rows = as_rows(data)
     names = {row["name"]: row["name"] + (f": {row['missing']}" if row.get("missing") else "") for row in rows}

@@ -11,10 +11,15 @@ from typing import Any
 
 import altair as alt
 import vl_convert
+from altair.utils.schemapi import debug_mode
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import write_text
 from mi_contrast.reporting.colours import LIGHT, VARIABLES, theme, write_css
+
+# A decorator. Altair validates every part of a chart as it is made, which takes seconds a page, so functions that make
+# whole pages go without; the tests validate the same charts.
+unvalidated = debug_mode(False)
 
 
 def page_spec(chart: alt.TopLevelMixin) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_contrast.core.layout import RunDirectory, write_text
-from mi_contrast.reporting import charts, story, templates, words
+from mi_contrast.reporting import charts, drawing, story, templates, words
 from mi_contrast.reporting.run import Run, read_run
 from mi_contrast.reporting.templates import is_schedule, say
 
@@ -78,6 +78,7 @@ class Field:
     value: str | None
 
 
+@drawing.unvalidated
 def render(root: Path) -> str:
     """Returns the page's HTML. What a run lacks is left out.
 

@@ -119,8 +119,8 @@ def _names(study: Study) -> dict[str, str]:
         if group:
             names[f"heading {group}"] = group
         for setting in settings:
-            done, failed, asked = setting.count("done"), setting.count("failed"), len(setting.runs)
-            state = f"{failed} failed" if failed else f"n {done}" if done == asked else f"{done} of {asked}"
+            done, failed, total = setting.count("done"), setting.count("failed"), len(setting.runs)
+            state = f"{failed} failed" if failed else f"n {done}" if done == total else f"{done} of {total}"
             names[setting.label] = f"{setting.label} · {state}"
     return names
 

@@ -28,6 +28,7 @@ class Cell:
     below: str = ""
 
 
+@drawing.unvalidated
 def write_study(root: Path) -> Study:
     """Writes the tables, the figure and the page into the study's folder, each whole or not at all. Returns the study.
 

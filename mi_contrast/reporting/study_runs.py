@@ -261,7 +261,7 @@ def paired(a: Spread | None, b: Spread | None) -> Spread | None:
 def comparisons(study: Study) -> list[Comparison]:
     """Returns how each setting's accuracies compare with the reference's, over at least two seeds that both have."""
     against: Mapping[str, Spread] = next((s.values for s in study.settings if s.label == study.reference), {})
-    differences_of = [
+    paired_values = [
         (setting, column, paired(setting.values.get(column.name), against.get(column.name)))
         for setting in study.settings
         for column in study.columns
@@ -269,7 +269,7 @@ def comparisons(study: Study) -> list[Comparison]:
     ]
     return [
         Comparison(s.label, column.title, points, _verdict(points))
-        for s, column, points in differences_of
+        for s, column, points in paired_values
         if points and points.n > 1
     ]
 

@@ -90,7 +90,7 @@ def chart(
 
 def twin_rows(centres: np.ndarray, twin: np.ndarray, nats: np.ndarray, accepted: np.ndarray) -> list[dict[str, Any]]:
     """Returns a row for each patch that has a twin: both centres, nats, accepted; the row with most nats comes last."""
-    found = np.flatnonzero(np.isfinite(nats) & (twin != np.arange(len(twin))))
+    matched = np.flatnonzero(np.isfinite(nats) & (twin != np.arange(len(twin))))
     return [
         {
             "y": int(centres[i, 0]),
@@ -100,7 +100,7 @@ def twin_rows(centres: np.ndarray, twin: np.ndarray, nats: np.ndarray, accepted:
             "nats": float(nats[i]),
             "accepted": bool(accepted[i]),
         }
-        for i in found[np.argsort(nats[found])]
+        for i in matched[np.argsort(nats[matched])]
     ]
 
 
