@@ -7,7 +7,7 @@ def test_report_writes_the_page_and_prints_where(tmp_path, capsys):
     root = make_run(tmp_path / "run")
     assert run_job(main, [str(root)]) == 0
     assert capsys.readouterr().out.strip() == str(root / "report.html")
-    assert (root / "report.html").stat().st_size < 1_000_000
+    assert (root / "report.html").stat().st_size < 2_000_000  # 0.9 MB of it is the script of Vega
     assert run_job(main, [f"--workdir={root}"]) == 0
 
 

@@ -1,4 +1,4 @@
-"""The verdict on several estimates of one mutual information: what to believe, a lower limit, or a disagreement."""
+"""Says what several estimates of one mutual information mean together."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-TWO_SIDED = ("ksg", "ksg2", "info_nce", "discrete", "discrete_continuous")  # intervals that mean to hold the truth
-LOWER = ("cca", "nwj", "jensen_shannon")  # lower bounds, of normal scores or in the mean: they can only contradict
-GRACE = 0.02  # nats by which intervals may miss each other and still agree
+# The intervals of these are meant to hold the truth.
+TWO_SIDED = ("ksg", "ksg2", "info_nce", "discrete", "discrete_continuous")
+LOWER = ("cca", "nwj", "jensen_shannon")  # lower bounds, which can contradict the others but not confirm them
+TOLERANCE = 0.02  # nats by which two intervals may miss each other and still agree
 
 
 class Verdict(NamedTuple):
-    """One line of text, and its kind: 'believe', 'lower limit', 'disagree' or 'nothing'."""
+    """A line of text, and its kind: 'believe', 'lower limit', 'disagree' or 'nothing'."""
 
     text: str
     outcome: str
@@ -21,39 +22,39 @@ class Verdict(NamedTuple):
 def reach_verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
     """Returns what the rows of a table of estimates say together, in nats and bits.
 
-    The estimators whose intervals mean to hold the truth come first. Where one can only give a lower limit and the
-    others lie below it, the limit is the answer. Where the intervals do not meet, or a lower bound lies above them all,
-    the estimators disagree.
+    The verdict rests on the estimators whose intervals are meant to hold the truth. If one of them gives only a lower
+    limit and the others lie below it, the limit is the verdict. If their intervals do not overlap, or a lower bound
+    lies above them all, the estimators disagree.
 
     Args:
-      rows: each with method, nats, low, high (infinite for a lower limit) and sound.
+      rows: each with method, nats, low, high (infinite for a lower limit) and sound (whether it may be trusted).
     """
     sound = [row for row in rows if row["sound"]]
-    asked = [row for row in sound if row["method"] in TWO_SIDED and row["low"] == row["low"]]
-    others = [row for row in sound if row["method"] in LOWER and row["low"] == row["low"]]
-    if not asked:
+    intervals = [row for row in sound if row["method"] in TWO_SIDED and row["low"] == row["low"]]
+    bounds = [row for row in sound if row["method"] in LOWER and row["low"] == row["low"]]
+    if not intervals:
         if not sound:
             return Verdict("verdict: nothing is known from these samples", "nothing")
         names = _names(sound)
         return Verdict(f"verdict: none from {names} alone; add ksg or info_nce to --methods", "nothing")
-    floor = max(row["low"] for row in asked)
-    standing = [row for row in asked if row["high"] >= floor - GRACE]
-    limits = [row for row in standing if row["high"] == math.inf]
-    above = [row for row in others if row["low"] > min(row["high"] for row in standing) + GRACE]
-    if len(limits) == len(standing):
+    highest = max(row["low"] for row in intervals)
+    consistent = [row for row in intervals if row["high"] >= highest - TOLERANCE]
+    limits = [row for row in consistent if row["high"] == math.inf]
+    above = [row for row in bounds if row["low"] > min(row["high"] for row in consistent) + TOLERANCE]
+    if len(limits) == len(consistent):
         best = max(limits, key=lambda row: row["low"])
-        beyond = [row for row in others if row["low"] > best["low"] + GRACE]
-        more = "".join(f"; {row['method']} reads {_both(row['nats'])}" for row in beyond)
-        below = [row for row in asked if row not in standing]
-        less = f"; {_names(below)} reads less, which says nothing against it" if below else ""
+        beyond = [row for row in bounds if row["low"] > best["low"] + TOLERANCE]
+        higher = "".join(f"; {row['method']} reads {_both(row['nats'])}" for row in beyond)
+        below = [row for row in intervals if row not in consistent]
+        lower = f"; {_names(below)} reads less, which does not contradict it" if below else ""
         if best["low"] <= 0:
             return Verdict("verdict: a lower limit, and it is 0: these samples are too few to tell more", "lower limit")
         least = f"at least {_both(best['low'])} ({best['method']})"
-        return Verdict(f"verdict: a lower limit: {least}{more}{less}", "lower limit")
-    two_sided = [row for row in standing if row["high"] < math.inf]
-    if len(standing) < len(asked) or above:
-        least = min(max(row["low"], 0.0) for row in asked)
-        parts = ", ".join(f"{row['method']} {row['nats']:.3f}" for row in [*asked, *above])
+        return Verdict(f"verdict: a lower limit: {least}{higher}{lower}", "lower limit")
+    two_sided = [row for row in consistent if row["high"] < math.inf]
+    if len(consistent) < len(intervals) or above:
+        least = min(max(row["low"], 0.0) for row in intervals)
+        parts = ", ".join(f"{row['method']} {row['nats']:.3f}" for row in [*intervals, *above])
         text = f"verdict: the estimators disagree ({parts}): believe no number, only at least {_both(least)}"
         return Verdict(text, "disagree")
     nats = sum(row["nats"] for row in two_sided) / len(two_sided)

@@ -3,47 +3,32 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
-from mi_contrast.core import schedules
 from mi_contrast.core.layout import RunDirectory, write_text
-from mi_contrast.reporting import figures, story, words
+from mi_contrast.reporting import charts, drawing, story, templates, words
 from mi_contrast.reporting.run import Run, read_run
+from mi_contrast.reporting.templates import is_schedule, say
 
-PICTURE_WIDTH = 1040  # small pictures are shown enlarged by a whole factor up to this many pixels
+PICTURE_WIDTH = 1040  # pixels up to which a small picture is enlarged, by a whole factor
 
-PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # of COCO; keypoints have no small ones
+PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # of COCO; keypoints have no APs
 DETECTOR = {"model": "R-CNN", "trainable_layers": "of 5 layers trained", "iterations": "iterations"}
-SOUGHT = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart ready for the page: its legend is HTML beside the SVG, so that it wraps."""
-
-    title: str
-    note: str
-    svg: Markup
-    legend: tuple[tuple[str, str, int], ...]  # name, last value, colour
-
-
-@dataclass(frozen=True)
-class Figures:
-    """A section's figures, two beside each other (wide) or three."""
-
-    all: tuple[Figure, ...]
-    wide: bool
+KINDS = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image inlined as data. width: CSS pixels, or None for its own; enlarged: shown without smoothing."""
+    """An image inside the page.
+
+    Attributes:
+      source: the image as a data URL.
+      width: CSS pixels, or None for the image's own.
+      enlarged: show it without smoothing.
+    """
 
     title: str
     source: str
@@ -53,16 +38,15 @@ class Picture:
 
 @dataclass(frozen=True)
 class Row:
-    """A judgement in the table of results."""
+    """A judgement in the table of results, in words."""
 
     task: str
     dataset: str
     label: str
     top1: str
     interval: str
-    bar: Markup
     gain: str | None
-    twin: bool
+    untrained: bool
     splits: tuple[str, ...]
     step: str
     settings: str
@@ -70,51 +54,55 @@ class Row:
 
 @dataclass(frozen=True)
 class Detection:
-    """A line of the table of detections: of one kind, before fitting (start) or after, a score a name of PRECISIONS."""
+    """A line of the table of detections.
+
+    Attributes:
+      when: 'start', before the detector was fitted, or 'end'.
+      scores: one a name of PRECISIONS, '' where there is none.
+    """
 
     dataset: str
     kind: str
     when: str
     scores: tuple[str, ...]
-    twin: bool
+    untrained: bool
     settings: str
 
 
 @dataclass(frozen=True)
 class Field:
-    """A line of the config: how deep it is nested, its name, its value in words or None for a heading."""
+    """A line of the config: how deep it is nested, its name, and its value in words or None for a heading."""
 
     depth: int
     name: str
     value: str | None
 
 
-def template(name: str) -> jinja2.Template:
-    """A page's template, from this folder."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    return jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    ).get_template(name)
-
-
+@drawing.unvalidated
 def render(root: Path) -> str:
-    """The page's HTML. UserError where `root` is not a run directory; missing pieces are left out."""
+    """Returns the page's HTML. What a run lacks is left out.
+
+    Raises:
+      UserError: `root` is not a run directory.
+    """
     run = read_run(root)
-    sections = [(title, _figures(charts), still) for title, charts, still in story.sections(run)]
-    return template("page.html.j2").render(
+    results = list(_results(run))
+    return templates.render(
+        "page.html.j2",
         run=run,
         facts=list(_facts(run)),
         done=_done(run),
         cards=list(story.cards(run)),
         verdict=story.verdict(run),
-        sections=sections,
+        sections=list(story.sections(run)),
         pictures=[_picture(title, data) for title, data in run.pictures],
-        found=[_picture(title, data) for title, data in run.found],
-        results=list(_results(run)),
+        result_pictures=[_picture(title, data) for title, data in run.result_pictures],
+        results=results,
+        accuracies=charts.draw_accuracies(accuracy_rows(run)) if results else None,
         precisions=PRECISIONS,
         detections=list(_detections(run)),
         export=list(_export(run.manifest)) if run.manifest else [],
-        config=[(name, list(fields(value))) for name, value in _sorted(run.config)],
+        config=[(name, list(fields(value))) for name, value in _sections_of(run.config)],
         starts=[_start(start) for start in run.starts],
     )
 
@@ -126,11 +114,29 @@ def write_report(root: Path) -> Path:
     return path
 
 
+def accuracy_rows(run: Run) -> Iterator[dict[str, Any]]:
+    """Yields the rows of `charts.draw_accuracies`: every judgement with a top-1, and its untrained twin."""
+    names: dict[tuple[str, ...], str] = {}
+    for result in _sorted(run.results):
+        if (key := _identity(result)) not in names:
+            name = ", ".join(str(result[part]) for part in ("task", "dataset", "label") if result.get(part))
+            names[key] = f"{name}, {_settings(result)}" if name in names.values() else name
+        low, high = result["interval95"]
+        yield {
+            "name": names[key],
+            "kind": "untrained" if result.get("untrained") else "trained",
+            "top1": result["top1"],
+            "low": low,
+            "high": high,
+            "chance": 1 / result["classes"] if result.get("classes") else None,
+        }
+
+
 def _done(run: Run) -> float | None:
     return None if run.step is None or not run.total else min(run.step / run.total, 1.0)
 
 
-def _facts(run: Run) -> Iterable[str]:
+def _facts(run: Run) -> Iterator[str]:
     if run.step is None:
         yield "nothing logged yet"
     elif run.total and run.step >= run.total:
@@ -151,16 +157,6 @@ def _facts(run: Run) -> Iterable[str]:
         yield f"started {len(run.starts)} times"
 
 
-def _figures(charts: list[figures.Chart]) -> Figures:
-    wide = len(charts) in (1, 2, 4)
-    drawn = []
-    for chart in charts:
-        legend = tuple((line.name, words.number(line.curve.last, chart.unit), line.colour) for line in chart.lines)
-        svg = figures.draw(chart, figures.WIDE if wide else figures.COMPACT)
-        drawn.append(Figure(chart.title, chart.note, svg, legend))
-    return Figures(tuple(drawn), wide)
-
-
 def _picture(title: str, data: bytes) -> Picture:
     width = int.from_bytes(data[16:20], "big")
     factor = PICTURE_WIDTH // width if width else 0
@@ -168,11 +164,11 @@ def _picture(title: str, data: bytes) -> Picture:
     return Picture(title, source, width * factor if factor > 1 else None, factor > 1)
 
 
-def _results(run: Run) -> Iterable[Row]:
-    twins = {_judged(result): result for result in run.results if result.get("untrained")}
-    for result in sorted(run.results, key=lambda result: (*_judged(result), bool(result.get("untrained")))):
+def _results(run: Run) -> Iterator[Row]:
+    twins = {_identity(result): result for result in run.results if result.get("untrained")}
+    for result in _sorted(run.results):
         low, high = result["interval95"]
-        twin = twins.get(_judged(result))
+        twin = twins.get(_identity(result))
         gain = None
         if twin is not None and not result.get("untrained"):
             gain = words.signed(100 * (result["top1"] - twin["top1"]), "points")
@@ -183,49 +179,53 @@ def _results(run: Run) -> Iterable[Row]:
             label=str(result.get("label", "")),
             top1=words.number(result["top1"], "%"),
             interval=f"{words.number(low, '%')} to {words.number(high, '%')}",
-            bar=figures.interval_bar(
-                result["top1"], low, high, 1 / result["classes"] if result.get("classes") else None
-            ),
             gain=gain,
-            twin=bool(result.get("untrained")),
-            splits=tuple(f"{s['split']} {words.count(s['examples'])}" for s in sizes if s),
+            untrained=bool(result.get("untrained")),
+            splits=tuple(f"{size['split']} {words.count(size['examples'])}" for size in sizes if size),
             step="" if result.get("step") is None else words.count(result["step"]),
-            settings=", ".join(
-                f"{name} {value(v)}" for name, v in result.get("settings", {}).items() if name != "kind"
-            ),
+            settings=_settings(result),
         )
 
 
-def _detections(run: Run) -> Iterable[Detection]:
-    for result in sorted(run.detections, key=lambda result: (*_judged(result), bool(result.get("untrained")))):
+def _detections(run: Run) -> Iterator[Detection]:
+    for result in _sorted(run.detections):
         settings = result.get("settings", {})
-        told = [f"{settings[name]} {said}" for name, said in DETECTOR.items() if name in settings]
+        detector = [f"{settings[name]} {text}" for name, text in DETECTOR.items() if name in settings]
         for kind, scores in result["ap"].items():
             for when in ("start", "end"):
                 yield Detection(
                     dataset=str(result.get("dataset")),
-                    kind=SOUGHT.get(kind, kind),
+                    kind=KINDS.get(kind, kind),
                     when=when,
                     scores=tuple(
                         words.number(scores[when][name], "%") if name in scores[when] else "" for name in PRECISIONS
                     ),
-                    twin=bool(result.get("untrained")),
-                    settings=", ".join(told),
+                    untrained=bool(result.get("untrained")),
+                    settings=", ".join(detector),
                 )
 
 
-def _judged(result: Mapping[str, Any]) -> tuple[str, ...]:
+def _sorted(results: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(results, key=lambda result: (*_identity(result), bool(result.get("untrained"))))
+
+
+def _identity(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a judgement and that of its untrained twin have in common."""
     return tuple(str(result.get(name)) for name in ("task", "dataset", "label", "settings"))
 
 
-def _export(manifest: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def _settings(result: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {say(value)}" for name, value in result.get("settings", {}).items() if name != "kind")
+
+
+def _export(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name, item in manifest.items():
         if name == "config":
             continue
         if isinstance(item, (list, tuple, Mapping)) and len(str(item)) > 300:
             yield name, f"{len(item)} entries"
         elif item is not None:
-            yield name, value(item)
+            yield name, say(item)
 
 
 def _start(start: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -238,42 +238,25 @@ def _start(start: Mapping[str, Any]) -> list[tuple[str, str]]:
         if isinstance(item, Mapping):
             item = ", ".join(f"{key} {text}" for key, text in item.items() if text is not None)
         if item is not None:
-            shown.append((name.replace("_", " "), value(item)))
+            shown.append((name.replace("_", " "), say(item)))
     return shown
 
 
-def _sorted(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _sections_of(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """Single values first, gathered under '', then the sections in their own order."""
     single = {name: item for name, item in config.items() if not isinstance(item, Mapping)}
     nested = [(name, item) for name, item in config.items() if isinstance(item, Mapping)]
     return [("", single), *nested] if single else nested
 
 
-def fields(config: Any, depth: int = 0) -> Iterable[Field]:
+def fields(config: Any, depth: int = 0) -> Iterator[Field]:
     """The config's lines, nested ones indented; a schedule is one line: 'linear(a=0, b=0.9, start=0, end=0.5)'."""
     for name, item in config.items():
         nested = item
         if isinstance(item, (list, tuple)) and any(isinstance(each, Mapping) for each in item):
             nested = dict(enumerate(item))
-        if isinstance(nested, Mapping) and nested and not _is_schedule(nested):
+        if isinstance(nested, Mapping) and nested and not is_schedule(nested):
             yield Field(depth, str(name), None)
             yield from fields(nested, depth + 1)
         else:
-            yield Field(depth, str(name), value(item))
-
-
-def value(item: Any) -> str:
-    """A config's value in words."""
-    if _is_schedule(item):
-        return f"{item['kind']}({', '.join(f'{n}={value(v)}' for n, v in item.items() if n != 'kind')})"
-    if isinstance(item, Mapping):
-        return ", ".join(f"{n} {value(v)}" for n, v in item.items()) or "none"
-    if isinstance(item, (list, tuple)):
-        return "(" + ", ".join(value(v) for v in item) + ")"
-    if isinstance(item, bool) or item is None:
-        return {True: "yes", False: "no", None: "none"}[item]
-    return f"{item:g}" if isinstance(item, float) else str(item)
-
-
-def _is_schedule(item: Any) -> bool:
-    return isinstance(item, Mapping) and item.get("kind") in schedules.FIELDS
+            yield Field(depth, str(name), say(item))

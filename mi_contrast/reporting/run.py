@@ -1,4 +1,4 @@
-"""What a run directory says, read once. Nothing here knows how it was made; every piece but config.json may lack."""
+"""Reads a run directory for its page. Every file but config.json may be missing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Curve:
-    """One logged number over steps: int64 [n] rising, float64 [n]; values may be NaN or infinite."""
+    """One metric over training: steps int64 [n], rising, and values float64 [n], which may be NaN or infinite."""
 
     steps: np.ndarray
     values: np.ndarray
@@ -35,12 +35,19 @@ class Curve:
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory's content.
+    """The content of a run directory.
 
-    name, variant, config: of config.json; total: config's steps, or None; step: the last one logged, or None;
-    starts: run.json's, oldest first; curves: by metric; seconds: spent training over all starts; results: of results/
-    those with a top-1, by file name; detections: those with average precisions; pictures: (title, PNG bytes) of
-    the training; found: those of results/; manifest: the export's, or None; unread: what could not be read, in words.
+    Attributes:
+      name, variant, config: of config.json.
+      starts: the entries of run.json, oldest first.
+      curves: by metric.
+      seconds: time spent in training over all starts.
+      results: the files of results/ that have a top-1, by file name.
+      detections: those that have average precisions.
+      pictures: (title, PNG bytes) of the pictures of training.
+      result_pictures: the same of results/.
+      manifest: that of the export, or None.
+      unread: what could not be read, in words.
     """
 
     root: Path
@@ -53,26 +60,28 @@ class Run:
     results: tuple[Mapping[str, Any], ...]
     detections: tuple[Mapping[str, Any], ...]
     pictures: tuple[tuple[str, bytes], ...]
-    found: tuple[tuple[str, bytes], ...]
+    result_pictures: tuple[tuple[str, bytes], ...]
     manifest: Mapping[str, Any] | None
     unread: tuple[str, ...]
 
     @property
     def total(self) -> int | None:
+        """The config's number of steps, or None."""
         steps = self.config.get("steps")
         return steps if isinstance(steps, int) else None
 
     @property
     def step(self) -> int | None:
+        """The last step logged, or None."""
         return max((int(curve.steps[-1]) for curve in self.curves.values()), default=None)
-
-    def at(self, name: str) -> Curve | None:
-        """The curve of that metric, or None where it was never logged."""
-        return self.curves.get(name)
 
 
 def read_run(root: Path) -> Run:
-    """Reads a run directory. UserError where it isn't one; what else is broken or missing is said in `unread`."""
+    """Returns the content of a run directory. Files that are broken are named in `unread`.
+
+    Raises:
+      UserError: `root` is not a run directory.
+    """
     folder = RunDirectory(root)
     if not folder.config.is_file():
         raise FileError(f"{root} is not a run directory (it has no config.json)", fix="name the --workdir of a run")
@@ -88,10 +97,10 @@ def read_run(root: Path) -> Run:
     rows, broken = read_rows(folder.metrics)
     if broken:
         unread.append(f"{broken} line{'s' if broken > 1 else ''} of metrics.jsonl")
-    judged = [value for path in sorted(folder.results.glob("*.json")) if isinstance(value := read(path), dict)]
+    results = [value for path in sorted(folder.results.glob("*.json")) if isinstance(value := read(path), dict)]
 
-    def pictures(of: Path) -> Iterator[tuple[str, bytes]]:
-        for path in sorted(of.glob("*.png")):
+    def pictures(directory: Path) -> Iterator[tuple[str, bytes]]:
+        for path in sorted(directory.glob("*.png")):
             data = path.read_bytes()
             if data.startswith(PNG):
                 yield path.stem.replace("_", " "), data
@@ -107,17 +116,17 @@ def read_run(root: Path) -> Run:
         starts=tuple(starts.get("starts", ()) if isinstance(starts, dict) else starts),
         curves=curves_of(rows),
         seconds=seconds_of(rows),
-        results=tuple(value for value in judged if "top1" in value),
-        detections=tuple(value for value in judged if "ap" in value),
+        results=tuple(value for value in results if "top1" in value),
+        detections=tuple(value for value in results if "ap" in value),
         pictures=tuple(pictures(folder.pictures)),
-        found=tuple(pictures(folder.results)),
+        result_pictures=tuple(pictures(folder.results)),
         manifest=read(folder.export / "manifest.json"),
         unread=tuple(unread),
     )
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The rows of a metrics.jsonl, and how many lines are no rows (the last may be half written)."""
+    """Returns the rows of a metrics.jsonl, and how many lines are none (the last line may be half written)."""
     rows, broken = [], 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
@@ -130,20 +139,20 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def curves_of(rows: list[dict[str, Any]]) -> dict[str, Curve]:
-    """Each metric's curve, in the order in which metrics first appear; of two rows of one step the later counts."""
-    found: dict[str, dict[int, float]] = {}
+    """Returns the curve of each metric, in the order of first appearance. Of two rows of one step the later counts."""
+    points: dict[str, dict[int, float]] = {}
     for row in rows:
         for name, value in row.items():
             if name not in ("step", "seconds") and isinstance(value, (int, float)) and not isinstance(value, bool):
-                found.setdefault(name, {})[row["step"]] = float(value)
+                points.setdefault(name, {})[row["step"]] = float(value)
     return {
-        name: Curve(np.array(sorted(points), np.int64), np.array([points[step] for step in sorted(points)], np.float64))
-        for name, points in found.items()
+        name: Curve(np.array(sorted(values), np.int64), np.array([values[step] for step in sorted(values)], np.float64))
+        for name, values in points.items()
     }
 
 
 def seconds_of(rows: list[dict[str, Any]]) -> float:
-    """Seconds over all starts: each start's clock begins at 0 again."""
+    """Returns the seconds of training over all starts, each of which counts from 0."""
     total = before = 0.0
     for row in rows:
         now = row.get("seconds")

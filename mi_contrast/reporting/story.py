@@ -1,4 +1,4 @@
-"""What a page says of a run: its headline numbers with their ceilings, and which curve belongs beside which."""
+"""What the page of a run says: its headline numbers, whether its objective is a bound, and its charts by section."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import altair as alt
 import numpy as np
 
-from mi_contrast.reporting.figures import Chart, Level, Line
+from mi_contrast.reporting import charts
+from mi_contrast.reporting.panels import SECTIONS, Panel
 from mi_contrast.reporting.run import Curve, Run
 from mi_contrast.reporting.words import THIN, count, number, signed
 
 
 @dataclass(frozen=True)
 class Card:
-    """A headline: from the first value to the last, of a ceiling. meter: (first, last) as shares of it, or None."""
+    """A headline number.
+
+    Attributes:
+      first, last: its first and last value in words; first is None where there is one value.
+      of: the ceiling, or what was gained, in words.
+      meter: the first and the last value as shares of the ceiling, for a bar; None where the ceiling is unknown.
+    """
 
     title: str
     first: str | None
@@ -27,238 +35,135 @@ class Card:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the objective bounds mutual information. figures: (what, number) pairs; sentence: what may be claimed."""
+    """Whether the objective bounds mutual information: (name, number) pairs, and a sentence on what may be claimed."""
 
     figures: tuple[tuple[str, str], ...]
     sentence: str
 
 
 @dataclass(frozen=True)
-class Panel:
-    """How some metrics are drawn together. names: metric -> what the legend calls it; ceiling: a metric's name;
-    untrained: show the values at step 0 as levels; the rest as in `Chart`.
+class Figure:
+    """A chart with its heading.
+
+    Attributes:
+      legend: (name, last value, number of its colour) of each curve; colour 0 is the dashed one of ceilings.
+      remarks: what dotted and dashed lines are, in words.
     """
 
     title: str
     note: str
-    names: dict[str, str]
-    unit: str = ""
-    ceiling: str | None = None
-    untrained: bool = False
-    low: float | None = None
-    high: float | None = None
-    logarithmic: bool = False
-    between: bool = False
+    chart: alt.LayerChart
+    legend: tuple[tuple[str, str, int], ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
-SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
-    (
-        "What the representation holds",
-        (
-            Panel(
-                "Mutual information",
-                "InfoNCE on held-out pairs, apart from the training objective: what two views tell of each other.",
-                {"mi_nats": "mi_nats"},
-                "nats",
-                ceiling="mi_ceiling",
-                low=0.0,
-            ),
-            Panel(
-                "Accuracy",
-                "On a held-out twentieth of the training split, never the test split. Dotted: before the first step.",
-                {"knn_top1": "kNN", "probe_top1": "linear probe"},
-                "%",
-                untrained=True,
-            ),
-        ),
-    ),
-    (
-        "What training climbs",
-        (
-            Panel(
-                "Training objective",
-                "What the gradient climbs, on training batches. Its ceiling moves with the size of the support.",
-                {"objective": "objective"},
-                "nats",
-                ceiling="objective_ceiling",
-                low=0.0,
-            ),
-            Panel(
-                "Support",
-                "Percentiles of the pool that serve as negatives: 0 % least, 100 % most similar to the anchor.",
-                {"lower": "from", "upper": "up to"},
-                "%",
-                low=0.0,
-                high=1.0,
-                between=True,
-            ),
-            Panel(
-                "Anchors whose bound holds",
-                "Share of anchors whose support is at least as hard as the pool, in the mean of exp(score).",
-                {"bound_share": "anchors"},
-                "%",
-                low=0.0,
-                high=1.0,
-            ),
-            Panel(
-                "Bound gap",
-                "Log mean exp(score), support minus pool, averaged over anchors: below 0 the objective is no bound.",
-                {"bound_gap": "gap"},
-                "nats",
-                low=0.0,
-                high=0.0,
-            ),
-        ),
-    ),
-    (
-        "Inside the support",
-        (
-            Panel(
-                "Same class or instance",
-                "Negatives that share the anchor's label, or are the same instance: false negatives.",
-                {"same_class": "same class", "same_instance": "same instance"},
-                "%",
-                low=0.0,
-            ),
-            Panel("Support size", "Candidates inside the support.", {"support_size": "candidates"}, low=0.0),
-            Panel(
-                "Queue fill", "Share of the queue that holds keys.", {"queue_fill": "filled"}, "%", low=0.0, high=1.0
-            ),
-        ),
-    ),
-    (
-        "Geometry of the embedding",
-        (
-            Panel(
-                "Alignment", "Mean squared distance of positive pairs, 0 to 4; smaller is closer.", {"alignment": ""}
-            ),
-            Panel(
-                "Uniformity",
-                "Log mean exp(-2 distance²), -8 to 0; smaller covers the sphere better.",
-                {"uniformity": ""},
-            ),
-            Panel(
-                "Effective rank", "Directions in use: exp of the entropy of singular values.", {"effective_rank": ""}
-            ),
-        ),
-    ),
-    (
-        "The machine",
-        (
-            Panel("Learning rate", "As used.", {"lr": ""}, low=0.0),
-            Panel("Temperature", "As used.", {"temperature": ""}),
-            Panel("Speed", "Images a second.", {"images_per_second": "images/s"}, low=0.0),
-            Panel("Target momentum", "Of the target network's average.", {"momentum": ""}),
-            Panel("Weight", "Of the first term.", {"weight": ""}),
-            Panel("Probe loss", "Cross-entropy of the online probe.", {"probe_loss": ""}, "nats", low=0.0),
-            Panel("Gradient norm", "Before clipping.", {"grad_norm": ""}, logarithmic=True),
-            Panel("Bad steps", "Steps in a row whose loss or gradient was not finite.", {"bad_steps": ""}, low=0.0),
-        ),
-    ),
-)
-
-
-def log_of(ceiling: float) -> str:
-    """A ceiling in words: 'log 1,024 = 6.93 nats' where it is the logarithm of a whole number."""
+def say_ceiling(ceiling: float) -> str:
+    """Returns a ceiling in words: 'log 1,024 = 6.93 nats' where it is the logarithm of a whole number."""
     if ceiling < 20 and abs(math.exp(ceiling) - round(math.exp(ceiling))) < 1e-3 * math.exp(ceiling):
         return f"log {count(round(math.exp(ceiling)))} = {number(ceiling, 'nats')}"
     return number(ceiling, "nats")
 
 
-def constant(curve: Curve) -> bool:
-    """Whether the curve has several points, all of one finite value."""
+def is_constant(curve: Curve) -> bool:
+    """Returns whether the curve has several points, all of one finite value."""
     return len(curve.values) > 1 and bool(np.isfinite(curve.values).all()) and bool(np.ptp(curve.values) == 0)
 
 
-def chart(panel: Panel, run: Run) -> Chart | None:
-    """The panel's chart, or None where none of its metrics was logged."""
-    found = [(name, run.at(name)) for name in panel.names]
-    lines = [
-        Line(panel.names[name] or panel.title.lower(), curve, colour)
-        for colour, (name, curve) in enumerate(found, start=1)
-        if curve is not None
-    ]
-    if not lines:
-        return None
-    levels = []
-    ceiling = run.at(panel.ceiling) if panel.ceiling else None
-    if ceiling is not None and (constant(ceiling) or len(ceiling.values) == 1) and math.isfinite(ceiling.last):
-        levels.append(Level(f"ceiling {log_of(ceiling.last)}", ceiling.last))
-    elif ceiling is not None:
-        lines.append(Line("ceiling", ceiling, 0, ceiling=True))
-    if panel.untrained:
-        levels += [
-            Level(f"{line.name} at step 0: {number(line.curve.first, panel.unit)}", line.curve.first, line.colour, True)
-            for line in lines
-            if line.curve.steps[0] == 0 and math.isfinite(line.curve.first)
-        ]
-    return Chart(
-        panel.title,
-        panel.note,
-        tuple(lines),
-        tuple(levels),
-        panel.unit,
-        panel.low,
-        panel.high,
-        panel.logarithmic,
-        panel.between,
-        tuple(int(start["from_step"]) for start in run.starts if isinstance(start.get("from_step"), int)),
-        (min(int(curve.steps[0]) for curve in run.curves.values()), run.step or 0),
-    )
-
-
-def sections(run: Run) -> Iterable[tuple[str, list[Chart], list[str]]]:
-    """(title, charts, metrics that never moved, in words) of each section that has any, unknown metrics last."""
-    known = {name for _, panels in SECTIONS for panel in panels for name in panel.names} | {
-        panel.ceiling for _, panels in SECTIONS for panel in panels
+def draw_panel(panel: Panel, run: Run) -> Figure | None:
+    """Returns the panel's chart with its legend, or None where none of its metrics was logged."""
+    curves = {
+        name or panel.title.lower(): run.curves[metric] for metric, name in panel.names.items() if metric in run.curves
     }
+    if not curves:
+        return None
+    legend = [(name, number(curve.last, panel.unit), colour) for colour, (name, curve) in enumerate(curves.items(), 1)]
+    rows = [row for name, curve in curves.items() for row in charts.curve_rows(name, curve.steps, curve.values)]
+    span = (min(int(curve.steps[0]) for curve in run.curves.values()), run.step or 0)
+    ceiling = run.curves.get(panel.ceiling or "")
+    if ceiling is not None:
+        if is_constant(ceiling) or len(ceiling.values) == 1:
+            ceiling = Curve(np.array(span), np.full(2, ceiling.last))
+        legend.append(("ceiling", say_ceiling(ceiling.last), 0))
+        rows += charts.curve_rows("ceiling", ceiling.steps, ceiling.values)
+    untrained = {
+        name: curve.first
+        for name, curve in curves.items()
+        if panel.untrained and curve.steps[0] == 0 and math.isfinite(curve.first)
+    }
+    chart = charts.draw_curves(
+        rows,
+        unit=panel.unit,
+        ceiling="ceiling",
+        untrained=untrained,
+        reach=panel.reach,
+        logarithmic=panel.logarithmic,
+        between=panel.between,
+        resumed=[int(start["from_step"]) for start in run.starts if isinstance(start.get("from_step"), int)],
+        span=span,
+    )
+    remarks = tuple(f"{name} at step 0: {number(value, panel.unit)}" for name, value in untrained.items())
+    return Figure(panel.title, panel.note, chart, tuple(legend), remarks)
+
+
+def sections(run: Run) -> Iterable[tuple[str, list[Figure], list[str]]]:
+    """Yields (title, figures, metrics that never changed, in words) of each section that has any.
+
+    Metrics that no panel names come last, a chart each. The first section draws constant metrics too.
+    """
+    known = {name for _, panels in SECTIONS for panel in panels for name in (*panel.names, panel.ceiling)}
     others = tuple(Panel(name.replace("_", " "), "", {name: ""}) for name in run.curves if name not in known)
     for place, (title, panels) in enumerate((*SECTIONS, ("Everything else", others))):
-        charts, still = [], []
+        figures, constant = [], []
         for panel in panels:
-            made = chart(panel, run)
-            if made is not None and place > 0 and all(constant(line.curve) for line in made.lines):
-                still += [f"{panel.title.lower()} {number(line.curve.last, panel.unit)}" for line in made.lines]
-            elif made is not None:
-                charts.append(made)
-        if charts or still:
-            yield title, charts, still
+            curves = [run.curves[metric] for metric in panel.names if metric in run.curves]
+            limits = [run.curves[metric] for metric in [panel.ceiling or ""] if metric in run.curves]
+            if place > 0 and curves and all(is_constant(curve) for curve in [*curves, *limits]):
+                constant += [f"{panel.title.lower()} {number(curve.last, panel.unit)}" for curve in curves]
+            elif (figure := draw_panel(panel, run)) is not None:
+                figures.append(figure)
+        if figures or constant:
+            yield title, figures, constant
 
 
 def bound_sentence(share: float | None, gap: float | None) -> str:
-    """What may be claimed of the objective, from the share of anchors whose bound holds and the mean gap in nats."""
+    """Returns what may be claimed of the objective.
+
+    Args:
+      share: the share of anchors whose bound holds, in [0, 1].
+      gap: the mean over anchors of log mean exp(score), support minus pool, in nats.
+    """
     if share is None or gap is None or not (math.isfinite(share) and math.isfinite(gap)):
-        return "Nothing was logged that tells whether the objective is a bound: don't read it as an estimate."
+        return "Nothing was logged that tells whether the objective is a bound: do not read it as an estimate."
     if gap < 0:
         return (
-            "The support is easier than the pool on average: the objective is no estimate of mutual information, "
-            "however high it reads. mi_nats is."
+            "The support is easier than the pool on average, so the objective is no estimate of mutual information, "
+            "however high it is. mi_nats is one."
         )
     if share < 0.9995:
         return (
-            f"For {number(1 - share, '%')} of anchors the support is easier than the pool: the objective is no bound "
-            "for them and no estimate of mutual information. mi_nats is."
+            f"For {number(1 - share, '%')} of anchors the support is easier than the pool, so the objective is no "
+            "bound for them and no estimate of mutual information. mi_nats is one."
         )
     return (
-        "The support was at least as hard as the pool for every anchor looked at: in the mean the objective stays "
-        "below InfoNCE on the same pool, a lower bound, on training pairs."
+        "The support was at least as hard as the pool for every anchor that was checked. On average the objective "
+        "stays below InfoNCE on the same pool, which is a lower bound, on training pairs."
     )
 
 
 def cards(run: Run) -> Iterable[Card]:
-    """The headline numbers of what was logged."""
-    information, ceiling = run.at("mi_nats"), run.at("mi_ceiling")
+    """Yields the headline numbers of the metrics that were logged."""
+    information, ceiling = (run.curves.get(name) for name in ("mi_nats", "mi_ceiling"))
     if information is not None:
         top = ceiling.last if ceiling is not None and ceiling.last > 0 else None
         yield Card(
             "Mutual information",
             _first(information, ""),
             number(information.last, "nats"),
-            f"of at most {log_of(top)}" if top else "",
-            "Held-out pairs, InfoNCE: a lower bound on what two views share.",
+            f"of at most {say_ceiling(top)}" if top else "",
+            "InfoNCE on held-out pairs: a lower bound on the nats that two views share.",
             _meter(information, top),
         )
-    neighbours = run.at("knn_top1")
+    neighbours = run.curves.get("knn_top1")
     if neighbours is not None:
         gained = 100 * (neighbours.last - neighbours.first)
         known = neighbours.steps[0] == 0 and len(neighbours.values) > 1 and math.isfinite(gained)
@@ -270,37 +175,37 @@ def cards(run: Run) -> Iterable[Card]:
             "Top-1 on a held-out twentieth of the training split.",
             _meter(neighbours, 1.0),
         )
-    probe = run.at("probe_top1")
+    probe = run.curves.get("probe_top1")
     if probe is not None:
         yield Card(
             "Linear probe",
             _first(probe, "%"),
             number(probe.last, "%"),
-            "learns beside the network",
-            "Same twentieth. It begins unfitted: its first value says nothing of the network.",
+            "trained along with the network",
+            "On the same twentieth. The probe starts untrained too, so its first value says nothing of the network.",
             _meter(probe, 1.0),
         )
-    objective, ceiling = run.at("objective"), run.at("objective_ceiling")
+    objective, ceiling = (run.curves.get(name) for name in ("objective", "objective_ceiling"))
     if objective is not None:
         top = ceiling.last if ceiling is not None and ceiling.last > 0 else None
         yield Card(
             "Training objective",
             _first(objective, ""),
             number(objective.last, "nats"),
-            f"of at most {log_of(top)}" if top else "",
-            "Another number than mi_nats: other pairs, other negatives.",
+            f"of at most {say_ceiling(top)}" if top else "",
+            "Another number than mi_nats: its pairs and its negatives differ.",
             _meter(objective, top),
         )
 
 
 def verdict(run: Run) -> Verdict | None:
-    """What the last row says of the objective as a bound, or None where nothing was logged of it."""
-    share, gap = (run.at(name) for name in ("bound_share", "bound_gap"))
+    """Returns what the last row says of the objective as a bound, or None where nothing was logged of it."""
+    share, gap = (run.curves.get(name) for name in ("bound_share", "bound_gap"))
     figures = []
     if share is not None:
         figures.append(("of anchors: the bound holds", number(share.last, "%")))
     if gap is not None:
-        figures.append(("gap: support over pool", number(gap.last, "nats")))
+        figures.append(("gap: support minus pool", number(gap.last, "nats")))
     if not figures:
         return None
     sentence = bound_sentence(*(None if curve is None else curve.last for curve in (share, gap)))
@@ -308,7 +213,7 @@ def verdict(run: Run) -> Verdict | None:
 
 
 def _first(curve: Curve, unit: str) -> str | None:
-    """The first value, without 'nats': the last one beside it says the unit."""
+    """The first value without 'nats', because the last value beside it has the unit."""
     if len(curve.values) < 2:
         return None
     return number(curve.first, unit or "nats").removesuffix(f"{THIN}nats")
@@ -317,4 +222,5 @@ def _first(curve: Curve, unit: str) -> str | None:
 def _meter(curve: Curve, top: float | None) -> tuple[float, float] | None:
     if top is None or not (math.isfinite(curve.first) and math.isfinite(curve.last)):
         return None
-    return tuple(min(max(v / top, 0.0), 1.0) for v in (curve.first, curve.last))  # type: ignore[return-value]
+    first, last = (min(max(value / top, 0.0), 1.0) for value in (curve.first, curve.last))
+    return first, last

@@ -1,5 +1,6 @@
-"""What a study leaves to look at, from its folder alone: table.csv, table.json, table.md, figure.svg, study.html,
-and curves.svg where the study has curves.
+"""Writes the results of a study into its folder: table.csv, table.json, table.md, figure.svg and study.html.
+
+A study with a curve column also gets curves.svg.
 """
 
 from __future__ import annotations
@@ -7,13 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
 from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.layout import RunDirectory, write_text
-from mi_contrast.reporting import study_curve, study_figure, study_runs, study_table
-from mi_contrast.reporting.page import template, value
+from mi_contrast.reporting import charts, drawing, study_charts, study_runs, study_table, templates
+from mi_contrast.reporting.story import Figure
 from mi_contrast.reporting.study_runs import Column, Setting, Study
+from mi_contrast.reporting.templates import say
 from mi_contrast.reporting.words import THIN, number
 
 PAGE, FIGURE, CURVES = "study.html", "figure.svg", "curves.svg"
@@ -21,29 +21,38 @@ PAGE, FIGURE, CURVES = "study.html", "figure.svg", "curves.svg"
 
 @dataclass(frozen=True)
 class Cell:
-    """A number in the page's table: its mean, the ends of its spread or '', and what stands below it, small."""
+    """A number in the page's table: its mean, the ends of its spread or '', and a small remark below it."""
 
     mean: str
     ends: str = ""
     below: str = ""
 
 
+@drawing.unvalidated
 def write_study(root: Path) -> Study:
-    """Writes the tables, the figure and the page into the study's folder, each whole or not at all; returns the study.
+    """Writes the tables, the figure and the page into the study's folder, each whole or not at all. Returns the study.
 
-    Raises UserError where `root` holds no study, or can't be written to.
+    Raises:
+      UserError: `root` holds no study, or cannot be written to.
     """
     study = study_runs.read_study(root)
-    drawn, curves = study_figure.draw(study), study_curve.draw(study)
+    numbers, curves = list(study_charts.draw_numbers(study)), list(study_charts.draw_curves(study))
+    title = study.name + (f" : {study.variant}" if study.variant else "")
+    files = {
+        "table.csv": study_table.as_csv(study),
+        "table.json": study_table.dumps(study),
+        "table.md": study_table.as_markdown(study),
+        PAGE: render(study, numbers, curves, root),
+    }
+    for name, figures, note, columns in (
+        (FIGURE, numbers, study_charts.say_marks(study), 3),
+        (CURVES, curves, "", sum(column.task for column in study.columns)),
+    ):
+        if figures:
+            panels = [(figure.title, figure.note, figure.chart) for figure in figures]
+            files[name] = drawing.as_svg(charts.lay_out(panels, title=title, note=note, columns=columns))
     try:
-        for name, text in {
-            "table.csv": study_table.as_csv(study),
-            "table.json": study_table.dumps(study),
-            "table.md": study_table.as_markdown(study),
-            FIGURE: drawn,
-            PAGE: render(study, drawn + curves, root),
-            **({CURVES: curves} if curves else {}),
-        }.items():
+        for name, text in files.items():
             write_text(root / name, text)
     except UserError:
         raise
@@ -52,20 +61,23 @@ def write_study(root: Path) -> Study:
     return study
 
 
-def render(study: Study, drawn: str, root: Path) -> str:
-    """The page's HTML, the figure inline; runs with a report are linked."""
+def render(study: Study, numbers: list[Figure], curves: list[Figure], root: Path) -> str:
+    """Returns the page's HTML with these charts. Runs that have a report are linked."""
     states = [state.word for _, _, _, state in study.runs]
     shown = [column for column in study.columns if column.name not in study_runs.CEILINGS.values()]
-    return template("study.html.j2").render(
+    return templates.render(
+        "study.html.j2",
         study=study,
         facts=[f"{len(study.settings)} settings", *_counted(states)],
         done=states.count("done") / max(len(states), 1),
-        figure=Markup(drawn),
+        numbers=numbers,
+        marks=study_charts.say_marks(study),
+        curves=curves,
         columns=shown,
         groups=_groups(study, shown, root),
         comparisons=study_runs.comparisons(study),
         failures=study_runs.failures(study),
-        changes=[(s, [(name, value(item)) for name, item in s.changes.items()]) for s in study.settings],
+        changes=[(s, [(name, say(value)) for name, value in s.changes.items()]) for s in study.settings],
     )
 
 

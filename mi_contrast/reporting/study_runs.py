@@ -1,6 +1,7 @@
-"""A study read from its folder: every setting with its runs, how far each is, and its numbers over seeds.
+"""Reads a study from its folder: every setting, how far each of its runs is, and its numbers over seeds.
 
-A spread is least to greatest over seeds. One seed has none, and no difference is read from it.
+The spread of a number goes from the least to the greatest over seeds. A single seed has none, and no difference is
+claimed from it.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from typing import Any
 
 from mi_contrast.core.config import differences
 from mi_contrast.core.layout import RunDirectory, read_json
-from mi_contrast.reporting import story
+from mi_contrast.reporting.panels import SECTIONS
 from mi_contrast.reporting.run import Run, read_run
 from mi_contrast.reporting.words import THIN, signed
 
 STUDY, FAILED = "study.json", "failed.json"  # in the study's folder, and in that of a run that failed
 MEASURES = {  # the metrics of a run that a study's columns may name: metric -> (title, unit)
     **{
-        name: (words or p.title.lower(), p.unit)
-        for _, ps in story.SECTIONS
-        for p in ps
-        for name, words in p.names.items()
+        metric: (name or panel.title.lower(), panel.unit)
+        for _, panels in SECTIONS
+        for panel in panels
+        for metric, name in panel.names.items()
     },
     "mi_nats": ("MI", "nats"),
     "mi_ceiling": ("MI ceiling", "nats"),
@@ -41,8 +42,12 @@ CEILINGS = {"mi_nats": "mi_ceiling", "objective": "objective_ceiling"}
 
 @dataclass(frozen=True)
 class State:
-    """How far a run is. word: 'done', 'failed', 'trained' (not all judged), 'begun' or 'waiting'; step: the last one
-    logged, of `total`; reason: why it failed.
+    """How far a run is.
+
+    Attributes:
+      word: 'done', 'failed', 'trained' (but not evaluated by every task), 'begun' or 'waiting'.
+      step: the last step logged, of `total`.
+      reason: why the run failed.
     """
 
     word: str
@@ -58,7 +63,7 @@ class State:
 
 @dataclass(frozen=True)
 class Spread:
-    """One number of a setting over its seeds: values by seed, finite ones only; at least one."""
+    """One number of a setting: its finite values by seed, at least one."""
 
     values: Mapping[int, float]
 
@@ -81,8 +86,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Setting:
-    """A row. runs: (seed, folder within the study, state), one a seed; values: by column, where anything is known;
-    untrained: by task; notes: what was changed, and the command of the first seed.
+    """A setting of the study.
+
+    Attributes:
+      runs: (seed, folder within the study, state) of each seed.
+      values: by column, where a run has a value.
+      untrained: the untrained networks' top-1, by task.
+      changes: the config fields that the setting changes.
+      command: the command that starts its first seed.
     """
 
     label: str
@@ -94,13 +105,13 @@ class Setting:
     command: str
 
     def count(self, word: str) -> int:
-        """How many of its runs are in that state."""
+        """Returns how many of its runs are in that state."""
         return sum(state.word == word for _, _, state in self.runs)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A number shown of every setting. task: whether it is a judgement's top-1, which has an untrained twin."""
+    """A number of every setting. task: whether it is the top-1 of an evaluation, which has an untrained twin."""
 
     name: str
     title: str
@@ -110,8 +121,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its folder tells it. figure: the columns drawn; curve: the one that accuracy is drawn against, if any;
-    reference: the label others are compared with.
+    """A study as its folder describes it.
+
+    Attributes:
+      figure: the columns that are drawn.
+      curve: the column that accuracy is drawn against, or None.
+      reference: the label of the setting that the others are compared with, or None.
     """
 
     name: str
@@ -131,7 +146,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A setting's accuracy less the reference's, seed by seed, and what may be said of it."""
+    """A setting's accuracy minus the reference's, seed by seed, and what may be claimed from it."""
 
     label: str
     title: str
@@ -144,23 +159,27 @@ class Comparison:
 
 
 def read_study(root: Path) -> Study:
-    """Reads study.json and every run directory it names. UserError where there is none; runs may lack."""
-    told = read_json(root / STUDY)
-    tasks = tuple(told["tasks"])
+    """Returns the study of that folder. Runs that have not begun are waiting.
+
+    Raises:
+      UserError: the folder has no study.json.
+    """
+    description = read_json(root / STUDY)
+    tasks = tuple(description["tasks"])
     columns = [Column(task["name"], f"{task['name']} top-1", "%", True) for task in tasks]
-    columns += [Column(name, *MEASURES[name], False) for name in told["columns"]]
+    columns += [Column(name, *MEASURES[name], False) for name in description["columns"]]
     settings = []
-    for row in told["settings"]:
+    for row in description["settings"]:
         runs = [(run["seed"], run["folder"], root / run["folder"]) for run in row["runs"]]
-        read = {seed: read_run(path) for seed, _, path in runs if RunDirectory(path).config.is_file()}
-        trained = {seed: run for seed, run in read.items() if run.manifest is not None}
+        begun = {seed: read_run(path) for seed, _, path in runs if RunDirectory(path).config.is_file()}
+        trained = {seed: run for seed, run in begun.items() if run.manifest is not None}
         last = {
             name: {s: float(run.curves[name].values[-1]) for s, run in trained.items() if name in run.curves}
             for name in {c.name for c in columns if not c.task} | set(CEILINGS.values())
         }
-        judged, twins = (
+        top1, untrained_top1 = (
             {
-                task["name"]: {s: f["top1"] for s, run in read.items() if (f := judgement(run, task, untrained))}
+                task["name"]: {s: f["top1"] for s, run in begun.items() if (f := judgement(run, task, untrained))}
                 for task in tasks
             }
             for untrained in (False, True)
@@ -170,34 +189,37 @@ def read_study(root: Path) -> Study:
                 row["label"],
                 row["group"],
                 tuple((seed, folder, state_of(path, tasks)) for seed, folder, path in runs),
-                _spreads(judged | last),
-                _spreads(twins),
+                _spreads(top1 | last),
+                _spreads(untrained_top1),
                 row["changes"],
                 row["command"],
             )
         )
-    drawn = tuple(column for name in told["figure"] for column in columns if column.name == name)
-    curve = next((column for column in columns if column.name == told.get("curve")), None)
+    drawn = tuple(column for name in description["figure"] for column in columns if column.name == name)
+    curve = next((column for column in columns if column.name == description.get("curve")), None)
     return Study(
-        told["name"],
-        told["variant"],
-        told["question"],
+        description["name"],
+        description["variant"],
+        description["question"],
         tuple(columns),
         drawn,
-        told["reference"],
+        description["reference"],
         tuple(settings),
         curve,
     )
 
 
-def _spreads(found: Mapping[str, Mapping[int, float]]) -> dict[str, Spread]:
-    finite = {name: {s: v for s, v in values.items() if math.isfinite(v)} for name, values in found.items()}
+def _spreads(numbers: Mapping[str, Mapping[int, float]]) -> dict[str, Spread]:
+    finite = {name: {s: v for s, v in values.items() if math.isfinite(v)} for name, values in numbers.items()}
     return {name: Spread(values) for name, values in finite.items() if values}
 
 
 def judgement(run: Run, task: Mapping[str, Any], untrained: bool) -> Mapping[str, Any] | None:
-    """The result of that task (name, settings with the kind, dataset or None for the run's own, label or None for the
-    set's own) among the run's.
+    """Returns the run's result of that task, or None.
+
+    Args:
+      task: its name, its settings with the kind, its dataset (None: the run's own) and label (None: the set's own).
+      untrained: take the result of the untrained twin.
     """
     dataset, label = task["dataset"] or run.config.get("data", {}).get("name"), task.get("label")
     for result in run.results:
@@ -210,7 +232,7 @@ def judgement(run: Run, task: Mapping[str, Any], untrained: bool) -> Mapping[str
 
 
 def state_of(path: Path, tasks: Iterable[Mapping[str, Any]]) -> State:
-    """How far the run in that folder is, by what lies in it."""
+    """Returns how far the run in that folder is."""
     if (path / FAILED).is_file():
         return State("failed", reason=read_json(path / FAILED)["reason"])
     if not RunDirectory(path).config.is_file():
@@ -224,12 +246,12 @@ def state_of(path: Path, tasks: Iterable[Mapping[str, Any]]) -> State:
 
 
 def gain(setting: Setting, task: str) -> Spread | None:
-    """What training gained over the untrained twin of the same seed, as a share; None where either is unknown."""
+    """Returns the top-1 minus that of the untrained twin of the same seed, or None where either is unknown."""
     return paired(setting.values.get(task), setting.untrained.get(task))
 
 
 def paired(a: Spread | None, b: Spread | None) -> Spread | None:
-    """`a` less `b`, seed by seed, over the seeds that both have; None where there is none."""
+    """Returns `a` minus `b` over the seeds that both have, or None where there is no such seed."""
     if a is None or b is None:
         return None
     both = {seed: value - b.values[seed] for seed, value in a.values.items() if seed in b.values}
@@ -237,9 +259,9 @@ def paired(a: Spread | None, b: Spread | None) -> Spread | None:
 
 
 def comparisons(study: Study) -> list[Comparison]:
-    """How each setting's accuracies stand to the reference's, over seeds that both have; of one seed none is made."""
+    """Returns how each setting's accuracies compare with the reference's, over at least two seeds that both have."""
     against: Mapping[str, Spread] = next((s.values for s in study.settings if s.label == study.reference), {})
-    found = [
+    paired_values = [
         (setting, column, paired(setting.values.get(column.name), against.get(column.name)))
         for setting in study.settings
         for column in study.columns
@@ -247,7 +269,7 @@ def comparisons(study: Study) -> list[Comparison]:
     ]
     return [
         Comparison(s.label, column.title, points, _verdict(points))
-        for s, column, points in found
+        for s, column, points in paired_values
         if points and points.n > 1
     ]
 
@@ -261,7 +283,7 @@ def _verdict(points: Spread) -> str:
 
 
 def failures(study: Study) -> list[tuple[str, str, str]]:
-    """(setting and seed, folder, reason) of every run that failed."""
+    """Returns (setting and seed, folder, reason) of every run that failed."""
     return [
         (f"{s.label}, seed {seed}", at, state.reason) for s, seed, at, state in study.runs if state.word == "failed"
     ]

@@ -1,4 +1,4 @@
-"""A study as a table, a row a setting: CSV, JSON, Markdown."""
+"""Writes a study as a table with a row for each setting: CSV, JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from mi_contrast.reporting.words import THIN, number
 
 
 def cell(spread: Spread | None, unit: str, of: int | None = None) -> str:
-    """'52.1 % (50.9 to 53.0)'; of one seed '52.1 %'; where fewer than `of` seeds have the number, with their n."""
+    """Returns a cell in words: '52.1 % (50.9 to 53.0)', or '52.1 %' of one seed.
+
+    Args:
+      of: the seeds that should have the number; if fewer have it, their n is added.
+    """
     if spread is None:
         return ""
     text = number(spread.mean, unit)
@@ -23,9 +27,9 @@ def cell(spread: Spread | None, unit: str, of: int | None = None) -> str:
 
 
 def as_json(study: Study) -> dict[str, Any]:
-    """Everything, as plain data: by setting and column the mean, least, greatest, n and the values by seed."""
+    """Returns the whole study as plain data: mean, least, greatest, n and values by seed of every number."""
 
-    def tell(spread: Spread) -> dict[str, Any]:
+    def describe(spread: Spread) -> dict[str, Any]:
         seeds = {str(seed): value for seed, value in spread.values.items()}
         ends = {"low": spread.low, "high": spread.high} if spread.n > 1 else {"low": None, "high": None}
         return {"mean": spread.mean, **ends, "n": spread.n, "seeds": seeds}
@@ -44,22 +48,20 @@ def as_json(study: Study) -> dict[str, Any]:
                     {"seed": seed, "folder": folder, "state": state.word, "reason": state.reason or None}
                     for seed, folder, state in setting.runs
                 ],
-                "values": {name: tell(spread) for name, spread in sorted(setting.values.items())},
-                "untrained": {name: tell(spread) for name, spread in setting.untrained.items()},
+                "values": {name: describe(spread) for name, spread in sorted(setting.values.items())},
+                "untrained": {name: describe(spread) for name, spread in setting.untrained.items()},
             }
             for setting in study.settings
         ],
         "comparisons": [
-            {"label": one.label, "column": one.title, "difference": tell(one.points), "verdict": one.verdict}
+            {"label": one.label, "column": one.title, "difference": describe(one.points), "verdict": one.verdict}
             for one in comparisons(study)
         ],
     }
 
 
 def rows(study: Study) -> tuple[list[str], list[list[str]]]:
-    """The table's head and its cells in words: a row a setting, an accuracy beside its untrained twin's, a number
-    beside its ceiling.
-    """
+    """Returns the table's head and its rows in words. An accuracy is followed by its untrained twin's."""
     head = ["setting", "seeds"]
     shown = [c for c in study.columns if c.name not in CEILINGS.values()]
     for column in shown:
@@ -81,7 +83,7 @@ def rows(study: Study) -> tuple[list[str], list[list[str]]]:
 
 
 def as_markdown(study: Study) -> str:
-    """The table, what may be read from it, and every failure."""
+    """Returns the table, what may be claimed from it, and every failure."""
     head, body = rows(study)
     cells = [[text.replace("|", "/") for text in row] for row in [head, ["---"] * len(head), *body]]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
@@ -96,27 +98,27 @@ def as_markdown(study: Study) -> str:
 
 
 def as_csv(study: Study) -> str:
-    """A line a setting: label, runs done, failed and asked for, then mean, low, high and n of every column."""
+    """Returns a line for each setting: its label, its runs, then mean, low, high and n of every column."""
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\n")
     names = [name for c in study.columns for name in ((c.name, f"{c.name}_untrained") if c.task else (c.name,))]
     ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high", "_n")]
     write.writerow(["label", "group", "done", "failed", "asked", *ends])
     for setting in study.settings:
-        found = {**setting.values, **{f"{name}_untrained": spread for name, spread in setting.untrained.items()}}
+        spreads = {**setting.values, **{f"{name}_untrained": spread for name, spread in setting.untrained.items()}}
         counts = [setting.count("done"), setting.count("failed"), len(setting.runs)]
-        numbers = [number for name in names for number in _numbers(found.get(name))]
+        numbers = [number for name in names for number in _numbers(spreads.get(name))]
         write.writerow([setting.label, setting.group, *counts, *numbers])
     return out.getvalue()
 
 
 def _numbers(spread: Spread | None) -> list[Any]:
-    """Mean, least, greatest, n; a single seed has no ends."""
+    """Mean, least, greatest and n; a single seed has no least and greatest."""
     if spread is None:
         return ["", "", "", 0]
     return [spread.mean, *((spread.low, spread.high) if spread.n > 1 else ("", "")), spread.n]
 
 
 def dumps(study: Study) -> str:
-    """table.json's text."""
+    """Returns the text of table.json."""
     return json.dumps(as_json(study), indent=2) + "\n"

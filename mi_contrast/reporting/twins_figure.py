@@ -1,34 +1,20 @@
-"""A clip's first frame with its twins: a line from each patch to its partner, coloured by nats."""
+"""Draws a clip's first frame with its twins: a line from each patch to its partner, coloured by nats."""
 
 from __future__ import annotations
 
+import base64
 import io
+from typing import Any
 
+import altair as alt
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from mi_contrast.reporting.figures import axis_number, ticks
+from mi_contrast.reporting import charts, drawing
 
-WIDE, HIGH, FINE = 960, 600, 2  # the most pixels of the frame as drawn; drawn so much larger first, for smooth lines
-BAR, EDGE, HEAD = 96, 14, 34  # the colour bar's part, margins, the title's height
+WIDE, HIGH = 960, 600  # the most pixels of the frame as drawn
 DIM = 0.55  # the frame's brightness behind the lines
-# Viridis at eleven places: dark and blue is little, light and yellow is much, in grey too.
-SCALE = np.array(
-    [
-        (68, 1, 84),
-        (72, 36, 117),
-        (65, 68, 135),
-        (53, 95, 141),
-        (42, 120, 142),
-        (33, 145, 140),
-        (34, 168, 132),
-        (68, 191, 112),
-        (122, 209, 81),
-        (189, 223, 38),
-        (253, 231, 37),
-    ]
-)
 
 
 def draw(
@@ -42,84 +28,108 @@ def draw(
     tracked: Bool[np.ndarray, " P"],
     objects: Bool[np.ndarray, "H W"] | None = None,
 ) -> bytes:
-    """A PNG: accepted twins by thick lines, others by faint ones, most nats on top; tracked patches are filled dots,
-    others rings; objects, where known, are outlined in white. The colour bar is in nats.
+    """Returns a PNG of `chart` at one pixel a unit, with the same arguments."""
+    return drawing.as_png(chart(title, frame, centres, twin, nats, accepted, tracked=tracked, objects=objects), scale=1)
+
+
+def chart(
+    title: str,
+    frame: UInt8[np.ndarray, "H W 3"],
+    centres: Int[np.ndarray, "P 2"],
+    twin: Int[np.ndarray, " P"],
+    nats: Float[np.ndarray, " P"],
+    accepted: Bool[np.ndarray, " P"],
+    *,
+    tracked: Bool[np.ndarray, " P"],
+    objects: Bool[np.ndarray, "H W"] | None = None,
+) -> alt.LayerChart:
+    """Returns the frame with its twins. Accepted twins have thick lines, others thin ones; most nats lie on top.
 
     Args:
-      centres: row and column of each patch; twin: its partner's place, its own where it has none; nats: NaN there.
+      frame: RGB.
+      centres: row and column of each patch.
+      twin: the index of each patch's partner; its own where it has none.
+      nats: what the two motions share; NaN where it is unknown.
+      accepted: whether the test accepts the twin.
+      tracked: whether the patch was followed to the end: tracked patches are dots, others rings.
+      objects: the pixels of objects, outlined in white.
     """
     height, width = frame.shape[:2]
-    shown = min(WIDE / width, HIGH / height)
-    wide, high = round(shown * width) * FINE, round(shown * height) * FINE
-    sheet = Image.fromarray((frame * DIM).astype(np.uint8)).resize((wide, high), Image.Resampling.BICUBIC)
+    scale = min(WIDE / width, HIGH / height)
+    size = (round(width * scale), round(height * scale))
+    x, y = (
+        alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-0.5, width - 0.5], nice=False)),
+        alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[height - 0.5, -0.5], nice=False)),
+    )
+    patches = [
+        {"patch": i, "y": int(row), "x": int(column), "tracked": bool(tracked[i])}
+        for i, (row, column) in enumerate(centres)
+    ]
+    layers: list[Any] = [
+        alt.Chart(alt.InlineData(values=[{"url": _data_url(backdrop(frame, objects, size))}]))
+        .mark_image(width=size[0], height=size[1], aspect=False)
+        .encode(url="url:N", x=alt.XValue(size[0] / 2), y=alt.YValue(size[1] / 2))
+    ]
+    colour = alt.Color(
+        "nats:Q",
+        scale=alt.Scale(scheme="viridis", domain=span(nats[np.isfinite(nats)])),
+        legend=alt.Legend(title="nats", orient="right", gradientOpacity=1, gradientLength=size[1] - 24),
+    )
+    rows = twin_rows(centres, twin, nats, accepted)
+    for sure, width_of_line, opacity in ((False, 1, 0.5), (True, 3, 1)):
+        lines = alt.Chart(alt.InlineData(values=[row for row in rows if row["accepted"] is sure]))
+        lines = lines.mark_rule(strokeWidth=width_of_line, opacity=opacity)
+        layers.append(lines.encode(x=x, y=y, x2="x2:Q", y2="y2:Q", color=colour))
+    for known, filled, opacity in ((True, True, 0.9), (False, False, 0.45)):
+        dots = alt.Chart(alt.InlineData(values=[row for row in patches if row["tracked"] is known]))
+        dots = dots.mark_point(color="white", filled=filled, size=22, strokeWidth=1, opacity=opacity)
+        layers.append(dots.encode(x=x, y=y))
+    whole = alt.layer(*layers).properties(width=size[0], height=size[1], title=title, padding=14)
+    return charts.finish(whole)
+
+
+def twin_rows(centres: np.ndarray, twin: np.ndarray, nats: np.ndarray, accepted: np.ndarray) -> list[dict[str, Any]]:
+    """Returns a row for each patch that has a twin: both centres, nats, accepted; the row with most nats comes last."""
+    matched = np.flatnonzero(np.isfinite(nats) & (twin != np.arange(len(twin))))
+    return [
+        {
+            "y": int(centres[i, 0]),
+            "x": int(centres[i, 1]),
+            "y2": int(centres[twin[i], 0]),
+            "x2": int(centres[twin[i], 1]),
+            "nats": float(nats[i]),
+            "accepted": bool(accepted[i]),
+        }
+        for i in matched[np.argsort(nats[matched])]
+    ]
+
+
+def backdrop(frame: np.ndarray, objects: np.ndarray | None, size: tuple[int, int]) -> Image.Image:
+    """Returns the frame, darkened, at that width and height, with the objects outlined in white."""
+    image = Image.fromarray((frame * DIM).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
     if objects is not None:
-        sheet.paste((255, 255, 255), mask=outline(objects, (wide, high)))
-    places = (centres[:, ::-1] + 0.5) * wide / width
-    there = np.isfinite(nats) & (twin != np.arange(len(twin)))
-    low, top = span(nats[there])
-    pen = ImageDraw.Draw(sheet, "RGBA")
-    for sure in (False, True):
-        for place in np.flatnonzero(there & (accepted == sure))[np.argsort(nats[there & (accepted == sure)])]:
-            line = [tuple(places[place]), tuple(places[twin[place]])]
-            ink = (*colour(float(nats[place]), low, top), 255 if sure else 130)
-            pen.line(line, fill=ink, width=3 * FINE if sure else FINE)
-    for place, (x, y) in enumerate(places):
-        size = 2.5 * FINE
-        box = (x - size, y - size, x + size, y + size)
-        if tracked[place]:
-            pen.ellipse(box, fill=(255, 255, 255, 230))
-        else:
-            pen.ellipse(box, outline=(255, 255, 255, 110), width=1)
-    return framed(title, sheet, low, top)
+        image.paste((255, 255, 255), mask=outline(objects, size))
+    return image
 
 
 def outline(objects: Bool[np.ndarray, "H W"], size: tuple[int, int]) -> Image.Image:
-    """Where the edge of the objects runs at that size, two pixels thick as shown, as a mask."""
+    """Returns a mask of the objects' edge at that width and height, two pixels thick."""
     inside = Image.fromarray(np.asarray(objects, np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
     filled = np.asarray(inside) > 127
     shrunk = filled.copy()
     for axis in (0, 1):
-        for step in (-FINE, FINE):
+        for step in (-1, 1, -2, 2):
             shrunk &= np.roll(filled, step, axis)
     return Image.fromarray((filled & ~shrunk).astype(np.uint8) * 255)
 
 
 def span(nats: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """The colour bar's ends: 0, or the least where that is below, and the largest; never the same."""
+    """Returns the ends of the colour scale: 0, or the least value if that is below, and the largest; never the same."""
     low, top = (min(0.0, float(nats.min())), float(nats.max())) if len(nats) else (0.0, 1.0)
     return low, max(top, low + 0.1)
 
 
-def colour(value: float, low: float, top: float) -> tuple[int, int, int]:
-    """The colour of so many nats.
-
-    >>> colour(0.0, 0.0, 1.0), colour(2.0, 0.0, 1.0)
-    ((68, 1, 84), (253, 231, 37))
-    """
-    at = np.clip((value - low) / (top - low), 0, 1) * (len(SCALE) - 1)
-    red, green, blue = (round(float(np.interp(at, np.arange(len(SCALE)), SCALE[:, c]))) for c in range(3))
-    return red, green, blue
-
-
-def framed(title: str, sheet: Image.Image, low: float, top: float) -> bytes:
-    """The PNG of the drawn frame, below its title and beside its colour bar."""
-    shown = sheet.resize((sheet.width // FINE, sheet.height // FINE), Image.Resampling.LANCZOS)
-    page = Image.new("RGB", (shown.width + 2 * EDGE + BAR, shown.height + HEAD + EDGE), "white")
-    page.paste(shown, (EDGE, HEAD))
-    pen = ImageDraw.Draw(page)
-    words, small = ImageFont.load_default(15), ImageFont.load_default(13)
-    pen.text((EDGE, 8), title, fill=(30, 30, 34), font=words)
-    left, bottom, first = shown.width + 2 * EDGE + 4, HEAD + shown.height - 1, HEAD + 22
-    for y in range(first, bottom + 1):
-        value = top - (top - low) * (y - first) / (bottom - first)
-        pen.line((left, y, left + 16, y), fill=colour(value, low, top))
-    pen.text((left, HEAD - 2), "nats", fill=(30, 30, 34), font=small)
-    marks = ticks(low, top, 6)
-    for mark in marks:
-        level = first + (bottom - first) * (top - mark) / (top - low)
-        text = axis_number(mark, marks[1] - marks[0] if len(marks) > 1 else 1.0, "")
-        pen.line((left + 16, level, left + 20, level), fill=(90, 90, 96))
-        pen.text((left + 24, level), text, fill=(60, 60, 66), font=small, anchor="lm")
+def _data_url(image: Image.Image) -> str:
     file = io.BytesIO()
-    page.save(file, "PNG", optimize=True)
-    return file.getvalue()
+    image.save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them."""
+"""Writes numbers for a reader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ THIN = "\N{NARROW NO-BREAK SPACE}"
 
 
 def number(value: float, unit: str = "") -> str:
-    """A number with its unit: '87.3 %' of .873, '4.32 nats', '1,204 images/s', '0.0123'; 'not finite' of NaN."""
+    """Returns a number with its unit: '87.3 %' for .873, '4.32 nats', '1,204 images/s', '0.0123', 'not finite'."""
     if not math.isfinite(value):
         return "not finite"
     if unit == "%":
@@ -27,17 +27,17 @@ def number(value: float, unit: str = "") -> str:
 
 
 def count(value: int) -> str:
-    """A whole number with thousands set apart: '22,992'."""
+    """Returns a whole number with its thousands separated: '22,992'."""
     return f"{value:,}"
 
 
 def signed(value: float, unit: str) -> str:
-    """A difference with its sign: '+15.2 points', or minus."""
+    """Returns a difference with its sign: '+15.2 points', or with a minus."""
     return f"{'+' if value >= 0 else MINUS}{abs(value):.1f}{THIN}{unit}"
 
 
 def duration(seconds: float) -> str:
-    """'42 s', '3 min 20 s', '2 h 05 min'."""
+    """Returns seconds in words: '42 s', '3 min 20 s', '2 h 05 min'."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}{THIN}s"

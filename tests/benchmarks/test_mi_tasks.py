@@ -12,6 +12,7 @@ from mi_contrast import estimators as mi
 from mi_contrast.benchmarks import mi_tasks, mi_tasks_figure
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators.result import Estimate
+from tests.reporting.specs import layers, marks
 
 
 def test_families_have_the_truth_they_are_drawn_at():
@@ -48,21 +49,19 @@ def test_the_table_is_of_absolute_errors_and_counts_no_number_as_infinite():
 
 
 def test_the_figure_has_a_panel_a_method_and_its_lines_where_the_estimates_are():
-    svg = ElementTree.fromstring(mi_tasks_figure.draw(found(POINTS)))
-    named = lambda kind: [e for e in svg.iter() if kind in (e.get("class") or "").split()]  # noqa: E731
-    assert [e.text for e in named("h2")] == ["a", "InfoNCE"]
-    assert "2 draws & more" in [e.text for e in named("facts")]
-    assert [e.text for e in named("ceiling") if e.text] == ["4.2", "log 50"]
-    (beyond,) = named("beyond")  # -9 lies below the panel
-    assert beyond.find("{*}title").text == "-9.0"
-    truth, line = named("truth")[0].get("d"), named("line")[0].get("d")
-    (x0, y0), (x1, y1) = (map(float, pair.split()) for pair in truth[1:].split("L"))
-    (u0, v0), (u1, v1) = (map(float, pair.split()) for pair in line[1:].split("L"))
-    assert (x0, x1) == (u0, u1)  # truths 0 and 4
-    np.testing.assert_allclose([v0, v1], [y0 + (y1 - y0) * nats / 4 for nats in (0.3, 3.0)], atol=0.11)
-    corners = re.findall(r"([\d.]+) ([\d.]+)", named("area")[0].get("d"))
-    least, greatest = float(corners[0][1]), float(corners[3][1])  # at truth 0: there at the least, back at the greatest
-    np.testing.assert_allclose([least, greatest], [y0 + (y1 - y0) * nats / 4 for nats in (0.1, 0.5)], atol=0.11)
+    chart = mi_tasks_figure.chart(found(POINTS))
+    spec = chart.to_dict()
+    assert [panel["title"]["text"] for panel in spec["concat"]] == ["a", "InfoNCE"]
+    assert "2 draws & more" in " ".join(spec["title"]["subtitle"])
+    ceilings = [rows for mark, style, _, rows in layers(spec) if (mark, style) == ("rule", "ceiling")]
+    np.testing.assert_allclose([rows[0]["nats"] for rows in ceilings], [4.2, math.log(50)])
+    rows = next(rows for mark, style, _, rows in layers(spec) if (mark, style) == ("line", None))
+    assert [(row["family"], row["truth"], row["nats"], row["beyond"]) for row in rows] == [
+        ("normal", 0.0, 0.3, "within"), ("normal", 4.0, 3.0, "within"), ("spiral", 4.0, -9.0, "below"),
+    ]  # fmt: skip
+    assert (rows[0]["low"], rows[0]["high"]) == (0.1, 0.5)
+    triangles = [item for _, _, item in marks(chart, "symbol") if item.get("shape") == "triangle-down"]
+    assert [item["y"] for item in triangles] == [mi_tasks_figure.SIDE], "-9 lies below the panel"
 
 
 def exact(x, y, key):

@@ -1,11 +1,14 @@
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from mi_contrast.core.errors import UserError, run_job
-from mi_contrast.reporting import page
+from mi_contrast.reporting import drawing, page, story, templates
+from mi_contrast.reporting.run import read_run
 from tests.reporting.fake import CONFIG, make_run, rows
+from tests.reporting.specs import page_specs
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -31,7 +34,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if not self.open or self.open[-1] not in ("style", "title"):
+        if not self.open or self.open[-1] not in ("style", "title", "script"):
             self.text.append(data)
 
     @property
@@ -46,12 +49,15 @@ def html(tmp_path_factory):
 
 def test_the_page_is_whole_and_stands_alone(html):
     reader = Reader(html)
-    assert "<script" not in html and "@import" not in html
+    assert "@import" not in html and html.count("vegaEmbed=") == 1, "Vega's script is inside, once"
     for name, value in reader.attributes:
         if name in ("src", "href"):
             assert value.startswith("data:")
-    assert not re.search(r"url\((?!data:)", html)
-    assert "prefers-color-scheme: dark" in html
+    without_script = html.replace(drawing.javascript(), "")
+    assert len(without_script) < len(html) and "<script>" in without_script
+    assert not re.search(r"url\((?!data:)", without_script)
+    assert "http" not in without_script
+    assert "prefers-color-scheme:dark" in html
 
 
 def test_the_page_shows_every_piece_of_the_run(html):
@@ -60,7 +66,7 @@ def test_the_page_shows_every_piece_of_the_run(html):
         "finished: 3,000 steps",
         "0.35 → 4.13 nats",
         "of at most log 1,024 = 6.93 nats",
-        "ceiling log 1,024",
+        "ceiling log 1,024 = 6.93 nats",
         "kNN at step 0: 41.0 %",
         "Is the objective a bound?",
         "augmented pairs",
@@ -78,6 +84,28 @@ def test_the_page_shows_every_piece_of_the_run(html):
         "30 entries",
     ):
         assert piece in words, piece
+
+
+def test_the_charts_of_the_page_are_those_of_a_notebook(tmp_path, html):
+    run = read_run(make_run(tmp_path / "run"))
+    charts = [figure.chart for _, figures, _ in story.sections(run) for figure in figures]
+    shown = page_specs(html)
+    assert len(shown) == len(charts) + 1, "and the results"
+    for spec, chart in zip(shown, charts, strict=False):
+        drawn = json.loads(chart.to_json())
+        assert spec["width"] == "container" and "config" not in spec
+        assert (spec["layer"], spec["datasets"]) == (drawn["layer"], drawn["datasets"])
+
+
+def test_results_are_drawn_where_their_shares_are(tmp_path):
+    rows = list(page.accuracy_rows(read_run(make_run(tmp_path / "run"))))
+    assert [(row["name"], row["kind"], row["top1"]) for row in rows] == [
+        ("knn, moving_digits, digit", "trained", 0.802),
+        ("knn, moving_digits, digit", "untrained", 0.437),
+        ("linear, moving_digits, digit", "trained", 0.871),
+        ("linear, moving_digits, position", "trained", 0.342),
+    ]
+    assert (rows[0]["low"], rows[0]["high"], rows[0]["chance"]) == (0.802 - 0.011, 0.802 + 0.01, 0.1)
 
 
 def test_the_gain_over_the_untrained_twin_is_of_the_same_judgement_alone(tmp_path):
@@ -99,7 +127,7 @@ def test_names_are_text_never_markup(tmp_path):
     config = root / "config.json"
     config.write_text(config.read_text().replace("moving_digits", "<script>alert(1)</script>"))
     html = page.render(root)
-    assert "<script" not in html and "<b>x" not in html and "&lt;b&gt;x" in html
+    assert "<script>alert" not in html and "<b>x" not in html and "&lt;b&gt;x" in html
 
 
 def test_broken_pieces_are_named_on_the_page(tmp_path):
@@ -139,5 +167,5 @@ def test_config_lines_keep_nesting_and_say_schedules_in_one():
     lines = [(f.depth, f.name, f.value) for f in page.fields(CONFIG["method"])]
     assert lines[:4] == [(0, "target", "ema"), (0, "pools", None), (1, "queue", None), (2, "size", "4096")]
     assert (3, "lower", "linear(a=0, b=0.9, start=0, end=0.5)") in lines
-    assert page.value({"a": None, "b": (1, 2.5)}) == "a none, b (1, 2.5)"
-    assert page.value(True) == "yes" and page.value({}) == "none"
+    assert templates.say({"a": None, "b": (1, 2.5)}) == "a none, b (1, 2.5)"
+    assert templates.say(True) == "yes" and templates.say({}) == "none"

@@ -13,10 +13,10 @@ def test_a_whole_run_is_read(tmp_path):
     assert (run.name, run.variant, run.total, run.step) == ("ring_moco", "digits", 3000, 3000)
     assert run.config == CONFIG
     assert len(run.starts) == 2 and len(run.results) == 4 and len(run.pictures) == 2
-    assert len(run.found) == 1 and len(run.detections) == 2
+    assert len(run.result_pictures) == 1 and len(run.detections) == 2
     assert run.manifest["names"] == "torchvision" and run.unread == ()
-    assert run.at("mi_nats").steps.tolist() == list(range(0, 3001, 500))
-    assert run.at("absent") is None
+    assert run.curves["mi_nats"].steps.tolist() == list(range(0, 3001, 500))
+    assert run.curves.get("absent") is None
 
 
 def test_a_run_just_started_is_its_config_alone(tmp_path):
@@ -47,8 +47,8 @@ def test_curves_rise_in_steps_and_the_later_of_two_rows_counts(tmp_path):
     lines = [{"step": 2, "a": 1.0}, {"step": 1, "a": 5, "note": "words"}, {"step": 2, "a": float("nan"), "b": True}]
     run = read_run(make_run(tmp_path / "run", whole=False, metrics=lines))
     assert list(run.curves) == ["a"]
-    np.testing.assert_array_equal(run.at("a").steps, [1, 2])
-    np.testing.assert_array_equal(run.at("a").values, [5.0, np.nan])
+    np.testing.assert_array_equal(run.curves["a"].steps, [1, 2])
+    np.testing.assert_array_equal(run.curves["a"].values, [5.0, np.nan])
 
 
 def test_seconds_add_over_starts_whose_clocks_begin_again():

@@ -6,6 +6,7 @@ import pytest
 from mi_contrast.reporting import story
 from mi_contrast.reporting.run import Curve, read_run
 from tests.reporting.fake import make_run
+from tests.reporting.specs import layers, rows_of
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def test_headlines_go_from_first_to_last_of_their_ceiling(run):
     cards = {card.title: card for card in story.cards(run)}
     card = cards["Mutual information"]
     assert (card.first, plain(card.last), plain(card.of)) == ("0.35", "4.13 nats", "of at most log 1,024 = 6.93 nats")
-    np.testing.assert_allclose(card.meter, (0.35 / math.log(1024), run.at("mi_nats").last / math.log(1024)))
+    np.testing.assert_allclose(card.meter, (0.35 / math.log(1024), run.curves["mi_nats"].last / math.log(1024)))
     assert plain(cards["kNN accuracy"].of) == "+38.3 points over untrained"
     assert "Training objective" in cards and "Linear probe" in cards
 
@@ -52,10 +53,35 @@ def test_metrics_that_never_moved_are_words_not_charts(run):
 
 def test_a_moving_ceiling_is_a_line_and_a_fixed_one_a_level(run):
     charts = {chart.title: chart for _, charts, _ in story.sections(run) for chart in charts}
-    assert [line.ceiling for line in charts["Training objective"].lines] == [False, True]
-    assert [level.name for level in charts["Mutual information"].levels] == [f"ceiling {story.log_of(math.log(1024))}"]
-    assert [level.dotted for level in charts["Accuracy"].levels] == [True, True]
-    assert all(chart.span == (0, 3000) and chart.resumed == (0, 1500) for chart in charts.values())
+    moving, fixed = (
+        rows_of(charts[name].chart, "line", "ceiling") for name in ("Training objective", "Mutual information")
+    )
+    moving, fixed = ([row for row in rows if row["name"] == "ceiling"] for rows in (moving, fixed))
+    logged = run.curves["objective_ceiling"]
+    assert [(row["step"], row["value"]) for row in moving] == list(zip(logged.steps, logged.values, strict=True))
+    assert [(row["step"], row["value"]) for row in fixed] == [(0, math.log(1024)), (3000, math.log(1024))]
+    assert charts["Mutual information"].legend[-1] == ("ceiling", story.say_ceiling(math.log(1024)), 0)
+    assert rows_of(charts["Accuracy"].chart, "rule") == [
+        {"name": "kNN", "value": 0.41},
+        {"name": "linear probe", "value": 0.102},
+    ]
+    assert [plain(remark) for remark in charts["Accuracy"].remarks] == [
+        "kNN at step 0: 41.0 %",
+        "linear probe at step 0: 10.2 %",
+    ]
+    for chart in charts.values():
+        line = next(encoding for mark, _, encoding, _ in layers(chart.chart.to_dict()) if mark == "line")
+        assert line["x"]["scale"]["domain"] == [0, 3000]
+        starts = [rows for mark, style, _, rows in layers(chart.chart.to_dict()) if (mark, style) == ("rule", "hover")]
+        assert starts[0] == [{"step": 1500}]
+
+
+def test_the_rows_of_a_chart_are_the_rows_of_the_run(run):
+    (figure,) = (figure for _, figures, _ in story.sections(run) for figure in figures if figure.title == "Accuracy")
+    rows = rows_of(figure.chart, "line")
+    for name, metric in (("kNN", "knn_top1"), ("linear probe", "probe_top1")):
+        drawn = [(row["step"], row["value"]) for row in rows if row["name"] == name]
+        assert drawn == list(zip(run.curves[metric].steps, run.curves[metric].values, strict=True))
 
 
 def test_unknown_metrics_are_shown_too(tmp_path):
@@ -66,7 +92,7 @@ def test_unknown_metrics_are_shown_too(tmp_path):
 
 def test_constant_means_several_points_of_one_finite_value():
     steps = np.arange(2)
-    assert story.constant(Curve(steps, np.array([2.0, 2.0])))
-    assert not story.constant(Curve(steps, np.array([2.0, 2.1])))
-    assert not story.constant(Curve(steps, np.array([np.nan, np.nan])))
-    assert not story.constant(Curve(steps[:1], np.array([2.0])))
+    assert story.is_constant(Curve(steps, np.array([2.0, 2.0])))
+    assert not story.is_constant(Curve(steps, np.array([2.0, 2.1])))
+    assert not story.is_constant(Curve(steps, np.array([np.nan, np.nan])))
+    assert not story.is_constant(Curve(steps[:1], np.array([2.0])))

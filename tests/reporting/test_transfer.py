@@ -1,9 +1,9 @@
 import csv
 import io
-import xml.etree.ElementTree as ElementTree
 
-from mi_contrast.reporting.transfer import as_csv, as_markdown, write_tables
-from mi_contrast.reporting.transfer_figure import _x, draw
+from mi_contrast.reporting.charts import WIDTH, draw_accuracies
+from mi_contrast.reporting.transfer import accuracy_rows, as_csv, as_markdown, as_svg, write_tables
+from tests.reporting.specs import marks, svg_words
 
 
 def result_of(rows):
@@ -40,13 +40,21 @@ def test_the_table_says_what_the_result_says():
     assert "untrained" not in as_markdown(result_of([{k: v for k, v in ROWS[0].items() if k != "untrained"}]))
 
 
-def test_the_figure_places_every_number():
-    drawn = draw(result_of(ROWS))
-    tree = ElementTree.fromstring(drawn)
-    circles = [c for c in tree.iter("{http://www.w3.org/2000/svg}circle") if c.get("class") in ("trained", "untrained")]
-    places = {(c.get("class"), c.get("cx")) for c in circles[:2]}
-    assert places == {("trained", f"{_x(0.625):.1f}"), ("untrained", f"{_x(0.5):.1f}")}
-    assert "prefers-color-scheme: dark" in drawn and "<script" not in drawn and "birds &amp; co" in drawn
+def test_the_chart_has_every_number():
+    judged = {"name": "birds & co, 4 classes", "chance": 0.25}
+    assert list(accuracy_rows(result_of(ROWS))) == [
+        {**judged, "kind": "trained", "top1": 0.625, "low": 0.5, "high": 0.73},
+        {**judged, "kind": "untrained", "top1": 0.5, "low": 0.37, "high": 0.63},
+        {"name": "signs, 7 classes", "kind": "trained", "missing": "missing"},
+    ]
+    drawn = as_svg(result_of(ROWS))
+    assert {"birds & co, 4 classes", "signs, 7 classes: missing"} <= set(svg_words(drawn))
+    assert "prefers-color-scheme:dark" in drawn and "<script" not in drawn and "birds &amp; co" in drawn
+
+
+def test_a_set_lies_where_its_shares_are():
+    points = [(x, item) for x, _, item in marks(draw_accuracies(accuracy_rows(result_of(ROWS))), "symbol")]
+    assert sorted(round(x - points[0][0], 3) for x, _ in points) == [0, round(0.125 * WIDTH, 3)]
 
 
 def test_files_lie_beside_the_result(tmp_path):
