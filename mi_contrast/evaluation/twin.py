@@ -25,7 +25,7 @@ def make_untrained_twin(backbone: LoadedBackbone, images: ImageSet) -> LoadedBac
     Args:
       backbone: includes the config of its training.
       images: the fitting split at the backbone's image size. The statistics come from its first images that are not
-        held out. On the backbone's training split those are the images that the run took at step 0.
+        held out. On the backbone's training split the run itself started with the statistics of these images.
     Raises:
       UserError if the backbone's config lacks the model, the seed or the batch size.
     """

@@ -268,7 +268,7 @@ def test_classes_of_a_second_set_are_matched_by_name(tmp_path, asked, monkeypatc
     with pytest.raises(UserError, match=r"other has no label 'colour', it has hue; give --config\.data\.test_label"):
         judge(cross_domain_config(variant, **data), backbone)
     result = judge(cross_domain_config(variant, **data, test_label="hue"), backbone).result
-    assert result["top1"] == same_order["top1"] > 0.8
+    assert result["top1"] == same_order["top1"] > 0.6
     assert (result["tested_on"], result["label"], result["test_label"]) == ("other", "colour", "hue")
     if variant == "logistic":  # against labels compared by name, without the package's renumbering
         head = read_head(tmp_path / "b" / "results" / "linear-blobs-on_other.safetensors")

@@ -173,3 +173,15 @@ def test_a_file_name_cannot_lead_outside_the_folder(tmp_path):
         with pytest.raises(UserError, match="lies outside"):
             files.read(name)
     assert files.read("images/fit_0.png")
+
+
+def test_a_missing_file_is_named_though_its_error_is_a_value_error_too(tmp_path, monkeypatch):
+    class ValueMistakeError(UserError, ValueError):
+        """A UserError that an `except ValueError` catches as well."""
+
+    def read(self, name):
+        raise ValueMistakeError(f"no {name}")
+
+    monkeypatch.setattr(Files, "read", read)
+    with pytest.raises(ValueMistakeError, match=r"^no fit\.json$"):
+        read_set(Files.open(tmp_path), "fit.json", "images")
