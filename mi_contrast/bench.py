@@ -1,12 +1,14 @@
-"""Times a case beside its peer, interleaved in one run, and prints and writes what it saw:
+"""Benchmarks: times each case and its peer in turns within one run, and prints and writes the figures:
 
   python -m mi_contrast.bench [--case=NAME|all] [--repeats=7] [--out=bench/]
 
-A ratio is of medians; every figure comes with its least and largest, since absolute times are this machine's today.
-coverage counts how often the interval of an estimate holds the truth, and goes on where it was stopped.
-mi_tasks asks of estimates how near the truth they are, and draws it: bench/mi_tasks.svg.
-peer races lightly's MoCo on CIFAR-10; accelerator takes up to eight minutes of a GPU or TPU. Among all
-cases, one that cannot run here is named, and the others go on.
+Ratios are of medians. Every figure comes with its smallest and largest value, because absolute times depend on the
+machine and its load. With --case=all, a case that can't run here is named and skipped.
+
+  coverage     counts how often the interval of an estimate contains the true value; continues where it was stopped
+  mi_tasks     compares estimates with the true value, and draws bench/mi_tasks.svg
+  peer         trains against lightly's MoCo on CIFAR-10
+  accelerator  takes up to eight minutes of a GPU or TPU
 """
 
 from __future__ import annotations
@@ -39,21 +41,21 @@ CASES = (
     "accelerator",
 )
 REPEATS = 7
-FILES = {"data": ("mi_tasks", "peer"), "truth": ("mi_tasks",)}  # the flags that name files, and whose they are
+FILES = {"data": ("mi_tasks", "peer"), "truth": ("mi_tasks",)}  # flags that name files: the cases that read them
 FLAGS = {
     "case=": f"one of {', '.join(CASES)}, or all",
-    "repeats=": "how often each is timed, 7 by default; of mi_tasks the draws, 2 by default, of twins the scenes, 20, "
-    "of coverage the draws a cell, 50, of peer the races, 3",
-    "out=": "the folder for <case>.json, bench/ by default",
-    "data=": "mi_tasks: an .npz of x_00, y_00, x_01, ... to estimate from, instead of its own draws; "
-    "peer: the folder of TFDS sets that holds cifar10",
-    "truth=": "mi_tasks: a .json of the true nats of --data, opened when all is estimated",
+    "repeats=": "how often each contender is timed, 7 by default; draws of mi_tasks (2), scenes of twins (20), "
+    "draws per cell of coverage (50), races of peer (3)",
+    "out=": "folder for <case>.json, bench/ by default",
+    "data=": "mi_tasks: an .npz of samples x_00, y_00, x_01, ... to use instead of its own draws; "
+    "peer: folder of TFDS sets with cifar10",
+    "truth=": "mi_tasks: a .json of the true nats of --data, opened after all estimates",
     "small": "tiny sizes, to see that a case runs",
 }
 
 
 def run(case: str, repeats: int | None, small: bool, **files: str) -> tuple[dict[str, Any], ModuleType]:
-    """The figures of one case, as plain data, with the device and versions they were seen on; and the case's module."""
+    """Runs one case. Returns its figures, as plain data with the device and versions, and the module of the case."""
     if case not in CASES:
         raise unknown("case", case, (*CASES, "all"))
     module = importlib.import_module(f"mi_contrast.benchmarks.{case}")
@@ -68,31 +70,33 @@ def run(case: str, repeats: int | None, small: bool, **files: str) -> tuple[dict
 
 
 def main(arguments: list[str]) -> None:
-    """The command line's job. See the module's text."""
+    """Runs the command line of this job."""
     flags = parse(arguments, FLAGS, usage=__doc__ or "", positional="case").flags
     repeats = flags.get("repeats", "")
     if repeats and not (repeats.isdigit() and int(repeats) > 0):
         raise UserError(f"--repeats={repeats}", fix="give a whole number above 0")
-    asked = flags.get("case", "all")
+    case_flag = flags.get("case", "all")
     files = {name: flags[name] for name in FILES if name in flags}
     for name in files:
-        if asked not in FILES[name]:
-            raise UserError(f"--{name} with --case={asked}", fix=f"it belongs to --case={' or '.join(FILES[name])}")
-    for case in CASES if asked == "all" else (asked,):
-        given = {"rows": str(Path(flags.get("out", "bench")) / "coverage.jsonl")} if case == "coverage" else files
+        if case_flag not in FILES[name]:
+            raise UserError(f"--{name} with --case={case_flag}", fix=f"it belongs to --case={' or '.join(FILES[name])}")
+    for case in CASES if case_flag == "all" else (case_flag,):
+        arguments_of_case = (
+            {"rows": str(Path(flags.get("out", "bench")) / "coverage.jsonl")} if case == "coverage" else files
+        )
         try:
-            figures, module = run(case, int(repeats) if repeats else None, "small" in flags, **given)
-        except UserError as error:  # among all cases, one that cannot run here does not stop the others
-            if asked != "all":
+            figures, module = run(case, int(repeats) if repeats else None, "small" in flags, **arguments_of_case)
+        except UserError as error:
+            if case_flag != "all":
                 raise
             print(f"{case} was not run: {error}", file=sys.stderr)
             continue
         path = Path(flags.get("out", "bench")) / f"{case}.json"
         write_json(path, figures)
-        print(module.words(figures) if hasattr(module, "words") else json.dumps(figures, indent=2))
+        print(module.format_figures(figures) if hasattr(module, "format_figures") else json.dumps(figures, indent=2))
         print(f"written to {path}", file=sys.stderr)
-        if hasattr(module, "picture") and (drawn := module.picture(figures)):
-            write_text(path.with_suffix(".svg"), drawn)
+        if hasattr(module, "draw_figures") and (svg := module.draw_figures(figures)):
+            write_text(path.with_suffix(".svg"), svg)
             print(f"drawn in {path.with_suffix('.svg')}", file=sys.stderr)
 
 

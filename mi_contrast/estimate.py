@@ -1,11 +1,11 @@
-"""The mutual information of two arrays of a file, in nats, by several estimators, and a verdict on what to believe.
+"""Estimates the mutual information of two arrays in a file, in nats, by several estimators, and gives a verdict.
 
   python -m mi_contrast.estimate file.npz [--methods=ksg,cca,info_nce,nwj,smile] [--k=3] [--seed=0] [--x=x] [--y=y]
                                           [--ranks=yes] [--most=20000] [--json=path]
 
-The arrays are [N, d] or [N], one pair of samples a row, rows independent draws. Estimates by neighbours and by
-correlation read normal scores of each column (--ranks=no: the columns as they are). Columns of few values are read as
-labels.
+The arrays are [N, d] or [N]. Row i of both is one pair of samples, and the rows are independent draws. The estimators
+by nearest neighbours and by correlation use the normal scores of each column (--ranks=no: the columns themselves). A
+column with few different values is treated as a label.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from mi_contrast.core.layout import write_json
 from mi_contrast.estimators.registry import DEFAULT, METHODS, Method, discrete_sides, replace_for_labels
 from mi_contrast.reporting.estimates import reach_verdict
 
-NEAR = 0.5  # nats below the ceiling from where the ceiling may be what is read
-PILOT = 2000  # pairs from which the time of many is foretold
-ROUNDING = 1e-3  # nats by which float32 sums may pass a ceiling
+NEAR_CEILING = 0.5  # nats: an estimate this close to its ceiling is only a lower limit
+PILOT = 2000  # pairs from which the time for all pairs is predicted
+ROUNDING = 1e-3  # nats by which sums in float32 may exceed a ceiling
 
 FLAGS = {
-    "file=": "an .npz file; may be given bare",
-    "methods=": f"some of {', '.join(METHODS)}; {DEFAULT} by default",
-    "k=": "neighbours, 3 by default",
-    "seed=": "of the learned methods and of the subsample, 0 by default",
-    "x=": "the name of one array, x by default",
-    "y=": "the name of the other, y by default",
-    "ranks=": "yes (default): neighbours and correlation read normal scores of each column; no: the columns themselves",
-    "most=": "pairs that are read, drawn at random where the file holds more; 20000 by default",
+    "file=": "an .npz file; '--file=' may be omitted",
+    "methods=": f"a list of {', '.join(METHODS)}; {DEFAULT} by default",
+    "k=": "number of neighbours, 3 by default",
+    "seed=": "of the trained methods and of the random subset, 0 by default",
+    "x=": "name of the first array, x by default",
+    "y=": "name of the second array, y by default",
+    "ranks=": "yes (default): neighbours and correlation use normal scores of each column; no: the columns themselves",
+    "most=": "number of pairs to use, a random subset if the file has more; 20000 by default",
     "json=": "a file to write the table to",
 }
 
 
 def read_samples(path: Path, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """The two arrays of an .npz file, [N, d] each, in the type in which they are stored.
+    """Returns the two arrays of an .npz file, [N, d] each, in the type in which they are stored.
 
     Raises:
-      UserError: no such file, not an .npz file, no such array, not numbers, not [N, d], other lengths, not finite, more
-      columns than rows.
+      UserError if there is no such file or array, if the file is not an .npz file, or if the arrays are not finite
+      numbers [N, d] or [N] of equal length with no more columns than rows.
     """
     if not path.is_file():
         near = nearest(path.name, (p.name for p in path.parent.glob("*.npz")))
@@ -58,13 +58,13 @@ def read_samples(path: Path, names: tuple[str, str]) -> tuple[np.ndarray, np.nda
     try:
         check_npz_sizes(path)
         with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            held = list(file)
+            present = list(file)
             for name in names:
-                if name not in held:
-                    fix = f"it holds: {', '.join(held) or 'nothing'}; say --x=NAME --y=NAME"
-                    raise UserError(f"no array {name!r} in {path}", nearest=nearest(name, held), fix=fix)
-            x, y = (_columns(name, file[name]) for name in names)
-    except UserError:
+                if name not in present:
+                    fix = f"it holds: {', '.join(present) or 'nothing'}; say --x=NAME --y=NAME"
+                    raise UserError(f"no array {name!r} in {path}", nearest=nearest(name, present), fix=fix)
+            x, y = (_to_columns(name, file[name]) for name in names)
+    except UserError:  # some are a ValueError or an OSError too, and say more than the line below
         raise
     except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
         raise FileError(
@@ -79,7 +79,8 @@ def read_samples(path: Path, names: tuple[str, str]) -> tuple[np.ndarray, np.nda
     return x, y
 
 
-def _columns(name: str, x: np.ndarray) -> np.ndarray:
+def _to_columns(name: str, x: np.ndarray) -> np.ndarray:
+    """Returns the array as [N, d]. Raises UserError unless it is [N, d] or [N] of finite numbers."""
     if x.dtype.kind not in "biuf" or x.ndim not in (1, 2) or 0 in x.shape:
         raise UserError(f"array {name!r} is {x.dtype} {list(x.shape)}", fix="give numbers [N, d] or [N]")
     x = x.reshape(len(x), -1)
@@ -92,58 +93,67 @@ def _columns(name: str, x: np.ndarray) -> np.ndarray:
 def measure(
     x: np.ndarray, y: np.ndarray, methods: list[str], k: int, seed: int, *, ranks: bool = True
 ) -> list[dict[str, Any]]:
-    """One row a method: method, nats, standard_error, low, high, ceiling, seconds, what, samples, sound.
+    """Returns a row for each method: method, nats, standard_error, low, high, ceiling, seconds, what, samples, sound.
 
-    A method that cannot read the samples has a row of NaN that says why, and is not sound.
+    If a method can't handle the samples, its row has NaN, `what` gives the reason, and `sound` is False.
+
+    Args:
+      x, y: [N, d] samples.
+      methods: names in METHODS.
+      k: number of neighbours.
+      seed: of the trained methods.
+      ranks: whether the methods by neighbours and by correlation use normal scores of the columns.
     """
     rows = []
     for name in methods:
-        method, began = METHODS[name], time.perf_counter()
+        method, start_time = METHODS[name], time.perf_counter()
         note = method.description.format(k=k)
-        found: tuple[float, ...] = (np.nan,) * 5
+        numbers: tuple[float, ...] = (np.nan,) * 5
         if method.takes_normal_scores:
             note += "; of normal scores" if ranks else "; of the columns as they are"
         try:
-            with warnings.catch_warnings(record=True) as said:
+            with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                with report_time(name, _expected_seconds(method, x, y, k, ranks)):
-                    answer = jax.block_until_ready(method.estimate(x, y, k, jax.random.key(seed), ranks))
-            note += "".join(f"; {w.message}" for w in said if str(w.message).startswith("a value repeats"))
-            found = tuple(
-                float(v) for v in (answer.nats, answer.standard_error, answer.ceiling, answer.low, answer.high)
-            )
-            sound = not np.isnan(found[0])
+                with report_time(name, _predict_seconds(method, x, y, k, ranks)):
+                    estimate = jax.block_until_ready(method.estimate(x, y, k, jax.random.key(seed), ranks))
+            note += "".join(f"; {w.message}" for w in caught if str(w.message).startswith("a value repeats"))
+            fields = ("nats", "standard_error", "ceiling", "low", "high")
+            numbers = tuple(float(getattr(estimate, field)) for field in fields)
+            sound = not np.isnan(numbers[0])
             if not sound:
                 note = f"none: a sample comes {k + 1} times or more; add noise below the data's resolution"
         except UserError as error:
             sound, note = False, f"none: {error}"
-        nats, standard_error, ceiling, low, high = found
+        nats, standard_error, ceiling, low, high = numbers
         if nats > ceiling + ROUNDING:
             sound, note = False, f"an error: {nats:.3f} nats is above the ceiling; do not use it"
-        elif ceiling - nats < NEAR and method.saturates:
+        elif ceiling - nats < NEAR_CEILING and method.saturates:
             high, note = np.inf, f"{note}; near its ceiling: a lower limit"
         elif high == np.inf:
             note += "; a lower limit"
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start_time
         row = dict(method=name, nats=nats, standard_error=standard_error, low=low, high=high, ceiling=ceiling)
         rows.append(row | dict(seconds=seconds, what=note, samples=len(x), sound=sound))
     return rows
 
 
-def _expected_seconds(method: Method, x: np.ndarray, y: np.ndarray, k: int, ranks: bool) -> float | None:
-    """How long a method by neighbours will take, from a few pairs: its time grows with the square of their number."""
+def _predict_seconds(method: Method, x: np.ndarray, y: np.ndarray, k: int, ranks: bool) -> float | None:
+    """Predicts the time of a method by neighbours from a few pairs: it grows with the square of their number.
+
+    Returns None for other methods, and if there are few pairs.
+    """
     if not method.is_quadratic or len(x) < 4 * PILOT:
         return None
-    key, seconds = jax.random.key(0), 0.0
-    for _ in range(2):  # the first compiles
-        began = time.perf_counter()
-        jax.block_until_ready(method.estimate(x[:PILOT], y[:PILOT], k, key, ranks).nats)
-        seconds = time.perf_counter() - began
+    rng, seconds = jax.random.key(0), 0.0
+    for _ in range(2):  # the first call compiles
+        start_time = time.perf_counter()
+        jax.block_until_ready(method.estimate(x[:PILOT], y[:PILOT], k, rng, ranks).nats)
+        seconds = time.perf_counter() - start_time
     return seconds * (len(x) / PILOT) ** 2
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as lines of text, a heading first."""
+def format_table(rows: list[dict[str, Any]]) -> str:
+    """Returns the rows as lines of text with a heading."""
     head = f"{'method':<16} {'nats':>8} {'+-':>7} {'low':>8} {'high':>8} {'ceiling':>8} {'seconds':>8} {'samples':>8}"
     lines = [f"{head}  what it is"]
     for row in rows:
@@ -156,7 +166,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """The command line's job. See the module's text."""
+    """Runs the command line of this job."""
     flags = parse(arguments, FLAGS, usage=__doc__ or "", positional="file").flags
     if "file" not in flags:
         raise UserError("no file", fix="give an .npz file that holds arrays x and y")
@@ -165,7 +175,7 @@ def main(arguments: list[str]) -> None:
         if name not in METHODS:
             raise unknown("method", name, METHODS)
     k, seed, most = (
-        _whole(name, flags.get(name, default), least)
+        _parse_whole(name, flags.get(name, default), least)
         for name, default, least in (("k", "3", 1), ("seed", "0", 0), ("most", "20000", 8))
     )
     ranks = flags.get("ranks", "yes")
@@ -175,21 +185,21 @@ def main(arguments: list[str]) -> None:
     x, y = read_samples(Path(flags["file"]), names)
     notes, total = [], len(x)
     if total > most:
-        chosen = np.sort(np.random.default_rng(seed).choice(total, most, replace=False))
-        x, y = x[chosen], y[chosen]
+        subset = np.sort(np.random.default_rng(seed).choice(total, most, replace=False))
+        x, y = x[subset], y[subset]
         notes.append(f"{most:,} of {total:,} pairs are read, drawn at random (--most={total} reads all)")
-    labels = discrete_sides(x, y, k)
-    if any(labels):
-        which = " and ".join(name for name, few in zip(names, labels, strict=True) if few)
-        methods, switched = replace_for_labels(methods, labels)
+    are_labels = discrete_sides(x, y, k)
+    if any(are_labels):
+        arrays = " and ".join(name for name, is_label in zip(names, are_labels, strict=True) if is_label)
+        methods, switched = replace_for_labels(methods, are_labels)
         if switched:
-            words = "have few values and are" if all(labels) else "has few values and is"
-            notes.append(f"{which} {words} read as labels: {', '.join(switched)}")
+            words = "have few values and are" if all(are_labels) else "has few values and is"
+            notes.append(f"{arrays} {words} read as labels: {', '.join(switched)}")
     for note in notes:
         print(note, flush=True)
     rows = measure(x, y, methods, k, seed, ranks=ranks == "yes")
     verdict = reach_verdict(rows)
-    print(table(rows))
+    print(format_table(rows))
     print(verdict.text)
     if "json" in flags:
         finite = [
@@ -205,7 +215,8 @@ def main(arguments: list[str]) -> None:
         )
 
 
-def _whole(name: str, text: str, least: int) -> int:
+def _parse_whole(name: str, text: str, least: int) -> int:
+    """Returns the whole number in a flag. Raises UserError if it is not one, or below `least`."""
     if not text.isdigit() or not least <= int(text) < 2**31:
         raise UserError(f"--{name}={text}", fix=f"give a whole number from {least} up")
     return int(text)

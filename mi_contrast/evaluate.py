@@ -1,4 +1,4 @@
-"""Judges a trained backbone, from a run directory, an export or another trainer's checkpoint alone.
+"""Judges a trained backbone, given only a run directory, an export or another trainer's checkpoint.
 
 python -m mi_contrast.evaluate --config=configs/evaluate/linear.py --backbone=runs/x [--workdir=out]
     [--config.data.name=cifar10 --config.data.dir=/data/tfds ...] [--untrained]
@@ -17,16 +17,16 @@ from mi_contrast.interchange import open_source, pixels
 from mi_contrast.reporting.transfer import write_tables
 
 FLAGS = {
-    "config=": "a task's config, configs/evaluate/linear.py[:variant], knn.py, ...; --config.a.b=v changes a field",
+    "config=": "config of a task, such as configs/evaluate/linear.py[:variant]; --config.a.b=v changes a field",
     "backbone=": "a run directory, an export, or a file of weights (.pth, .pt, .ckpt, .pth.tar, .safetensors)",
-    "workdir=": "where results/ goes; the run directory by default, needed otherwise",
-    "untrained": "judge the same network before training instead, to know what training gained",
+    "workdir=": "folder for results/; the run directory by default; an export or a file needs it",
+    "untrained": "judge the untrained twin, the same network before training, to see what training gained",
     **pixels.FLAGS,
 }
 
 
 def main(arguments: list[str]) -> None:
-    """The job: one backbone, one task."""
+    """Runs the command line of this job."""
     call = parse(arguments, FLAGS, usage=__doc__ or "")
     if call.config is None:
         known = ", ".join(f"configs/evaluate/{p.name}" for p in sorted((package_configs() / "evaluate").glob("*.py")))
@@ -34,12 +34,12 @@ def main(arguments: list[str]) -> None:
     if "backbone" not in call.flags:
         raise UserError("no --backbone", fix="give --backbone=RUN_OR_EXPORT_OR_FILE")
     workdir = Path(call.flags["workdir"]) if "workdir" in call.flags else None
-    backbone = open_source(call.flags["backbone"], preprocessing=pixels.preprocessing(call.flags))
+    backbone = open_source(call.flags["backbone"], preprocessing=pixels.read_preprocessing(call.flags))
     print(backbone)
-    found = judge(call.config, backbone, workdir, twin="untrained" in call.flags)
-    print(found)
-    if found.result["task"] == "transfer":
-        for path in write_tables(found.result, found.path):
+    judgement = judge(call.config, backbone, workdir, twin="untrained" in call.flags)
+    print(judgement)
+    if judgement.result["task"] == "transfer":
+        for path in write_tables(judgement.result, judgement.path):
             print(f"written to {path}")
 
 

@@ -14,47 +14,47 @@ from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.progress import Progress
 from mi_contrast.interchange import FORMATS, convert, open_source, pixels
-from mi_contrast.interchange.parity import said
+from mi_contrast.interchange.parity import describe_parity
 
 FLAGS = {
     "backbone=": "a run directory, an export, or a file of weights (.pth, .pt, .ckpt, .pth.tar, .safetensors)",
-    "format=": f"one or several of {', '.join(FORMATS)}",
-    "workdir=": "where the folders go, one a format",
+    "format=": f"one or more of {', '.join(FORMATS)}",
+    "workdir=": "folder for the exports, one folder per format",
     **pixels.FLAGS,
 }
 
 
 def main(arguments: list[str]) -> None:
-    """Writes one backbone in each format that can hold it. UserError, at the end, names the formats that cannot."""
+    """Writes one backbone in each of the formats. Raises UserError at the end if some of them can't hold it."""
     flags = parse(arguments, FLAGS, usage=__doc__ or "").flags
-    for name, example in (("backbone", "RUN_OR_EXPORT_OR_FILE"), ("format", "torchvision"), ("workdir", "out")):
-        if name not in flags:
-            raise UserError(f"no --{name}", fix=f"give --{name}={example}")
-    words = list(dict.fromkeys(word.strip() for word in flags["format"].split(",")))
-    for word in words:
-        if word not in FORMATS:
-            raise unknown("format", word, FORMATS)
+    for flag, example in (("backbone", "RUN_OR_EXPORT_OR_FILE"), ("format", "torchvision"), ("workdir", "out")):
+        if flag not in flags:
+            raise UserError(f"no --{flag}", fix=f"give --{flag}={example}")
+    names = list(dict.fromkeys(name.strip() for name in flags["format"].split(",")))
+    for name in names:
+        if name not in FORMATS:
+            raise unknown("format", name, FORMATS)
     folder = Path(flags["workdir"])
-    loaded = open_source(flags["backbone"], preprocessing=pixels.preprocessing(flags))
+    loaded = open_source(flags["backbone"], preprocessing=pixels.read_preprocessing(flags))
     print(loaded)
-    progress = Progress("exporting", len(words), unit="format", seconds_between=5.0)
+    progress = Progress("exporting", len(names), unit="format", seconds_between=5.0)
     refusals: dict[str, UserError] = {}
     try:
-        for word in words:
+        for name in names:
             try:
-                manifest = convert(loaded, word, folder / word)
-            except UserError as error:  # one format's refusal must not cost the others
-                refusals[word] = error
+                manifest = convert(loaded, name, folder / name)
+            except UserError as error:  # the other formats are still written
+                refusals[name] = error
             else:
-                print(f"{word}: {folder / word / manifest['file']}, {said(manifest['parity'])}")
-            progress.advance(note=word)
+                print(f"{name}: {folder / name / manifest['file']}, {describe_parity(manifest['parity'])}")
+            progress.advance(note=name)
     finally:
         progress.close()
-    if len(words) == 1 and refusals:
-        raise refusals[word]
+    if len(names) == 1 and refusals:
+        raise refusals[name]
     if refusals:
-        written = f"{len(words) - len(refusals)} of {len(words)} formats written"
-        raise UserError(f"{written}; not written: {'; '.join(f'{word}: {error}' for word, error in refusals.items())}")
+        written = f"{len(names) - len(refusals)} of {len(names)} formats written"
+        raise UserError(f"{written}; not written: {'; '.join(f'{name}: {error}' for name, error in refusals.items())}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Trains one config in one run directory:
+"""Trains the method of a config in a run directory:
 
   python -m mi_contrast.main --config=configs/ring_moco.py[:variant] [--workdir=runs/x] [--config.optim.lr=.03 ...]
 
-The same command goes on where the run was stopped; on a finished run it says so. What it leaves: config.json, run.json,
-metrics.jsonl, checkpoints/, export/ (the backbone, with its manifest), report.html.
+The same command continues a run that was stopped; on a finished run it says so. The run directory contains
+config.json, run.json, metrics.jsonl, checkpoints/, export/ (the backbone, with its manifest) and report.html.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.core.layout import RunDirectory
 
 FLAGS = {
-    "config=": "a config file, with :variant if wanted; --config.section.field=value changes a field",
+    "config=": "a config file, optionally with :variant; --config.section.field=value changes a field",
     "workdir=": "the run directory; runs/<config>-<variant> by default",
-    "stop_at=": "stop after this step, saved; schedules are unchanged",
-    "allow=": "sections that may differ from the start before, such as optim or optim,method; kept in run.json",
+    "stop_at=": "save and stop after this step; schedules are unchanged",
+    "allow=": "config sections that may differ from the earlier start, such as optim,method; recorded in run.json",
     "list": "print the table of methods and stop",
 }
 
@@ -37,16 +37,17 @@ def train(
     stop_at: int | None = None,
     allow: Sequence[str] = (),
 ) -> Path:
-    """Trains `config` in `workdir` as the command does, and returns the run directory.
+    """Trains `config` in `workdir`, as the command does, and returns the run directory.
 
     Args:
-      config: a ConfigDict as `get_config` of a config file gives it, or the same as plain dicts.
-      workdir: the run directory; where it holds a run of this config, training goes on from its newest checkpoint.
-      name, variant: for the record; a config file's name and variant.
-      stop_at: stop after this step, saved.
-      allow: sections of the config that may differ from the start before, such as ('optim',).
-    Raises UserError on a mistake in the config, its data or the directory; BadNumbersError; after saving StoppedError,
-    and KeyboardInterrupt at Ctrl-C.
+      config: a ConfigDict as the `get_config` of a config file returns it, or the same as plain dicts.
+      workdir: the run directory. If it has a run of this config, training continues from its newest checkpoint.
+      name, variant: name and variant of the config file, for the record in run.json.
+      stop_at: save and stop after this step.
+      allow: sections of the config that may differ from the earlier start, such as ('optim',).
+    Raises:
+      UserError on a mistake in the config, its data or the directory; BadNumbersError where loss or gradient are not
+      finite; StoppedError at a signal or a time limit, and KeyboardInterrupt at Ctrl-C, both after saving.
     """
     from mi_contrast.reporting.page import write_report
     from mi_contrast.training import loop
@@ -56,46 +57,46 @@ def train(
     return outcome.run.root
 
 
-def methods() -> str:
-    """The table of methods: every config that comes with the package, and its first line."""
+def list_methods() -> str:
+    """Returns the table of methods: each config in the package with its terms and the first line of its header."""
     rows = []
     for file in sorted(package_configs().glob("*.py")):
         config, name, _ = load_config(str(file))
-        first = (file.read_text(encoding="utf-8").split('"""')[1]).strip().splitlines()[0]
+        header = (file.read_text(encoding="utf-8").split('"""')[1]).strip().splitlines()[0]
         terms = plain(config.method)["terms"]
-        words = "; ".join(f"{t['anchor']} x {t['pool']}, {_words(t['support'])}, {_words(t['form'])}" for t in terms)
-        rows.append((f"configs/{name}.py", words, first))
+        words = "; ".join(f"{t['anchor']} x {t['pool']}, {_name(t['support'])}, {_name(t['form'])}" for t in terms)
+        rows.append((f"configs/{name}.py", words, header))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     return "\n".join(
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[2]]) for row in rows
     )
 
 
-def _words(given: Any) -> str:
-    """A support or a form in a word or two."""
-    if isinstance(given, str):
-        return given
-    return given["kind"] + (f" of {_words(given['of'])}" if "of" in given else "")
+def _name(section: Any) -> str:
+    """Returns the name of a support or a form, such as 'drawn of ring'."""
+    if isinstance(section, str):
+        return section
+    return section["kind"] + (f" of {_name(section['of'])}" if "of" in section else "")
 
 
-def _workdir(call: Call) -> Path:
+def _choose_workdir(call: Call) -> Path:
     default = Path("runs") / "-".join(word for word in (call.name, call.variant) if word).replace("/", "-")
     return Path(call.flags.get("workdir") or default)
 
 
 def main(arguments: list[str]) -> None:
-    """The command line's job. See the module's text."""
+    """Runs the command line of this job."""
     call = parse(arguments, FLAGS, usage=__doc__ or "")
     if "list" in call.flags:
-        print(methods())
+        print(list_methods())
         return
     if call.config is None:
         raise UserError("no --config given", fix="try --config=configs/ring_moco.py, or --list")
     stop_at = call.flags.get("stop_at")
     if stop_at is not None and not stop_at.isdigit():
         raise UserError(f"--stop_at={stop_at} is not a step", fix="give a whole number")
-    workdir = _workdir(call)
-    before = RunDirectory(workdir).report.is_file() and (RunDirectory(workdir).export / "manifest.json").is_file()
+    workdir = _choose_workdir(call)
+    was_finished = RunDirectory(workdir).report.is_file() and (RunDirectory(workdir).export / "manifest.json").is_file()
     name = call.name or ""
     run = train(
         call.config,
@@ -106,7 +107,7 @@ def main(arguments: list[str]) -> None:
         allow=[word.strip() for word in call.flags["allow"].split(",")] if "allow" in call.flags else (),
     )
     print(
-        f"{run} {'was trained before, nothing was trained now' if before else 'is trained'}"
+        f"{run} {'was trained before, nothing was trained now' if was_finished else 'is trained'}"
         if (run / "export").is_dir()
         else f"stopped at step {stop_at}, saved"
     )

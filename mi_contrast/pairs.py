@@ -1,10 +1,12 @@
-"""Pairs of patches that move together: cuts clips' first frames into patches, follows them, and finds each one's twin,
-the patch whose motion shares most with its own, in nats; writes them as a set to train on, 'pairs:FOLDER'.
+"""Makes a set of pairs of patches that move together, to train on as 'pairs:FOLDER'.
+
+The first frame of each clip is cut into patches, which are tracked through the clip. The twin of a patch is the patch
+whose motion shares the most information with its own, in nats.
 
   python -m mi_contrast.pairs --clips=PATH|moving_digits --workdir=runs/pairs/x [--masks=FOLDER] [--patch=32 ...]
 
-PATH holds folders of frames or video files. With masks of objects it says how often twins lie on one object, beside
-other patches at the same distance. A picture a clip is in FOLDER/pictures.
+PATH has folders of frames, or video files. Given masks of objects, the job reports how often twins lie on one object,
+compared with other patches at the same distance. FOLDER/pictures has a picture of each clip.
 """
 
 from __future__ import annotations
@@ -26,53 +28,59 @@ from mi_contrast.data import pair_sets, partners, tracks
 from mi_contrast.data.clips import Clip, import_opencv, open_clips
 from mi_contrast.reporting import twins_figure
 
-OF = ("motion", "colour")
-DITHER = 1e-3  # pixels or levels of noise, below what a tracker resolves: no two steps are then exactly alike
+SOURCES = ("motion", "colour")
+DITHER = 1e-3  # pixels or levels: noise below the resolution of a tracker, so that no two steps are equal
 
-# name: (default, what it is); a default's kind is the kind of what may be given.
+# name: (default, meaning). A value on the command line is converted to the type of the default.
 TRACKING: dict[str, tuple[Any, str]] = {
-    "patch": (16, "pixels a side"),
-    "stride": (None, "pixels from patch to patch; the patch's side by default"),
-    "point": ("corner", f"what of a patch is followed: {' or '.join(tracks.POINTS)}"),
-    "window": (15, "pixels a side that the tracker compares"),
-    "levels": (3, "halvings of the frame that the tracker starts from"),
-    "tolerance": (1.0, "pixels within which a point followed there and back returns"),
-    "lost": (0.2, "the share of frames above which failing makes a track lost"),
-    "still": (0.1, "the spread of steps, in pixels (of colours: levels of 255), below which a track says nothing"),
-    "camera": ("homography", f"its motion taken out: {', '.join(tracks.CAMERAS)}"),
+    "patch": (16, "side of a patch in pixels"),
+    "stride": (None, "pixels between neighbouring patches; the patch's side by default"),
+    "point": ("corner", f"point of a patch that is tracked: {' or '.join(tracks.POINTS)}"),
+    "window": (15, "side, in pixels, of the window that the tracker compares"),
+    "levels": (3, "how often the frame is halved for the tracker's first search"),
+    "tolerance": (1.0, "pixels within which a point must return when it is tracked forwards and backwards"),
+    "lost": (0.2, "share of frames that may fail before a track is lost"),
+    "still": (0.1, "standard deviation of steps, in pixels or colour levels of 255, below which a track is still"),
+    "camera": ("homography", f"model of the camera's motion, which is subtracted: {', '.join(tracks.CAMERAS)}"),
 }
 READING: dict[str, tuple[Any, str]] = {
-    "frames": (40, "the most of a clip"),
-    "size": (None, "the short side in pixels; moving_digits: 32 or 64"),
-    "limit": (None, "the most clips"),
+    "frames": (40, "largest number of frames of a clip"),
+    "size": (None, "short side of a frame in pixels; of moving_digits 32 or 64"),
+    "limit": (None, "largest number of clips"),
     "apart": (
         None,
-        "pixels between partners at least; the patch's side by default, none overlap; never within one window",
+        "smallest distance of partners in pixels, at least a window; by default the patch's side, so that none overlap",
     ),
-    "of": ("motion", "whose series: motion or colour"),
-    "series": ("prewhitened", f"made of tracks: {', '.join(mi.SERIES)}"),
-    "order": (1, "steps that prewhitening looks back"),
+    "of": ("motion", "what the series are made of: motion or colour"),
+    "series": ("prewhitened", f"how a series is made from a track: {', '.join(mi.SERIES)}"),
+    "order": (1, "number of earlier steps that prewhitening uses"),
     "estimator": ("ksg", "ksg or three_kl"),
-    "k": (3, "its neighbours"),
-    "shifts": (19, "circular shifts of the test"),
-    "level": (0.05, "the largest p that is accepted"),
-    "cover": (0.5, "the share of a patch that an object must cover for the patch to lie on it"),
-    "seed": (0, "of the random partners and the noise"),
-    "pictures": (40, "the most clips drawn"),
+    "k": (3, "number of neighbours of the estimator"),
+    "shifts": (19, "number of circular shifts in the significance test"),
+    "level": (0.05, "largest p-value of an accepted twin"),
+    "cover": (0.5, "share of a patch that an object must cover for the patch to lie on it"),
+    "seed": (0, "seed of the random partners and the noise"),
+    "pictures": (40, "largest number of clips to draw"),
 }
 FLAGS = {
-    "clips=": "a folder of clips (folders of frames, or video files), one video file, or moving_digits",
-    "workdir=": "the folder of the pair set",
-    "masks=": "a folder of objects' masks, <clip>/<frame>.png",
+    "clips=": "a folder of clips (folders of frames or video files), a video file, or moving_digits",
+    "workdir=": "folder to write the pair set to",
+    "masks=": "a folder of masks of objects, <clip>/<frame>.png",
     **{
-        f"{n}=": f"{what} [{'' if d is None else d}]".replace(" []", "")
-        for n, (d, what) in (TRACKING | READING).items()
+        f"{name}=": meaning if default is None else f"{meaning} [{default}]"
+        for name, (default, meaning) in (TRACKING | READING).items()
     },
 }
 
 
-class Found(NamedTuple):
-    """A clip's patches, their columns but for indices within the clip, and shares of partners on the same object."""
+class ClipPairs(NamedTuple):
+    """The patches of one clip and their partners.
+
+    patches: uint8 [M, patch, patch, 3].
+    columns: of the pair set, with indices of partners counted within the clip.
+    same: for each kind of partner, whether it lies on the patch's own object; None without masks.
+    picture: a PNG, or None.
+    """
 
     patches: np.ndarray
     columns: dict[str, np.ndarray]
@@ -81,7 +89,7 @@ class Found(NamedTuple):
 
 
 def read_options(flags: dict[str, str]) -> dict[str, Any]:
-    """All options with what was given, each of its kind. UserError on any other."""
+    """Returns all options, converted from the flags. Raises UserError on an invalid value."""
     options: dict[str, Any] = {"clips": flags["clips"], "masks": flags.get("masks")}
     for name, (default, _) in (TRACKING | READING).items():
         options[name] = convert(default, flags[name], f"--{name}") if name in flags else default
@@ -97,85 +105,95 @@ def read_options(flags: dict[str, str]) -> dict[str, Any]:
         value = options[name]
         if value is not None and (not isinstance(value, int) or value < least):
             raise UserError(f"--{name}={value}", fix=f"give a whole number from {least} up")
-    for name, words in (("of", OF), ("series", tuple(mi.SERIES))):
+    for name, words in (("of", SOURCES), ("series", tuple(mi.SERIES))):
         if options[name] not in words:
             raise unknown(name, options[name], words)
     return options
 
 
-def of_clip(clip: Clip, number: int, options: dict[str, Any], drawn: bool) -> Found:
-    """Tracks, twins and other partners of one clip. UserError with the clip's name where it can't serve."""
-    how = tracks.Tracking(**{field.name: options[field.name] for field in fields(tracks.Tracking)})
-    draw = np.random.default_rng([options["seed"], number])
+def find_pairs(clip: Clip, number: int, options: dict[str, Any], *, draw: bool) -> ClipPairs:
+    """Tracks the patches of a clip and finds their twins and their other partners.
+
+    Args:
+      number: of the clip in the set.
+      draw: whether to draw a picture.
+    Raises UserError, with the clip's name, if the clip can't be used.
+    """
+    settings = tracks.Tracking(**{field.name: options[field.name] for field in fields(tracks.Tracking)})
+    random = np.random.default_rng([options["seed"], number])
     try:
-        found = tracks.follow(clip.frames, how)
-        paths, state = found.steady, found.state
+        tracked = tracks.follow(clip.frames, settings)
+        paths, state = tracked.steady, tracked.state
         if options["of"] == "colour":
-            paths, state = found.colours, tracks.classify_colours(found, how)
-        where = state == tracks.TRACKED
-        may = partners.find_eligible(found.centres, where, how.patch if options["apart"] is None else options["apart"])
-        # Points within one window see the same pixels, and a tracker's errors there would be a motion in common.
-        may &= partners.find_eligible(found.positions[:, 0], where, how.window)
-        paths = paths + DITHER * draw.standard_normal(paths.shape)
+            paths, state = tracked.colours, tracks.classify_colours(tracked, settings)
+        usable = state == tracks.TRACKED
+        distance = settings.patch if options["apart"] is None else options["apart"]
+        eligible = partners.find_eligible(tracked.centres, usable, distance)
+        # Points within one window share pixels, so the tracker's errors there would look like common motion.
+        eligible &= partners.find_eligible(tracked.positions[:, 0], usable, settings.window)
+        paths = paths + DITHER * random.standard_normal(paths.shape)
         order = {"order": options["order"]} if options["series"] == "prewhitened" else {}
         series = mi.of_unit_size(mi.SERIES[options["series"]](paths, **order))
-        chosen = {name: options[name] for name in ("shifts", "level", "k", "estimator")}
-        answer = mi.twins(series, where=may, **chosen)
+        test = {name: options[name] for name in ("shifts", "level", "k", "estimator")}
+        twins = mi.twins(series, where=eligible, **test)
     except UserError as error:
         raise add_place(f"clip {clip.name}", error) from None
-    partner, nats, null, p, accepted = (np.asarray(column) for column in answer)
-    patches = tracks.cut_patches(clip.frames[0], found.centres, how.patch)
-    apart = partners.compute_distances(found.centres)[np.arange(len(where)), partner]
-    taken: dict[str, np.ndarray] = {"twin": partner, **partners.choose_controls(found.centres, patches, may, draw)}
+    partner, nats, null, p, accepted = (np.asarray(column) for column in twins)
+    patches = tracks.cut_patches(clip.frames[0], tracked.centres, settings.patch)
+    twin_distance = partners.compute_distances(tracked.centres)[np.arange(len(usable)), partner]
+    controls = partners.choose_controls(tracked.centres, patches, eligible, random)
+    partner_columns: dict[str, np.ndarray] = {"twin": partner, **controls}
     columns = {
-        "clip": np.full(len(where), number),
-        "row": found.centres[:, 0],
-        "column": found.centres[:, 1],
+        "clip": np.full(len(usable), number),
+        "row": tracked.centres[:, 0],
+        "column": tracked.centres[:, 1],
         "state": state,
         "nats": nats,
         "null": null,
         "p": p,
         "accepted": accepted,
-        "distance": np.where(np.isnan(nats), np.nan, apart),
-        **taken,
-        **{f"{pair_sets.LABEL}{name}": np.full(len(where), value) for name, value in clip.labels.items()},
+        "distance": np.where(np.isnan(nats), np.nan, twin_distance),
+        **partner_columns,
+        **{f"{pair_sets.LABEL}{name}": np.full(len(usable), value) for name, value in clip.labels.items()},
     }
     same = None
     if clip.objects is not None:
-        inside = tracks.cut_patches(clip.objects[0], found.centres, how.patch).mean(axis=(1, 2)) >= options["cover"]
+        inside = (
+            tracks.cut_patches(clip.objects[0], tracked.centres, settings.patch).mean(axis=(1, 2)) >= options["cover"]
+        )
         columns[f"{pair_sets.LABEL}object"] = inside.astype(np.int32)
-        same = partners.same_object_shares(inside.astype(np.int32), found.centres, may, taken)
+        same = partners.same_object_shares(inside.astype(np.int32), tracked.centres, eligible, partner_columns)
     picture = None
-    if drawn:
-        title = f"{clip.name}: {where.sum()} of {len(where)} patches tracked, {accepted.sum()} twins accepted"
+    if draw:
+        title = f"{clip.name}: {usable.sum()} of {len(usable)} patches tracked, {accepted.sum()} twins accepted"
         objects = None if clip.objects is None else clip.objects[0]
         picture = twins_figure.draw(
-            title, clip.frames[0], found.centres, partner, nats, accepted, tracked=where, objects=objects
+            title, clip.frames[0], tracked.centres, partner, nats, accepted, tracked=usable, objects=objects
         )
-    return Found(patches, columns, same, picture)
+    return ClipPairs(patches, columns, same, picture)
 
 
-def make(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Makes the pair set and gives its facts."""
-    where = {name: options[name] for name in ("masks", "frames", "size", "limit")}
+def make_pair_set(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Makes the pair set, writes it to the folder, and returns its facts as plain data."""
+    limits = {name: options[name] for name in ("masks", "frames", "size", "limit")}
     import_opencv()
-    clips = open_clips(options["clips"], **where)
+    clips = open_clips(options["clips"], **limits)
     progress = Progress("pairs", len(clips), unit="clip")
-    found, pictures, start = [], {}, 0
+    parts, pictures, start = [], {}, 0
     try:
         for number, clip in enumerate(clips):
-            one = of_clip(clip, number, options, drawn=number < options["pictures"])
-            for word in pair_sets.TABLE_WORDS:  # from places in the clip to indices
-                one.columns[word] = one.columns[word] + start
-            start += len(one.patches)
-            if one.picture is not None:
-                pictures[f"{clip.name}.png"] = one.picture
-            found.append(one._replace(picture=None))
+            part = find_pairs(clip, number, options, draw=number < options["pictures"])
+            for name in pair_sets.TABLE_WORDS:  # indices within the clip become indices within the set
+                part.columns[name] = part.columns[name] + start
+            start += len(part.patches)
+            if part.picture is not None:
+                pictures[f"{clip.name}.png"] = part.picture
+            parts.append(part._replace(picture=None))
             progress.advance(note=clip.name)
     finally:
         progress.close()
-    columns = {name: np.concatenate([one.columns[name] for one in found]) for name in found[0].columns}
-    classes = {name: list(words) for name, words in clips.classes.items()}
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
+    classes = {name: list(names) for name, names in clips.classes.items()}
     if "label_object" in columns:
         classes["object"] = ["background", "object"]
     facts = {
@@ -184,20 +202,20 @@ def make(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
         "classes": classes,
         "options": options,
         "patches": start,
-        **counts(columns),
+        **count_states(columns),
         "versions": {"jax": jax.__version__, "numpy": np.__version__, "opencv": import_opencv().__version__},
     }
-    if found[0].same is not None:
-        same = {word: np.concatenate([one.same[word] for one in found]) for word in found[0].same}  # type: ignore[index]
+    if parts[0].same is not None:
+        same = {kind: np.concatenate([part.same[kind] for part in parts]) for kind in parts[0].same}  # type: ignore[index]
         facts["same_object"] = partners.summarise_shares(
             same, columns["label_object"] > 0, columns["accepted"], columns["clip"]
         )
-    pair_sets.write(folder, np.concatenate([one.patches for one in found]), columns, facts, pictures)
+    pair_sets.write(folder, np.concatenate([part.patches for part in parts]), columns, facts, pictures)
     return facts
 
 
-def counts(columns: dict[str, np.ndarray]) -> dict[str, Any]:
-    """How many patches are of each state and how many twins were accepted, and the medians of what twins read."""
+def count_states(columns: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the number of patches in each state, of twins and of accepted twins, and medians over the twins."""
     twins = np.isfinite(columns["nats"])
     medians = {
         name: round(float(np.median(columns[name][twins])), 3) for name in ("nats", "null", "distance") if twins.any()
@@ -210,8 +228,8 @@ def counts(columns: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def words(facts: dict[str, Any]) -> str:
-    """What was found, as lines of text."""
+def summarise(facts: dict[str, Any]) -> str:
+    """Returns the facts of a pair set as lines of text."""
     states = ", ".join(f"{number:,} {word}" for word, number in facts["states"].items())
     lines = [
         f"{facts['patches']:,} patches of {len(facts['clips']):,} clips: {states}",
@@ -220,12 +238,12 @@ def words(facts: dict[str, Any]) -> str:
     ]
     if "same_object" in facts:
         shown = ("twin", "at_twin", "near", "at_near", "alike", "at_alike", "any")
-        lines.append("partners on the patch's own object (at_x: other patches at x's distance)")
+        lines.append("share of partners on the patch's own object (at_x: other patches at the distance of x)")
         lines.append(f"{'patches':<22}{'':>8}" + "".join(f"{word:>10}" for word in shown))
         for group, row in facts["same_object"].items():
             cells = "".join(f"{row[w]:>10.3f}" if w in row else f"{'':>10}" for w in shown)
             lines.append(f"{group.replace('_', ' '):<22}{row['patches']:>8,}" + cells)
-        lines.append("twins over other partners, and 95 % of draws of whole clips")
+        lines.append("twins minus other partners, and the 95 % interval over whole clips")
         for group, row in facts["same_object"].items():
             over = row.get("over", {}).items()
             cells = ", ".join(f"{word} {mean:+.3f} ({low:+.3f} to {high:+.3f})" for word, (mean, low, high) in over)
@@ -234,7 +252,7 @@ def words(facts: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """The command line's job. See the module's text."""
+    """Runs the command line of this job."""
     flags = dict(parse(arguments, FLAGS, usage=__doc__ or "").flags)
     for name, example in (("clips", "PATH|moving_digits"), ("workdir", "runs/pairs/x")):
         if not flags.get(name):
@@ -248,8 +266,8 @@ def main(arguments: list[str]) -> None:
             )
         print(f"{folder} is finished", file=sys.stderr)
     else:
-        facts = make(folder, options)
-    print(words(facts))
+        facts = make_pair_set(folder, options)
+    print(summarise(facts))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Runs every setting of a study with every seed, judges each run, and lays them side by side:
+"""Trains and judges every setting of a study with every seed, and writes a table, a figure and a page:
 
   python -m mi_contrast.study --config=configs/studies/negatives.py[:variant] [--workdir=runs/study]
       [--config.data_dir=/data/tfds] [--config.steps=N] [--only=LABEL] [--list] [--retry] [--time_limit=SECONDS]
 
-The same command goes on where the study was stopped; on a finished one it says so. Each run is an ordinary run
-directory, runs/<label>-seed<n>, trained and judged in a process of its own: one that fails doesn't stop the rest, and
-stays in the table with its reason. What it leaves: study.json, table.csv, table.json, table.md, figure.svg, study.html.
+The same command continues a study that was stopped; on a finished study it says so. Each run is an ordinary run
+directory, runs/<label>-seed<n>, trained and judged in a process of its own. A run that fails doesn't stop the others;
+the table shows the reason. The study writes study.json, table.csv, table.json, table.md, figure.svg and study.html.
 
-Exit codes: those of every job, and 1 where the study is through but runs failed.
+Exit codes are those of every job, and 1 if all runs have ended but some failed.
 """
 
 from __future__ import annotations
@@ -28,165 +28,174 @@ from mi_contrast.reporting.run import read_rows
 from mi_contrast.reporting.study_page import PAGE, write_study
 from mi_contrast.reporting.study_runs import FAILED, STUDY, Study, failures, state_of
 from mi_contrast.reporting.study_table import as_markdown
-from mi_contrast.studies.plan import Plan, Start, chosen_starts, refuse_others, settle
-from mi_contrast.studies.work import begin, look_over
+from mi_contrast.studies.plan import StudyPlan, StudyRun, make_plan, refuse_other_configs, select_runs
+from mi_contrast.studies.work import check_runs, start_process
 
 FLAGS = {
     "config=": "a study's config, configs/studies/negatives.py[:variant]; --config.a.b=v changes a field",
     "workdir=": "the study's folder; runs/<config>-<variant> by default",
-    "only=": "run the setting of this label alone",
-    "list": "print what would be run and what is done, and stop",
+    "only=": "run only the setting of this label",
+    "list": "print the runs and how far each is, and stop",
     "retry": "try again the runs that failed",
-    "time_limit=": "stop after so many seconds, saved",
+    "time_limit=": "save and stop after this many seconds",
 }
-BETWEEN = 20.0  # seconds between lines of progress
+REPORT_EVERY = 20.0  # seconds between lines of progress
 
 
 def run(
-    plan: Plan, workdir: str | Path, *, only: str | None = None, retry: bool = False, time_limit: float | None = None
+    plan: StudyPlan,
+    workdir: str | Path,
+    *,
+    only: str | None = None,
+    retry: bool = False,
+    time_limit: float | None = None,
 ) -> Study:
-    """Runs what the plan has and the folder lacks; writes tables, figure and page after each run.
+    """Runs what the study's folder lacks of the plan, and writes tables, figure and page after each run.
 
     Args:
-      plan: as `settle` makes it.
+      plan: as `make_plan` returns it.
       workdir: the study's folder.
-      only: a label; other settings are left as they are.
-      retry: try again what failed before.
-      time_limit: seconds, after which to stop, saved.
-    Raises UserError on a mistake, before anything is run; StoppedError after SIGTERM, SIGHUP or the time
-      limit, and KeyboardInterrupt after Ctrl-C, each with all runs saved.
+      only: a label; the runs of other labels are skipped.
+      retry: whether to try runs again that failed before.
+      time_limit: seconds after which the study saves and stops.
+    Raises:
+      UserError on a mistake, before anything is run; StoppedError after SIGTERM, SIGHUP or the time limit, and
+      KeyboardInterrupt after Ctrl-C, all runs saved.
     """
     root = Path(workdir)
-    chosen = chosen_starts(plan, only)
-    refuse_others(plan, root)
+    selected = select_runs(plan, only)
+    refuse_other_configs(plan, root)
     skip = ("done",) if retry else ("done", "failed")
-    todo = [s for s in chosen if state_of(root / s.folder, plan.told["tasks"]).word not in skip]
-    for start in todo:
-        if (root / start.folder).is_dir():
-            with hold_lock(RunDirectory(root / start.folder)):
-                pass  # no other process trains there
-    look_over(plan, todo)
-    with hold_lock(RunDirectory(root)), catch_stop_signals(*SIGNALS) as asked:
-        write_json(root / STUDY, plan.told)
-        left_out = {path.name for path in (root / "runs").glob("*/")} - {Path(s.folder).name for s in plan.starts}
-        if left_out:
-            print(f"not of this study, left as they are: {', '.join(sorted(left_out))}", file=sys.stderr)
+    todo = [run for run in selected if state_of(root / run.folder, plan.record["tasks"]).word not in skip]
+    for run_todo in todo:
+        if (root / run_todo.folder).is_dir():
+            with hold_lock(RunDirectory(root / run_todo.folder)):
+                pass  # raises UserError if another process trains there
+    check_runs(plan, todo)
+    with hold_lock(RunDirectory(root)), catch_stop_signals(*SIGNALS) as stop_request:
+        write_json(root / STUDY, plan.record)
+        others = {path.name for path in (root / "runs").glob("*/")} - {Path(r.folder).name for r in plan.runs}
+        if others:
+            print(f"not of this study, left as they are: {', '.join(sorted(others))}", file=sys.stderr)
         write_study(root)
-        watch = _Watch(todo, root, asked, time_limit)
-        for at, start in enumerate(todo):
-            failed = RunDirectory(root / start.folder).root / FAILED
-            failed.parent.mkdir(parents=True, exist_ok=True)
-            failed.unlink(missing_ok=True)
-            reason = watch.attend(at, start, plan)
+        runner = _Runner(todo, root, stop_request, time_limit)
+        for number, run_todo in enumerate(todo):
+            failure = RunDirectory(root / run_todo.folder).root / FAILED
+            failure.parent.mkdir(parents=True, exist_ok=True)
+            failure.unlink(missing_ok=True)
+            reason = runner.run_one(number, run_todo, plan)
             if reason is not None:
-                write_json(failed, {"reason": reason})
-                print(f"{start.label}, seed {start.seed} failed: {reason}", file=sys.stderr, flush=True)
+                write_json(failure, {"reason": reason})
+                print(f"{run_todo.label}, seed {run_todo.seed} failed: {reason}", file=sys.stderr, flush=True)
             write_study(root)
         return write_study(root)
 
 
-class _Watch:
-    """Runs one start after another, each in a process of its own, and tells how far they are."""
+class _Runner:
+    """Runs one run after another, each in a process of its own, and reports progress."""
 
-    def __init__(self, todo: Sequence[Start], root: Path, asked: StopRequest, time_limit: float | None):
-        self.todo, self.root, self.asked, self.limit = todo, root, asked, time_limit
-        self.began, self.overtime = time.monotonic(), False
-        self.before = sum(self.step(start) for start in todo)
+    def __init__(self, todo: Sequence[StudyRun], root: Path, stop_request: StopRequest, time_limit: float | None):
+        self.todo, self.root, self.stop_request, self.limit = todo, root, stop_request, time_limit
+        self.start_time, self.overtime = time.monotonic(), False
+        self.steps_before = sum(self.last_step(run) for run in todo)
 
-    def step(self, start: Start) -> int:
-        """The last step that the run has logged."""
-        rows, _ = read_rows(RunDirectory(self.root / start.folder).metrics)
+    def last_step(self, run: StudyRun) -> int:
+        """Returns the last step that the run has logged."""
+        rows, _ = read_rows(RunDirectory(self.root / run.folder).metrics)
         return max((row["step"] for row in rows), default=0)
 
-    def attend(self, at: int, start: Start, plan: Plan) -> str | None:
-        """Runs a start to its end. Returns why it failed, or None. StoppedError where the study was asked to stop."""
-        if self.asked.is_set():
-            raise self.stopped(f"before {start.label}, seed {start.seed}")
-        output = self.root / start.folder / "output.txt"
-        read, shown = output.stat().st_size if output.is_file() else 0, time.monotonic()
-        self.tell(at, start)
-        process = begin(start, plan, self.root)
+    def run_one(self, number: int, run: StudyRun, plan: StudyPlan) -> str | None:
+        """Runs a run to its end. Returns why it failed, or None. Raises StoppedError if the study is to stop."""
+        if self.stop_request.is_set():
+            raise self.make_stop_error(f"before {run.label}, seed {run.seed}")
+        output = self.root / run.folder / "output.txt"
+        old_bytes = output.stat().st_size if output.is_file() else 0
+        reported = time.monotonic()
+        self.report_progress(number, run)
+        process = start_process(run, plan, self.root)
         try:
             while process.is_alive():
                 process.join(0.2)
-                if self.limit is not None and time.monotonic() - self.began > self.limit and not self.asked.is_set():
+                seconds = time.monotonic() - self.start_time
+                if self.limit is not None and seconds > self.limit and not self.stop_request.is_set():
                     self.overtime = True
-                    self.asked.set()
-                if self.asked.is_set():
-                    process.terminate()  # SIGTERM: it saves
+                    self.stop_request.set()
+                if self.stop_request.is_set():
+                    process.terminate()  # at SIGTERM the run saves
                     process.join()
-                elif time.monotonic() - shown > BETWEEN:
-                    shown = time.monotonic()
-                    self.tell(at, start)
+                elif time.monotonic() - reported > REPORT_EVERY:
+                    reported = time.monotonic()
+                    self.report_progress(number, run)
         finally:
             if process.is_alive():
                 process.kill()
-        if process.exitcode == STOPPED or (self.asked.is_set() and process.exitcode != 0):
-            raise self.stopped(f"in {start.label}, seed {start.seed}, saved")
-        return None if process.exitcode == 0 else _reason(output, read, process.exitcode)
+        if process.exitcode == STOPPED or (self.stop_request.is_set() and process.exitcode != 0):
+            raise self.make_stop_error(f"in {run.label}, seed {run.seed}, saved")
+        return None if process.exitcode == 0 else _find_reason(output, old_bytes, process.exitcode)
 
-    def stopped(self, where: str) -> BaseException:
-        """The error that says where the study stopped; the tables are written."""
-        done = _done(write_study(self.root))
-        cause = "the time limit" if self.overtime else self.asked.cause
-        return self.asked.error(f"stopped by {cause} {where}; {done} are done; the same command goes on")
+    def make_stop_error(self, where: str) -> BaseException:
+        """Writes the tables, and returns the error that says where the study stopped."""
+        done = _count_done(write_study(self.root))
+        cause = "the time limit" if self.overtime else self.stop_request.cause
+        return self.stop_request.error(f"stopped by {cause} {where}; {done} are done; the same command goes on")
 
-    def tell(self, at: int, start: Start) -> None:
-        """A line: which run, how far, and how long all will take at this session's pace."""
-        steps = {s.folder: self.step(s) for s in self.todo}
-        done, left = sum(steps.values()) - self.before, sum(s.config["steps"] - steps[s.folder] for s in self.todo)
-        seconds = (time.monotonic() - self.began) / max(done, 1) * left
+    def report_progress(self, number: int, run: StudyRun) -> None:
+        """Prints which run is running, its step, and the time that all runs need at the pace so far."""
+        steps = {r.folder: self.last_step(r) for r in self.todo}
+        done = sum(steps.values()) - self.steps_before
+        left = sum(r.config["steps"] - steps[r.folder] for r in self.todo)
+        seconds = (time.monotonic() - self.start_time) / max(done, 1) * left
         eta = f"about {format_duration(seconds)} left" if done > 0 else "time left not known"
-        here = f"step {steps[start.folder]:,} of {start.config['steps']:,}"
-        line = f"run {at + 1} of {len(self.todo)}: {start.label}, seed {start.seed}: {here}; {eta} for all"
+        step = f"step {steps[run.folder]:,} of {run.config['steps']:,}"
+        line = f"run {number + 1} of {len(self.todo)}: {run.label}, seed {run.seed}: {step}; {eta} for all"
         print(line, file=sys.stderr, flush=True)
 
 
-def _reason(output: Path, read: int, code: int | None) -> str:
-    """Why a process failed, in a line, from what it printed after so many bytes."""
+def _find_reason(output: Path, old_bytes: int, code: int | None) -> str:
+    """Returns why a process failed, in a line, from its exit code and what it printed after `old_bytes`."""
     if code is not None and code < 0:
-        killed = f"killed by {signal.Signals(-code).name}"
-        return killed + (" (was memory short?)" if -code == signal.SIGKILL else "")
-    text = output.read_bytes()[read:].decode(errors="replace") if output.is_file() else ""
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (was memory short?)" if -code == signal.SIGKILL else "")
+    text = output.read_bytes()[old_bytes:].decode(errors="replace") if output.is_file() else ""
     lines = [line.strip() for line in re.split(r"[\r\n]", text) if line.strip()]
-    said = [line.removeprefix("mi_contrast: ") for line in lines if line.startswith("mi_contrast: ")]
-    return (said or lines or [f"exit code {code}"])[-1].removeprefix("error: ")
+    messages = [line.removeprefix("mi_contrast: ") for line in lines if line.startswith("mi_contrast: ")]
+    return (messages or lines or [f"exit code {code}"])[-1].removeprefix("error: ")
 
 
-def listing(plan: Plan, root: Path, only: str | None = None) -> str:
-    """What the study runs, a line a run: label, seed, steps, and how far it is."""
+def list_runs(plan: StudyPlan, root: Path, only: str | None = None) -> str:
+    """Returns a line for each run: label, seed, number of steps, and how far it is."""
     rows = []
-    for start in chosen_starts(plan, only):
-        state = state_of(root / start.folder, plan.told["tasks"])
-        rows.append((start.label, f"seed {start.seed}", f"{start.config['steps']:,} steps", str(state)))
+    for run in select_runs(plan, only):
+        state = state_of(root / run.folder, plan.record["tasks"])
+        rows.append((run.label, f"seed {run.seed}", f"{run.config['steps']:,} steps", str(state)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lined = ([cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)] for row in rows)
-    return "\n".join("  ".join(cells).rstrip() for cells in lined)
+    aligned = ([cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)] for row in rows)
+    return "\n".join("  ".join(cells).rstrip() for cells in aligned)
 
 
-def _done(study: Study) -> str:
+def _count_done(study: Study) -> str:
     return f"{sum(state.word == 'done' for *_, state in study.runs)} of {len(study.runs)} runs"
 
 
 def main(arguments: list[str]) -> None:
-    """The command line's job. See the module's text."""
+    """Runs the command line of this job."""
     call = parse(arguments, FLAGS, usage=__doc__ or "")
     if call.config is None:
         raise UserError("no --config", fix="give --config=configs/studies/negatives.py")
     limit = call.flags.get("time_limit")
     if limit is not None and not limit.isdigit():
         raise UserError(f"--time_limit={limit} is not a number of seconds", fix="give a whole number")
-    plan, only = settle(call.config, call.name or "study", call.variant), call.flags.get("only")
+    plan, only = make_plan(call.config, call.name or "study", call.variant), call.flags.get("only")
     root = Path(call.flags.get("workdir") or Path("runs") / "-".join(w for w in (call.name, call.variant) if w))
     if "list" in call.flags:
-        print(listing(plan, root, only))
+        print(list_runs(plan, root, only))
         return
     study = run(plan, root, only=only, retry="retry" in call.flags, time_limit=None if limit is None else int(limit))
     print(as_markdown(study))
     failed = failures(study)
     waiting = [state for *_, state in study.runs if state.word not in ("done", "failed")]
-    finished = " The study is through; --retry tries them again." if failed else " The study is finished."
-    print(f"{_done(study)} are done, {len(failed)} failed.{'' if waiting else finished}\nlook at {root / PAGE}")
+    end = " The study is through; --retry tries them again." if failed else " The study is finished."
+    print(f"{_count_done(study)} are done, {len(failed)} failed.{'' if waiting else end}\nlook at {root / PAGE}")
     if failed:
         raise SystemExit(1)
 

@@ -74,7 +74,7 @@ def test_a_run_an_export_and_a_checkpoint_leave_alike(sources, tmp_path, capsys)
         ({"format": "onix"}, "unknown format 'onix'; did you mean 'onnx'?"),
         ({"format": "timm"}, "can't be written for timm: timm has no resnet18 of width 4"),
         ({"backbone": "nowhere"}, "nowhere does not exist"),
-        ({"mean": "0.5,0.5,0.5"}, "tells its own preprocessing"),
+        ({"mean": "0.5,0.5,0.5"}, "has its own preprocessing"),
         ({"mean": "a,b,c"}, "--mean=a,b,c; give three numbers"),
         ({"size": "-1"}, "--size=-1; give a whole number"),
         ({"formats": "onnx"}, "unknown flag '--formats'"),
@@ -131,7 +131,7 @@ def test_a_malicious_checkpoint_ends_the_job_with_2_and_nothing_runs(tmp_path):
 def test_the_formats_that_can_be_written_are_and_the_other_is_named(sources, tmp_path, capsys, monkeypatch):
     from mi_contrast.interchange import formats
 
-    refusing = formats.FORMATS["stablehlo"]._replace(why_not=lambda model: "it has no such stem")
+    refusing = formats.FORMATS["stablehlo"]._replace(find_obstacle=lambda model: "it has no such stem")
     monkeypatch.setitem(formats.FORMATS, "stablehlo", refusing)
     call = [f"--backbone={sources['export']}", "--format=stablehlo,native", f"--workdir={tmp_path}"]
     assert run_job(main, call) == 2

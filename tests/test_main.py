@@ -61,9 +61,9 @@ def test_the_table_names_every_method(capsys):
 
 def test_the_run_directory_is_named_after_the_config_and_its_variant():
     call = config.parse(["--config=configs/infoaug.py:simclr/digits"], main.FLAGS)
-    assert str(main._workdir(call)) == "runs/infoaug-simclr-digits"
-    assert str(main._workdir(config.parse(["--config=configs/ir.py"], main.FLAGS))) == "runs/ir-digits"
-    assert str(main._workdir(config.parse(["--config=configs/ir.py", "--workdir=a/b"], main.FLAGS))) == "a/b"
+    assert str(main._choose_workdir(call)) == "runs/infoaug-simclr-digits"
+    assert str(main._choose_workdir(config.parse(["--config=configs/ir.py"], main.FLAGS))) == "runs/ir-digits"
+    assert str(main._choose_workdir(config.parse(["--config=configs/ir.py", "--workdir=a/b"], main.FLAGS))) == "a/b"
 
 
 def test_from_python_a_mistake_is_an_exception(tmp_path):

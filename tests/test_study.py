@@ -34,7 +34,7 @@ def get_config():
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "look_over", lambda plan, starts: None)
+    monkeypatch.setattr(study, "check_runs", lambda plan, starts: None)
     (tmp_path / "mine.py").write_text(CONFIG)
     return [f"--config={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'study'}"]
 
@@ -65,7 +65,7 @@ def begun(monkeypatch):
     """The folders begun; outcomes: folder -> what its process does instead of ending well."""
     seen, outcomes = [], {}
 
-    def begin(start, plan, root):
+    def start_process(start, plan, root):
         seen.append(Path(start.folder).name)
         if start.folder in outcomes:
             return Stub(outcomes[start.folder](root / start.folder))
@@ -73,7 +73,7 @@ def begun(monkeypatch):
         write_json(RunDirectory(root / start.folder).config, {"config": dict(start.config)})
         return Stub(0)
 
-    monkeypatch.setattr(study, "begin", begin)
+    monkeypatch.setattr(study, "start_process", start_process)
     return seen, outcomes
 
 

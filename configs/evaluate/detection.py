@@ -1,27 +1,28 @@
-"""Detection: the backbone's weights in torchvision's R-CNNs with an FPN, average precision by pycocotools.
+"""Detection: trains torchvision's R-CNNs with an FPN on the backbone, and scores their average precision.
 
-Needs the extra [torch]. The data are in COCO's format, a folder or a zip (--config.data.dir): annotations and images
-of the split to fit on and of the one to test on, named below relative to it. Average precision is taken before
-fitting (start) and after its last iteration. The same command goes on where it was stopped.
+Needs the extra [torch] (torch, torchvision, pycocotools). The data are in COCO's format, a folder or a zip
+(--config.data.dir): annotations and images of a split to fit on and of one to test on. Average precision is measured
+before the training (start) and after its last iteration (end). The same command continues a training that was stopped.
 
-  :faster    (default) Faster R-CNN: boxes; COCO 2017's layout and Detectron2's 1x schedule (90,000 iterations of 16)
-  :mask      Mask R-CNN: boxes and masks, likewise
-  :keypoint  Keypoint R-CNN: boxes and keypoints of persons, likewise
+  :faster    (default) Faster R-CNN, boxes; the layout of COCO 2017 and Detectron2's 1x schedule (90,000 iterations of
+             16 images)
+  :mask      Mask R-CNN, boxes and masks; otherwise as :faster
+  :keypoint  Keypoint R-CNN, boxes and keypoints of persons; otherwise as :faster
 
-Each of them also as :faster_frozen ... (the backbone constant, as Wu et al. 2020 transfer to COCO) and :faster_scratch
-... (all layers and their batch norms trained, as one does from scratch: with --untrained). Elsewhere batch norms of the
-backbone are constants, as in torchvision's own detectors.
+Each of them has two more variants. :faster_frozen keeps the backbone constant, as Wu et al. 2020 do in their transfer
+to COCO. :faster_scratch trains all layers and their batch norms, as is usual from scratch (use it with --untrained).
+Otherwise batch norms of the backbone are constants, as in torchvision's own detectors.
 
-  :bccd      Faster R-CNN on blood cells (data.dir=bccd_cells.zip), for a ResNet-18 of width 16 and the small stem:
-             20 minutes on 2 busy cores, AP50 from 0 to some 88 %
-  :bccd_frozen  the same with a constant backbone, 300 iterations: its twin falls far behind here, where with all
-             layers trained it doesn't
-  :mask_mini, :keypoint_mini  a few steps at a small size, to see that all of it runs (data.dir=coco_mini.zip)
+  :bccd         Faster R-CNN on blood cells (data.dir=bccd_cells.zip), for a ResNet-18 of width 16 with the small stem;
+                20 minutes on 2 busy cores, AP50 rises from 0 to about 88 %
+  :bccd_frozen  the same with a constant backbone and 300 iterations. Here the untrained twin falls far behind; where
+                all layers are trained it doesn't
+  :mask_mini, :keypoint_mini  a few steps at a small size, to see that everything runs (data.dir=coco_mini.zip)
 
-On a machine with other work on it set OMP_NUM_THREADS=1: torch's threads wait for one another by spinning, which was
-seen to cost three times the work itself. :bccd may run beside its twin, a core each.
+If other programs use the machine, set OMP_NUM_THREADS=1. torch's threads wait for one another in busy loops, which took
+three times the time of the work itself. :bccd and its twin can then run at the same time, on a core each.
 
-For another set of your own begin from :bccd (annotations/instances_{train,test}.json, images/) and name its files.
+For a data set of your own start from :bccd (annotations/instances_{train,test}.json, images/) and name its files.
 """
 
 from ml_collections import ConfigDict

@@ -1,34 +1,34 @@
-"""Linear evaluation: a linear classifier on frozen features, fitted on one split, scored once on another.
+"""Linear evaluation: fits a linear classifier on frozen features of one split and scores another split once.
 
-Images are resized and centre-cropped; the features are taken once, and kept, so that a fit takes seconds (22,992
+Images are resized and centre-cropped. Features are extracted once and cached, so that a fit takes seconds (22,992
 features of 128 numbers on 2 cores: about 3 s for 100 epochs of SGD, about 1 s for L-BFGS). The score is that of the
-last epoch. Batch statistics stay as training left them. The fitted classifier lies beside the result.
+last epoch. Batch statistics stay as training left them. The fitted classifier is stored next to the result.
 
-A learning rate belongs to a scale of features, so there is one variant a recipe, not one rate for all:
-  :standard  (default) Ring's optimiser on features standardised by the fitting split: for any backbone
-  :grid      the same at ten learning rates, all fitted in one run; the rate is chosen on a fifth of the fitting split
-             that is kept apart, then fitted anew on the whole of it: what to report of a backbone of unknown scale
-  :ring      Wu et al. 2021: SGD, lr .01, momentum .9, weight decay 1e-5, batches of 256, 100 epochs, features as they
-             come (pooled ResNet-18)
-  :moco      He et al. 2020: SGD, lr 30 divided by ten at 60 and 80 % of 100 epochs, no weight decay, features as they
-             come (pooled ResNet-50); the rate is far too large for features of another scale
+A learning rate fits one scale of features, so each recipe has a variant of its own:
+  :standard  (default) Ring's optimiser on features standardised by the fitting split; suits any backbone
+  :grid      the same at ten learning rates, fitted in one run. The rate is chosen on a fifth of the fitting split, and
+             the classifier is fitted again on all of it. Report this one for a backbone whose scale is unknown
+  :ring      Wu et al. 2021: SGD, lr .01, momentum .9, weight decay 1e-5, batches of 256, 100 epochs, features not
+             standardised (pooled ResNet-18)
+  :moco      He et al. 2020: SGD, lr 30 divided by ten at 60 and 80 % of 100 epochs, no weight decay, features not
+             standardised (pooled ResNet-50). This rate is far too large for features of another scale
   :moco_grid MoCo's schedule at ten rates from .03 to 100, chosen as in :grid
-  :logistic  the optimum of the regularised problem, by L-BFGS: no rate to choose, nothing drawn; the regulariser is
-             chosen on a fifth of the fitting split that is kept apart
+  :logistic  logistic regression to its optimum, by L-BFGS: no learning rate and no randomness. The regulariser is
+             chosen on a fifth of the fitting split
 
-No choice looks at the test split; where the best lies at the edge of its grid, the result says so.
+No choice uses the test split. If the best value lies at the edge of its grid, the result says so.
 
-  features.layer=map     the last map, flattened, as Wu et al. 2020 have it: many more weights, so its figures are not
-                         comparable with those of pooled features
-  features.views=crops   fits on random crops and flips, features.copies of each image, as MoCo's and Ring's probes do;
-                         'train' takes the backbone's own augmentation, or give a policy's name. Test images stay as
-                         they are. Flips make some labels (digits, signs) harder
-  data.test_name=NAME    tests on another set of the same classes (its data.test_split; data.test_dir)
+  features.layer=map     the last feature map, flattened, as in Wu et al. 2020. It has many more weights, so its scores
+                         can't be compared with those of pooled features
+  features.views=crops   fits on random crops and flips, features.copies of each image, as the probes of MoCo and Ring
+                         do. 'train' takes the backbone's own augmentation; other policies have names, too. Test images
+                         are not augmented. Flips make some labels, such as digits and signs, harder
+  data.test_name=NAME    tests on a second set with the same classes; see cross_domain.py
 """
 
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import unknown
-from mi_contrast.evaluation.asked import config_of
+from mi_contrast.evaluation.task_config import make_config
 
 SGD = dict(kind="linear", solver="sgd", lr=0.01, momentum=0.9, weight_decay=1e-5, epochs=100, batch_size=256)
 MOCO = dict(SGD, standardise=False, lr=schedules.step((30.0, 3.0, 0.3), (0.6, 0.8)), weight_decay=0.0)
@@ -47,4 +47,4 @@ TASKS = {
 def get_config(variant="standard"):
     if variant not in TASKS:
         raise unknown("variant of linear", variant, TASKS)
-    return config_of(TASKS[variant])
+    return make_config(TASKS[variant])

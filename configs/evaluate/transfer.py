@@ -1,21 +1,21 @@
-"""Transfer: one task on many sets in one command, of the backbone and of its untrained twin, as a table and a figure.
+"""Transfer: one task on many data sets, for the backbone and its untrained twin, as a table and a figure.
 
-Every set is used as ordinary classification with all its labels: fitted on one split, tested on another. Images are
-resized to the backbone's size, whatever the set's own. The task is logistic regression on frozen features, its
-regulariser chosen on a fifth of each fitting split; --config.task.by=... takes another task's fields.
+Every set is ordinary classification with all its labels: fitted on one split, tested on another. Images are resized to
+the backbone's size. The task is logistic regression on frozen features, with the regulariser chosen on a fifth of each
+fitting split; --config.task.by=... takes the fields of another task.
 
-The twin is the same network before training, with batch statistics of the set it is judged on: what is left of it is
-what the architecture knows by itself. Sets that are not there are named and refused before any work;
---config.task.missing=skip leaves them out and says so in the table. Features are kept, so that a second task is quick.
+The twin is the same network before training, with batch statistics of the set on which it is judged. Its score shows
+what the architecture achieves by itself. Missing sets are named and refused before any work; with
+--config.task.missing=skip they are left out, and the table says so. Features are cached, so a second task is quick.
 
   :small         (default) seven sets with 10 to 242 classes: cifar10 and mnist as TFDS has them, and small sets in the
-                 same format, dtd10, gtsrb, cub100, omniglot8, imagenette96 (--config.data.dir=FOLDER); three
-                 and a half minutes of processor time for a ResNet-18 of width 16 at 32 pixels. In gtsrb frames of one
-                 sign go together and its interval, which counts them one by one, is too narrow
-  :meta_dataset  the list of Meta-Dataset (Triantafillou et al. 2020) as Wu et al. 2021 transfer to it: by TFDS's names
-                 where TFDS has them, else folders below data.dir laid out as <split>/<class>/<image>. Not the
-                 benchmark's few-shot episodes. Which boxes and crops the paper's figures rest on isn't published, so
-                 expect other figures; what each set is here stands beside it below
+                 same format, dtd10, gtsrb, cub100, omniglot8, imagenette96 (--config.data.dir=FOLDER). It takes three
+                 and a half minutes of processor time for a ResNet-18 of width 16 at 32 pixels. The frames of a sign in
+                 gtsrb are not independent, but the interval counts them one by one and is too narrow
+  :meta_dataset  the sets of Meta-Dataset (Triantafillou et al. 2020), to which Wu et al. 2021 transfer: by TFDS's names
+                 where TFDS has them, otherwise folders in data.dir laid out as <split>/<class>/<image>. These are not
+                 the few-shot episodes of that benchmark. The paper doesn't say which boxes and crops it used, so expect
+                 other scores. A comment below says what each set is here
 """
 
 from ml_collections import ConfigDict

@@ -1,23 +1,23 @@
-"""Learned views: channels as they are, against a generator's that learned without labels, with them, or by them alone.
+"""Which views are good? Fixed colour channels against those of a generator trained without, with, or only with labels.
 
-The comparison of Tian et al. 2020 (InfoMin; recalled: raw RGB 81.5, unsupervised 82.4 +- 3.2, supervised 79.9,
-semi-supervised 86.0 on STL-10): first a generator learns (configs/learn_views.py), then it is frozen, its networks are
-thrown away, and fresh ones are trained on its views, from the same seed, with the same row, batch and steps as on raw
-channels (configs/learned_views.py, configs/cmc_in_batch.py). The nats of the fresh networks, InfoNCE on 1,024 held-out
-pairs, are those that the views share; the networks that the generator learned against are its adversaries, and their
-nats are of no interest but to it.
+This is the comparison of Tian et al. 2020 (InfoMin; recalled, on STL-10: raw RGB 81.5, unsupervised 82.4 +- 3.2,
+supervised 79.9, semi-supervised 86.0). First a generator is trained (configs/learn_views.py). Then it is frozen, its
+networks are discarded, and new ones are trained on its views (configs/learned_views.py), from the same seed and with
+the same method, batch and steps as on raw channels (configs/cmc_in_batch.py). The nats that the views share are those
+of the new networks, InfoNCE on 1,024 held-out pairs. The networks that the generator was trained against are its
+adversaries, and their nats mean nothing for the views.
 
-The spread over seeds is part of the result: the unsupervised generator does not know the task.
+The spread over seeds is part of the result, because the unsupervised generator doesn't know the task.
 
 Variants: :cifar10_small (default; batches of 128, 600 steps, two tiny networks of width 64, three seeds, 2 to 4 minutes
-a run on 2 cores; give --config.data_dir), :digits (embedded data, 200 steps, one seed, to see that it works).
+per run on 2 cores; needs --config.data_dir), :digits (embedded data, 200 steps, one seed, to see that it works).
 """
 
 from ml_collections import ConfigDict
 
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import unknown
-from mi_contrast.studies.settings import AT_ENDS, TINY, runs
+from mi_contrast.studies.settings import MEASURE_AT_ENDS, TINY, make_runs
 
 VARIANTS = {"cifar10_small": (TINY, (0, 1, 2)), "digits": ({"steps": 200}, (0,))}
 OBJECTIVES = ("unsupervised", "supervised", "semi_supervised")
@@ -45,7 +45,7 @@ def get_config(variant="cifar10_small"):
             data_dir=None,
             steps=None,
             reference="rgb",
-            runs=runs(sorted(rows), variant, {**common, **AT_ENDS}, seeds),
+            runs=make_runs(sorted(rows), variant, {**common, **MEASURE_AT_ENDS}, seeds),
             evaluate=(dict(config="configs/evaluate/linear.py"), dict(config="configs/evaluate/knn.py")),
             columns=("mi_nats", "mi_ceiling", "alignment", "uniformity", "images_per_second"),
             figure=("linear", "knn", "mi_nats"),

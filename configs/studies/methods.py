@@ -1,19 +1,19 @@
-"""Which method? Ten rows of the family, trained for the same number of steps on the same data.
+"""Which method is best? Ten methods of the family, trained for the same number of steps on the same data.
 
-Three seeds of ir, ring_ir, moco and ring_moco, whose difference is the question of Wu et al. 2021; one of the others,
-about which nothing is claimed beyond what each gains over its own untrained network.
+ir, ring_ir, moco and ring_moco, whose difference is the question of Wu et al. 2021, have three seeds. The others have
+one seed, and nothing is claimed of them except the gain over their own untrained network.
 
-Rows differ in what they cost: cmc and its kin train two networks of half the width, jigsaws encode nine patches more.
+The methods differ in cost: cmc and its kin train two networks of half the width, and jigsaws encode nine more patches.
 The number of steps and of images is the same for all.
 
-Variants: :cifar10_small (default; 400 steps of 256, ResNet-18 of width 16, about 11 minutes a run on 2 cores; give
---config.data_dir), :digits (embedded data, 600 steps, about a minute and a half a run).
+Variants: :cifar10_small (default; 400 steps of 256, ResNet-18 of width 16, about 11 minutes per run on 2 cores; needs
+--config.data_dir), :digits (embedded data, 600 steps, about a minute and a half per run).
 """
 
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
-from mi_contrast.studies.settings import OFTEN, runs
+from mi_contrast.studies.settings import SAVE_OFTEN, make_runs
 
 VARIANTS = {"cifar10_small": {}, "digits": {"steps": 600}}
 MAIN = ("ir", "ring_ir", "moco", "ring_moco")
@@ -23,7 +23,7 @@ REST = ("cave_ir", "la", "cmc", "ring_cmc", "simclr", "infomin")
 def get_config(variant="cifar10_small"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
-    common = {**VARIANTS[variant], **OFTEN}
+    common = {**VARIANTS[variant], **SAVE_OFTEN}
     return ConfigDict(
         dict(
             question=(
@@ -34,8 +34,8 @@ def get_config(variant="cifar10_small"):
             steps=None,
             reference=None,
             runs=(
-                *runs([("Three seeds", name, name, {}) for name in MAIN], variant, common, (0, 1, 2)),
-                *runs([("One seed", name, name, {}) for name in REST], variant, common, (0,)),
+                *make_runs([("Three seeds", name, name, {}) for name in MAIN], variant, common, (0, 1, 2)),
+                *make_runs([("One seed", name, name, {}) for name in REST], variant, common, (0,)),
             ),
             evaluate=(dict(config="configs/evaluate/linear.py"), dict(config="configs/evaluate/knn.py")),
             columns=(

@@ -1,22 +1,25 @@
-"""Which negatives? Ring position, annealing and temperature, against all, a ball and the closest.
+"""Which negatives are best? All of them, a ball, or a ring, by the ring's position, its annealing and the temperature.
 
-The question of Wu et al. 2021: are negatives that are hard, but not the hardest, the better ones, and does it matter
-how one gets there? Beside the accuracy stand what may explain it: the share of negatives that are of the anchor's class
-or are the anchor's own instance, and the share of anchors whose objective bounds mutual information.
+Wu et al. 2021 ask whether negatives that are hard, but not the hardest, are better, and whether it matters how training
+reaches them. The table shows the accuracy and what may explain it: the share of negatives that have the anchor's class
+or are the anchor's own instance, and the share of anchors whose objective is a bound on mutual information.
 
-A ring is annealed as the paper's is: it begins with the whole pool but for the part that the ring leaves out at the end
-of what it then holds, and arrives half-way through training. All settings of a variant train the same number of steps
-on the same batches, seed by seed.
+A ring is annealed as in the paper. It starts with the whole pool except the most similar part, in the same proportion
+that the final ring leaves out, and reaches its final position half-way through the training. All settings of a variant
+train the same number of steps, on the same batches for each seed.
 
-Three seeds of the main settings, all, the ball and the ring, and of the two where with the first seed a ring did best,
-annealed over all of training and at temperature .05, so that its others try what the first suggested; one of the rest.
+The main settings (all, the ball and the ring) have three seeds. So have the two settings in which a ring did best with
+the first seed, annealing over the whole training and temperature .05; their further seeds test what the first one
+suggested. The other settings have one seed.
 
-Variants: :digits (default; embedded data, 2,000 steps, three to four minutes a run on 2 cores; after 600 steps most
-settings still share no nats at all, and nothing but how soon they begin to would be compared), :cifar10_small (as
-configs/moco.py has it, 5 to 10 minutes a run on 2 cores, one seed of all but the main settings; give
---config.data_dir), :omniglot8 (drawings of 242 characters, two crops of one: .4 % of negatives are of the anchor's
-class where digits have 10; the main settings, 1,000 steps, two minutes a run), :tiny (three settings for a dozen steps,
-to see that it works).
+Variants:
+  :digits         (default) embedded data, 2,000 steps, three to four minutes per run on 2 cores. After 600 steps most
+                  settings share no nats yet, and the comparison would only show how soon learning begins
+  :cifar10_small  as in configs/moco.py, 5 to 10 minutes per run on 2 cores, one seed of all but the main settings;
+                  needs --config.data_dir
+  :omniglot8      drawings of 242 characters, two crops of one drawing, so that .4 % of the negatives have the anchor's
+                  class (digits: 10 %); the main settings, 1,000 steps, two minutes per run
+  :tiny           three settings for a dozen steps, to see that it works
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +27,7 @@ from ml_collections import ConfigDict
 from mi_contrast.core.errors import unknown
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods.recipes import recipe
-from mi_contrast.studies.settings import OFTEN
+from mi_contrast.studies.settings import SAVE_OFTEN
 from mi_contrast.views.policies import two_crops
 
 TERM = "method.terms.0"
@@ -34,7 +37,7 @@ DRAWINGS = {
     "eval.pairs": 128,
     "views": two_crops(32, {"crop": {"area": (0.4, 1.0), "aspect": (0.75, 4 / 3)}}, (0.92,) * 3, (0.23,) * 3),
 }  # fmt: skip
-VARIANTS = {  # changes of every run, and the seeds of the main settings, of those that did best, and of the rest
+VARIANTS = {  # changes of every run; seeds of the main settings, of the best ones, and of the others
     "digits": (dict(steps=2000), (0, 1, 2), (0, 1, 2), (0,)),
     "cifar10_small": ({}, (0, 1, 2), (0,), (0,)),
     "omniglot8": (DRAWINGS, (0, 1, 2), (), ()),
@@ -49,12 +52,12 @@ VARIANTS = {  # changes of every run, and the seeds of the main settings, of tho
     ),
 }  # fmt: skip
 TEMPERATURES = (0.05, 0.1, 0.2, 0.5)
-COLDEST = TEMPERATURES[0]
+LOWEST_TEMPERATURE = TEMPERATURES[0]
 
 
 def ring(lower, upper, end=0.5):
-    """The changes that make the ring [lower, upper), annealed until that share of training; 0: from the first step."""
-    outer = (1 - upper) / (1 - lower)  # of what lies above `lower`, the part that is left out
+    """Returns the changes for the ring [lower, upper), annealed until the share `end` of training; 0: not annealed."""
+    outer = (1 - upper) / (1 - lower)  # share of the candidates above `lower` that the ring leaves out
     if end == 0:
         return {LOWER: lower, UPPER: upper}
     return {LOWER: linear(0.0, lower, end=end), UPPER: linear(1 - outer, upper, end=end)}
@@ -79,19 +82,21 @@ def get_config(variant="digits"):
         ("Annealing", "ball 90-100 from the first step", ball, {LOWER: 0.9}, rest),
     ]
     base = "digits" if variant in ("tiny", "omniglot8") else variant
-    judge = {"tiny": {"task.k": 20}, "omniglot8": {"task.k": 10}}.get(variant, {})  # few examples, or few of a class
+    knn_changes = {"tiny": {"task.k": 20}, "omniglot8": {"task.k": 10}}.get(
+        variant, {}
+    )  # there are few examples, or few of a class
     for temperature in TEMPERATURES:
         if temperature == recipe(base).queue_temperature:
-            continue  # the rows above
-        at, seeds = {TEMPERATURE: temperature}, best if temperature == COLDEST else rest
-        rows.append(("Temperature", f"all, temperature {temperature:g}", moco, at, seeds))
-        both = {**ring(0.9, 0.99), **at}
+            continue  # the settings above have this one
+        change, seeds = {TEMPERATURE: temperature}, best if temperature == LOWEST_TEMPERATURE else rest
+        rows.append(("Temperature", f"all, temperature {temperature:g}", moco, change, seeds))
+        both = {**ring(0.9, 0.99), **change}
         rows.append(("Temperature", f"ring 90-99, temperature {temperature:g}", rings, both, seeds))
     return ConfigDict(
         dict(
             question=(
-                "Which negatives? Rings, balls and the closest against all of the queue: accuracy beside the share of "
-                "negatives that are none, and beside the share of anchors whose objective is a bound."
+                "Which negatives? Rings, balls and the closest against all of the queue: accuracy, the share of "
+                "false negatives, and the share of anchors whose objective is a bound."
             ),
             data_dir=None,
             steps=None,
@@ -102,7 +107,7 @@ def get_config(variant="digits"):
                     label=label,
                     config=config,
                     variant=base,
-                    changes={**common, **OFTEN, **changes},
+                    changes={**common, **SAVE_OFTEN, **changes},
                     seeds=seeds,
                 )
                 for group, label, config, changes, seeds in rows
@@ -110,7 +115,7 @@ def get_config(variant="digits"):
             ),
             evaluate=(
                 dict(config="configs/evaluate/linear.py", changes={"task.epochs": 5} if variant == "tiny" else {}),
-                dict(config="configs/evaluate/knn.py", changes=judge),
+                dict(config="configs/evaluate/knn.py", changes=knn_changes),
             ),
             columns=(
                 "mi_nats", "mi_ceiling", "knn_top1", "same_class", "same_instance", "bound_share", "bound_gap",

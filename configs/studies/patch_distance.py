@@ -1,25 +1,26 @@
-"""How far apart? Two patches of a photograph, one d pixels right of the other and below it.
+"""How far apart should two views be? They are two patches of a photograph, d pixels apart along both axes.
 
-A curve of Tian et al. 2020 (InfoMin): the nearer two patches lie the more nats they share, and accuracy rises and
-falls again as they part. There patches of 64 pixels lay 64 to 384 apart in photographs of 2,000 pixels, and did best
-near 128, twice their side; all of it is recalled, and orderings are compared, no figures. Photographs are large there
-because in small ones a large d leaves no place but the borders. Here patches have 32 pixels in photographs of 768 x
-512, so that d goes from a quarter of a side to six.
+This is a curve of Tian et al. 2020 (InfoMin): nearer patches share more nats, and accuracy rises and then falls with
+the distance. There, patches of 64 pixels lay 64 to 384 pixels apart in photographs of 2,000 pixels, and about 128,
+twice their side, was best. All of this is recalled, and only the order is compared. Their photographs are large because
+in small ones a large d leaves only the borders. Here patches have 32 pixels in photographs of 768 x 512, so that d runs
+from a quarter of a side to six sides.
 
-Every row is SimCLR's (configs/simclr.py) at temperature .2, its two views the two patches as they are, not augmented.
-Both are cut out of one tile of 224 pixels, wherever both fit; tiles begin at every eighth pixel, so that 24 photographs
-have 61,272, the same ones for each d. The nats are InfoNCE on 1,024 pairs in held-out tiles, which overlap tiles that
-are trained on: nats between parts of these photographs, not of others. Representations are judged on other sets.
+The method is SimCLR's (configs/simclr.py) at temperature .2, with the two patches as views, not augmented. Both patches
+lie in one tile of 224 pixels, wherever both fit. Tiles start at every eighth pixel, so that 24 photographs have 61,272
+tiles, the same ones for each d. The nats are InfoNCE on 1,024 pairs in held-out tiles. These overlap with training
+tiles, so the nats are those between parts of these photographs, not of others. Representations are judged on other data
+sets.
 
-Variants: :kodak24 (default; batches of 128, 600 steps, a tiny network of width 64, three seeds, minutes a run on 2
-cores; give --config.data_dir, a folder that holds cifar10 and dtd10 as TFDS has them and the photographs in kodak24/).
-Any other folder of photographs can take that name; the sets may be links.
+Variants: :kodak24 (default; batches of 128, 600 steps, a tiny network of width 64, three seeds, minutes per run on 2
+cores; needs --config.data_dir, a folder with cifar10 and dtd10 as TFDS has them and with the photographs in kodak24/).
+Another folder of photographs can take that name; the sets may be links.
 """
 
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
-from mi_contrast.studies.settings import AT_ENDS, COLD, TINY, runs
+from mi_contrast.studies.settings import LOW_TEMPERATURE, MEASURE_AT_ENDS, TINY, make_runs
 from mi_contrast.views.policies import patches
 
 DISTANCES = (8, 16, 32, 64, 96, 128, 192)
@@ -43,7 +44,9 @@ def get_config(variant="kodak24"):
             data_dir=None,
             steps=None,
             reference="64 pixels",
-            runs=runs(rows, "cifar10_small", {**PHOTOGRAPHS, **TINY, **COLD, **AT_ENDS}, VARIANTS[variant]),
+            runs=make_runs(
+                rows, "cifar10_small", {**PHOTOGRAPHS, **TINY, **LOW_TEMPERATURE, **MEASURE_AT_ENDS}, VARIANTS[variant]
+            ),
             evaluate=tuple(
                 dict(config="configs/evaluate/linear.py", changes={"data.name": name}) for name in ("cifar10", "dtd10")
             ),

@@ -1,16 +1,17 @@
-"""What do two views share? Pairs of frames of moving digits that share the digit, the position, the background, or any
-two or all of them; what is left is drawn anew.
+"""What should two views share? Pairs of frames share the digit, the position, the background, or several of them.
 
-The toy of Tian et al. 2020 (InfoMin): the best views depend on the task, and where the background is shared it pushes
-out everything else. Its figures are recalled and not compared; orderings are. The paper holds ten frames against a
-later one; here a frame is held against a frame, and a shared digit is the same handwritten digit.
+The other factors of the two frames are independent.
 
-Every row is SimCLR's: a batch of 256, the tiny network of four convolutions, its 64 pooled features. The supervised
-rows are supervised contrast by the label of one factor, a ceiling of the same network and loss; each is judged on all
-three tasks, as the rest are.
+This is the toy example of Tian et al. 2020 (InfoMin): the best views depend on the task, and a shared background
+suppresses everything else. Its figures are recalled and not compared, only the order is. The paper pairs ten frames
+with a later one. Here a frame is paired with a frame, and a shared digit is the same handwritten digit.
 
-Variants: :digits (default; embedded data, 600 steps, three seeds, 20 to 30 minutes a seed for all ten rows on 2 cores),
-:tiny (three rows for a dozen steps, to see that it works).
+The method is SimCLR's with a batch of 256 and the tiny network of four convolutions, which has 64 pooled features. The
+supervised runs use supervised contrast with the label of one factor, as an upper limit for the same network and loss.
+Every run is judged on all three tasks.
+
+Variants: :digits (default; embedded data, 600 steps, three seeds, 20 to 30 minutes per seed for all ten settings on 2
+cores), :tiny (three settings for a dozen steps, to see that it works).
 """
 
 from itertools import combinations
@@ -18,7 +19,7 @@ from itertools import combinations
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
-from mi_contrast.studies.settings import OFTEN, runs
+from mi_contrast.studies.settings import SAVE_OFTEN, make_runs
 
 FACTORS = ("digit", "position", "background")
 SMALL = {
@@ -48,7 +49,7 @@ def get_config(variant="digits"):
             data_dir=None,
             steps=None,
             reference="digit",
-            runs=runs(rows, "digits", {**common, **OFTEN}, seeds),
+            runs=make_runs(rows, "digits", {**common, **SAVE_OFTEN}, seeds),
             evaluate=tuple(
                 dict(config="configs/evaluate/linear.py", changes={"data.label": factor}) for factor in FACTORS
             ),

@@ -1,20 +1,20 @@
-"""Which split of an image into two views? Channels of colour spaces, and bands of frequencies.
+"""How should an image be split into two views? By channels of a colour space, or by bands of frequency.
 
-Two of the curves of Tian et al. 2020 (InfoMin), nats between the views against accuracy: colour spaces (there fewer
-nats went with more accuracy, YDbDr and Lab best, RGB worst) and the width of the blur that divides low frequencies from
-high ones (there accuracy rose and fell again). Both are recalled; orderings are compared, no figures.
+These are two curves of Tian et al. 2020 (InfoMin) of nats between the views against accuracy. For colour spaces, fewer
+nats went with more accuracy, with YDbDr and Lab best and RGB worst. For the width of the blur that divides low from
+high frequencies, accuracy rose and then fell. Both are recalled, and only the order is compared.
 
-Every row is the same: two networks, a view each, against the batch (configs/cmc_in_batch.py), fresh for each split. The
-nats are InfoNCE on 1,024 held-out pairs of their embeddings, at most log 1,024.
+All runs use the same method: two networks, one for each view, contrasted within the batch (configs/cmc_in_batch.py).
+The nats are InfoNCE on 1,024 held-out pairs of their embeddings, at most log 1,024.
 
-Variants: :cifar10_small (default; batches of 128, 600 steps, two tiny networks of width 64, one seed, a few minutes a
-run on 2 cores; give --config.data_dir), :digits (embedded data, a colour space and a band alone, to see that it works).
+Variants: :cifar10_small (default; batches of 128, 600 steps, two tiny networks of width 64, one seed, a few minutes per
+run on 2 cores; needs --config.data_dir), :digits (embedded data, one colour space and one band, to see that it works).
 """
 
 from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
-from mi_contrast.studies.settings import AT_ENDS, TINY, runs
+from mi_contrast.studies.settings import MEASURE_AT_ENDS, TINY, make_runs
 from mi_contrast.views.channels import CONSTANTS
 from mi_contrast.views.policies import cmc
 
@@ -33,11 +33,11 @@ def get_config(variant="cifar10_small"):
     rows = [("Colour space", space, space) for space in spaces]
     rows += [("Bands", f"sigma {sigma:g}", dict(kind="bands", space="rgb", sigma=sigma)) for sigma in sigmas]
 
-    def of(split):
+    def make_changes(split):
         space = split if isinstance(split, str) else split["space"]
         mean, std = CONSTANTS[space]
         views = cmc(32, split, 0.8 if variant == "digits" else 0.2, mean, std)
-        if variant == "digits":  # a mirrored digit is another
+        if variant == "digits":  # a mirrored digit may be another digit
             views["both"] = {name: op for name, op in views["both"].items() if name != "flip"} | {"order": ("crop",)}
         return {"views": views, "model.split": split}
 
@@ -50,10 +50,10 @@ def get_config(variant="cifar10_small"):
             data_dir=None,
             steps=None,
             reference="ydbdr",
-            runs=runs(
-                [(group, label, "cmc_in_batch", of(split)) for group, label, split in rows],
+            runs=make_runs(
+                [(group, label, "cmc_in_batch", make_changes(split)) for group, label, split in rows],
                 variant,
-                {**common, **AT_ENDS},
+                {**common, **MEASURE_AT_ENDS},
                 seeds,
             ),
             evaluate=(dict(config="configs/evaluate/linear.py"), dict(config="configs/evaluate/knn.py")),

@@ -1,1 +1,1 @@
-"""What `mi_contrast.bench` times: one file a case, each with a `run(repeats, small)`."""
+"""The cases of `mi_contrast.bench`: one file each, with a function `run(repeats, small)`."""

@@ -1,9 +1,10 @@
-"""What an accelerator makes of the parts that take the time, in at most eight minutes on an H200.
+"""Measures the slow parts of training on an accelerator, in at most eight minutes on an H200.
 
-Training steps of ResNet-18 at 32 px and ResNet-50 at 224 px in bfloat16, beside the same step in torch; losses against
-65,536 and 1,281,167 candidates, whole supports and drawn ones; views at 32 and 224 px; the main loop over its bare
-step. Each row is measured apart: one that fails, for want of memory say, holds the reason, and the others go on. Rows
-stand in the order of their weight; those that the time no longer allows are named. Images are random: no data are read.
+The rows are training steps of ResNet-18 at 32 px and ResNet-50 at 224 px in bfloat16, and the same steps in torch;
+losses against 65,536 and 1,281,167 candidates, with whole supports and drawn ones; views at 32 and 224 px; and the
+training loop against its bare step. The most important rows come first. Each row is measured separately. If it fails,
+for example for lack of memory, it has the reason and the others continue. Rows for which no time is left are named.
+Images are random; no data are read.
 """
 
 from __future__ import annotations
@@ -23,23 +24,23 @@ import numpy as np
 
 from mi_contrast import estimators as mi
 from mi_contrast.benchmarks import loop
-from mi_contrast.benchmarks.peers import missing, started
+from mi_contrast.benchmarks.peers import find_missing, start_process
 from mi_contrast.benchmarks.programs import count_products, peak_bytes, read_program, reported_flops
 from mi_contrast.benchmarks.steps import make_recipe_step, random_arguments
-from mi_contrast.benchmarks.timing import repeated, spread
+from mi_contrast.benchmarks.timing import spread, time_repeated
 from mi_contrast.benchmarks.torch_step import TorchStep, serve_torch_step
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.progress import format_duration
 from mi_contrast.views import policies
 
 REPEATS = 5
-BUDGET = 450.0  # seconds; no row begins that is expected to end after them
+BUDGET = 450.0  # seconds; a row that would end later is not started
 TORCH_PATIENCE = 150.0  # seconds that a torch step may take to compile and start
 Row = dict[str, Any]
 
-# bf16 TFLOP/s of one device, dense, by a part of its device_kind in lower case; the first that fits counts.
-# Recalled, not looked up: NVIDIA's data sheets of the H200, H100 (SXM, PCIe, NVL) and A100, half of what they give
-# "with sparsity"; Google Cloud's pages on TPU v4, v5e, v5p and v6e. TPU kinds as in
+# Dense bf16 TFLOP/s of one device, by a part of its device_kind in lower case; the first match counts.
+# Recalled, not looked up: from NVIDIA's data sheets of the H200, H100 (SXM, PCIe, NVL) and A100, half of their figures
+# "with sparsity"; and from Google Cloud's pages on TPU v4, v5e, v5p and v6e. The kinds of TPU are those in
 # jax/_src/pallas/mosaic/tpu_info.py.
 PEAKS = (
     ("h200", 989.0),
@@ -61,7 +62,7 @@ class NotRunError(Exception):
 
 @dataclass(frozen=True)
 class Measurement:
-    """A row to be measured: `measure` returns its figures; expected: seconds that it takes on an H200."""
+    """A row to measure. expected: its seconds on an H200; measure: returns its figures."""
 
     name: str
     expected: float
@@ -69,33 +70,32 @@ class Measurement:
 
 
 def run(repeats: int, small: bool = False) -> dict[str, Any]:
-    """Returns the rows, each a dict of plain data, and what the device's peak is. Raises UserError on a CPU, unless
-    `small`.
-    """
+    """Returns the rows, as plain data, and the peak of the device. Raises UserError on a CPU, unless `small`."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs memory too
     device = jax.devices()[0]
     if device.platform == "cpu" and not small:
-        raise UserError("the only device here is a CPU", fix="run it beside an accelerator, or add --small")
-    rows = measure(small_measurements(repeats) if small else measurements(repeats))
-    peak = peak_of(device.device_kind)
+        raise UserError("the only device here is a CPU", fix="run it on an accelerator, or add --small")
+    rows = measure(list_small_measurements(repeats) if small else list_measurements(repeats))
+    peak = look_up_peak(device.device_kind)
     add_shares(rows, peak)
-    said = f"{peak:,.0f} TFLOP/s in bf16" if peak else f"not known of {device.device_kind}: no shares of it"
+    peak_text = f"{peak:,.0f} TFLOP/s in bf16" if peak else f"not known of {device.device_kind}: no shares of it"
     return {
-        "what": "an accelerator's figures; every row is measured alone, median (least to largest)",
-        "peak": said,
+        "what": "an accelerator's figures; every row is measured separately, median (least to largest)",
+        "peak": peak_text,
         "devices": jax.device_count(),
         "small": small,
         "rows": rows,
     }
 
 
-def measurements(repeats: int) -> list[Measurement]:
-    """The rows of a whole run, the weightiest first. Our ResNet-50 has its recipe's eight groups of batch statistics,
-    torch's has one.
+def list_measurements(repeats: int) -> list[Measurement]:
+    """Returns the rows of a full run, the most important first.
+
+    Our ResNet-50 has eight groups of batch statistics, as its recipe says; torch's has one.
     """
     r18, r50 = "configs/ring_moco.py:cifar10", "configs/ring_moco.py:imagenet"
-    torch18 = TorchStep("resnet18", 64, "small", 32, 512, 4096, torch_device(), "bfloat16", True)
-    torch50 = TorchStep("resnet50", 64, "imagenet", 224, 256, 65536, torch_device(), "bfloat16", True)
+    torch18 = TorchStep("resnet18", 64, "small", 32, 512, 4096, name_torch_device(), "bfloat16", True)
+    torch50 = TorchStep("resnet50", 64, "imagenet", 224, 256, 65536, name_torch_device(), "bfloat16", True)
     losses = [
         Measurement(f"loss, {name}, {size:,} candidates", 8, partial(measure_loss, support, size, repeats))
         for size in (65_536, 1_281_167)
@@ -115,8 +115,8 @@ def measurements(repeats: int) -> list[Measurement]:
     ]
 
 
-def small_measurements(repeats: int) -> list[Measurement]:
-    """One row of each kind, so small that a CPU takes seconds."""
+def list_small_measurements(repeats: int) -> list[Measurement]:
+    """Returns a row of each kind, so small that it takes seconds on a CPU."""
     tiny = {"model.backbone": "tiny", "model.width": 4, "views.size": 16, "method.pools.queue.size": 64}
     step = partial(measure_step, "configs/ring_moco.py:cifar10", 8, repeats, tiny)
     torch = partial(measure_torch, TorchStep(width=2, size=16, batch=8, threads=1), repeats)
@@ -141,35 +141,36 @@ SUPPORTS: dict[str, Any] = {
 
 
 def measure(plan: list[Measurement], budget: float = BUDGET) -> list[Row]:
-    """Returns a row of each measurement, in order: its figures, or why it failed or was not run."""
+    """Returns a row for each measurement, in order: its figures, or why it failed or was not run."""
     rows: list[Row] = []
-    began = time.perf_counter()
-    for at, one in enumerate(plan):
-        gone = time.perf_counter() - began
-        row: Row = {"name": one.name}
-        if rows and gone + one.expected > budget:
-            row["not_run"] = f"{gone:.0f} of {budget:.0f} seconds are spent, and it takes about {one.expected:.0f}"
+    start = time.perf_counter()
+    for i, measurement in enumerate(plan):
+        gone = time.perf_counter() - start
+        row: Row = {"name": measurement.name}
+        if rows and gone + measurement.expected > budget:
+            spent = f"{gone:.0f} of {budget:.0f} seconds are spent"
+            row["not_run"] = f"{spent}, and it takes about {measurement.expected:.0f}"
         else:
             try:
-                row |= one.measure()
+                row |= measurement.measure()
             except NotRunError as error:
                 row["not_run"] = str(error)
-            except Exception as error:  # a row that fails holds its reason, and the others go on
+            except Exception as error:  # the row shows the reason, and the others continue
                 row["failed"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
         rows.append(row)
-        gone = time.perf_counter() - began
-        left = min(sum(later.expected for later in plan[at + 1 :]), max(budget - gone, 0.0))
-        said = f"{at + 1}/{len(plan)}, {format_duration(gone)} gone, about {format_duration(left)} left"
-        print(f"{describe(row)}  [{said}]", file=sys.stderr, flush=True)
+        gone = time.perf_counter() - start
+        left = min(sum(later.expected for later in plan[i + 1 :]), max(budget - gone, 0.0))
+        progress = f"{i + 1}/{len(plan)}, {format_duration(gone)} gone, about {format_duration(left)} left"
+        print(f"{describe(row)}  [{progress}]", file=sys.stderr, flush=True)
     return rows
 
 
 def measure_step(recipe: str, batch: int, repeats: int, changes: Mapping[str, Any] | None = None) -> Row:
-    """The whole training step of a recipe in bfloat16, two augmented views a source image included."""
+    """Measures the training step of a recipe in bfloat16, including the augmentation of two views per image."""
     step = make_recipe_step(recipe, {"model.dtype": "bfloat16", "data.batch": batch, **(changes or {})})
     state, images, tables = random_arguments(step)
     products = count_products(step.call, state, images, tables)
-    program, compile_seconds = compile_timed(step.call, state, images, tables)
+    program, compile_seconds = time_compilation(step.call, state, images, tables)
 
     def call(count: int) -> None:
         nonlocal state
@@ -177,72 +178,73 @@ def measure_step(recipe: str, batch: int, repeats: int, changes: Mapping[str, An
             state, _ = program(state, images, tables)
         jax.block_until_ready(state)
 
-    return figures(repeated(call, repeats), program, products, compile_seconds, batch)
+    return make_figures(time_repeated(call, repeats), program, products, compile_seconds, batch)
 
 
 def measure_loss(support: Any, size: int, repeats: int, batch: int = 256, dim: int = 128) -> Row:
-    """Value and gradient to anchors and positives of one support, float32 embeddings, 256 anchors."""
-    keys = jax.random.split(jax.random.key(0), 3)
-    arrays = [jax.random.normal(key, (rows, dim)) for key, rows in zip(keys, (batch, batch, size), strict=True)]
+    """Measures value and gradients of anchors and positives for one support, with float32 embeddings."""
+    rngs = jax.random.split(jax.random.key(0), 3)
+    arrays = [jax.random.normal(rng, (rows, dim)) for rng, rows in zip(rngs, (batch, batch, size), strict=True)]
     arguments = [x / jnp.linalg.norm(x, axis=1, keepdims=True) for x in arrays]
 
-    def loss(anchors: jax.Array, positives: jax.Array, pool: jax.Array, key: jax.Array) -> jax.Array:
-        draws = key if isinstance(support, mi.Drawn) else None
-        return -jnp.mean(mi.contrast(anchors, positives, pool, support, temperature=0.2, key=draws))
+    def loss(anchors: jax.Array, positives: jax.Array, pool: jax.Array, rng: jax.Array) -> jax.Array:
+        rng_of_draws = rng if isinstance(support, mi.Drawn) else None
+        return -jnp.mean(mi.contrast(anchors, positives, pool, support, temperature=0.2, key=rng_of_draws))
 
-    graded = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    loss_and_gradients = jax.jit(jax.value_and_grad(loss, (0, 1)))
     arguments.append(jax.random.key(1))
-    program, compile_seconds = compile_timed(graded, *arguments)
+    program, compile_seconds = time_compilation(loss_and_gradients, *arguments)
 
     def call(count: int) -> None:
         for _ in range(count):
             result = program(*arguments)
         jax.block_until_ready(result)
 
-    return figures(repeated(call, repeats), program, count_products(graded, *arguments), compile_seconds)
+    products = count_products(loss_and_gradients, *arguments)
+    return make_figures(time_repeated(call, repeats), program, products, compile_seconds)
 
 
 def measure_views(size: int, source: int, batch: int, repeats: int) -> Row:
-    """Two views an image by the policy of MoCo v2, from images on the device."""
+    """Measures two views per image by the policy of MoCo v2, from images on the device."""
     views = policies.build(policies.moco_v2(size))
     pixels = jnp.asarray(np.random.default_rng(0).integers(0, 256, (batch, 1, source, source, 3), np.uint8))
-    keys = jax.random.split(jax.random.key(0), batch)
-    program, compile_seconds = compile_timed(jax.jit(lambda pixels, keys: views(pixels, keys)), pixels, keys)
+    rngs = jax.random.split(jax.random.key(0), batch)
+    program, compile_seconds = time_compilation(jax.jit(lambda pixels, rngs: views(pixels, rngs)), pixels, rngs)
 
     def call(count: int) -> None:
         for _ in range(count):
-            made = program(pixels, keys)
-        jax.block_until_ready(made)
+            result = program(pixels, rngs)
+        jax.block_until_ready(result)
 
-    return figures(repeated(call, repeats), program, None, compile_seconds, batch)
+    return make_figures(time_repeated(call, repeats), program, None, compile_seconds, batch)
 
 
 def measure_loop(repeats: int, small: bool) -> Row:
-    """images/s of the main loop, with its reading and logging, and of the bare step; see `benchmarks.loop`."""
+    """Measures images/s of the training loop, with reading and logging, and of the bare step; see `benchmarks.loop`."""
     results = loop.run(repeats, small)
     return {"images_per_second": results["loop"], "bare_step": results["bare_step"], "ratio": results["loop_over_bare"]}
 
 
 def measure_torch(config: TorchStep, repeats: int) -> Row:
-    """The same step in torch, on views already made, in a process of its own."""
-    with started_torch_step(config) as (call, ready):
-        seconds = repeated(call, repeats)
+    """Measures the same step in torch, on finished views, in a process of its own."""
+    with start_torch_step(config) as (call, ready):
+        seconds = time_repeated(call, repeats)
     return {"seconds": spread(seconds), "images_per_second": spread([config.batch / s for s in seconds]), **ready}
 
 
-def torch_device() -> str:
-    """The word for this device in torch."""
+def name_torch_device() -> str:
+    """Returns torch's name for this device."""
     return {"gpu": "cuda"}.get(jax.devices()[0].platform, jax.devices()[0].platform)
 
 
 @contextmanager
-def started_torch_step(config: TorchStep) -> Iterator[tuple[Callable[[int], None], Row]]:
-    """Starts a torch step and yields a call that takes so many steps and waits, and how it runs; ends it after."""
-    if reason := missing(("torch",)):
+def start_torch_step(config: TorchStep) -> Iterator[tuple[Callable[[int], None], Row]]:
+    """Starts a torch step, yields a function that takes a number of steps and waits, and its first row, and ends it."""
+    if reason := find_missing(("torch",)):
         raise NotRunError(reason)
     if config.device not in ("cpu", "cuda"):
         raise NotRunError(f"torch does not run on a {config.device} here")
-    with started(serve_torch_step, config, patience=5) as pipe:
+    with start_process(serve_torch_step, config, patience=5) as pipe:
 
         def call(count: int) -> None:
             pipe.send(count)
@@ -256,16 +258,16 @@ def started_torch_step(config: TorchStep) -> Iterator[tuple[Callable[[int], None
         yield call, ready
 
 
-def compile_timed(call: Any, *arguments: Any) -> tuple[Any, float]:
-    """Returns the compiled program of a jitted function, and the seconds that took."""
-    began = time.perf_counter()
-    return call.lower(*arguments).compile(), time.perf_counter() - began
+def time_compilation(call: Any, *arguments: Any) -> tuple[Any, float]:
+    """Returns the compiled program of a jitted function, and the seconds of its compilation."""
+    start = time.perf_counter()
+    return call.lower(*arguments).compile(), time.perf_counter() - start
 
 
-def figures(
+def make_figures(
     seconds: list[float], program: Any, products: float | None, compile_seconds: float, images: int | None = None
 ) -> Row:
-    """Returns a row's figures: times, rate, memory, launches, and the floating-point operations where `products`."""
+    """Returns the figures of a row: times, rate, memory, launches; with `products` also floating-point operations."""
     row: Row = {"seconds": spread(seconds), "compile_seconds": compile_seconds, "peak_mib": peak_bytes(program) / 2**20}
     if images is not None:
         row["images_per_second"] = spread([images / s for s in seconds])
@@ -279,16 +281,16 @@ def figures(
     return row | {"program": read_program(program.as_text())}
 
 
-def peak_of(kind: str) -> float | None:
-    """Returns the bf16 peak of a device in TFLOP/s by its device_kind; None where it is not in the table."""
+def look_up_peak(kind: str) -> float | None:
+    """Returns the bf16 peak in TFLOP/s for a device_kind, or None if it is not in the table."""
     return next((peak for part, peak in PEAKS if part in kind.lower()), None)
 
 
 def add_shares(rows: list[Row], peak: float | None) -> None:
-    """Adds to each row its share of the peak of all devices, and to torch's rows the ratio of ours to theirs."""
-    by_name = {row["name"]: row for row in rows}
+    """Adds each row's share of the peak of all devices, and in torch's rows our speed divided by theirs."""
+    rows_by_name = {row["name"]: row for row in rows}
     for row in rows:
-        ours = by_name.get(row["name"].removeprefix("torch "))
+        ours = rows_by_name.get(row["name"].removeprefix("torch "))
         if ours is not row and ours and "seconds" in ours and "seconds" in row:
             row["ours_over_torch"] = row["seconds"]["median"] / ours["seconds"]["median"]
             row["tflop_per_second"] = ours["gflop"] / row["seconds"]["median"] / 1e3
@@ -297,7 +299,7 @@ def add_shares(rows: list[Row], peak: float | None) -> None:
 
 
 def describe(row: Mapping[str, Any]) -> str:
-    """Returns a row as one line."""
+    """Returns a row in a line."""
     if "failed" in row or "not_run" in row:
         return f"{row['name']}: " + (f"failed, {row['failed']}" if "failed" in row else f"not run, {row['not_run']}")
     parts = []
@@ -324,7 +326,7 @@ def describe(row: Mapping[str, Any]) -> str:
     return f"{row['name']}: " + ", ".join(parts)
 
 
-def words(results: Mapping[str, Any]) -> str:
-    """Returns the rows as a reader wants them."""
+def format_figures(results: Mapping[str, Any]) -> str:
+    """Returns the rows as lines of text."""
     head = f"{results['what']}\n{results['devices']} x {results.get('device', 'device')}; its peak is {results['peak']}"
     return "\n".join([head, *(f"  {describe(row)}" for row in results["rows"])])

@@ -1,7 +1,8 @@
-"""Two views an image by each policy, ours in one jitted call beside torchvision's PIL transforms in two processes."""
+"""Times two views per image by each policy: ours in one jitted call, torchvision's PIL transforms in two processes."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import random
@@ -13,24 +14,23 @@ from typing import Any
 
 import numpy as np
 
-from mi_contrast.benchmarks.peers import import_torchvision, missing
-from mi_contrast.benchmarks.timing import interleaved, ratio, spread
+from mi_contrast.benchmarks.peers import find_missing, import_torchvision
+from mi_contrast.benchmarks.timing import ratio, spread, time_interleaved
 
 PEERS = 2
 POLICIES = ("moco_v2", "simclr", "infomin")
-CASES = {  # pixels a side of the view: those of the source, our batch, our batches a round, the peers' images a round
+CASES = {  # side of a view: side of the source, our batch, our batches per round, the peers' images per round
     32: (32, 256, 16, 2 * 256),
     224: (256, 64, 2, 2 * 32),
 }
 
 
 def run(repeats: int, small: bool = False) -> dict[str, Any]:
-    """images/s of each, and their ratio, round by round, of every policy at 32 and at 224 px; infomin without its
-    jigsaw, so that each makes two views.
+    """Returns images/s of both and their ratio for every policy at 32 and at 224 px; infomin without its jigsaw.
 
-    Sources are resident uint8 for us and PIL images in memory for the peer; neither decodes files, and the peer's
-    tensors are neither collated nor moved. Wall time favours whoever asks for fewer cores of a busy machine, so the
-    figures stand beside those of the CPU time taken, ours in all threads, theirs in all processes.
+    Our sources are uint8 arrays on the device; the peer's are PIL images in memory. Neither decodes files, and the
+    peer's tensors are neither collated nor moved. On a busy machine wall time favours whoever uses fewer cores, so the
+    figures are also given for CPU time, of all our threads and of all the peer's processes.
     """
     figures: dict[str, Any] = {"what": "images/s, two views an image, sources in memory"}
     for size in CASES:
@@ -40,23 +40,27 @@ def run(repeats: int, small: bool = False) -> dict[str, Any]:
 
 
 def compare(policy: str, size: int, repeats: int, small: bool) -> dict[str, Any]:
-    """The figures of one policy at one size."""
+    """Returns the figures of one policy at one size."""
     source, batch, batches, peer_images = CASES[size]
     if small:
         batch, batches, peer_images = 8, 1, 2 * PEERS
-    sources = photographs(source, batch)
-    reason = missing()
+    sources = crop_photographs(source, batch)
+    reason = find_missing()
     cpu: dict[str, list[float]] = {"ours": [], "torchvision": []}
-    crowd = nobody() if reason else workers(policy, sources, size, peer_images // PEERS, cpu["torchvision"])
-    with crowd as theirs:
-        call, compile_seconds = ours(policy, sources, size, batches, cpu["ours"])
+    start = (
+        contextlib.nullcontext()
+        if reason
+        else start_workers(policy, sources, size, peer_images // PEERS, cpu["torchvision"])
+    )
+    with start as run_workers:
+        call, compile_seconds = make_our_call(policy, sources, size, batches, cpu["ours"])
         contenders = {"ours": call}
-        if theirs is not None:
-            contenders["torchvision"] = theirs
-        seconds = interleaved(contenders, repeats)
+        if run_workers is not None:
+            contenders["torchvision"] = run_workers
+        seconds = time_interleaved(contenders, repeats)
     images = {"ours": batch * batches, "torchvision": peer_images}
-    wall = {name: [s / images[name] for s in taken] for name, taken in seconds.items()}
-    work = {name: [s / images[name] for s in taken[1:]] for name, taken in cpu.items()}  # the first warms up
+    wall = {name: [s / images[name] for s in rounds] for name, rounds in seconds.items()}
+    work = {name: [s / images[name] for s in rounds[1:]] for name, rounds in cpu.items()}  # the first is a warm-up
     case: dict[str, Any] = {"source_px": source, "batch": batch, "compile_seconds": compile_seconds}
     for name in contenders:
         case[name] = spread([1 / s for s in wall[name]])
@@ -69,27 +73,28 @@ def compare(policy: str, size: int, repeats: int, small: bool) -> dict[str, Any]
     return case
 
 
-def photographs(size: int, count: int) -> np.ndarray:
-    """uint8 [count, size, size, 3]: squares cut out of scikit-learn's two photographs, at fixed places."""
+def crop_photographs(size: int, count: int) -> np.ndarray:
+    """Returns squares of scikit-learn's two photographs at fixed positions, uint8 [count, size, size, 3]."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
-    places = np.random.default_rng(0)
+    positions = np.random.default_rng(0)
     photos = load_sample_images().images
     squares = []
     for i in range(count):
         photo = photos[i % len(photos)]
-        top, left = (places.integers(0, side - 256 + 1) for side in photo.shape[:2])
+        top, left = (positions.integers(0, side - 256 + 1) for side in photo.shape[:2])
         square = Image.fromarray(photo[top : top + 256, left : left + 256])
         squares.append(np.asarray(square.resize((size, size), Image.Resampling.BILINEAR)))
     return np.stack(squares)
 
 
-def ours(
+def make_our_call(
     policy: str, sources: np.ndarray, size: int, batches: int, cpu: list[float]
 ) -> tuple[Callable[[], None], float]:
-    """A call that makes the views of `batches` batches, each with keys of its own, waits for them, and adds the CPU
-    seconds taken to `cpu`; and the seconds that it took to compile.
+    """Returns a function that makes the views of `batches` batches, and the seconds of its compilation.
+
+    The function uses new random keys for each batch, waits for the views, and appends its CPU seconds to `cpu`.
     """
     import jax
     import jax.numpy as jnp
@@ -101,44 +106,42 @@ def ours(
 
     @jax.jit
     def make(pixels: Any, number: Any) -> Any:
-        key = jax.random.fold_in(jax.random.key(0), number)
-        keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(pixels)))
-        return views(pixels, keys)
+        rng = jax.random.fold_in(jax.random.key(0), number)
+        rngs = jax.vmap(partial(jax.random.fold_in, rng))(jnp.arange(len(pixels)))
+        return views(pixels, rngs)
 
     resident = jnp.asarray(sources)[:, None]
-    began = time.perf_counter()
-    compiled = make.lower(resident, 0).compile()
-    compile_seconds = time.perf_counter() - began
+    start = time.perf_counter()
+    program = make.lower(resident, 0).compile()
+    compile_seconds = time.perf_counter() - start
 
     def call() -> None:
-        began = time.process_time()
+        start = time.process_time()
         for number in range(batches):
-            jax.block_until_ready(compiled(resident, number))
-        cpu.append(time.process_time() - began)
+            jax.block_until_ready(program(resident, number))
+        cpu.append(time.process_time() - start)
 
     return call, compile_seconds
 
 
 @contextmanager
-def nobody() -> Iterator[None]:
-    """No workers."""
-    yield None
+def start_workers(
+    policy: str, sources: np.ndarray, size: int, images: int, cpu: list[float]
+) -> Iterator[Callable[[], None]]:
+    """Starts the workers, yields a function that runs them once, and ends them.
 
-
-@contextmanager
-def workers(policy: str, sources: np.ndarray, size: int, images: int, cpu: list[float]) -> Iterator[Callable[[], None]]:
-    """A call that has every worker process make two views of `images` images, waits for all of them, and adds the CPU
-    seconds that they took together to `cpu`.
+    The function lets every worker make two views of `images` images, waits for all, and appends their CPU seconds to
+    `cpu`.
     """
     spawn = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     try:
         for number in range(PEERS):
-            here, there = spawn.Pipe()
-            process = spawn.Process(target=work, args=(there, policy, sources, size, images, number), daemon=True)
+            ours, theirs = spawn.Pipe()
+            process = spawn.Process(target=serve, args=(theirs, policy, sources, size, images, number), daemon=True)
             process.start()
-            there.close()
-            pipes.append(here)
+            theirs.close()
+            pipes.append(ours)
             processes.append(process)
 
         def call() -> None:
@@ -149,15 +152,15 @@ def workers(policy: str, sources: np.ndarray, size: int, images: int, cpu: list[
         yield call
     finally:
         for pipe in pipes:
-            pipe.close()  # the worker reads the end and returns
+            pipe.close()  # the worker reads the end of the pipe and returns
         for process in processes:
             process.join(timeout=10)
             if process.is_alive():
                 process.kill()
 
 
-def work(pipe: Any, policy: str, sources: np.ndarray, size: int, images: int, seed: int) -> None:
-    """A worker process: two views of `images` images for every message, answered by the CPU seconds they took."""
+def serve(pipe: Any, policy: str, sources: np.ndarray, size: int, images: int, seed: int) -> None:
+    """Runs in a worker: for every message makes two views of `images` images and answers with its CPU seconds."""
     import torch
     from PIL import Image
 
@@ -171,66 +174,66 @@ def work(pipe: Any, policy: str, sources: np.ndarray, size: int, images: int, se
             pipe.recv()
         except EOFError:
             return
-        began = time.process_time()
+        start = time.process_time()
         for i in range(images):
             picture = pictures[i % len(pictures)]
             transform(picture), transform(picture)
-        pipe.send(time.process_time() - began)
+        pipe.send(time.process_time() - start)
 
 
 def compose(*transforms: Any) -> Any:
-    """The transforms one after the other, the last made a tensor and normalised."""
+    """Composes transforms, and appends the conversion to a tensor and the normalisation."""
     tv = import_torchvision().transforms
     return tv.Compose([*transforms, tv.ToTensor(), tv.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))])
 
 
-def sometimes(op: Any, p: float) -> Any:
-    """The op with probability p."""
+def apply_randomly(op: Any, p: float) -> Any:
+    """Returns a transform that applies the op with probability p."""
     return import_torchvision().transforms.RandomApply([op], p=p)
 
 
 def blur(picture: Any) -> Any:
-    """PIL's blur, sigma uniform in [.1, 2]: its approximation of a Gaussian, faster than torchvision's own."""
+    """Blurs by PIL, sigma uniform in [.1, 2]; PIL approximates the Gaussian and is faster than torchvision."""
     from PIL import ImageFilter
 
     return picture.filter(ImageFilter.GaussianBlur(radius=random.uniform(0.1, 2.0)))
 
 
 def moco_v2(size: int) -> Any:
-    """MoCo v2's transform as released, on PIL images."""
+    """Returns MoCo v2's released transform for PIL images."""
     tv = import_torchvision().transforms
     return compose(
         tv.RandomResizedCrop(size, scale=(0.2, 1.0)),
-        sometimes(tv.ColorJitter(0.4, 0.4, 0.4, 0.1), 0.8),
+        apply_randomly(tv.ColorJitter(0.4, 0.4, 0.4, 0.1), 0.8),
         tv.RandomGrayscale(p=0.2),
-        sometimes(blur, 0.5),
+        apply_randomly(blur, 0.5),
         tv.RandomHorizontalFlip(),
     )
 
 
 def simclr(size: int) -> Any:
-    """SimCLR's ops on PIL images, without mean and std."""
+    """Returns SimCLR's ops for PIL images, without mean and std."""
     tv = import_torchvision().transforms
     return tv.Compose(
         [
             tv.RandomResizedCrop(size, scale=(0.08, 1.0)),
             tv.RandomHorizontalFlip(),
-            sometimes(tv.ColorJitter(0.8, 0.8, 0.8, 0.2), 0.8),
+            apply_randomly(tv.ColorJitter(0.8, 0.8, 0.8, 0.2), 0.8),
             tv.RandomGrayscale(p=0.2),
-            sometimes(blur, 0.5),
+            apply_randomly(blur, 0.5),
             tv.ToTensor(),
         ]
     )
 
 
 def infomin(size: int) -> Any:
-    """InfoMin's transform as released, on PIL images, with PIL's blur for its slower one of 23 taps."""
+    """Returns InfoMin's released transform for PIL images, with PIL's blur instead of a slower one with 23 taps."""
     tv = import_torchvision().transforms
     return compose(
         tv.RandomResizedCrop(size, scale=(0.2, 1.0)),
         tv.RandomHorizontalFlip(),
-        sometimes(tv.ColorJitter(0.8, 0.8, 0.8, 0.2), 0.8),
-        sometimes(blur, 0.5),
+        apply_randomly(tv.ColorJitter(0.8, 0.8, 0.8, 0.2), 0.8),
+        apply_randomly(blur, 0.5),
         randaugment,
         tv.RandomGrayscale(p=0.2),
     )
@@ -240,7 +243,7 @@ PEER_POLICIES = {"moco_v2": moco_v2, "simclr": simclr, "infomin": infomin}
 
 
 def randaugment(picture: Any) -> Any:
-    """Two layers of RandAugment as InfoMin's released code draws them, each op by PIL's own function."""
+    """Applies two layers of RandAugment with the random choices of InfoMin's released code, by PIL's functions."""
     for _ in range(2):
         op = random.choice(RANDAUGMENT)
         if random.random() < 0.5:
@@ -248,23 +251,23 @@ def randaugment(picture: Any) -> Any:
     return picture
 
 
-def table(make: Callable[[int, float], int]) -> Callable[[Any, float], Any]:
-    """An op that gives a level by a table, of a share of the highest magnitude."""
+def map_levels(make: Callable[[int, float], int]) -> Callable[[Any, float], Any]:
+    """Returns an op that maps the levels of a picture, given a share of the highest magnitude."""
     return lambda picture, share: picture.point([make(level, share) for level in range(256)] * 3)
 
 
-def by_name(module: str, name: str) -> Callable[[Any, float], Any]:
-    """An op of PIL's that takes the picture alone, or one that enhances it."""
+def use_pil(module: str, name: str) -> Callable[[Any, float], Any]:
+    """Returns an op by a function of PIL.ImageOps, which takes no magnitude, or by a class of PIL.ImageEnhance."""
 
     def op(picture: Any, share: float) -> Any:
-        found = getattr(importlib.import_module(f"PIL.{module}"), name)
-        return found(picture) if module == "ImageOps" else found(picture).enhance(0.1 + 1.8 * share)
+        function = getattr(importlib.import_module(f"PIL.{module}"), name)
+        return function(picture) if module == "ImageOps" else function(picture).enhance(0.1 + 1.8 * share)
 
     return op
 
 
-def resample() -> dict[str, Any]:
-    """Bilinear or bicubic, and what lies outside."""
+def draw_resampling() -> dict[str, Any]:
+    """Returns the arguments for resampling: bilinear or bicubic at random, and the fill colour."""
     from PIL import Image
 
     ways = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
@@ -272,24 +275,24 @@ def resample() -> dict[str, Any]:
 
 
 def affine(make: Callable[[float, int, int], tuple[float, ...]]) -> Callable[[Any, float], Any]:
-    """An op that resamples by a matrix, of a share of the highest magnitude, either way, and the picture's sides."""
+    """Returns an op that applies an affine map, made from a signed share of the highest magnitude and the sides."""
 
     def op(picture: Any, share: float) -> Any:
         from PIL import Image
 
         matrix = make(random.choice((-share, share)), *picture.size)
-        return picture.transform(picture.size, Image.Transform.AFFINE, matrix, **resample())
+        return picture.transform(picture.size, Image.Transform.AFFINE, matrix, **draw_resampling())
 
     return op
 
 
 RANDAUGMENT: tuple[Callable[[Any, float], Any], ...] = (
-    *(by_name("ImageOps", name) for name in ("autocontrast", "equalize", "invert")),
-    *(by_name("ImageEnhance", name) for name in ("Color", "Contrast", "Brightness", "Sharpness")),
-    table(lambda level, share: level & ~(2 ** (8 - int(4 * share)) - 1)),
-    table(lambda level, share: level if level < int(256 * share) else 255 - level),
-    table(lambda level, share: min(255, level + int(110 * share)) if level < 128 else level),
-    lambda picture, share: picture.rotate(30.0 * random.choice((-share, share)), **resample()),
+    *(use_pil("ImageOps", name) for name in ("autocontrast", "equalize", "invert")),
+    *(use_pil("ImageEnhance", name) for name in ("Color", "Contrast", "Brightness", "Sharpness")),
+    map_levels(lambda level, share: level & ~(2 ** (8 - int(4 * share)) - 1)),
+    map_levels(lambda level, share: level if level < int(256 * share) else 255 - level),
+    map_levels(lambda level, share: min(255, level + int(110 * share)) if level < 128 else level),
+    lambda picture, share: picture.rotate(30.0 * random.choice((-share, share)), **draw_resampling()),
     affine(lambda share, width, height: (1, 0.3 * share, 0, 0, 1, 0)),
     affine(lambda share, width, height: (1, 0, 0, 0.3 * share, 1, 0)),
     affine(lambda share, width, height: (1, 0, 0.45 * share * width, 0, 1, 0)),

@@ -1,8 +1,8 @@
-"""How often the interval of `estimate` holds the true mutual information, over draws of the samples.
+"""Counts how often the interval of `estimate` contains the true mutual information, over draws of the samples.
 
-Twelve cells of Gaussians and of coordinatewise rising maps of them, for which the interval is meant; and six cells of
-other distributions, which show how far it can be trusted elsewhere. Each cell names its samples, dimensions and
-correlation. Every estimate is written to a file of rows as soon as it is made, so that a stopped table goes on.
+Twelve cells have Gaussians and increasing maps of their coordinates, for which the interval is made. Six cells have
+other distributions, to show how far it can be trusted there. Each estimate is appended to a file as soon as it is made,
+so that a stopped table can be continued.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mi_contrast import estimators as mi
 from mi_contrast.core.errors import FileError
 from mi_contrast.core.progress import Progress
 
-REPEATS = 50  # draws a cell
-OTHERS = 10  # draws a cell of other distributions, at most
-GOAL, WIDEST = 0.9, 6.6  # coverage, and median width in standard deviations of the estimate
+REPEATS = 50  # draws per cell
+OTHER_REPEATS = 10  # at most, draws per cell of another distribution
+GOAL, MAX_WIDTH = 0.9, 6.6  # coverage; median width in standard deviations of the estimate
 
 MAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "none": lambda t: t,
@@ -45,35 +45,40 @@ TASKS: dict[str, mi.tasks.Task] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """samples: pairs a draw. kind: 'gaussian' with pairs of correlation rho through a map, or a name of TASKS."""
+    """One cell of the table.
+
+    samples: number of pairs in a draw.
+    kind: 'gaussian', or a name in TASKS.
+    dimensions, rho, map: of 'gaussian': pairs of coordinates, their correlation, and the map of each coordinate.
+    """
 
     samples: int
     dimensions: int = 1
     rho: float = 0.0
-    through: str = "none"
+    map: str = "none"
     kind: str = "gaussian"
 
     @property
     def name(self) -> str:
-        """What the rows of this cell are known by."""
+        """The name of this cell in the rows of the file."""
         if self.kind != "gaussian":
             return f"{self.kind}, N {self.samples}"
-        return f"N {self.samples}, d {self.dimensions}, rho {self.rho:g}, {self.through}"
+        return f"N {self.samples}, d {self.dimensions}, rho {self.rho:g}, {self.map}"
 
     @property
     def nats(self) -> float:
-        """The true mutual information."""
+        """The true mutual information in nats."""
         return TASKS[self.kind].nats if self.kind in TASKS else -self.dimensions / 2 * math.log1p(-(self.rho**2))
 
     def sample(self, draw: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw number `draw`, float64 [N, dx] and [N, dy]."""
+        """Returns draw number `draw`, float64 [N, dx] and [N, dy]."""
         if self.kind in TASKS:
             x, y = TASKS[self.kind].sample(jax.random.key(1000 + draw), self.samples)
             return np.asarray(x, np.float64), np.asarray(y, np.float64)
         seed = [draw, self.samples, self.dimensions, round(100 * self.rho)]
         x, noise = np.random.default_rng(seed).normal(size=(2, self.samples, self.dimensions))
         y = self.rho * x + math.sqrt(1 - self.rho**2) * noise
-        return MAPS[self.through](x), MAPS[self.through](y)
+        return MAPS[self.map](x), MAPS[self.map](y)
 
 
 CELLS = (
@@ -94,21 +99,21 @@ OTHER_CELLS = tuple(Cell(500 if kind == "ten" else 2000, kind=kind) for kind in 
 
 
 def run(repeats: int, small: bool = False, rows: str = "") -> dict[str, Any]:
-    """The table: coverage with its binomial interval, width, bias and seconds of every cell.
+    """Returns the table: coverage with its binomial interval, width, bias and seconds of every cell.
 
     Args:
-      repeats: draws a cell; cells of other distributions have at most 10.
-      small: two small cells of three draws, to see that it runs.
-      rows: a file of finished estimates, one JSON object a line; it is read first and added to. Rows of another version
-        of the package are left alone and not counted.
+      repeats: draws per cell; cells of other distributions have at most 10.
+      small: two small cells with three draws, to see that it runs.
+      rows: a file of finished estimates, one JSON object per line. It is read first, and new estimates are appended.
+        Rows of another version of the package are ignored.
     Raises:
-      UserError: a line of `rows` that is no row.
+      UserError if a line of `rows` is not an estimate.
     """
     cells: tuple[Cell, ...] = (Cell(120, 1, 0.6, "exp"), Cell(120, 2, 0.0)) if small else CELLS + OTHER_CELLS
-    draws = {cell: min(repeats, 3 if small else OTHERS if cell.kind in TASKS else repeats) for cell in cells}
+    draws = {cell: min(repeats, 3 if small else OTHER_REPEATS if cell.kind in TASKS else repeats) for cell in cells}
     path = Path(rows) if rows else None
-    finished = _read(path)
-    # draw by draw, so that a table that is stopped early has as many draws of every cell
+    finished = _read_rows(path)
+    # Draw by draw, so that a table that is stopped early has equally many draws of every cell.
     todo = [(c, d) for d in range(max(draws.values())) for c in cells if d < draws[c] and (c.name, d) not in finished]
     progress = Progress("coverage", len(todo), unit="estimate")
     for cell, draw in todo:
@@ -124,7 +129,8 @@ def run(repeats: int, small: bool = False, rows: str = "") -> dict[str, Any]:
     return {"seconds": sum(row["seconds"] * row["draws"] for row in table), "table": table}
 
 
-def _read(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
+def _read_rows(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
+    """Returns {(cell, draw): row} of the finished estimates of this version."""
     if path is None or not path.exists():
         return {}
     try:
@@ -135,26 +141,27 @@ def _read(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def measure(cell: Cell, draw: int) -> dict[str, Any]:
-    """One estimate of one draw, as a row. `high` is None for a lower limit."""
+    """Makes one estimate of one draw and returns it as a row. `high` is None for a lower limit."""
     x, y = cell.sample(draw)
-    began = time.perf_counter()
-    found = mi.estimate(x, y, key=jax.random.key(draw))
-    read = {name: float(getattr(found, name)) for name in ("nats", "standard_error", "low", "high")}
-    numbers = {name: value if math.isfinite(value) else None for name, value in read.items()}
-    seconds = time.perf_counter() - began
+    start = time.perf_counter()
+    estimate = mi.estimate(x, y, key=jax.random.key(draw))
+    values = {name: float(getattr(estimate, name)) for name in ("nats", "standard_error", "low", "high")}
+    numbers = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    seconds = time.perf_counter() - start
     return {"cell": cell.name, "draw": draw, "version": mi_contrast.__version__, **numbers, "seconds": seconds}
 
 
 def summarise(cell: Cell, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A row of the table. `from`, `to`: the exact 95 % interval (Clopper and Pearson 1934) of the coverage.
+    """Returns a row of the table.
 
-    `width` is the median width over the standard deviation of the estimate over draws; None where some draw has only a
-    lower limit.
+    from, to: the exact 95 % interval (Clopper and Pearson 1934) of the coverage.
+    width: median width, divided by the standard deviation of the estimate over draws; None if a draw has only a lower
+      limit.
     """
     nats = np.array([row["nats"] for row in rows], np.float64)
     low = np.array([row["low"] for row in rows], np.float64)
     high = np.array([math.inf if row["high"] is None else row["high"] for row in rows])
-    held = int(((low <= cell.nats + 1e-9) & (cell.nats <= high)).sum())
+    hits = int(((low <= cell.nats + 1e-9) & (cell.nats <= high)).sum())
     count, limits = len(rows), int(np.isinf(high).sum())
     spread = float(nats.std(ddof=1)) if count > 1 else math.nan
     return {
@@ -162,10 +169,10 @@ def summarise(cell: Cell, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "goal": cell.kind == "gaussian",
         "truth": cell.nats,
         "draws": count,
-        "held": held,
-        "coverage": held / count,
-        "from": float(beta.ppf(0.025, held, count - held + 1)) if held else 0.0,
-        "to": float(beta.ppf(0.975, held + 1, count - held)) if held < count else 1.0,
+        "held": hits,
+        "coverage": hits / count,
+        "from": float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0,
+        "to": float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0,
         "bias": float(nats.mean() - cell.nats),
         "spread": spread,
         "width": None if limits or not spread > 0 else float(np.median(high - low)) / spread,
@@ -174,20 +181,20 @@ def summarise(cell: Cell, rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def words(found: dict[str, Any]) -> str:
-    """The table in Markdown."""
+def format_figures(figures: dict[str, Any]) -> str:
+    """Returns the table in Markdown."""
     lines = [
         "| cell | truth | coverage | 95 % interval | bias | spread | width / spread | lower limits | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in found["table"]:
+    for row in figures["table"]:
         width = "" if row["width"] is None else f"{row['width']:.1f}"
         lines.append(
             f"| {row['cell']} | {row['truth']:.3f} | {row['held']} of {row['draws']} | "
             f"{row['from']:.2f} to {row['to']:.2f} | {row['bias']:+.4f} | {row['spread']:.4f} | {width} | "
             f"{row['lower_limits']} | {row['seconds']:.1f} |"
         )
-    goal = [row for row in found["table"] if row["goal"]]
-    met = [row["coverage"] >= GOAL and not row["lower_limits"] and (row["width"] or 99) <= WIDEST for row in goal]
-    lines.append(f"\n{sum(met)} of {len(goal)} Gaussian cells meet the goal; {found['seconds']:.0f} seconds in all.")
+    goal = [row for row in figures["table"] if row["goal"]]
+    met = [row["coverage"] >= GOAL and not row["lower_limits"] and (row["width"] or 99) <= MAX_WIDTH for row in goal]
+    lines.append(f"\n{sum(met)} of {len(goal)} Gaussian cells meet the goal; {figures['seconds']:.0f} seconds in all.")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The main loop beside the bare jitted step on one resident batch: what reading, logging and waiting cost."""
+"""Times the training loop against the bare step on one batch, to see what reading, logging and waiting cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mi_contrast.training.step import make_step
 
 
 def run(repeats: int, small: bool) -> dict[str, Any]:
-    """images/s of the loop between its first and last logged step, and of the bare step, round by round."""
+    """Returns images/s of the loop, between its first and its last logged step, and of the bare step."""
     config = plain(load_config("configs/ring_moco.py:digits")[0])
     steps, every = (8, 4) if small else (400, config["log"]["every"])
     if small:
@@ -29,34 +29,36 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
     for section in ("eval", "checkpoint"):
         config[section] = {**config[section], "every": 10 * steps}
     job = assemble.build(config)
-    bare, looped = [], []
+    bare_speeds, loop_speeds = [], []
     step = make_step(job.parts)
     for _ in range(repeats):
-        before = bare_step(job, step, steps // 2)
+        before = time_bare_step(job, step, steps // 2)
         with tempfile.TemporaryDirectory() as folder:
             outcome = loop.run(config, Path(folder) / "run")
             rows = [row for row in read(outcome.run) if "objective" in row]
             span = rows[-1]["seconds"] - rows[0]["seconds"]
-            looped.append((rows[-1]["step"] - rows[0]["step"]) * job.batch_size / span)
-        bare.append((before + bare_step(job, step, steps // 2)) / 2)  # on both sides, as the machine drifts
-    share = [a / b for a, b in zip(looped, bare, strict=True)]
+            loop_speeds.append((rows[-1]["step"] - rows[0]["step"]) * job.batch_size / span)
+        bare_speeds.append(
+            (before + time_bare_step(job, step, steps // 2)) / 2
+        )  # before and after, because the speed of the machine drifts
+    shares = [a / b for a, b in zip(loop_speeds, bare_speeds, strict=True)]
     return {
         "what": f"images/s, tiny network, 32 px, batch {job.batch_size}, one resident batch against the whole loop",
-        "bare_step": spread(bare),
-        "loop": spread(looped),
-        "loop_over_bare": spread(share),
+        "bare_step": spread(bare_speeds),
+        "loop": spread(loop_speeds),
+        "loop_over_bare": spread(shares),
     }
 
 
-def bare_step(job: assemble.Job, step: Any, count: int) -> float:
-    """images/s of `count` steps on one batch, each step's guard read a step late, as the loop does."""
+def time_bare_step(job: assemble.Job, step: Any, count: int) -> float:
+    """Returns images/s of `count` steps on one batch; `bad_steps` is read one step late, as the loop does it."""
     with job.open() as reader:
         batch, state = reader.batch(0), loop.placed(job.first_state(), placement(job.parts.row, job.parts.mesh))
         state, scalars = jax.block_until_ready(step(state, batch, job.tables))
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         for _ in range(count):
-            late = scalars["bad_steps"]
+            previous = scalars["bad_steps"]
             state, scalars = step(state, batch, job.tables)
-            int(late)
+            int(previous)
         jax.block_until_ready(state)
-        return count * job.batch_size / (time.perf_counter() - began)
+        return count * job.batch_size / (time.perf_counter() - start_time)

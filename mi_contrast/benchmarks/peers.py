@@ -1,6 +1,6 @@
-"""What the peers need: torchvision beside any build of torch, a process of their own, the networks of ours in torch.
+"""Support for benchmarks against torch: imports torchvision, starts processes, and builds our networks in torch.
 
-torch is imported inside the functions, since it belongs to an extra.
+torch is imported inside the functions, because it belongs to an extra.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-LIBRARIES: list[Any] = []  # a declaration lives as long as its library
+LIBRARIES: list[Any] = []  # keeps the declarations of operators alive
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3)}
 
 
-def missing(names: Iterable[str] = ("torch", "torchvision"), extra: str = "torch") -> str:
-    """Returns why a peer cannot run here, naming the extra to install; empty where it can."""
+def find_missing(names: Iterable[str] = ("torch", "torchvision"), extra: str = "torch") -> str:
+    """Returns which package is missing and the extra to install, or '' if none is."""
     for name in names:
         if importlib.util.find_spec(name) is None:
             return f"{name} is not installed: pip install 'mi-contrast[{extra}]'"
@@ -24,8 +24,9 @@ def missing(names: Iterable[str] = ("torch", "torchvision"), extra: str = "torch
 
 
 def import_torchvision() -> Any:
-    """Imports torchvision, also beside a CPU build of torch, where its compiled operators are absent: their schemas
-    suffice.
+    """Imports torchvision, also next to a build of torch that its compiled operators don't fit.
+
+    Its import then needs the schemas of these operators, which are declared here.
     """
     try:
         import torchvision
@@ -41,60 +42,62 @@ def import_torchvision() -> Any:
 
 
 @contextmanager
-def started(serve: Callable[..., None], *given: Any, patience: float, daemon: bool = True) -> Iterator[Any]:
-    """Starts `serve(pipe, *given)` in a process of its own, yields the other end of the pipe, and ends the process.
+def start_process(serve: Callable[..., None], *arguments: Any, patience: float, daemon: bool = True) -> Iterator[Any]:
+    """Runs `serve(pipe, *arguments)` in a new process, yields the other end of the pipe, and at last ends the process.
 
     Args:
-      patience: seconds that it has to return in after its pipe has ended; then it is killed.
-      daemon: it has no processes of its own.
+      patience: seconds from the end of the pipe until a process that still runs is killed.
+      daemon: whether the process may start none of its own.
     """
     spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=serve, args=(there, *given), daemon=daemon)
+    ours, theirs = spawn.Pipe()
+    process = spawn.Process(target=serve, args=(theirs, *arguments), daemon=daemon)
     process.start()
-    there.close()
+    theirs.close()
     try:
-        yield here
+        yield ours
     finally:
-        here.close()  # it reads the end and returns
+        ours.close()  # the process reads the end of the pipe and returns
         process.join(timeout=patience)
         if process.is_alive():
             process.kill()
 
 
 def make_resnet(backbone: str, width: int = 64, stem: str = "small") -> Any:
-    """Returns a torch ResNet without its classifier, images [B, 3, H, W] to features [B, F]: the network that
-    `mi_contrast.models.resnet` builds for the same words. torchvision's accepts no other width for basic blocks.
+    """Returns the ResNet of `mi_contrast.models.resnet` in torch, from images [B, 3, H, W] to features [B, F].
+
+    torchvision's ResNet accepts no other width for basic blocks.
     """
     from torch import nn
     from torch.nn import functional
 
-    def unit(wide: int, out: int, size: int, stride: int = 1) -> nn.Sequential:
-        return nn.Sequential(nn.Conv2d(wide, out, size, stride, size // 2, bias=False), nn.BatchNorm2d(out))
+    def conv_norm(channels: int, out: int, size: int, stride: int = 1) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(channels, out, size, stride, size // 2, bias=False), nn.BatchNorm2d(out))
 
     class Block(nn.Module):
-        def __init__(self, path: Iterable[nn.Module], wide: int, out: int, stride: int):
+        def __init__(self, path: Iterable[nn.Module], channels: int, out: int, stride: int):
             super().__init__()
             self.path = nn.ModuleList(path)
-            self.short = unit(wide, out, 1, stride) if stride > 1 or wide != out else nn.Identity()
+            self.shortcut = conv_norm(channels, out, 1, stride) if stride > 1 or channels != out else nn.Identity()
 
         def forward(self, x: Any) -> Any:
             y = x
-            for at, layer in enumerate(self.path):
-                y = layer(y if at == 0 else functional.relu(y))
-            return functional.relu(y + self.short(x))
+            for i, layer in enumerate(self.path):
+                y = layer(y if i == 0 else functional.relu(y))
+            return functional.relu(y + self.shortcut(x))
 
-    deep, blocks, wide = backbone == "resnet50", [], width
+    bottleneck, blocks, channels = backbone == "resnet50", [], width
     for stage, count in enumerate(BLOCKS[backbone]):
         inner = width << stage
-        for at in range(count):
-            stride = 2 if stage and not at else 1
-            if deep:
-                out, path = 4 * inner, [unit(wide, inner, 1), unit(inner, inner, 3, stride), unit(inner, 4 * inner, 1)]
+        for i in range(count):
+            stride = 2 if stage and i == 0 else 1
+            if bottleneck:
+                out = 4 * inner
+                path = [conv_norm(channels, inner, 1), conv_norm(inner, inner, 3, stride), conv_norm(inner, out, 1)]
             else:
-                out, path = inner, [unit(wide, inner, 3, stride), unit(inner, inner, 3)]
-            blocks.append(Block(path, wide, out, stride))
-            wide = out
-    first = unit(3, width, 3) if stem == "small" else unit(3, width, 7, 2)
-    begin = [first, nn.ReLU()] + ([] if stem == "small" else [nn.MaxPool2d(3, 2, 1)])
-    return nn.Sequential(*begin, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+                out, path = inner, [conv_norm(channels, inner, 3, stride), conv_norm(inner, inner, 3)]
+            blocks.append(Block(path, channels, out, stride))
+            channels = out
+    first = conv_norm(3, width, 3) if stem == "small" else conv_norm(3, width, 7, 2)
+    stem_layers = [first, nn.ReLU()] + ([] if stem == "small" else [nn.MaxPool2d(3, 2, 1)])
+    return nn.Sequential(*stem_layers, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -1,4 +1,4 @@
-"""Reads programs: how many kernels they launch and of what kind, how much they compute, how much memory they hold."""
+"""Reads compiled programs: the kernels they launch, the operations they compute and the memory they hold."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ TARGET = re.compile(r'custom_call_target="([^"]*)"')
 
 
 def read_program(text: str) -> dict[str, Any]:
-    """Returns what a compiled program does, from its text (`compiled.as_text()`).
+    """Returns counts of what a compiled program does, from its text (`compiled.as_text()`).
 
-    launched counts what runs as a kernel of its own, in the entry, in loops and in branches: an instruction of a loop's
-    body counts once, and what is fused counts as its fusion. `fusions` and `copies` are of those. Convolutions are by
-    the type of their result. Sorts, transposes, callbacks into Python, float64 values, loops and branches are counted
-    wherever they stand, fusions included.
+    launched: instructions that run as a kernel of their own, in the entry, in loops and in branches. An instruction in
+      the body of a loop counts once; fused instructions count as one fusion. fusions, copies: how many of them are.
+    convolutions: counted by the type of their result.
+    sorts, transposes, callbacks (into Python), float64 (values), loops, branches: counted everywhere, also in fusions.
     """
     computations, entry = split_computations(text)
     launched = Counter(
         operation
-        for name in reachable(computations, entry)
+        for name in find_reachable(computations, entry)
         for _, operation, line in instructions(computations[name])
         if operation not in FREE and not is_free_call(line)
     )
@@ -56,17 +56,17 @@ def read_program(text: str) -> dict[str, Any]:
     }
 
 
-# What moves no data and starts no kernel.
+# Operations that move no data and start no kernel.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all"}
 
 
 def is_free_call(line: str) -> bool:
-    """Whether the line is a custom call that only annotates."""
+    """Whether the line is a custom call that is only an annotation."""
     return 'custom_call_target="Sharding"' in line or "AllocateBuffer" in line
 
 
 def split_computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """Returns the lines of each computation of a program by its name, and the name of the entry."""
+    """Returns the lines of each computation of a program by name, and the name of the entry."""
     computations: dict[str, list[str]] = {}
     lines: list[str] = []
     entry = ""
@@ -86,32 +86,34 @@ def instructions(lines: list[str]) -> Iterator[tuple[str, str, str]]:
             yield match["result"], match["operation"], line
 
 
-def reachable(computations: dict[str, list[str]], entry: str) -> list[str]:
-    """Returns the computations that run as programs: the entry, and the loops, branches and calls it leads to."""
-    names, at = [entry], 0
-    while at < len(names):
-        for _, operation, line in instructions(computations.get(names[at], [])):
+def find_reachable(computations: dict[str, list[str]], entry: str) -> list[str]:
+    """Returns the entry and the computations of all loops, branches and calls that it reaches."""
+    names, i = [entry], 0
+    while i < len(names):
+        for _, operation, line in instructions(computations.get(names[i], [])):
             called = RUN.findall(line)
             if operation == "call":
                 called += re.findall(r"to_apply=(%?[\w.\-]+)", line)
             for group in called:
                 names += [name for word in group.split(", ") if (name := word.lstrip("%")) not in names]
-        at += 1
+        i += 1
     return [name for name in names if name in computations]
 
 
 def peak_bytes(program: Any) -> int:
-    """Returns the most bytes that a compiled program holds on a device at once, by its own account."""
+    """Returns the peak memory of a compiled program on one device in bytes, as the program reports it."""
     memory = program.memory_analysis()
     if peak := getattr(memory, "peak_memory_in_bytes", 0):
         return int(peak)
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return int(held + memory.temp_size_in_bytes)
+    arguments_and_results = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return int(arguments_and_results + memory.temp_size_in_bytes)
 
 
 def reported_flops(program: Any) -> float | None:
-    """Returns the floating-point operations that a compiled program says it takes on one device: the body of a loop
-    once, and with what is done element by element. None where it says nothing, as programs for some GPUs.
+    """Returns the floating-point operations on one device, as a compiled program reports them.
+
+    The body of a loop counts once, and elementwise operations count. Returns None if the program reports nothing, as on
+    some GPUs.
     """
     cost = program.cost_analysis()
     cost = cost[0] if isinstance(cost, list) and cost else cost
@@ -122,19 +124,19 @@ def reported_flops(program: Any) -> float | None:
 def count_products(function: Callable[..., Any], *arguments: Any) -> float:
     """Returns 2 x the multiplications of all matrix products and convolutions of one call.
 
-    This is what the peak of a device is about, and the same number whatever the compiler makes of the function. The
-    body of a `scan` counts once a step and that of a `while` once; of branches the most expensive counts, and of forms
-    for several platforms (`jax.lax.platform_dependent`) the one for all others.
-    Products with the zeros of padding count, those with the zeros of a dilated input do not.
+    The peak of a device refers to these operations, and their number doesn't depend on the compiler. The body of a
+    `scan` counts once per step, that of a `while` once. Of several branches the most expensive one counts, and of
+    variants for several platforms (`jax.lax.platform_dependent`) the default one. Products with zeros of padding count;
+    products with zeros of a dilated input don't.
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return _count_in_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _of_jaxpr(jaxpr: Any) -> float:
-    return sum(_of_equation(equation) for equation in jaxpr.eqns)
+def _count_in_jaxpr(jaxpr: Any) -> float:
+    return sum(_count_in_equation(equation) for equation in jaxpr.eqns)
 
 
-def _of_equation(equation: Any) -> float:
+def _count_in_equation(equation: Any) -> float:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
@@ -142,9 +144,9 @@ def _of_equation(equation: Any) -> float:
         return 2.0 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
     if name == "conv_general_dilated":
         kernel, out_channels = equation.invars[1].aval, params["dimension_numbers"].rhs_spec[0]
-        each = kernel.size / kernel.shape[out_channels]  # multiplications a result: taps x inputs of the group
-        return 2.0 * equation.outvars[0].aval.size * each / math.prod(params["lhs_dilation"])
-    inner = [_of_jaxpr(jaxpr) for jaxpr in _inner_jaxprs(params)]
+        per_output = kernel.size / kernel.shape[out_channels]  # multiplications: taps x input channels of the group
+        return 2.0 * equation.outvars[0].aval.size * per_output / math.prod(params["lhs_dilation"])
+    inner = [_count_in_jaxpr(jaxpr) for jaxpr in _inner_jaxprs(params)]
     if name == "cond":
         platforms = params.get("branches_platforms")
         return inner[platforms.index(None)] if platforms and None in platforms else max(inner, default=0.0)

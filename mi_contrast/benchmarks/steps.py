@@ -1,4 +1,4 @@
-"""A recipe's true training step, ready to compile or to run on images made up, so that no data set is needed."""
+"""Makes the training step of a recipe, to compile it or to run it on random images; no data set is needed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ Arguments = tuple[State, Batch, Tables]
 
 
 class Step(NamedTuple):
-    """A jitted step, and what it is made of. Its arguments are (state, batch, tables), the state donated.
+    """A jitted training step and its parts.
 
-    source_size: pixels a side of the images that views are made from.
+    call: the step, of (state, batch, tables); the state is donated.
+    source_size: side, in pixels, of the images that views are made from.
     """
 
     parts: Parts
@@ -36,12 +37,14 @@ class Step(NamedTuple):
 
 
 def make_recipe_step(recipe: str, changes: Mapping[str, Any], mesh: Mesh | None = None) -> Step:
-    """Returns the training step of a config such as 'configs/ring_moco.py:cifar10'. Raises UserError where it has no
-    such field.
+    """Returns the training step of a config.
 
     Args:
+      recipe: a config file and variant, such as 'configs/ring_moco.py:cifar10'.
       changes: values of fields by their dotted names, such as {'model.dtype': 'bfloat16', 'data.batch': 512}.
-      mesh: the devices to compile for, which need not be there; this process's by default.
+      mesh: the devices to compile for, which need not exist here; by default those of this process.
+    Raises:
+      UserError if the config has no such field.
     """
     changed = load_config(recipe)[0]
     for name, value in changes.items():
@@ -57,25 +60,25 @@ def abstract_arguments(step: Step) -> Arguments:
     images = jax.ShapeDtypeStruct((step.batch_size, size, size, 3), jnp.float32)
     state = jax.eval_shape(lambda x: first_state(parts, x, calibrate_statistics), images)
     whole, cut = replicated(parts.mesh), batch_sharding(parts.mesh)
-    sources: Any = jax.ShapeDtypeStruct(shape_of_sources(step), jnp.uint8, sharding=cut)
+    sources: Any = jax.ShapeDtypeStruct(source_shape(step), jnp.uint8, sharding=cut)
     index: Any = jax.ShapeDtypeStruct((step.batch_size, 1), jnp.int32, sharding=cut)
     table: Any = jax.ShapeDtypeStruct((EXAMPLES,), jnp.int32, sharding=whole)
     return abstract(state, placement(parts.row, parts.mesh)), Batch(sources, index), Tables(table, table)
 
 
 def random_arguments(step: Step) -> Arguments:
-    """Returns a first state, a batch of random images, and tables of random labels, placed over the step's mesh."""
-    parts, size, draw = step.parts, step.parts.views.size, np.random.default_rng(0)
+    """Returns an initial state, a batch of random images and tables of random labels, on the devices of the mesh."""
+    parts, size, random = step.parts, step.parts.views.size, np.random.default_rng(0)
     whole, cut = replicated(parts.mesh), batch_sharding(parts.mesh)
-    images = jnp.asarray(draw.random((step.batch_size, size, size, 3), np.float32))
+    images = jnp.asarray(random.random((step.batch_size, size, size, 3), np.float32))
     state = jax.jit(lambda x: first_state(parts, x, calibrate_statistics))(images)
-    sources = draw.integers(0, 256, shape_of_sources(step), np.uint8)
-    index = draw.choice(EXAMPLES, (step.batch_size, 1), replace=False).astype(np.int32)
-    labels, groups = draw.integers(0, CLASSES, EXAMPLES, np.int32), np.arange(EXAMPLES, dtype=np.int32)
+    sources = random.integers(0, 256, source_shape(step), np.uint8)
+    index = random.choice(EXAMPLES, (step.batch_size, 1), replace=False).astype(np.int32)
+    labels, groups = random.integers(0, CLASSES, EXAMPLES, np.int32), np.arange(EXAMPLES, dtype=np.int32)
     state = jax.device_put(jax.tree.map(np.array, state), placement(parts.row, parts.mesh))
     return state, Batch(*jax.device_put((sources, index), cut)), Tables(*jax.device_put((labels, groups), whole))
 
 
-def shape_of_sources(step: Step) -> tuple[int, ...]:
+def source_shape(step: Step) -> tuple[int, ...]:
     """Returns the shape of a batch's source images, [B, 1, H, W, 3]."""
     return step.batch_size, 1, step.source_size, step.source_size, 3

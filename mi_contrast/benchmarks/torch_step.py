@@ -1,4 +1,4 @@
-"""One MoCo step in torch on views already made: two networks, an EMA, a queue, cross-entropy, SGD."""
+"""A MoCo step in torch on finished views: two networks, an EMA, a queue, cross-entropy and SGD."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ DIM, TEMPERATURE, MOMENTUM = 128, 0.1, 0.99
 
 @dataclass(frozen=True)
 class TorchStep:
-    """What to build. dtype: 'float32', or 'bfloat16' by autocast, with maps channels last; compiled: by torch.compile,
-    where that works; threads: of torch on the CPU, its own number by default.
+    """Settings of the step.
+
+    dtype: 'float32', or 'bfloat16' by autocast with channels-last memory.
+    compiled: whether to try torch.compile.
+    threads: of torch on the CPU; None for torch's default.
     """
 
     backbone: str = "resnet18"
@@ -34,9 +37,9 @@ class TorchStep:
 
 
 def make_torch_step(config: TorchStep) -> tuple[Callable[[], None], str]:
-    """Returns a call that takes one step, and how it runs: 'eager', 'torch.compile', or why that failed.
+    """Returns a function that takes one step, and its mode: 'eager', 'torch.compile', or why that failed.
 
-    The step takes its views and queue from the device; on a GPU the call returns before the step is done.
+    Views and queue are on the device. On a GPU the function returns before the step is done.
     """
     import torch
     from torch import nn
@@ -53,10 +56,10 @@ def make_torch_step(config: TorchStep) -> tuple[Callable[[], None], str]:
     online, target = network(), network()
     target.load_state_dict(online.state_dict())
     optimiser = torch.optim.SGD(online.parameters(), lr=0.03, momentum=0.9, weight_decay=1e-4)
-    draw = np.random.default_rng(0)
+    random = np.random.default_rng(0)
 
     def normal(*shape: int) -> Any:
-        return torch.tensor(draw.normal(size=shape), dtype=torch.float32, device=config.device)
+        return torch.tensor(random.normal(size=shape), dtype=torch.float32, device=config.device)
 
     views = [normal(config.batch, 3, config.size, config.size).to(memory_format=channels_last) for _ in range(2)]
     rows = functional.normalize(normal(config.queue, DIM), dim=1)
@@ -90,15 +93,16 @@ def make_torch_step(config: TorchStep) -> tuple[Callable[[], None], str]:
     try:
         networks.update({name: torch.compile(one) for name, one in plain.items()})
         step()
-    except Exception as error:  # of many kinds: no compiler, no Triton, a graph it cannot take
+    except Exception as error:  # the kind varies: no compiler, no Triton, an unsupported graph
         networks.update(plain)
         return step, f"eager, since torch.compile failed ({type(error).__name__})"
     return step, "torch.compile"
 
 
 def serve_torch_step(pipe: Any, config: TorchStep) -> None:
-    """The process of a torch step: says how it runs, then takes as many steps as it is asked for and answers the
-    seconds, until the pipe ends.
+    """Runs in a process of its own: sends the mode of the step, then takes as many steps as each message says.
+
+    It answers 'done' after each message, and returns at the end of the pipe.
     """
     import torch
 
@@ -109,13 +113,13 @@ def serve_torch_step(pipe: Any, config: TorchStep) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     try:
-        began = time.perf_counter()
-        step, how = make_torch_step(config)
+        start = time.perf_counter()
+        step, mode = make_torch_step(config)
         step()
         wait()
         memory = torch.cuda.max_memory_allocated() / 2**20 if config.device == "cuda" else None
-        pipe.send({"how": how, "compile_seconds": time.perf_counter() - began, "peak_mib": memory})
-    except Exception as error:  # out of memory, most likely: the reason is the row's
+        pipe.send({"how": mode, "compile_seconds": time.perf_counter() - start, "peak_mib": memory})
+    except Exception as error:  # most likely out of memory; the row shows the reason
         pipe.send({"failed": f"{type(error).__name__}: {error}"})
         return
     while True:

@@ -1,6 +1,6 @@
-"""One MoCo step of a ResNet-18 of width 16 at 32 px beside the same networks' step in torch, in the same run.
+"""Times a MoCo step of a ResNet-18 of width 16 at 32 px against a step of the same networks in torch.
 
-Ours is the whole step, two augmented views a source included; theirs begins with views already made.
+Our step includes the augmentation of two views of each image; torch's step starts from finished views.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from mi_contrast.benchmarks.timing import interleaved, ratio, spread
+from mi_contrast.benchmarks.timing import ratio, spread, time_interleaved
 from mi_contrast.benchmarks.torch_step import TorchStep, make_torch_step
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.training import assemble, loop
@@ -19,7 +19,7 @@ from mi_contrast.training.step import make_step
 
 
 def run(repeats: int, small: bool) -> dict[str, Any]:
-    """images/s of each and their ratio, round by round."""
+    """Returns images/s of each and their ratio over the rounds."""
     batch = 32 if small else 256
     config = plain(load_config("configs/moco.py:digits")[0])
     config["data"] = {**config["data"], "batch": batch}
@@ -39,10 +39,10 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
     contenders = {"ours": ours}
     if importlib.util.find_spec("torch") is not None:
         contenders["torch"], _ = make_torch_step(peer)
-    seconds = interleaved(contenders, repeats)
+    seconds = time_interleaved(contenders, repeats)
     figures: dict[str, Any] = {
         "what": f"images/s of one training step, ResNet-18 of width 16, 32 px, batch {batch}, queue {peer.queue:,}",
-        **{name: spread([batch / s for s in taken]) for name, taken in seconds.items()},
+        **{name: spread([batch / s for s in rounds]) for name, rounds in seconds.items()},
     }
     if "torch" in seconds:
         figures["ours_over_torch"] = ratio(seconds["ours"], seconds["torch"])

@@ -1,8 +1,9 @@
-"""Which patches move together: what independent motions read, how often a twin of none is accepted, how well groups
-are found, and how fast; all on motions whose truth is known.
+"""Tests the search for patches that move together, on motions whose truth is known.
 
-Motions are of 64 patches in the plane unless said. An own step is normal of unit variance, each phi of the one before;
-`raw` are positions, the published recipe's; shares are of anchors, 64 a scene, which are not quite independent.
+The tables show the nats of independent motions, how often a twin is accepted where there is none, how well groups are
+found, and the speed. Motions are those of 64 patches in the plane unless a table says otherwise. Steps are normal with
+unit variance, and each correlates by phi with the one before. The series `raw` are positions, as in the published
+recipe. Shares are over anchors, 64 in a scene, which are not quite independent.
 """
 
 from __future__ import annotations
@@ -17,174 +18,180 @@ from sklearn.metrics import roc_auc_score
 
 from mi_contrast import estimators as mi
 from mi_contrast.benchmarks import rendered_clips
-from mi_contrast.benchmarks.timing import interleaved, ratio, spread
+from mi_contrast.benchmarks.timing import ratio, spread, time_interleaved
 from mi_contrast.core.progress import Progress
 from mi_contrast.data.tracks import TRACKED
 
-REPEATS = 20  # scenes of each kind
+REPEATS = 20  # number of scenes of each kind
 PATCHES, FRAMES, PAIRS, ROUNDS, SHIFTS, LEVEL = 64, 40, 400, 5, 19, 0.05
-TRIED = 400  # pairs that the loop over trees is timed on; all pairs' time is scaled from theirs
+SAMPLED = 400  # pairs that the loop over trees is timed on, to predict its time for all pairs
 
 Table = dict[str, dict[str, float]]
 
 
-def steps(draw: np.random.Generator, count: int, frames: int, phi: float = 0.0, size: int = 2) -> np.ndarray:
-    """Steps [count, frames - 1, size] of unit variance, each phi of the one before; begun long ago."""
-    noise = draw.normal(size=(count, frames + 199, size))
+def make_steps(random: np.random.Generator, count: int, frames: int, phi: float = 0.0, size: int = 2) -> np.ndarray:
+    """Returns steps [count, frames - 1, size] of a stationary process: unit variance, correlation phi with the last."""
+    noise = random.normal(size=(count, frames + 199, size))
     for t in range(1, noise.shape[1]):
         noise[:, t] = phi * noise[:, t - 1] + np.sqrt(1 - phi**2) * noise[:, t]
     return noise[:, 200:]
 
 
-def along(of_steps: np.ndarray) -> np.ndarray:
-    """The positions [count, frames, size] that begin at 0 and make these steps."""
-    return np.cumsum(np.pad(of_steps, ((0, 0), (1, 0), (0, 0))), axis=1)
+def make_paths(steps: np.ndarray) -> np.ndarray:
+    """Returns the positions [count, frames, size] that start at 0 and make these steps."""
+    return np.cumsum(np.pad(steps, ((0, 0), (1, 0), (0, 0))), axis=1)
 
 
-def in_groups(draw: np.random.Generator, frames: int, phi: float, c: float, groups: int = 8) -> np.ndarray:
-    """Steps of 64 patches, each sharing its group's so far that two of a group correlate by c along each axis."""
-    shared = np.repeat(steps(draw, groups, frames, phi), PATCHES // groups, axis=0)
-    return np.sqrt(c) * shared + np.sqrt(1 - c) * steps(draw, PATCHES, frames, phi)
+def make_group_steps(random: np.random.Generator, frames: int, phi: float, c: float, groups: int = 8) -> np.ndarray:
+    """Returns steps of 64 patches in groups; two patches of one group correlate by c along each axis."""
+    shared = np.repeat(make_steps(random, groups, frames, phi), PATCHES // groups, axis=0)
+    return np.sqrt(c) * shared + np.sqrt(1 - c) * make_steps(random, PATCHES, frames, phi)
 
 
 def run(repeats: int, small: bool = False) -> dict[str, Any]:
-    """Every table, and the speed, as plain data."""
-    draw = np.random.default_rng(0)
+    """Returns every table, and the speed, as plain data."""
+    random = np.random.default_rng(0)
     pairs, scenes = (40, 1) if small else (PAIRS, repeats)
     parts: dict[str, Callable[[], Any]] = {
-        "independent_walks": lambda: walks(draw, pairs, (40,) if small else (20, 40, 80, 160)),
-        "independent_motions": lambda: motions(draw, pairs, (40,) if small else (40, 80)),
-        "largest_of_63": lambda: largest(draw, scenes, (40,) if small else (40, 80)),
-        "camera_jitter": lambda: jitter(draw, scenes),
-        "power": lambda: power(draw, scenes, (40,) if small else (40, 80)),
-        "calibration": lambda: calibration(draw, scenes, (40,) if small else (40, 80)),
-        "groups_auroc": lambda: groups(draw, scenes),
-        "rendered_auroc": lambda: rendered(draw, scenes),
-        "speed": lambda: speed(draw, 1 if small else ROUNDS),
+        "independent_walks": lambda: measure_walks(random, pairs, (40,) if small else (20, 40, 80, 160)),
+        "independent_motions": lambda: measure_motions(random, pairs, (40,) if small else (40, 80)),
+        "largest_of_63": lambda: measure_largest(random, scenes, (40,) if small else (40, 80)),
+        "camera_jitter": lambda: measure_jitter(random, scenes),
+        "power": lambda: measure_power(random, scenes, (40,) if small else (40, 80)),
+        "calibration": lambda: measure_calibration(random, scenes, (40,) if small else (40, 80)),
+        "groups_auroc": lambda: measure_groups(random, scenes),
+        "rendered_auroc": lambda: measure_rendered(random, scenes),
+        "speed": lambda: time_twins(random, 1 if small else ROUNDS),
     }
-    progress, found = Progress("twins", len(parts), unit="table"), {}
+    progress, tables = Progress("twins", len(parts), unit="table"), {}
     for name, part in parts.items():
-        found[name] = part()
+        tables[name] = part()
         progress.advance(note=name)
     progress.close()
-    return {"what": f"{PATCHES} patches, {scenes} scenes, {pairs} pairs; nats unless said", **found}
+    return {"what": f"{PATCHES} patches, {scenes} scenes, {pairs} pairs; nats unless said", **tables}
 
 
-def walks(draw: np.random.Generator, pairs: int, lengths: tuple[int, ...]) -> Table:
-    """Of independent walks with steps without memory: mean, sd and 95 % quantile of both estimators."""
+def measure_walks(random: np.random.Generator, pairs: int, lengths: tuple[int, ...]) -> Table:
+    """Returns mean, sd and 95 % quantile of both estimators on independent walks whose steps have no memory."""
     table = {}
     for size in (1, 2, 3):
         for frames in lengths:
-            x, y = (along(steps(draw, pairs, frames, size=size)) for _ in range(2))
+            x, y = (make_paths(make_steps(random, pairs, frames, size=size)) for _ in range(2))
             row: dict[str, float] = {}
             for word in ("raw", "displacement"):
-                of_x, of_y = (mi.SERIES[word](z) for z in (x, y))
+                series_x, series_y = (mi.SERIES[word](z) for z in (x, y))
                 for name, estimate in (("ksg", mi.ksg), ("three_kl", mi.three_kl)):
-                    nats = np.asarray(estimate(of_x, of_y, errors=False).nats)
+                    nats = np.asarray(estimate(series_x, series_y, errors=False).nats)
                     figures = {"mean": nats.mean(), "sd": nats.std(), "q95": np.quantile(nats, 0.95)}
                     row |= {f"{name}_{word}_{what}": float(value) for what, value in figures.items()}
             table[f"{size}-D, {frames} frames"] = row
     return table
 
 
-def motions(draw: np.random.Generator, pairs: int, lengths: tuple[int, ...]) -> Table:
-    """Of independent pairs whose steps have memory or drift: mean of KSG by series."""
+def measure_motions(random: np.random.Generator, pairs: int, lengths: tuple[int, ...]) -> Table:
+    """Returns the mean of KSG, for each kind of series, on independent pairs whose steps have memory or drift."""
     table = {}
     for frames in lengths:
         for phi, drift in ((0.0, 0.0), (0.5, 0.0), (0.9, 0.0), (0.99, 0.0), (0.0, 1.0)):
-            x, y = (along(steps(draw, pairs, frames, phi) + drift) for _ in range(2))
+            x, y = (make_paths(make_steps(random, pairs, frames, phi) + drift) for _ in range(2))
             table[f"{frames} frames, phi {phi:g}" + (", drift 1" if drift else "")] = {
-                word: float(mi.ksg(of(x), of(y), errors=False).nats.mean()) for word, of in mi.SERIES.items()
+                word: float(mi.ksg(make(x), make(y), errors=False).nats.mean()) for word, make in mi.SERIES.items()
             }
     return table
 
 
-def largest(draw: np.random.Generator, scenes: int, lengths: tuple[int, ...]) -> Table:
-    """Independent motions: what the best of 63 partners reads, and how often a test of each pair, and of the largest,
-    finds a twin.
+def measure_largest(random: np.random.Generator, scenes: int, lengths: tuple[int, ...]) -> Table:
+    """Returns the nats of the best of 63 partners on independent motions, and how often two tests find a twin.
+
+    One test is of each pair alone, the other of the largest value over all partners.
     """
     table = {}
     for frames in lengths:
         for word in ("displacement", "raw"):
-            most, hits, found = [], [], []
+            largest, hits, accepted = [], [], []
             for _ in range(scenes):
-                series = mi.SERIES[word](along(steps(draw, PATCHES, frames)))
+                series = mi.SERIES[word](make_paths(make_steps(random, PATCHES, frames)))
                 twins = mi.twins(series)
                 shifts = np.array([0, *mi.spread_shifts(series.shape[1], SHIFTS)])
                 nats = np.asarray(mi.shifted_pairs(series, shifts))
                 p = (1 + (nats[1:] >= nats[0]).sum(axis=0)) / (1 + SHIFTS)
-                most.append(twins.nats)
-                hits.append((p <= LEVEL).sum(axis=1))  # of 63: a series is no partner of its own, p 1
-                found.append(twins.accepted)
+                largest.append(twins.nats)
+                hits.append((p <= LEVEL).sum(axis=1))  # of 63, because a series has p = 1 with itself
+                accepted.append(twins.accepted)
             table[f"{frames} frames, {word}"] = {
-                "largest_mean": float(np.mean(most)),
-                "largest_q95": float(np.quantile(most, 0.95)),
+                "largest_mean": float(np.mean(largest)),
+                "largest_q95": float(np.quantile(largest, 0.95)),
                 "pairs_at_.05": float(np.mean(hits)),
                 "share_with_any_pair": float(np.mean(np.array(hits) > 0)),
-                "share_accepted": float(np.mean(found)),
+                "share_accepted": float(np.mean(accepted)),
             }
     return table
 
 
-def jitter(draw: np.random.Generator, scenes: int, frames: int = 80) -> Table:
-    """Independent motions with a shared jitter of sd g, as a shaking camera's: the mean over pairs as they are and less
-    each frame's median step, and the truth, -log(1 - (g^2 / (1 + g^2))^2).
+def measure_jitter(random: np.random.Generator, scenes: int, frames: int = 80) -> Table:
+    """Returns the mean nats of independent motions with a common jitter of sd g, like that of a shaking camera.
+
+    They are given with and without the jitter, which is removed as the median step of each frame, next to the true
+    value with it, -log(1 - (g^2 / (1 + g^2))^2).
     """
     table, upper = {}, np.triu_indices(PATCHES, 1)
     for g in (0.25, 0.5, 1.0, 2.0):
-        read = []
+        means = []
         for _ in range(max(1, scenes // 4)):
-            moved = steps(draw, PATCHES, frames) + g * steps(draw, 1, frames)
-            both = moved, moved - np.median(moved, axis=0)
-            read.append([float(np.mean(np.asarray(mi.all_pairs(series))[upper])) for series in both])
-        shaken, steadied = np.mean(read, axis=0)
-        true = -np.log(1 - (g**2 / (1 + g**2)) ** 2)
-        table[f"jitter {g:g}"] = {"truth": float(true), "as_seen": float(shaken), "less_median": float(steadied)}
+            shaken = make_steps(random, PATCHES, frames) + g * make_steps(random, 1, frames)
+            both = shaken, shaken - np.median(shaken, axis=0)
+            means.append([float(np.mean(np.asarray(mi.all_pairs(series))[upper])) for series in both])
+        with_jitter, without = np.mean(means, axis=0)
+        truth = -np.log(1 - (g**2 / (1 + g**2)) ** 2)
+        table[f"jitter {g:g}"] = {"truth": float(truth), "as_seen": float(with_jitter), "less_median": float(without)}
     return table
 
 
-def power(draw: np.random.Generator, scenes: int, lengths: tuple[int, ...]) -> Table:
-    """Patches in 32 pairs of correlation c along each axis: what the true partner reads, how often it is the twin, how
-    often a twin is accepted, and both.
+def measure_power(random: np.random.Generator, scenes: int, lengths: tuple[int, ...]) -> Table:
+    """Returns figures for patches in 32 pairs of correlation c along each axis.
+
+    They are the nats of the true partner, how often it is chosen as the twin, how often a twin is accepted, and both.
     """
     table = {}
     other = (np.arange(PATCHES) + PATCHES // 2) % PATCHES
     for frames in lengths:
         for c in (0.5, 0.7, 0.9, 0.98):
-            nats, right, found = [], [], []
+            nats, right, accepted = [], [], []
             for _ in range(max(1, scenes // 2)):
-                series = steps(draw, PATCHES, frames)
+                series = make_steps(random, PATCHES, frames)
                 series[PATCHES // 2 :] = c * series[: PATCHES // 2] + np.sqrt(1 - c**2) * series[PATCHES // 2 :]
                 twins = mi.twins(series)
                 right.append(np.asarray(twins.partner) == other)
-                found.append(twins.accepted)
+                accepted.append(twins.accepted)
                 nats.append(np.asarray(mi.all_pairs(series))[np.arange(PATCHES), other])
             table[f"{frames} frames, c {c:g}"] = {
                 "truth": float(-np.log(1 - c**2)),
                 "true_partner": float(np.mean(nats)),
                 "is_the_twin": float(np.mean(right)),
-                "accepted": float(np.mean(found)),
-                "both": float(np.mean(np.array(right) & np.array(found))),
+                "accepted": float(np.mean(accepted)),
+                "both": float(np.mean(np.array(right) & np.array(accepted))),
             }
     return table
 
 
-def calibration(draw: np.random.Generator, scenes: int, lengths: tuple[int, ...]) -> Table:
-    """Independent motions with memory: the share of twins accepted at .05 by series, with twice the standard error of
-    it over scenes, and what the largest of 63 reads and read when shifted.
+def measure_calibration(random: np.random.Generator, scenes: int, lengths: tuple[int, ...]) -> Table:
+    """Returns figures for independent motions with memory, by kind of series.
+
+    They are the share of twins accepted at level .05, twice its standard error over scenes, and the mean nats of the
+    largest of 63 partners, as they are and after circular shifts.
     """
     table = {}
     for frames in lengths:
         for phi in (0.0, 0.5, 0.9):
-            made = [along(steps(draw, PATCHES, frames, phi)) for _ in range(scenes)]
-            for word, of in SERIES.items():
-                found = [mi.twins(of(paths)) for paths in made]
-                shares = [float(np.mean(twins.accepted)) for twins in found]
+            all_paths = [make_paths(make_steps(random, PATCHES, frames, phi)) for _ in range(scenes)]
+            for word, make in SERIES.items():
+                results = [mi.twins(make(paths)) for paths in all_paths]
+                shares = [float(np.mean(twins.accepted)) for twins in results]
                 table[f"{frames} frames, phi {phi:g}, {word}"] = {
                     "share_accepted": float(np.mean(shares)),
                     "twice_its_error": float(2 * np.std(shares) / np.sqrt(max(1, scenes - 1))),
-                    "largest": float(np.mean([twins.nats for twins in found])),
-                    "largest_shifted": float(np.mean([twins.null for twins in found])),
+                    "largest": float(np.mean([twins.nats for twins in results])),
+                    "largest_shifted": float(np.mean([twins.null for twins in results])),
                 }
     return table
 
@@ -197,9 +204,11 @@ SERIES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def groups(draw: np.random.Generator, scenes: int, frames: int = FRAMES) -> Table:
-    """Eight groups of eight: the area under the ROC curve of each score of a pair for being of one group, and the share
-    of accepted twins (of prewhitened series) that are of their patch's group.
+def measure_groups(random: np.random.Generator, scenes: int, frames: int = FRAMES) -> Table:
+    """Returns how well scores of pairs find eight groups of eight patches.
+
+    For each score it is the area under the ROC curve for pairs of one group. `accepted_right` is the share of accepted
+    twins, of prewhitened series, that belong to the group of their patch.
     """
     upper = np.triu_indices(PATCHES, 1)
     group = np.repeat(np.arange(8), PATCHES // 8)
@@ -208,18 +217,19 @@ def groups(draw: np.random.Generator, scenes: int, frames: int = FRAMES) -> Tabl
     for name, phi, c, shake in CLIPS:
         areas: dict[str, list[float]] = {}
         for _ in range(max(1, scenes // 2)):
-            moved = in_groups(draw, frames, phi, c) + shake * steps(draw, 1, frames)
-            for score, nats in scores(along(moved), along(moved - np.median(moved, axis=0)), draw):
+            shaken = make_group_steps(random, frames, phi, c) + shake * make_steps(random, 1, frames)
+            steady_paths = make_paths(shaken - np.median(shaken, axis=0))
+            for score, nats in score_pairs(make_paths(shaken), steady_paths, random):
                 areas.setdefault(score, []).append(float(roc_auc_score(same, np.asarray(nats)[upper])))
-            twins = mi.twins(mi.prewhitened(along(moved - np.median(moved, axis=0))))
-            right = np.asarray(twins.accepted), group[np.asarray(twins.partner)] == group
-            areas.setdefault("accepted", []).append(float(right[0].mean()))
-            areas.setdefault("accepted_right", []).append(float((right[0] & right[1]).sum() / max(1, right[0].sum())))
+            twins = mi.twins(mi.prewhitened(steady_paths))
+            accepted, right = np.asarray(twins.accepted), group[np.asarray(twins.partner)] == group
+            areas.setdefault("accepted", []).append(float(accepted.mean()))
+            areas.setdefault("accepted_right", []).append(float((accepted & right).sum() / max(1, accepted.sum())))
         table[name] = {score: float(np.mean(values)) for score, values in areas.items()}
     return table
 
 
-# name, memory of steps, correlation within a group, sd of the camera's jitter
+# name, correlation of successive steps, correlation within a group, sd of the camera's jitter
 CLIPS = (
     ("white, c .7", 0.0, 0.7, 0.0),
     ("white, c .9", 0.0, 0.9, 0.0),
@@ -229,10 +239,12 @@ CLIPS = (
 )
 
 
-def rendered(draw: np.random.Generator, scenes: int, frames: int = FRAMES) -> Table:
-    """The same groups and scores in clips that are drawn and tracked, with steps so small that 64 squares stay apart
-    and a camera that shakes by half a pixel: areas over pairs of tracks that serve, their share, and the error of their
-    steps in pixels (root mean square).
+def measure_rendered(random: np.random.Generator, scenes: int, frames: int = FRAMES) -> Table:
+    """Returns the figures of `measure_groups` for clips that are rendered and tracked.
+
+    The steps are so small that the 64 squares don't overlap, and the camera shakes by half a pixel. The areas are over
+    pairs of usable tracks. `tracked` is the share of usable tracks, `step_error` the rms error of their steps in
+    pixels.
     """
     if find_spec("cv2") is None:
         return {"not run: OpenCV, the extra [video], is not installed": {}}
@@ -241,77 +253,79 @@ def rendered(draw: np.random.Generator, scenes: int, frames: int = FRAMES) -> Ta
     for name, phi, c, _ in CLIPS[:-1]:
         areas: dict[str, list[float]] = {}
         for _ in range(max(1, scenes // 4)):
-            paths = rendered_clips.fitted(along(in_groups(draw, frames, phi, c)))
-            found = rendered_clips.tracked(draw, paths, 0.5 * draw.normal(size=(frames, 2)))
-            serve = found.state == TRACKED
-            upper = np.triu_indices(int(serve.sum()), 1)
-            same = (group[serve][:, None] == group[serve])[upper]
-            for score, nats in scores(found.positions[serve], found.steady[serve], draw):
+            paths = rendered_clips.shrink_paths(make_paths(make_group_steps(random, frames, phi, c)))
+            tracks = rendered_clips.render_and_track(random, paths, 0.5 * random.normal(size=(frames, 2)))
+            usable = tracks.state == TRACKED
+            upper = np.triu_indices(int(usable.sum()), 1)
+            same = (group[usable][:, None] == group[usable])[upper]
+            for score, nats in score_pairs(tracks.positions[usable], tracks.steady[usable], random):
                 areas.setdefault(score, []).append(float(roc_auc_score(same, np.asarray(nats)[upper])))
-            off = np.diff(found.steady[serve], axis=1) - np.diff(paths[serve], axis=1)
-            areas.setdefault("tracked", []).append(float(serve.mean()))
-            areas.setdefault("step_error", []).append(float(np.sqrt((off**2).sum(axis=-1).mean())))
+            error = np.diff(tracks.steady[usable], axis=1) - np.diff(paths[usable], axis=1)
+            areas.setdefault("tracked", []).append(float(usable.mean()))
+            areas.setdefault("step_error", []).append(float(np.sqrt((error**2).sum(axis=-1).mean())))
         table[name] = {score: float(np.mean(values)) for score, values in areas.items()}
     return table
 
 
-def scores(paths: np.ndarray, steady: np.ndarray, draw: np.random.Generator) -> Iterator[tuple[str, Any]]:
-    """Scores of every pair, of paths with the camera's motion taken out but for the raw ones, as published."""
+def score_pairs(paths: np.ndarray, steady: np.ndarray, random: np.random.Generator) -> Iterator[tuple[str, Any]]:
+    """Yields the name and the scores of all pairs; only the raw ones include the motion of the camera, as published."""
     yield "displacement", mi.all_pairs(mi.displacements(steady))
     yield "second_difference", mi.all_pairs(mi.second_differences(steady))
     yield "prewhitened", mi.all_pairs(mi.prewhitened(steady))
     yield "three_kl_displacement", mi.all_pairs(mi.displacements(steady), estimator="three_kl")
     yield "raw", mi.all_pairs(paths)
     yield "three_kl_raw", mi.all_pairs(paths, estimator="three_kl")
-    yield "random", draw.random((len(paths), len(paths)))
+    yield "random", random.random((len(paths), len(paths)))
 
 
-def speed(draw: np.random.Generator, rounds: int) -> dict[str, Any]:
-    """Seconds of all twins of a clip, 64 patches by 40 frames with 19 shifts, beside a loop over SciPy's k-d trees,
-    timed on a sample of pairs in the same rounds and scaled to the 80,640 pairs and shifts.
+def time_twins(random: np.random.Generator, rounds: int) -> dict[str, Any]:
+    """Returns the seconds for all twins of a clip, 64 patches by 40 frames with 19 shifts.
+
+    They are compared with a loop over SciPy's k-d trees, which is timed on a sample of pairs in the same rounds and
+    scaled to the 80,640 pairs and shifts.
     """
-    series = np.asarray(mi.displacements(along(steps(draw, PATCHES, FRAMES))))
+    series = np.asarray(mi.displacements(make_paths(make_steps(random, PATCHES, FRAMES))))
     whole = PATCHES * (PATCHES - 1) * (1 + SHIFTS)
-    asked = [tuple(draw.choice(PATCHES, 2, replace=False)) for _ in range(TRIED)]
+    sample = [tuple(random.choice(PATCHES, 2, replace=False)) for _ in range(SAMPLED)]
     try:
-        import scipy  # noqa: F401 - comes with scikit-learn, asked for by name all the same
+        import scipy  # noqa: F401 - a dependency of scikit-learn
     except ImportError:
         return {"scipy": "not installed"}
-    seconds = interleaved(
+    seconds = time_interleaved(
         {
             "ours": lambda: jax.block_until_ready(mi.twins(series)),
-            "trees": lambda: [tree_ksg(np.roll(series[a], 3, axis=0), series[b]) for a, b in asked],
+            "trees": lambda: [tree_ksg(np.roll(series[a], 3, axis=0), series[b]) for a, b in sample],
         },
         rounds,
     )
-    scaled = [taken * whole / TRIED for taken in seconds["trees"]]
+    scaled = [value * whole / SAMPLED for value in seconds["trees"]]
     nats = np.asarray(mi.all_pairs(series))
     return {
         "pairs_and_shifts": whole,
         "ours_seconds": spread(seconds["ours"]),
         "trees_seconds_scaled": spread(scaled),
-        "timed_pairs_of_trees": TRIED,
+        "timed_pairs_of_trees": SAMPLED,
         "ours_over_trees": ratio(seconds["ours"], scaled),
-        "largest_difference": max(abs(float(nats[a, b]) - tree_ksg(series[a], series[b])) for a, b in asked[:50]),
+        "largest_difference": max(abs(float(nats[a, b]) - tree_ksg(series[a], series[b])) for a, b in sample[:50]),
     }
 
 
 def tree_ksg(x: np.ndarray, y: np.ndarray, k: int = 3) -> float:
-    """KSG's first variant, one pair, from SciPy's k-d trees."""
+    """Returns KSG's first variant for one pair, computed with SciPy's k-d trees."""
     from scipy.spatial import cKDTree
     from scipy.special import digamma
 
     x, y = x.astype(np.float64), y.astype(np.float64)
     both = np.hstack([x, y])
     edge = np.nextafter(cKDTree(both).query(both, k + 1, p=np.inf)[0][:, -1], 0)
-    within = (cKDTree(z).query_ball_point(z, edge, p=np.inf, return_length=True) for z in (x, y))  # itself: n + 1
+    within = (cKDTree(z).query_ball_point(z, edge, p=np.inf, return_length=True) for z in (x, y))  # n + 1, with itself
     return float(digamma(k) + digamma(len(x)) - sum(digamma(number).mean() for number in within))
 
 
-def words(found: dict[str, Any]) -> str:
-    """The tables as text."""
-    lines = [found["what"]]
-    for name, table in found.items():
+def format_figures(figures: dict[str, Any]) -> str:
+    """Returns the tables as lines of text."""
+    lines = [figures["what"]]
+    for name, table in figures.items():
         if name in ("case", "device", "jax", "what", "speed"):
             continue
         columns = list(next(iter(table.values())))
@@ -323,4 +337,4 @@ def words(found: dict[str, Any]) -> str:
         else:
             for row_name, row in table.items():
                 lines.append(f"{row_name}: " + ", ".join(f"{column} {value:.3f}" for column, value in row.items()))
-    return "\n".join([*lines, "", "speed", *(f"  {name}: {value}" for name, value in found["speed"].items())])
+    return "\n".join([*lines, "", "speed", *(f"  {name}: {value}" for name, value in figures["speed"].items())])

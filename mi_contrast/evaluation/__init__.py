@@ -1,1 +1,1 @@
-"""Judging a backbone from a run directory or an export alone: features, tasks, results."""
+"""Judges a backbone, given only its run directory or export: features, tasks, results."""

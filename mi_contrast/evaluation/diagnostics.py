@@ -1,10 +1,11 @@
-"""Diagnostics of a backbone, on images it was not trained on: how features lie, what views share, what they survive."""
+"""Diagnoses a backbone on test images: the geometry of its features, the information two views share, invariances."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,28 @@ from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.layout import write_atomically, write_json
 from mi_contrast.data.order import permutation
 from mi_contrast.data.sets import ImageSet
-from mi_contrast.evaluation import on_features
-from mi_contrast.evaluation.asked import Judgement
-from mi_contrast.evaluation.augmented import POLICIES, encode_views, policy_named
+from mi_contrast.evaluation import feature_tasks
+from mi_contrast.evaluation.augmentation import POLICIES, encode_views, make_policy
 from mi_contrast.evaluation.features import encode_all
-from mi_contrast.evaluation.information import estimates
-from mi_contrast.evaluation.tasks import fill
-from mi_contrast.interchange import Loaded
+from mi_contrast.evaluation.information import estimate_information
+from mi_contrast.evaluation.task_config import Judgement
+from mi_contrast.evaluation.tasks import make_settings
+from mi_contrast.interchange import LoadedBackbone
 from mi_contrast.readout.geometry import alignment, effective_rank, uniformity
 from mi_contrast.readout.knn import unit
 
-CELL, GAP = 72, 3  # pixels of a picture's cell, and between cells
-RIGHT, WRONG = (46, 125, 50), (183, 28, 28)  # frames: of the query's class, of another
+CELL, GAP = 72, 3  # pixels: side of a cell of the picture, and gap between cells
+SAME_CLASS, OTHER_CLASS = (46, 125, 50), (183, 28, 28)  # colours of frames
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What is looked at.
+    """Settings of the diagnostics.
 
-    images: of the test split, drawn once, that all numbers are of; views: 'train', or a policy's name; queries and
-    neighbours: rows and columns of the picture; strength: the policy whose ops are tried one at a time.
+    images: number of test images that all numbers are computed on.
+    views: the augmentation of the two views: 'train', or the name of a policy.
+    queries, neighbours: rows and columns of the picture.
+    strength: the policy whose ops are applied one at a time.
     """
 
     images: int = 1024
@@ -46,7 +49,7 @@ class Diagnostics:
     strength: str = "simclr"
 
     def __post_init__(self):
-        """Raises UserError on a value that can't be."""
+        """Raises UserError on an invalid value."""
         for name, least in (("images", 64), ("queries", 1), ("neighbours", 1)):
             if not getattr(self, name) >= least:
                 raise UserError(f"{name} is {getattr(self, name)}", fix=f"give {least} or more")
@@ -54,29 +57,35 @@ class Diagnostics:
             raise unknown("strength", self.strength, POLICIES)
 
 
-def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = None, *, twin: bool = False) -> Judgement:
-    """Writes results/diagnostics-<set>.json and a picture of nearest neighbours beside it, .png.
+def judge(
+    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
+) -> Judgement:
+    """Writes results/diagnostics-<set>.json, and a picture of nearest neighbours next to it (.png).
 
-    geometry: of two views of each image, alignment and uniformity of their features on the unit sphere and the
-    effective rank of the images' own; information: nats between the two views, see `evaluation.information`;
-    invariance: what one op alone does to an image's features, see `invariance`. Features are the backbone's, not the
-    head's that the objective saw. Raises as `evaluation.judge` does.
+    geometry: alignment and uniformity of the features of two views of each image on the unit sphere, and the effective
+      rank of the images' features.
+    information: nats between the two views, see `evaluation.information`.
+    invariance: the effect of each op on the features, see `measure_invariance`.
+
+    The features are those of the backbone, not of the head that the training objective used. Raises what
+    `evaluation.judge` raises.
     """
-    settings: Diagnostics = fill(Diagnostics, {n: value for n, value in config["task"].items() if n != "kind"})
-    began = time.perf_counter()
-    begun = on_features.ready(config, backbone, workdir, twin=twin)
-    _, (truth, _) = on_features.truths(begun)
-    encoder, size = begun.backbone.representation, begun.backbone.representation.spec["size"]
-    images, rows = some_of(begun.test, settings.images)
-    how = {"batch_size": config["batch_size"]}
-    policy = policy_named(settings.views, size, backbone.config)
-    plain = encode_all(encoder, images, **how)
-    views = encode_views(encoder, images, policy=policy, copies=2, seed=config["seed"], **how)
+    task = {name: value for name, value in config["task"].items() if name != "kind"}
+    settings: Diagnostics = make_settings(Diagnostics, task)
+    start_time = time.perf_counter()
+    setup = feature_tasks.prepare(config, backbone, workdir, twin=twin)
+    _, (labels, _) = feature_tasks.read_labels(setup)
+    encoder, size = setup.backbone.representation, setup.backbone.representation.spec["size"]
+    images, rows = sample_images(setup.test, settings.images)
+    policy = make_policy(settings.views, size, backbone.config)
+    plain = encode_all(encoder, images, batch_size=config["batch_size"])
+    encode = partial(encode_views, encoder, images, seed=config["seed"], batch_size=config["batch_size"])
+    views = encode(policy=policy, copies=2)
     first, second = views[: len(images)], views[len(images) :]
     result = {
         "task": "diagnostics",
-        "dataset": begun.data["name"],
-        "split": begun.data["test_split"],
+        "dataset": setup.data["name"],
+        "split": setup.data["test_split"],
         "images": len(images),
         "settings": {**config["task"], "seed": config["seed"], "size": size, "features": plain.shape[1]},
         "geometry": {
@@ -86,29 +95,29 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
             "features": plain.shape[1],
         },
         "information": {
-            "pairs": f"two views ({settings.views}) of each of {len(images)} images of {begun.data['test_split']}, "
+            "pairs": f"two views ({settings.views}) of each of {len(images)} images of {setup.data['test_split']}, "
             "features of the backbone",
-            "estimates": estimates(first, second, seed=config["seed"]),
+            "estimates": estimate_information(first, second, seed=config["seed"]),
         },
         "invariance": {
-            name: invariance(plain, encode_views(encoder, images, policy=alone, copies=1, seed=config["seed"], **how))
-            for name, alone in one_at_a_time(settings.strength, size).items()
+            name: measure_invariance(plain, encode(policy=op_policy, copies=1))
+            for name, op_policy in make_single_op_policies(settings.strength, size).items()
         },
         "backbone": backbone.sha256 or str(backbone.source),
-        "step": begun.backbone.step,
+        "step": setup.backbone.step,
         "untrained": twin,
     }
-    path = begun.results / on_features.name_of(begun, "diagnostics")
-    picture = neighbours_of(images, plain, truth[rows], settings.queries, settings.neighbours)
+    path = setup.results / feature_tasks.name_result(setup, "diagnostics")
+    picture = draw_neighbours(images, plain, labels[rows], settings.queries, settings.neighbours)
     with write_atomically(path.with_suffix(".png")) as file:
         picture.save(file, "PNG")
-    result["seconds"] = round(time.perf_counter() - began, 3)
+    result["seconds"] = round(time.perf_counter() - start_time, 3)
     write_json(path, result)
-    return Judgement(result, path, said_of(result, path))
+    return Judgement(result, path, summarise(result, path))
 
 
-def some_of(images: ImageSet, count: int) -> tuple[ImageSet, np.ndarray]:
-    """As many images of a split as asked for, at most all of them, in an order fixed for good; and which they are."""
+def sample_images(images: ImageSet, count: int) -> tuple[ImageSet, np.ndarray]:
+    """Returns a random subset of at most `count` images, the same one at every call, and its row indices."""
     rows = np.sort(permutation(len(images), 0)[: min(count, len(images))]).astype(np.int64)
     labels = {name: np.asarray(images.labels[name])[rows] for name in images.labels}
     groups = None if images.groups is None else images.groups[rows]
@@ -119,29 +128,34 @@ def some_of(images: ImageSet, count: int) -> tuple[ImageSet, np.ndarray]:
     return part, rows
 
 
-def one_at_a_time(strength: str, size: int) -> dict[str, dict[str, Any]]:
-    """For each op of a policy the policy of that op alone, which always happens; the whole image where it isn't the
-    crop. A flip is of every image.
+def make_single_op_policies(strength: str, size: int) -> dict[str, dict[str, Any]]:
+    """Returns, for each op of a policy, a policy that applies only this op, with probability 1.
+
+    All of them but that of the crop take the whole image.
     """
-    ops = policy_named(strength, size, {})["query"]
-    whole = {"area": (1.0, 1.0), "aspect": (1.0, 1.0)}
-    found = {}
+    ops = make_policy(strength, size, {})["query"]
+    whole_image = {"area": (1.0, 1.0), "aspect": (1.0, 1.0)}
+    single_op_policies = {}
     for name in ops["order"]:
-        setting = {**ops[name], "p": 1.0} if isinstance(ops[name], Mapping) and "p" in ops[name] else ops[name]
-        setting = 1.0 if isinstance(setting, float) else setting
-        alone = {"crop": setting} if name == "crop" else {"crop": whole, name: setting}
-        both = {**alone, "order": tuple(alone)}
-        found[name] = {"kind": "two_crops", "size": size, "mean": (0.0,) * 3, "std": (1.0,) * 3,
-                       "query": both, "key": both}  # fmt: skip
-    return found
+        op = {**ops[name], "p": 1.0} if isinstance(ops[name], Mapping) and "p" in ops[name] else ops[name]
+        op = 1.0 if isinstance(op, float) else op  # an op that is a number, such as a flip, is its probability
+        view = {"crop": op} if name == "crop" else {"crop": whole_image, name: op}
+        view["order"] = tuple(view)
+        single_op_policies[name] = {"kind": "two_crops", "size": size, "mean": (0.0,) * 3, "std": (1.0,) * 3,
+                                    "query": view, "key": view}  # fmt: skip
+    return single_op_policies
 
 
-def invariance(plain: Float[np.ndarray, "N F"], changed: Float[np.ndarray, "N F"]) -> dict[str, float]:
-    """What an op does to features, against what tells images apart.
+def measure_invariance(plain: Float[np.ndarray, "N F"], changed: Float[np.ndarray, "N F"]) -> dict[str, float]:
+    """Returns how far an op moves an image's features, compared with the distance to other images.
 
-    cosine: mean cosine of an image and itself changed, features centred by the images' mean, so that 0 is what two
-    images have; found: share of changed images whose nearest image, by that cosine, is their own; median_rank: the
-    median place of their own among all N, 1 the nearest, ties to its disadvantage.
+    cosine: mean cosine between the features of an image before and after the op. Features are centred by the images'
+      mean first, so that two unrelated images have cosine 0.
+    found: share of changed images whose nearest image, by this cosine, is the one that they were made from.
+    median_rank: median rank of that image among all N, from 1, the nearest; ties count as nearer.
+
+    Args:
+      plain, changed: float32 [N, F], features of the images and of the images after the op.
     """
     centre = plain.mean(axis=0)
     cosines = np.asarray(jnp.matmul(unit(changed - centre), unit(plain - centre).T, precision="highest"))
@@ -150,44 +164,47 @@ def invariance(plain: Float[np.ndarray, "N F"], changed: Float[np.ndarray, "N F"
     return {"cosine": float(own.mean()), "found": float(np.mean(ranks == 1)), "median_rank": float(np.median(ranks))}
 
 
-def neighbours_of(
+def draw_neighbours(
     images: ImageSet, features: Float[np.ndarray, "N F"], labels: np.ndarray, queries: int, neighbours: int
 ) -> Image.Image:
-    """A row a query: the image, then those nearest to it by cosine, framed green where of its class, else red."""
+    """Draws one row per query: the image, then its nearest images by cosine.
+
+    Images of the query's class have a green frame, others a red one.
+    """
     queries, neighbours = min(queries, len(images)), min(neighbours, len(images) - 1)
-    chosen = np.linspace(0, len(images) - 1, queries).astype(int)
-    similar = np.array(jnp.matmul(unit(features[chosen]), unit(features).T, precision="highest"))
-    similar[np.arange(queries), chosen] = -np.inf
-    nearest = np.argsort(-similar, axis=1, kind="stable")[:, :neighbours]
+    query_rows = np.linspace(0, len(images) - 1, queries).astype(int)
+    similarity = np.array(jnp.matmul(unit(features[query_rows]), unit(features).T, precision="highest"))
+    similarity[np.arange(queries), query_rows] = -np.inf
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :neighbours]
     pitch = CELL + 2 * GAP
     sheet = Image.new("RGB", (pitch * (neighbours + 1) + 3 * GAP, pitch * queries), (255, 255, 255))
-    for y, (query, near) in enumerate(zip(chosen, nearest, strict=True)):
-        for x, (index, pixels) in enumerate(zip((query, *near), images.images(np.array([query, *near])), strict=True)):
-            frame = None if x == 0 else RIGHT if labels[index] == labels[query] else WRONG
-            cell = Image.new("RGB", (pitch, pitch), (255, 255, 255) if frame is None else frame)
-            shown = Image.fromarray(pixels).resize(
-                (CELL, CELL), Image.Resampling.NEAREST if len(pixels) < CELL else Image.Resampling.BILINEAR
-            )
-            cell.paste(shown, (GAP, GAP))
-            sheet.paste(cell, (pitch * x + (3 * GAP if x else 0), pitch * y))
+    for row, (query, near) in enumerate(zip(query_rows, nearest, strict=True)):
+        indices = np.array([query, *near])
+        for column, (index, pixels) in enumerate(zip(indices, images.images(indices), strict=True)):
+            frame = SAME_CLASS if labels[index] == labels[query] else OTHER_CLASS
+            cell = Image.new("RGB", (pitch, pitch), (255, 255, 255) if column == 0 else frame)
+            filtering = Image.Resampling.NEAREST if len(pixels) < CELL else Image.Resampling.BILINEAR
+            cell.paste(Image.fromarray(pixels).resize((CELL, CELL), filtering), (GAP, GAP))
+            sheet.paste(cell, (pitch * column + (3 * GAP if column else 0), pitch * row))
     return sheet
 
 
-def said_of(result: Mapping[str, Any], path: Path) -> str:
-    """The result for a terminal."""
-    lie, which = result["geometry"], "untrained twin, " if result["untrained"] else ""
+def summarise(result: Mapping[str, Any], path: Path) -> str:
+    """Returns the result as lines for a terminal."""
+    geometry, twin = result["geometry"], "untrained twin, " if result["untrained"] else ""
     lines = [
-        f"diagnostics on {result['dataset']} {result['split']}: {which}{result['images']:,} images",
-        f"  alignment {lie['alignment']:.3f}, uniformity {lie['uniformity']:.3f}, effective rank "
-        f"{lie['effective_rank']:.1f} of {lie['features']}",
+        f"diagnostics on {result['dataset']} {result['split']}: {twin}{result['images']:,} images",
+        f"  alignment {geometry['alignment']:.3f}, uniformity {geometry['uniformity']:.3f}, effective rank "
+        f"{geometry['effective_rank']:.1f} of {geometry['features']}",
         f"  nats between {result['information']['pairs']}:",
     ]
-    for name, found in result["information"]["estimates"].items():
-        top = "no ceiling" if found["ceiling"] is None else f"at most {found['ceiling']:.2f}"
-        error = "" if found["standard_error"] is None else f" -+ {found['standard_error']:.2f}"
-        nats = "     ?" if found["nats"] is None else f"{found['nats']:6.2f}"
-        lines.append(f"    {name:12} {nats}{error} ({top}; {found['what']})")
-    lines.append("  one op alone: cosine to the image, share found among all, median rank")
-    for name, found in result["invariance"].items():
-        lines.append(f"    {name:12} {found['cosine']:6.3f} {100 * found['found']:6.1f} % {found['median_rank']:8.1f}")
+    for name, estimate in result["information"]["estimates"].items():
+        ceiling = "no ceiling" if estimate["ceiling"] is None else f"at most {estimate['ceiling']:.2f}"
+        error = "" if estimate["standard_error"] is None else f" -+ {estimate['standard_error']:.2f}"
+        nats = "     ?" if estimate["nats"] is None else f"{estimate['nats']:6.2f}"
+        lines.append(f"    {name:12} {nats}{error} ({ceiling}; {estimate['what']})")
+    lines.append("  one op at a time: cosine to the image, share found among all images, median rank")
+    for name, effect in result["invariance"].items():
+        numbers = f"{effect['cosine']:6.3f} {100 * effect['found']:6.1f} % {effect['median_rank']:8.1f}"
+        lines.append(f"    {name:12} {numbers}")
     return "\n".join([*lines, f"-> {path}, {path.with_suffix('.png').name}"])

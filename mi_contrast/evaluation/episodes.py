@@ -1,4 +1,4 @@
-"""Few-shot: many small tasks drawn from a set, each of n classes with k examples, each scored on queries of its own."""
+"""Few-shot evaluation: the mean accuracy over episodes, each a small task with n classes and k examples of each."""
 
 from __future__ import annotations
 
@@ -24,11 +24,15 @@ CLASSIFIERS = ("ridge", "prototypes", "cosine")
 
 @dataclass(frozen=True)
 class Episodes:
-    """How few-shot episodes are drawn and scored.
+    """Settings of few-shot episodes.
 
-    ways: classes an episode; shots: examples a class, of the fitting split; queries: test images a class, of the test
-    split; episodes: how many; by: 'ridge', 'prototypes' or 'cosine' (prototypes by cosine); l2: ridge's; normalise:
-    whether features are made of length 1 first (after that an l2 belongs to every backbone).
+    ways: number of classes in an episode.
+    shots: number of examples per class, from the fitting split.
+    queries: number of test images per class, from the test split.
+    episodes: number of episodes.
+    by: the classifier: 'ridge' regression, 'prototypes' (nearest mean) or 'cosine' (nearest mean by cosine).
+    l2: regulariser of ridge regression.
+    normalise: whether features are scaled to length 1 first, so that one l2 suits every backbone.
     """
 
     ways: int = 5
@@ -40,7 +44,7 @@ class Episodes:
     normalise: bool = True
 
     def __post_init__(self):
-        """Raises UserError on a value that can't be."""
+        """Raises UserError on an invalid value."""
         if self.by not in CLASSIFIERS:
             raise unknown("few-shot classifier", self.by, CLASSIFIERS)
         for name, least in (("ways", 2), ("shots", 1), ("queries", 1), ("episodes", 2)):
@@ -50,68 +54,72 @@ class Episodes:
             raise UserError(f"l2 is {self.l2}", fix="give a number above 0")
 
 
-def share_of_each(
-    fit: Features, test: Features, settings: Episodes, key: Key[Array, ""]
+def run_episodes(
+    fit: Features, test: Features, settings: Episodes, rng: Key[Array, ""]
 ) -> tuple[Float[np.ndarray, " E"], Mapping[str, Any]]:
-    """Top-1 of every episode, and between how many classes they were drawn.
+    """Returns the top-1 of every episode, and {'classes_drawn_from': number of eligible classes}.
 
-    An episode draws `ways` classes without replacement, of those with enough examples in both splits, then examples of
-    each without replacement. Raises UserError where fewer classes than `ways` have enough examples.
+    An episode draws `ways` classes without replacement from those with enough examples in both splits, then examples
+    of each class without replacement. Raises UserError if fewer classes than `ways` have enough examples.
     """
-    enough = [
+    eligible = [
         c
         for c in range(len(fit.classes))
         if np.sum(fit.labels == c) >= settings.shots and np.sum(test.labels == c) >= settings.queries
     ]
-    if len(enough) < settings.ways:
+    if len(eligible) < settings.ways:
         raise UserError(
-            f"{len(enough)} of {len(fit.classes)} classes have {settings.shots} examples to fit and "
+            f"{len(eligible)} of {len(fit.classes)} classes have {settings.shots} examples to fit and "
             f"{settings.queries} to test, and an episode needs {settings.ways}",
             fix="lower task.ways, shots or queries",
         )
-    tables = tuple(by_class(split.labels, enough) for split in (fit, test))
+    tables = tuple(index_rows(split.labels, eligible) for split in (fit, test))
     values = tuple(jnp.asarray(unit(s.values) if settings.normalise else s.values, jnp.float32) for s in (fit, test))
-    keys = jax.random.split(key, settings.episodes)
-    return np.asarray(_shares(keys, *values, *tables, settings)), {"classes_drawn_from": len(enough)}
+    rngs = jax.random.split(rng, settings.episodes)
+    return np.asarray(_run_episodes(rngs, *values, *tables, settings)), {"classes_drawn_from": len(eligible)}
 
 
-def by_class(labels: Int[np.ndarray, " N"], classes: list[int]) -> tuple[Int[Array, "C M"], Int[Array, " C"]]:
-    """The rows of each class, padded to the largest class, and how many they are."""
+def index_rows(labels: Int[np.ndarray, " N"], classes: list[int]) -> tuple[Int[Array, "C M"], Int[Array, " C"]]:
+    """Returns the row indices of each class, padded to the largest class, and their numbers."""
     rows = [np.flatnonzero(labels == c) for c in classes]
-    most = max(map(len, rows))
-    table = np.stack([np.pad(row, (0, most - len(row))) for row in rows])
+    largest = max(map(len, rows))
+    table = np.stack([np.pad(row, (0, largest - len(row))) for row in rows])
     return jnp.asarray(table, jnp.int32), jnp.asarray([len(row) for row in rows], jnp.int32)
 
 
 @partial(jax.jit, static_argnames="settings")
-def _shares(keys, fit, test, of_fit, of_test, settings):
+def _run_episodes(rngs, fit, test, fit_rows, test_rows, settings):
+    """Runs one episode after another. fit_rows and test_rows are as `index_rows` returns them."""
     ways, labels = settings.ways, jnp.arange(settings.ways)
 
-    def draw(key, rows, chosen, number):
-        """`number` rows without replacement of each chosen class: the places of the largest of random numbers."""
+    def draw(rng, rows, classes, number):
+        """Draws `number` rows of each class without replacement, as those with the largest random numbers."""
         table, counts = rows
-        random = jax.random.uniform(key, (ways, table.shape[1]))
-        real = jnp.arange(table.shape[1]) < counts[chosen][:, None]
-        _, places = jax.lax.top_k(jnp.where(real, random, -1.0), number)
-        return jnp.take_along_axis(table[chosen], places, axis=1).ravel(), jnp.repeat(labels, number)
+        random = jax.random.uniform(rng, (ways, table.shape[1]))
+        valid = jnp.arange(table.shape[1]) < counts[classes][:, None]
+        _, columns = jax.lax.top_k(jnp.where(valid, random, -1.0), number)
+        return jnp.take_along_axis(table[classes], columns, axis=1).ravel(), jnp.repeat(labels, number)
 
-    def episode(key):
-        of_classes, of_support, of_queries = jax.random.split(key, 3)
-        chosen = jax.random.permutation(of_classes, of_fit[0].shape[0])[:ways]
-        rows, given = draw(of_support, of_fit, chosen, settings.shots)
-        asked, truth = draw(of_queries, of_test, chosen, settings.queries)
-        support, queries = fit[rows], test[asked]
+    def run_episode(rng):
+        class_rng, support_rng, query_rng = jax.random.split(rng, 3)
+        classes = jax.random.permutation(class_rng, fit_rows[0].shape[0])[:ways]
+        support_rows, support_labels = draw(support_rng, fit_rows, classes, settings.shots)
+        query_rows, query_labels = draw(query_rng, test_rows, classes, settings.queries)
+        support, queries = fit[support_rows], test[query_rows]
         if settings.by == "ridge":
-            scores = fewshot.ridge(queries, support, given, settings.l2, classes=ways)
+            scores = fewshot.ridge(queries, support, support_labels, settings.l2, classes=ways)
         else:
-            scores = fewshot.prototypes(queries, support, given, classes=ways, cosine=settings.by == "cosine")
-        return jnp.mean((jnp.argmax(scores, axis=1) == truth).astype(jnp.float32))
+            scores = fewshot.prototypes(queries, support, support_labels, classes=ways, cosine=settings.by == "cosine")
+        return jnp.mean((jnp.argmax(scores, axis=1) == query_labels).astype(jnp.float32))
 
-    return jax.lax.map(episode, keys)
+    return jax.lax.map(run_episode, rngs)
 
 
-def mean_and_interval(shares: Float[np.ndarray, " E"]) -> tuple[float, tuple[float, float]]:
-    """Mean over episodes, and the mean -+ 1.96 standard errors: over draws of episodes from this set, not over sets."""
-    mean = float(np.mean(shares, dtype=np.float64))
-    half = Z95 * float(np.std(shares, ddof=1, dtype=np.float64)) / math.sqrt(len(shares))
-    return mean, (max(0.0, mean - half), min(1.0, mean + half))
+def mean_and_interval(accuracies: Float[np.ndarray, " E"]) -> tuple[float, tuple[float, float]]:
+    """Returns the mean accuracy over episodes and its 95 % interval, the mean -+ 1.96 standard errors.
+
+    The interval covers the random draw of episodes from this data set; it says nothing about other data sets.
+    """
+    mean = float(np.mean(accuracies, dtype=np.float64))
+    half_width = Z95 * float(np.std(accuracies, ddof=1, dtype=np.float64)) / math.sqrt(len(accuracies))
+    return mean, (max(0.0, mean - half_width), min(1.0, mean + half_width))

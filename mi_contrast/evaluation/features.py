@@ -1,4 +1,4 @@
-"""Features of an image set, frozen: what every task on features reads, taken once."""
+"""Extracts the features of an image set with a frozen backbone; every task on features starts from them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ from mi_contrast.models.representation import LAYERS
 
 
 class Encoder(Protocol):
-    """Images in, one feature vector an image out, in eval mode: a `Representation`."""
+    """Maps images to one feature vector each, in evaluation mode. `Representation` is one."""
 
     def encode(self, images: np.ndarray | Array, *, layer: str = "pooled") -> Float[Array, "B F"]:
-        """Features, float32 [B, F], of images [B, H, W, 3], uint8 or floating in [0, 1]."""
+        """Returns the features, float32 [B, F], of images [B, H, W, 3], uint8 or floating in [0, 1]."""
         ...
 
 
 @dataclass(frozen=True)
 class Features:
-    """One split as a task reads it.
+    """The features and labels of one split.
 
-    values: float32 [N, F]; labels: int32 [N] in [0, len(classes)); classes: the class names; groups: int32 [N] of
-    examples that go together, or None where each is its own.
+    values: float32 [N, F].
+    labels: int32 [N] in [0, len(classes)).
+    classes: names of the classes.
+    groups: int32 [N], examples of one group (such as frames of one object) share a number; None if all are independent.
     """
 
     values: Float[np.ndarray, "N F"]
@@ -42,19 +44,21 @@ class Features:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def of(self, chosen: Bool[np.ndarray, " N"]) -> Features:
-        """Those examples alone."""
-        groups = None if self.groups is None else self.groups[chosen]
-        return Features(self.values[chosen], self.labels[chosen], self.classes, groups)
+    def select(self, mask: Bool[np.ndarray, " N"]) -> Features:
+        """Returns the examples where `mask` is true."""
+        groups = None if self.groups is None else self.groups[mask]
+        return Features(self.values[mask], self.labels[mask], self.classes, groups)
 
 
 @dataclass(frozen=True)
-class Taking:
-    """How features are taken: the config's section `features`.
+class FeatureSettings:
+    """The section `features` of a config: how features are extracted.
 
-    layer: 'pooled' or 'map' (see `Representation.encode`). views: None, images as they are; or the views of the fitting
-    split that a linear classifier is fitted on, `copies` of each image (see `views.pictured`); a test image is never
-    augmented. keep: whether they are kept on disk for the next task.
+    layer: 'pooled' or 'map' (see `Representation.encode`).
+    views: None encodes the images as they are. The name of a policy encodes `copies` augmented views of each fitting
+      image instead, for the linear classifier to be fitted on. Test images are never augmented.
+    copies: number of augmented views of each fitting image.
+    keep: whether to cache the features on disk for the next task.
     """
 
     layer: str = "pooled"
@@ -63,22 +67,24 @@ class Taking:
     keep: bool = True
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> Taking:
-        """The section as written in a config. UserError on a field or a value that can't be."""
-        check_section("config.features", given, (), [field.name for field in dataclasses.fields(cls)])
-        found = cls(**given)
-        if found.layer not in LAYERS:
-            raise unknown("config.features.layer", found.layer, LAYERS)
-        if found.copies < 1 or (found.views is None and found.copies > 1):
-            raise UserError(f"config.features.copies is {found.copies}", fix="give 1, or more where views are named")
-        return found
+    def read(cls, section: Mapping[str, Any]) -> FeatureSettings:
+        """Reads the section of a config. Raises UserError on an unknown field or an invalid value."""
+        check_section("config.features", section, (), [field.name for field in dataclasses.fields(cls)])
+        settings = cls(**section)
+        if settings.layer not in LAYERS:
+            raise unknown("config.features.layer", settings.layer, LAYERS)
+        if settings.copies < 1 or (settings.views is None and settings.copies > 1):
+            raise UserError(
+                f"config.features.copies is {settings.copies}", fix="give 1, or more together with features.views"
+            )
+        return settings
 
 
-def watched(what: str, unit: str) -> Callable[[range], Iterable[int]]:
-    """Wraps a loop so that it shows how far it is and how long it will take."""
+def show_progress(title: str, unit: str) -> Callable[[range], Iterable[int]]:
+    """Returns a function that iterates over a range and shows progress and remaining time under `title`."""
 
-    def over(items: range) -> Iterator[int]:
-        progress = Progress(what, len(items), unit=unit)
+    def iterate(items: range) -> Iterator[int]:
+        progress = Progress(title, len(items), unit=unit)
         try:
             for item in items:
                 yield item
@@ -86,17 +92,24 @@ def watched(what: str, unit: str) -> Callable[[range], Iterable[int]]:
         finally:
             progress.close()
 
-    return over
+    return iterate
 
 
-def in_blocks(
-    what: str, count: int, batch_size: int, each: int = 1
+def iterate_blocks(
+    title: str, count: int, batch_size: int, encodings_per_image: int = 1
 ) -> Iterator[tuple[Int[np.ndarray, " batch_size"], int]]:
-    """(rows, how many of them are real) of `count` images in blocks of one size, the last filled up with the last row;
-    shows how far it is, `each` images encoded for a row.
+    """Yields (row indices, number of valid rows) of consecutive blocks of one size, and shows progress.
+
+    The last block is padded by repeating the last row, so that one compiled shape serves all blocks.
+
+    Args:
+      title: shown with the progress.
+      count: number of images.
+      batch_size: number of rows of a block.
+      encodings_per_image: how often the caller encodes each image, for the rate that is shown.
     """
     batch_size = min(batch_size, count)
-    progress = Progress(what, -(-count // batch_size), unit="block", each=batch_size * each)
+    progress = Progress(title, -(-count // batch_size), unit="block", each=batch_size * encodings_per_image)
     try:
         for start in range(0, count, batch_size):
             yield np.minimum(np.arange(start, start + batch_size), count - 1), min(batch_size, count - start)
@@ -108,71 +121,78 @@ def in_blocks(
 def encode_all(
     encoder: Encoder, images: ImageSet, *, batch_size: int, layer: str = "pooled"
 ) -> Float[np.ndarray, "N F"]:
-    """Features of every image of the set, in its order, float32 [N, F].
+    """Returns the features of every image of the set, in the set's order, float32 [N, F].
 
-    One shape is compiled: the last batch is filled up with its own last image and the surplus rows are dropped, which
-    is exact, for in eval mode no image sees another. Reading a batch overlaps with encoding the one before.
+    The rows that pad the last batch are dropped. This is exact, because in evaluation mode no image affects another.
+    The next batch is read while the device encodes the current one.
+
     Raises UserError on an empty set, BadNumbersError where a feature is not finite.
     """
     count = len(images)
     if count == 0:
         raise UserError(f"{images.name} {images.split} is empty")
-    done: list[np.ndarray] = []
+    blocks: list[np.ndarray] = []
     pending: Array | None = None
-    for rows, _ in in_blocks(f"features of {images.name} {images.split}", count, batch_size):
-        read = images.images(rows)
+    for rows, _ in iterate_blocks(f"features of {images.name} {images.split}", count, batch_size):
+        batch = images.images(rows)
         if pending is not None:
-            done.append(np.asarray(pending))
-        pending = encoder.encode(read, layer=layer)
-    done.append(np.asarray(pending))
-    values = np.concatenate(done)[:count]
-    good = np.isfinite(values).all(axis=1)
-    if not good.all():
-        first = np.flatnonzero(~good)[0]
-        raise BadNumbersError(f"features of {count - good.sum()} of {count} images are not finite, first at {first}")
+            blocks.append(np.asarray(pending))
+        pending = encoder.encode(batch, layer=layer)
+    blocks.append(np.asarray(pending))
+    values = np.concatenate(blocks)[:count]
+    finite = np.isfinite(values).all(axis=1)
+    if not finite.all():
+        first = np.flatnonzero(~finite)[0]
+        raise BadNumbersError(f"features of {count - finite.sum()} of {count} images are not finite, first at {first}")
     return values
 
 
-def main_label(images: ImageSet) -> str:
-    """The name of the set's first label. UserError where it has none."""
+def find_main_label(images: ImageSet) -> str:
+    """Returns the name of the set's first label. Raises UserError if the set has no labels."""
     if not images.labels:
         raise UserError(f"{images.name} {images.split} has no labels", fix="judge the backbone on a labelled set")
     return next(iter(images.labels))
 
 
-def labels_of(images: ImageSet, label: str) -> tuple[Int[np.ndarray, " N"], tuple[str, ...]]:
-    """(int32 [N], the classes' names) of the label of that name.
+def read_label(images: ImageSet, name: str) -> tuple[Int[np.ndarray, " N"], tuple[str, ...]]:
+    """Returns the classes of all examples by the label `name`, int32 [N], and the names of the classes.
 
-    Raises UserError where there is no such label or an example's class is not known.
+    Raises UserError if the set has no such label, or if an example's class is unknown.
     """
-    if label not in images.labels:
-        raise unknown(f"label of {images.name}", label, images.labels)
-    labels, classes = np.asarray(images.labels[label], np.int32), tuple(images.classes[label])
+    if name not in images.labels:
+        raise unknown(f"label of {images.name}", name, images.labels)
+    labels, classes = np.asarray(images.labels[name], np.int32), tuple(images.classes[name])
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
         raise UserError(
-            f"label {label!r} of {images.name} {images.split} runs from {labels.min()} to {labels.max()}, "
+            f"label {name!r} of {images.name} {images.split} runs from {labels.min()} to {labels.max()}, "
             f"and it has {len(classes)} classes",
             fix="judge the backbone on a split whose examples are all labelled",
         )
     return labels, classes
 
 
-def validation_part(features: Features, share: float, seed: int) -> Bool[np.ndarray, " N"]:
-    """Which examples of a fitting split are kept apart to choose a setting on: bool [N].
+def select_validation(features: Features, share: float, seed: int) -> Bool[np.ndarray, " N"]:
+    """Returns a mask of the examples held out of a fitting split to choose a setting on, bool [N].
 
-    Every 1/share-th group (an example is one where there are none) in an order that is random but for the classes,
-    which come one after the other: so each class gives its share, to within one group.
-    Raises UserError on a share outside (0, 1), or where either side would be empty.
+    The split is stratified by class and never divides a group: the groups of each class are shuffled, and one in every
+    1/share of them is held out. Each class thus contributes its share to within one group. An example without a group
+    is a group of its own.
+
+    Raises UserError on a share outside (0, 1), or if either side would be empty.
     """
     if not 0 < share < 1:
         raise UserError(f"validation is {share}", fix="give a share of the fitting split above 0 and below 1")
     groups = np.arange(len(features)) if features.groups is None else features.groups
-    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    _, first, group_of_example = np.unique(groups, return_index=True, return_inverse=True)
     order = permutation(len(first), seed)
     order = order[np.argsort(features.labels[first][order], kind="stable")]
-    place = np.arange(len(order))
-    taken = np.zeros(len(order), bool)
-    taken[order] = np.floor((place + 1) * share + 1e-9) > np.floor(place * share + 1e-9)
-    if taken.all() or not taken.any():
-        raise UserError(f"{len(order)} examples leave none to validate on, or none to fit", fix="give a larger split")
-    return taken[group]
+    position = np.arange(len(order))
+    held_out = np.zeros(len(order), bool)
+    # A group is held out where the cumulative share passes a whole number; 1e-9 absorbs rounding.
+    held_out[order] = np.floor((position + 1) * share + 1e-9) > np.floor(position * share + 1e-9)
+    if held_out.all() or not held_out.any():
+        raise UserError(
+            f"{len(order)} examples are too few to hold some out for validation and to fit on the others",
+            fix="give a larger split",
+        )
+    return held_out[group_of_example]

@@ -1,10 +1,11 @@
-"""Fine-tuning: the whole network, what its training held included, and a linear head on labels. The one task that moves
-weights and batch statistics.
+"""Fine-tunes the whole network, including layers that its training kept frozen, with a linear head on labels.
+
+This is the only task that changes weights and batch statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,12 +23,12 @@ from mi_contrast.core.mesh import make_mesh, replicated
 from mi_contrast.core.progress import Progress
 from mi_contrast.core.rngs import example_rngs, stream_rng
 from mi_contrast.data.readers import make_reader
-from mi_contrast.evaluation import on_features
-from mi_contrast.evaluation.asked import Judgement
-from mi_contrast.evaluation.augmented import policy_named, view
+from mi_contrast.evaluation import feature_tasks
+from mi_contrast.evaluation.augmentation import make_policy, make_view
 from mi_contrast.evaluation.features import Features, encode_all
-from mi_contrast.evaluation.tasks import Outcome, fill
-from mi_contrast.interchange import Loaded, write_export
+from mi_contrast.evaluation.task_config import Judgement
+from mi_contrast.evaluation.tasks import Outcome, make_settings
+from mi_contrast.interchange import LoadedBackbone, write_export
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation
 from mi_contrast.readout import linear
@@ -37,11 +38,16 @@ OPTIMISERS = ("sgd", "adamw")
 
 @dataclass(frozen=True)
 class Finetune:
-    """How a network is fine-tuned.
+    """Settings of fine-tuning.
 
-    optimiser: 'sgd' (torch's, with momentum) or 'adamw'; lr: a number or a schedule of progress; head_factor: the
-    head's learning rate over the backbone's; views: of each image anew at each step ('crops', a policy's name, or None:
-    as they are); statistics: 'batch', moving as in training, or 'frozen', those of the backbone throughout.
+    optimiser: 'sgd' (with momentum, as torch defines it) or 'adamw'.
+    lr: learning rate of the backbone, a number or a schedule of progress.
+    head_factor: learning rate of the head, divided by that of the backbone.
+    momentum: of SGD.
+    weight_decay: of backbone and head.
+    epochs, batch_size: length of the training, and images in a step.
+    views: 'crops' or a policy's name augments the images at every step; None leaves them as they are.
+    statistics: 'batch' updates batch statistics as in training; 'frozen' keeps those of the backbone.
     """
 
     optimiser: str = "sgd"
@@ -55,7 +61,7 @@ class Finetune:
     statistics: str = "batch"
 
     def __post_init__(self):
-        """Raises UserError on a value that can't be."""
+        """Raises UserError on an invalid value."""
         schedules.check(self.lr, "lr")
         if self.optimiser not in OPTIMISERS:
             raise unknown("optimiser", self.optimiser, OPTIMISERS)
@@ -66,132 +72,169 @@ class Finetune:
                 raise UserError(f"{name} is {getattr(self, name)}", fix=f"give {least} or more")
 
 
-class Tuned(NamedTuple):
-    """What fine-tuning moves: the backbone's parameters and batch statistics, the head's weights and bias, and the
-    optimiser's state.
+class TuningState(NamedTuple):
+    """The state of fine-tuning.
+
+    params, batch_stats: of the backbone. head: its weights and bias. opt_state: of the optimiser.
     """
 
     params: towers.Variables
     batch_stats: towers.Variables
     head: tuple[Float[Array, "F C"], Float[Array, " C"]]
-    optimiser: Any
+    opt_state: Any
 
 
-def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = None, *, twin: bool = False) -> Judgement:
-    """Fine-tunes on the fitting split and scores the test split after the last epoch, not the best.
+def judge(
+    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
+) -> Judgement:
+    """Fine-tunes on the fitting split and scores the test split once, after the last epoch.
 
-    Beside results/finetune-<set>.json lie the head (.safetensors) and the network, an export in a folder of that name.
-    The backbone given is left as it is. Raises as `evaluation.judge` does; BadNumbersError where the loss went bad.
+    Writes results/finetune-<set>.json, with the head next to it (.safetensors) and the network in a folder of the same
+    name, as an export. The given backbone is not changed.
+
+    Raises what `evaluation.judge` raises, and BadNumbersError where the loss is not finite.
     """
-    settings: Finetune = fill(Finetune, {name: value for name, value in config["task"].items() if name != "kind"})
-    begun = on_features.ready(config, backbone, workdir, twin=twin)
-    (labels, classes), (truth, _) = on_features.truths(begun)
-    tuned, steps = tune(begun, settings, labels, len(classes), config["seed"])
-    given = begun.backbone.representation
-    variables = given.variables | {"params": tuned.params, "batch_stats": tuned.batch_stats}
-    network = Representation(variables, given.spec)
-    values = encode_all(network, begun.test, batch_size=config["batch_size"])
+    task = {name: value for name, value in config["task"].items() if name != "kind"}
+    settings: Finetune = make_settings(Finetune, task)
+    setup = feature_tasks.prepare(config, backbone, workdir, twin=twin)
+    (labels, classes), (test_labels, _) = feature_tasks.read_labels(setup)
+    state, steps = tune(setup, settings, labels, len(classes), config["seed"])
+    initial = setup.backbone.representation
+    variables = initial.variables | {"params": state.params, "batch_stats": state.batch_stats}
+    network = Representation(variables, initial.spec)
+    values = encode_all(network, setup.test, batch_size=config["batch_size"])
     features = values.shape[1]
-    head = linear.Linear(*tuned.head, jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32))
-    outcome = Outcome(linear.scores(head, values), how={"steps": steps}, head=head)
-    test = Features(values, truth, classes, begun.test.groups)
-    found = on_features.written(begun, config, outcome, test, {"features": features})
-    place = found.path.with_suffix("")
-    write_export(place, network, config=backbone.config, commit=None, step=begun.backbone.step)
-    return replace(found, said=f"{found.said}, the network in {place}")
+    head = linear.Linear(*state.head, jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32))
+    outcome = Outcome(linear.scores(head, values), details={"steps": steps}, head=head)
+    test = Features(values, test_labels, classes, setup.test.groups)
+    judgement = feature_tasks.write_judgement(setup, config, outcome, test, {"features": features})
+    folder = judgement.path.with_suffix("")
+    write_export(folder, network, config=backbone.config, commit=None, step=setup.backbone.step)
+    return replace(judgement, summary=f"{judgement.summary}, the network in {folder}")
 
 
 def tune(
-    begun: on_features.Ready, settings: Finetune, labels: Int[np.ndarray, " N"], classes: int, seed: int
-) -> tuple[Tuned, int]:
-    """The network after the last epoch, and how many steps that took; an epoch's last images, fewer than a batch, wait
-    for the next one's order.
+    setup: feature_tasks.Setup, settings: Finetune, labels: Int[np.ndarray, " N"], classes: int, seed: int
+) -> tuple[TuningState, int]:
+    """Returns the state after the last epoch and the number of steps.
+
+    An epoch drops its last images where they are fewer than a batch; the next epoch is shuffled anew.
     """
-    start, mesh = begun.backbone.representation, make_mesh()
-    count = len(begun.fit)
+    start, mesh = setup.backbone.representation, make_mesh()
+    count = len(setup.fit)
     policy = None
     if settings.views is not None:
-        policy = policy_named(settings.views, start.spec["size"], begun.backbone.config)
+        policy = make_policy(settings.views, start.spec["size"], setup.backbone.config)
     batch_size = min(settings.batch_size, count) // mesh.size * mesh.size
-    key = jax.random.key(seed)
-    weights = 0.01 * jax.random.normal(stream_rng(key, "init"), (start.dim, classes), jnp.float32)
+    init_rng = stream_rng(jax.random.key(seed), "init")
+    weights = 0.01 * jax.random.normal(init_rng, (start.dim, classes), jnp.float32)
     members = np.arange(count, dtype=np.int32)
-    with make_reader(begun.fit, members, batch_size=batch_size, seed=seed, mesh=mesh) as reader:
+    with make_reader(setup.fit, members, batch_size=batch_size, seed=seed, mesh=mesh) as reader:
         total = settings.epochs * reader.steps_per_epoch
         optimiser = make_optimiser(settings, total)
         head = weights, jnp.zeros(classes, jnp.float32)
-        copied = jax.tree.map(jnp.array, start.variables)  # steps overwrite what they are given
-        first = Tuned(copied["params"], copied["batch_stats"], head, optimiser.init((copied["params"], head)))
-        tuned = jax.device_put(first, replicated(mesh))
-        table = jax.device_put(jnp.asarray(labels), replicated(mesh))
-
-        @partial(jax.jit, donate_argnums=0)
-        def step(tuned: Tuned, images: UInt8[Array, "B H W 3"], index: Int[Array, " B"], keys: Key[Array, " B"]) -> Any:
-            pixels = images if policy is None else view(policy, images, keys, 0)
-            x = start.prepare(pixels)
-
-            def loss(parameters: Any) -> tuple[Array, towers.Variables]:
-                params, (weights, bias) = parameters
-                variables = {"params": params, "batch_stats": tuned.batch_stats}
-                features, moved = forward(start, variables, x, settings.statistics == "batch")
-                each = optax.softmax_cross_entropy_with_integer_labels(features @ weights + bias, table[index])
-                return jnp.mean(each), moved
-
-            parameters = tuned.params, tuned.head
-            (value, moved), gradient = jax.value_and_grad(loss, has_aux=True)(parameters)
-            updates, state = optimiser.update(gradient, tuned.optimiser, parameters)
-            params, head = optax.apply_updates(parameters, updates)
-            return Tuned(params, moved, head, state), value
-
+        variables = jax.tree.map(jnp.array, start.variables)  # a copy, because a step donates its input
+        opt_state = optimiser.init((variables["params"], head))
+        state = TuningState(variables["params"], variables["batch_stats"], head, opt_state)
+        state = jax.device_put(state, replicated(mesh))
+        all_labels = jax.device_put(jnp.asarray(labels), replicated(mesh))
+        step = make_step(start, policy, optimiser, batch_statistics=settings.statistics == "batch")
         progress, note = Progress("finetune", total, unit="step", each=batch_size), ""
         try:
             for number in range(total):
                 batch = reader.batch(number)
-                keys = example_rngs(seed, number, jnp.arange(batch_size))
-                tuned, value = step(tuned, batch.sources[:, 0], batch.index[:, 0], keys)
-                if number % 10 == 9 or number + 1 == total:  # seldom: it waits for the step
+                rngs = example_rngs(seed, number, jnp.arange(batch_size))
+                state, value = step(state, batch.sources[:, 0], all_labels[batch.index[:, 0]], rngs)
+                if number % 10 == 9 or number + 1 == total:  # reading the loss waits for the step
                     if not np.isfinite(loss := float(value)):
                         raise BadNumbersError(f"the loss of finetune is {loss} at step {number + 1}; lower task.lr")
                     note = f"loss {loss:.3f}"
                 progress.advance(note=note)
         finally:
             progress.close()
-    return tuned, total
+    return state, total
+
+
+def make_step(
+    start: Representation,
+    policy: Mapping[str, Any] | None,
+    optimiser: optax.GradientTransformation,
+    *,
+    batch_statistics: bool,
+) -> Callable[..., tuple[TuningState, Float[Array, ""]]]:
+    """Returns the compiled step: (state, images, labels, rngs) to (next state, mean cross-entropy before the step).
+
+    Args:
+      start: the network before fine-tuning; only its structure and its preprocessing are used.
+      policy: augments the images; None leaves them as they are.
+      optimiser: of the parameters (backbone, head).
+      batch_statistics: whether batch statistics are updated, rather than frozen.
+    """
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(
+        state: TuningState, images: UInt8[Array, "B H W 3"], labels: Int[Array, " B"], rngs: Key[Array, " B"]
+    ) -> tuple[TuningState, Array]:
+        x = start.prepare(images if policy is None else make_view(policy, images, rngs, 0))
+
+        def compute_loss(parameters: Any) -> tuple[Array, towers.Variables]:
+            params, (weights, bias) = parameters
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            features, batch_stats = forward(start, variables, x, batch_statistics)
+            losses = optax.softmax_cross_entropy_with_integer_labels(features @ weights + bias, labels)
+            return jnp.mean(losses), batch_stats
+
+        parameters = state.params, state.head
+        (loss, batch_stats), gradient = jax.value_and_grad(compute_loss, has_aux=True)(parameters)
+        updates, opt_state = optimiser.update(gradient, state.opt_state, parameters)
+        params, head = optax.apply_updates(parameters, updates)
+        return TuningState(params, batch_stats, head, opt_state), loss
+
+    return step
 
 
 def make_optimiser(settings: Finetune, total: int) -> optax.GradientTransformation:
-    """The optimiser of (backbone, head), the head's updates `head_factor` times as large."""
+    """Returns the optimiser of (backbone, head); the head's updates are multiplied by `head_factor`."""
 
-    def rate(step: Array) -> Array:
+    def learning_rate(step: Array) -> Array:
         return schedules.value(settings.lr, schedules.Progress(step, total))
 
     if settings.optimiser == "sgd":
         decay, momentum = optax.add_decayed_weights(settings.weight_decay), optax.trace(settings.momentum)
-        chain = optax.chain(decay, momentum, optax.scale_by_learning_rate(rate))
+        chain = optax.chain(decay, momentum, optax.scale_by_learning_rate(learning_rate))
     else:
-        chain = optax.adamw(rate, weight_decay=settings.weight_decay)
+        chain = optax.adamw(learning_rate, weight_decay=settings.weight_decay)
 
-    def widen(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def scale_head(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         backbone, head = updates
         return (backbone, jax.tree.map(lambda u: settings.head_factor * u, head)), state
 
-    return optax.chain(chain, optax.GradientTransformation(lambda params: optax.EmptyState(), widen))
+    return optax.chain(chain, optax.GradientTransformation(lambda params: optax.EmptyState(), scale_head))
 
 
 def forward(
-    start: Representation, variables: towers.Variables, x: Float[Array, "B H W 3"], moving: bool
+    start: Representation, variables: towers.Variables, x: Float[Array, "B H W 3"], train: bool
 ) -> tuple[Float[Array, "B F"], towers.Variables]:
-    """Features in training mode and the batch statistics after them; of a split those of both networks."""
+    """Returns the features and the batch statistics after this batch.
 
-    def through(own: towers.Variables, seen: Array) -> tuple[Array, towers.Variables]:
-        found, moved = start.backbone.apply(own, seen, moving, mutable=["batch_stats"])
-        return cast(Array, found), moved.get("batch_stats", {})
+    If the representation splits its input between two networks, their features are concatenated.
+
+    Args:
+      start: structure of the network.
+      variables: its parameters and batch statistics.
+      x: normalised images.
+      train: whether the layers normalise by this batch and update their statistics.
+    """
+
+    def apply(part: towers.Variables, inputs: Array) -> tuple[Array, towers.Variables]:
+        features, updates = start.backbone.apply(part, inputs, train, mutable=["batch_stats"])
+        return cast(Array, features), updates.get("batch_stats", {})
 
     if start.split is None:
-        return through(variables, x)
-    parts = {
-        name: through({part: variables[part][name] for part in towers.COLLECTIONS}, seen)
-        for name, seen in start.split.views(x).items()
+        return apply(variables, x)
+    outputs = {
+        name: apply({collection: variables[collection][name] for collection in towers.COLLECTIONS}, view)
+        for name, view in start.split.views(x).items()
     }
-    features = jnp.concatenate([of_view for of_view, _ in parts.values()], axis=-1)
-    return features, {name: moved for name, (_, moved) in parts.items()}
+    features = jnp.concatenate([view_features for view_features, _ in outputs.values()], axis=-1)
+    return features, {name: batch_stats for name, (_, batch_stats) in outputs.items()}

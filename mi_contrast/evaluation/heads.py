@@ -1,4 +1,4 @@
-"""The fitted head, kept beside the result that it got: a linear classifier on the backbone's features."""
+"""Writes and reads a fitted head: a linear classifier on the backbone's features, stored next to its result."""
 
 from __future__ import annotations
 
@@ -24,19 +24,24 @@ FORMAT = "mi_contrast linear head 1"
 
 @dataclass(frozen=True)
 class Head:
-    """A fitted linear classifier. classes: names of its scores' columns; about: what it was fitted on, and how."""
+    """A fitted linear classifier.
+
+    model: weights, bias, and the mean and scale that standardise features.
+    classes: names of the columns of its scores.
+    about: the result that it reached: task, data set and settings.
+    """
 
     model: linear.Linear
     classes: tuple[str, ...]
     about: Mapping[str, Any]
 
     def scores(self, features: Float[Arrays, "N F"]) -> Float[Array, "N C"]:
-        """Logits, float32 [N, C], of features as `Representation.encode` gives them for `about['layer']`."""
+        """Returns logits, float32 [N, C], of the features that `Representation.encode` returns for the head's layer."""
         return linear.scores(self.model, features)
 
 
 def write_head(path: Path, model: linear.Linear, classes: Sequence[str], about: Mapping[str, Any]) -> None:
-    """Writes a head as safetensors: weights [F, C], bias [C], mean [F] and scale [F]; the rest in its metadata."""
+    """Writes a head as safetensors: weights [F, C], bias [C], mean [F], scale [F]; classes and about as metadata."""
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in model._asdict().items()}
     metadata = {"format": FORMAT, "classes": json.dumps(list(classes)), "about": json.dumps(about)}
     with write_atomically(path) as file:
@@ -44,9 +49,9 @@ def write_head(path: Path, model: linear.Linear, classes: Sequence[str], about: 
 
 
 def read_head(path: str | Path) -> Head:
-    """The head in a file that an evaluation wrote, results/<task>-<dataset>.safetensors.
+    """Returns the head from a file that an evaluation wrote, results/<task>-<dataset>.safetensors.
 
-    scores = ((features - mean) / scale) weights + bias. UserError where the file is missing, damaged or no head.
+    scores = ((features - mean) / scale) weights + bias. Raises UserError if the file is missing, damaged or not a head.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -64,6 +69,6 @@ def read_head(path: str | Path) -> Head:
     except (OSError, safetensors.SafetensorError) as error:
         raise FileError(f"can't read the head {path} ({error})") from None
     if metadata.get("format") != FORMAT or set(tensors) != set(linear.Linear._fields):
-        raise FileError(f"{path} is not a head", fix="give a .safetensors beside a result of the linear task")
+        raise FileError(f"{path} is not a head", fix="give the .safetensors next to a result of the linear task")
     model = linear.Linear(**{name: jnp.asarray(value) for name, value in tensors.items()})
     return Head(model, tuple(json.loads(metadata["classes"])), json.loads(metadata["about"]))

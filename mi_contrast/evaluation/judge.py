@@ -1,4 +1,4 @@
-"""One judgement: a backbone, a data set, a task; a top-1 with its interval, a result file, the fitted head."""
+"""Judges a backbone by a task on a data set, and writes the result file."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import jax
 
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.evaluation import dense, diagnostics, finetune, on_features, transfer
-from mi_contrast.evaluation.asked import Judgement, check_fields, chosen_data, load_split
+from mi_contrast.evaluation import dense, diagnostics, feature_tasks, finetune, transfer
+from mi_contrast.evaluation.task_config import Judgement, check_fields, load_split, resolve_data
 from mi_contrast.evaluation.tasks import TASKS
-from mi_contrast.interchange import Loaded
+from mi_contrast.interchange import LoadedBackbone
 
-__all__ = ["JUDGES", "Judgement", "chosen_data", "judge", "load_split"]
+__all__ = ["JUDGES", "Judgement", "judge", "load_split", "resolve_data"]
 
-# Of each kind of task; those of TASKS are fits on features.
+# The judge of each kind of task.
 JUDGES = {
-    **dict.fromkeys(TASKS, on_features.judge),
+    **dict.fromkeys(TASKS, feature_tasks.judge),
     "finetune": finetune.judge,
     "transfer": transfer.judge,
     "diagnostics": diagnostics.judge,
@@ -27,26 +27,31 @@ JUDGES = {
 }
 
 
-def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = None, *, twin: bool = False) -> Judgement:
+def judge(
+    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
+) -> Judgement:
     """Judges a backbone by the task that the config names, and writes results/<task>-<dataset>.json.
 
-    Of a task on features (TASKS): takes features of both splits, or reads those that an earlier task kept; fits on one
-    split, scores the other once. Images are resized by their short side to the backbone's size and centre-cropped,
-    never augmented unless the config asks for views to fit on. The file's name grows by the label where it isn't the
-    set's main one, by the set that is tested on where it is another, and by 'untrained' for the twin; a fitted head
-    lies beside it as .safetensors. Where the set has groups (frames of one object), the interval counts as many
-    examples as would tell as much independently.
+    A task on features (one of TASKS) extracts the features of two splits, or reads them from the cache, fits on the
+    first split and scores the second one once. Images are resized by their short side to the backbone's size and
+    centre-cropped. They are not augmented, unless the config names views to fit on. A fitted head is written next to
+    the result, as .safetensors.
+
+    The file's name also has the label, if it isn't the set's main one; the test set, if it is a second set; and
+    'untrained' for the twin. If examples come in groups (such as frames of one object), the interval is that of the
+    number of independent examples that would be as informative.
 
     Args:
-      config: {'task', 'data', 'batch_size', 'seed'} and perhaps 'features', as in configs/evaluate.
-      workdir: where `results` and kept `features` go; the run directory itself by default, needed for an export.
-      twin: judge the same network before training instead.
+      config: {'task', 'data', 'batch_size', 'seed'} and optionally 'features', as in configs/evaluate.
+      backbone: as `interchange.open_source` returns it.
+      workdir: folder for `results` and the cache of `features`; the run directory by default. An export needs it.
+      twin: judge the untrained twin, the same network before training, instead.
 
     Returns:
       Judgement.
 
     Raises:
-      UserError on any mistake in the config or the data, or where weights are not all loaded; BadNumbersError where
+      UserError on a mistake in the config or the data, or if not all weights were loaded; BadNumbersError where
       features or scores are not finite.
     """
     config = plain(config)
@@ -58,11 +63,11 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     return JUDGES[kind](config, backbone, workdir, twin=twin)
 
 
-def check_loaded(backbone: Loaded) -> None:
-    """UserError where fewer tensors were loaded than the network has: such a backbone would be scored at chance."""
-    held = len(jax.tree.leaves(backbone.representation.variables))
-    if backbone.tensors != held or held == 0:
+def check_loaded(backbone: LoadedBackbone) -> None:
+    """Raises UserError if fewer tensors were loaded than the network has; it would score at chance."""
+    expected = len(jax.tree.leaves(backbone.representation.variables))
+    if backbone.tensors != expected or expected == 0:
         raise UserError(
-            f"{backbone.tensors} of the network's {held} tensors were loaded from {backbone.source}",
+            f"{backbone.tensors} of the network's {expected} tensors were loaded from {backbone.source}",
             fix="judge a backbone whose weights are all loaded, or its untrained twin with --untrained",
         )

@@ -1,4 +1,4 @@
-"""The tasks on features: each fits on one split's features and scores another's. A task is a row of TASKS."""
+"""The tasks on features: each fits on the features of one split and scores another. TASKS lists them by name."""
 
 from __future__ import annotations
 
@@ -12,145 +12,152 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from mi_contrast.core.errors import BadNumbersError, UserError, unknown
-from mi_contrast.evaluation.episodes import Episodes, share_of_each
-from mi_contrast.evaluation.features import Features, validation_part, watched
+from mi_contrast.evaluation.episodes import Episodes, run_episodes
+from mi_contrast.evaluation.features import Features, select_validation, show_progress
 from mi_contrast.readout import knn as neighbours
 from mi_contrast.readout import linear, logistic
 from mi_contrast.readout.accuracy import top1
 
 Settings = Mapping[str, Any]
-VALIDATION = 0.2  # of the fitting split, to choose a setting on
+VALIDATION = 0.2  # share of the fitting split that a setting is chosen on
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task found.
+    """The result of a task: either scores or accuracies.
 
-    scores: float32 [Q, C] of every test image; or shares: float32 [E], the top-1 of every episode. how: what the fit
-    says about itself, plain data. head: the linear classifier that was fitted, if one was.
+    scores: float32 [Q, C], a score of every class for every test image.
+    accuracies: float32 [E], the top-1 of every episode.
+    details: plain data about the fit, such as the chosen setting.
+    head: the linear classifier that was fitted, if there is one.
     """
 
     scores: Float[Array, "Q C"] | None = None
-    shares: Float[np.ndarray, " E"] | None = None
-    how: Mapping[str, Any] = field(default_factory=dict)
+    accuracies: Float[np.ndarray, " E"] | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
     head: linear.Linear | None = None
 
 
 Task = Callable[[Features, Features, Settings, Key[Array, ""]], Outcome]
 
 
-def by_linear(fit: Features, test: Features, settings: Settings, key: Key[Array, ""]) -> Outcome:
-    """A linear classifier, `solver` 'sgd' (readout.linear, after its last epoch) or 'lbfgs' (readout.logistic).
+def run_linear(fit: Features, test: Features, settings: Settings, rng: Key[Array, ""]) -> Outcome:
+    """Fits a linear classifier; `solver` is 'sgd' (readout.linear, its last epoch) or 'lbfgs' (readout.logistic).
 
-    Where several learning rates (`factors` of lr) or several regularisers (`l2`, a tuple) are given, each is fitted on
-    a part of the fitting split and scored on the rest of it, the share `validation`; the best is fitted anew on the
-    whole split. The test split has no say.
+    If the settings give several learning rates (`factors` of lr) or several regularisers (`l2`, a tuple), the share
+    `validation` of the fitting split is held out. Every candidate is fitted on the rest and scored on that share, and
+    the best one is fitted again on the whole fitting split. The test split plays no part in the choice.
     """
     solver = settings.get("solver")
     if solver not in SOLVERS:
         raise unknown("solver of the linear task", solver, SOLVERS)
     fields = {name: value for name, value in settings.items() if name not in ("solver", "validation")}
-    model, how = SOLVERS[solver](fit, fields, settings.get("validation", VALIDATION), key)
-    return Outcome(linear.scores(model, test.values), how=how, head=model)
+    model, details = SOLVERS[solver](fit, fields, settings.get("validation", VALIDATION), rng)
+    return Outcome(linear.scores(model, test.values), details=details, head=model)
 
 
-def by_sgd(
-    fit: Features, fields: Mapping[str, Any], validation: float, key: Key[Array, ""]
+def fit_sgd(
+    fit: Features, fields: Mapping[str, Any], validation: float, rng: Key[Array, ""]
 ) -> tuple[linear.Linear, dict[str, Any]]:
-    """SGD at one learning rate, or at the best of several that are fitted side by side in one run."""
+    """Fits by SGD at one learning rate, or at the best of several; all rates are fitted at once, vectorised."""
     factors = fields.get("factors")
-    settings = fill(linear.SGD, {name: value for name, value in fields.items() if name != "factors"})
+    settings = make_settings(linear.SGD, {name: value for name, value in fields.items() if name != "factors"})
     classes, factor = len(fit.classes), 1.0
-    how: dict[str, Any] = {}
+    details: dict[str, Any] = {}
 
-    def fit_each(part: Features, chosen: Sequence[float]) -> linear.Linear:
-        watch = watched(f"linear probe, {len(chosen)} rates" if len(chosen) > 1 else "linear probe", "epoch")
-        return linear.fit_each(part.values, part.labels, key, settings, chosen, classes=classes, watch=watch)
+    def fit_rates(part: Features, rates: Sequence[float]) -> linear.Linear:
+        watch = show_progress(f"linear probe, {len(rates)} rates" if len(rates) > 1 else "linear probe", "epoch")
+        return linear.fit_each(part.values, part.labels, rng, settings, rates, classes=classes, watch=watch)
 
     if factors is not None:
-        factors = sorted(numbers("factors", factors))
-        held = validation_part(fit, validation, seed=0)
-        scored = linear.scores_each(fit_each(fit.of(~held), factors), fit.values[held])
-        shares = [float(top1(scores, fit.labels[held])) for scores in scored]
-        factor, how = best("factor", factors, shares, int(held.sum()))
-    return linear.one_of(fit_each(fit, (factor,)), 0), how
+        factors = sorted(check_grid("factors", factors))
+        held_out = select_validation(fit, validation, seed=0)
+        scores_by_rate = linear.scores_each(fit_rates(fit.select(~held_out), factors), fit.values[held_out])
+        accuracies = [float(top1(scores, fit.labels[held_out])) for scores in scores_by_rate]
+        factor, details = select_best("factor", factors, accuracies, int(held_out.sum()))
+    return linear.one_of(fit_rates(fit, (factor,)), 0), details
 
 
-def by_lbfgs(
-    fit: Features, fields: Mapping[str, Any], validation: float, key: Key[Array, ""]
+def fit_lbfgs(
+    fit: Features, fields: Mapping[str, Any], validation: float, rng: Key[Array, ""]
 ) -> tuple[linear.Linear, dict[str, Any]]:
-    """The optimum of the regularised problem, for one regulariser or the best of several; nothing is drawn."""
+    """Solves the regularised problem to its optimum, for one regulariser or the best of several; `rng` is not used."""
     l2, classes = fields.get("l2"), len(fit.classes)
-    how: dict[str, Any] = {}
-    settings = fill(logistic.LBFGS, {name: value for name, value in fields.items() if name != "l2"})
+    details: dict[str, Any] = {}
+    settings = make_settings(logistic.LBFGS, {name: value for name, value in fields.items() if name != "l2"})
     if isinstance(l2, (tuple, list)):
-        l2s = sorted(numbers("l2", l2), reverse=True)
-        held = validation_part(fit, validation, seed=0)
-        part, watch = fit.of(~held), watched("logistic regression", "regulariser")
+        l2s = sorted(check_grid("l2", l2), reverse=True)
+        held_out = select_validation(fit, validation, seed=0)
+        part, watch = fit.select(~held_out), show_progress("logistic regression", "regulariser")
         path = logistic.fit_path(part.values, part.labels, settings, l2s, classes=classes, watch=watch)
-        shares = [float(top1(linear.scores(each.model, fit.values[held]), fit.labels[held])) for each in path]
-        l2, how = best("l2", l2s, shares, int(held.sum()))
+        values, labels = fit.values[held_out], fit.labels[held_out]
+        accuracies = [float(top1(linear.scores(solution.model, values), labels)) for solution in path]
+        l2, details = select_best("l2", l2s, accuracies, int(held_out.sum()))
     if l2 is not None:
         settings = dataclasses.replace(settings, l2=l2)
-    found = logistic.fit(fit.values, fit.labels, settings, classes=classes)
-    return found.model, {**how, "iterations": int(found.iterations), "largest_gradient": float(found.gradient)}
+    solution = logistic.fit(fit.values, fit.labels, settings, classes=classes)
+    solver = {"iterations": int(solution.iterations), "largest_gradient": float(solution.gradient)}
+    return solution.model, {**details, **solver}
 
 
-SOLVERS = {"sgd": by_sgd, "lbfgs": by_lbfgs}
+SOLVERS = {"sgd": fit_sgd, "lbfgs": fit_lbfgs}
 
 
-def numbers(name: str, given: Any) -> list[float]:
-    """The numbers of a grid. UserError where there are none, one is not above 0, or two are the same."""
-    found = [float(x) for x in given] if isinstance(given, (tuple, list)) else []
-    if not found or not min(found) > 0 or len(set(found)) < len(found):
-        raise UserError(f"{name} is {given!r}", fix="give a tuple of different numbers above 0")
-    return found
+def check_grid(name: str, values: Any) -> list[float]:
+    """Returns the values of a grid as floats. Raises UserError unless they are different numbers above 0."""
+    grid = [float(x) for x in values] if isinstance(values, (tuple, list)) else []
+    if not grid or not min(grid) > 0 or len(set(grid)) < len(grid):
+        raise UserError(f"{name} is {values!r}", fix="give a tuple of different numbers above 0")
+    return grid
 
 
-def best(name: str, values: Sequence[float], shares: Sequence[float], examples: int) -> tuple[float, dict[str, Any]]:
-    """The value of the largest share on validation, the first where several tie, and what to tell about the choice.
+def select_best(
+    name: str, values: Sequence[float], accuracies: Sequence[float], examples: int
+) -> tuple[float, dict[str, Any]]:
+    """Returns the value with the best accuracy on `examples` validation examples, and a record of the choice.
 
-    Raises BadNumbersError where every share is NaN: no value gave a fit of finite numbers.
+    The first of several equally good values is taken. Raises BadNumbersError if every accuracy is NaN, which means
+    that no value gave a fit with finite numbers.
     """
-    finite = [-1.0 if np.isnan(share) else share for share in shares]
-    chosen = int(np.argmax(finite))
-    if finite[chosen] < 0:
+    finite = [-1.0 if np.isnan(accuracy) else accuracy for accuracy in accuracies]
+    best = int(np.argmax(finite))
+    if finite[best] < 0:
         raise BadNumbersError(f"no {name} of {tuple(values)} gave finite scores; give smaller learning rates")
-    told = {str(value): None if np.isnan(share) else share for value, share in zip(values, shares, strict=True)}
-    at_edge = len(values) > 1 and chosen in (0, len(values) - 1)
-    return values[chosen], {name: values[chosen], "at_edge": at_edge, "validation": examples, "validation_top1": told}
+    table = {str(value): None if np.isnan(a) else a for value, a in zip(values, accuracies, strict=True)}
+    at_edge = len(values) > 1 and best in (0, len(values) - 1)
+    return values[best], {name: values[best], "at_edge": at_edge, "validation": examples, "validation_top1": table}
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """How nearest neighbours vote: the k nearest, each with weight e^{cos / temperature}."""
+    """Settings of the nearest-neighbour vote: the k nearest, each with weight e^{cos / temperature}."""
 
     k: int = 200
     temperature: float = 0.07
 
     def __post_init__(self):
-        """Raises UserError on a temperature that can't be."""
+        """Raises UserError on a temperature that is not above 0."""
         if not self.temperature > 0:
             raise UserError(f"temperature is {self.temperature}", fix="give a temperature above 0")
 
 
-def by_knn(fit: Features, test: Features, settings: Settings, key: Key[Array, ""]) -> Outcome:
-    """Weighted nearest neighbours among the features of the fitting split (readout.knn); draws nothing."""
-    chosen = dataclasses.asdict(fill(Neighbours, settings))
-    return Outcome(neighbours.knn(test.values, fit.values, fit.labels, classes=len(fit.classes), **chosen))
+def run_knn(fit: Features, test: Features, settings: Settings, rng: Key[Array, ""]) -> Outcome:
+    """Classifies by weighted nearest neighbours in the fitting split (readout.knn); `rng` is not used."""
+    vote = dataclasses.asdict(make_settings(Neighbours, settings))
+    return Outcome(neighbours.knn(test.values, fit.values, fit.labels, classes=len(fit.classes), **vote))
 
 
-def by_fewshot(fit: Features, test: Features, settings: Settings, key: Key[Array, ""]) -> Outcome:
-    """Episodes of few examples a class (evaluation.episodes)."""
-    shares, how = share_of_each(fit, test, fill(Episodes, settings), key)
-    return Outcome(shares=shares, how=how)
+def run_fewshot(fit: Features, test: Features, settings: Settings, rng: Key[Array, ""]) -> Outcome:
+    """Classifies in episodes of a few examples per class (evaluation.episodes)."""
+    accuracies, details = run_episodes(fit, test, make_settings(Episodes, settings), rng)
+    return Outcome(accuracies=accuracies, details=details)
 
 
-TASKS: dict[str, Task] = {"linear": by_linear, "knn": by_knn, "fewshot": by_fewshot}
+TASKS: dict[str, Task] = {"linear": run_linear, "knn": run_knn, "fewshot": run_fewshot}
 
 
-def fill(kind: Callable[..., Any], fields: Settings) -> Any:
-    """The settings dataclass `kind` with these fields. UserError on a field that it hasn't."""
+def make_settings(kind: Callable[..., Any], fields: Settings) -> Any:
+    """Returns the settings dataclass `kind` with these fields. Raises UserError on a field that it doesn't have."""
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for name in fields:
         if name not in names:
@@ -159,20 +166,21 @@ def fill(kind: Callable[..., Any], fields: Settings) -> Any:
 
 
 def run_task(settings: Settings, fit: Features, test: Features, *, seed: int) -> Outcome:
-    """What the task that `settings` name finds of the test split, fitted on the fitting split alone.
+    """Runs the task that `settings` names: fits on the fitting split and scores the test split.
 
     Args:
-      settings: kind, a name of TASKS, and the task's own fields.
-      seed: of what the task draws; equal arguments give equal scores.
+      settings: kind, a name in TASKS, and the task's own fields.
+      fit, test: features of the two splits, with the same classes in the same order.
+      seed: of the task's random numbers. Equal arguments give equal scores.
 
-    Raises UserError on an unknown task or field, or where the two splits' classes differ.
+    Raises UserError on an unknown task or field, or if the classes of the two splits differ.
     """
     kind = settings.get("kind")
     if kind not in TASKS:
         raise unknown("task", kind, TASKS)
     if fit.classes != test.classes:
         raise UserError(
-            f"the fitting split has {len(fit.classes)} classes, the test split {len(test.classes)} or other ones",
+            f"the fitting split has {len(fit.classes)} classes, the test split {len(test.classes)}, or other names",
             fix="give two splits of one set, or two sets of the same classes",
         )
     fields = {name: value for name, value in settings.items() if name != "kind"}

@@ -1,4 +1,4 @@
-"""Transfer: one task on many sets, of a backbone and of its untrained twin, every set looked over before any work."""
+"""Transfer: runs one task on many data sets, for a backbone and its untrained twin. All sets are checked first."""
 
 from __future__ import annotations
 
@@ -11,26 +11,38 @@ from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.layout import write_json
 from mi_contrast.core.progress import Progress
-from mi_contrast.evaluation import on_features
-from mi_contrast.evaluation.asked import Judgement, load_split, make_writable, results_of, short_name
-from mi_contrast.evaluation.features import labels_of, main_label
+from mi_contrast.evaluation import feature_tasks
+from mi_contrast.evaluation.features import find_main_label, read_label
+from mi_contrast.evaluation.task_config import (
+    TEST_FIELDS,
+    Judgement,
+    find_results_folder,
+    load_split,
+    make_writable,
+    shorten_name,
+)
 from mi_contrast.evaluation.tasks import TASKS
-from mi_contrast.interchange import Loaded
+from mi_contrast.interchange import LoadedBackbone
 
 SET_FIELDS = ("split", "test_split", "label", "dir", "options")
 MISSING = ("refuse", "skip")
 TWIN_NEEDS = ("model", "seed", "data")
 
 
-def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = None, *, twin: bool = False) -> Judgement:
-    """Judges a backbone on every set of config.task.sets by the task config.task.by; results/transfer-<task>.json.
+def judge(
+    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
+) -> Judgement:
+    """Judges a backbone on every set in config.task.sets by the task config.task.by.
 
-    Each set is {name, classes} and perhaps split ('train'), test_split ('test'), label (the main one), dir
-    (config.data.dir) and options; the name is TFDS's, or folder:PATH, relative to the folder of data. Every split,
-    label and number of classes is looked over first. Each set's own results are written as `judge` writes them.
+    Writes results/transfer-<task>.json, and the result file of every set as `evaluation.judge` writes it.
 
-    Raises UserError naming all the sets that can't be read, unless config.task.missing is 'skip', which tells of them
-    in the table; and on a number of classes other than the config's in any case.
+    A set is {name, classes} and optionally split ('train' by default), test_split ('test'), label (the set's main
+    label), dir (config.data.dir) and options. The name is that of a TFDS set, or folder:PATH relative to dir. Every
+    split, label and number of classes is checked before any work.
+
+    Raises:
+      UserError naming all sets that can't be read, unless config.task.missing is 'skip', which lists them in the
+      table instead; and if a set's number of classes is not the config's.
     """
     task = config["task"]
     check_section("config.task", task, ("kind", "by", "sets"), ("missing", "twin"))
@@ -41,7 +53,7 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
         raise unknown("config.task.missing", task["missing"], MISSING)
     if twin:
         raise UserError("transfer judges the untrained twin itself", fix="leave out --untrained; see config.task.twin")
-    for name in ("name", "split", "test_split", "options", "label", "test_name", "test_dir"):
+    for name in ("name", "split", "test_split", "options", "label", *TEST_FIELDS):
         if config["data"].get(name):
             raise UserError(
                 f"data.{name} of a transfer", fix="each set in config.task.sets has its own; data.dir is for all"
@@ -51,24 +63,24 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
         raise UserError(
             f"{backbone.source} doesn't tell its training", fix="leave out its twin: --config.task.twin=False"
         )
-    began = time.perf_counter()
-    results = results_of(backbone, workdir)
-    asked = [asked_of(given, config["data"].get("dir")) for given in task["sets"]]
-    absent = look_over(asked, backbone.representation.spec["size"], task.get("missing", "refuse") == "skip")
+    start_time = time.perf_counter()
+    results = find_results_folder(backbone, workdir)
+    sets = [complete_set(section, config["data"].get("dir")) for section in task["sets"]]
+    absent = check_sets(sets, backbone.representation.spec["size"], task.get("missing", "refuse") == "skip")
     make_writable(results)
     rows: list[dict[str, Any]] = []
-    progress = Progress("transfer", (len(asked) - len(absent)) * len(twins), unit="judgement", seconds_between=0.0)
+    progress = Progress("transfer", (len(sets) - len(absent)) * len(twins), unit="judgement", seconds_between=0.0)
     try:
-        for each in asked:
-            if each["name"] in absent:
-                rows.append({"dataset": each["name"], "classes": each["classes"], "missing": absent[each["name"]]})
+        for data in sets:
+            if data["name"] in absent:
+                rows.append({"dataset": data["name"], "classes": data["classes"], "missing": absent[data["name"]]})
                 continue
-            one = {**config, "task": task["by"], "data": {n: each[n] for n in ("name", *SET_FIELDS)}}
-            found = []
+            set_config = {**config, "task": task["by"], "data": {n: data[n] for n in ("name", *SET_FIELDS)}}
+            results_on_set = []
             for untrained in twins:
-                found.append(on_features.judge(one, backbone, workdir, twin=untrained).result)
-                progress.advance(note=f"{short_name(each['name'])} {100 * found[-1]['top1']:.1f} %")
-            rows.append(row_of(each, found))
+                results_on_set.append(feature_tasks.judge(set_config, backbone, workdir, twin=untrained).result)
+                progress.advance(note=f"{shorten_name(data['name'])} {100 * results_on_set[-1]['top1']:.1f} %")
+            rows.append(make_row(data, results_on_set))
     finally:
         progress.close()
     result = {
@@ -79,69 +91,69 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
         "backbone": backbone.sha256 or str(backbone.source),
         "step": backbone.step,
         "rows": rows,
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": round(time.perf_counter() - start_time, 3),
     }
     path = results / f"transfer-{kind}.json"
     write_json(path, result)
     judged = len(rows) - len(absent)
-    left_out = f", {len(absent)} missing ({', '.join(absent)})" if absent else ""
-    return Judgement(result, path, f"transfer by {kind}: {judged} sets{left_out}, {result['seconds']:.0f} s -> {path}")
+    missing = f", {len(absent)} missing ({', '.join(absent)})" if absent else ""
+    return Judgement(result, path, f"transfer by {kind}: {judged} sets{missing}, {result['seconds']:.0f} s -> {path}")
 
 
-def asked_of(given: Mapping[str, Any], where: str | None) -> dict[str, Any]:
-    """One set of the config with its defaults. UserError on a field that it can't have, or lacks."""
-    check_section("a set in config.task.sets", given, ("name", "classes"), SET_FIELDS)
-    each = {"split": "train", "test_split": "test", "label": None, "options": {}, "dir": where, **given}
-    each["dir"] = where if each["dir"] is None else each["dir"]
-    if each["split"] == each["test_split"]:
-        raise UserError(f"{each['name']}: split and test_split are both {each['split']!r}", fix="fit on another split")
-    return each
+def complete_set(section: Mapping[str, Any], folder: str | None) -> dict[str, Any]:
+    """Returns one set of the config with its defaults. Raises UserError on an unknown or a missing field."""
+    check_section("a set in config.task.sets", section, ("name", "classes"), SET_FIELDS)
+    data = {"split": "train", "test_split": "test", "label": None, "options": {}, "dir": folder, **section}
+    data["dir"] = folder if data["dir"] is None else data["dir"]
+    if data["split"] == data["test_split"]:
+        raise UserError(f"{data['name']}: split and test_split are both {data['split']!r}", fix="fit on another split")
+    return data
 
 
-def look_over(asked: Sequence[Mapping[str, Any]], size: int, skip: bool) -> dict[str, str]:
-    """{name: why} of the sets that can't be read; both splits of every set are opened and their labels read.
+def check_sets(sets: Sequence[Mapping[str, Any]], size: int, skip: bool) -> dict[str, str]:
+    """Opens both splits of every set, reads their labels, and returns {name: reason} of sets that can't be read.
 
-    Raises UserError on those, all in one line, unless `skip`; and where classes are not as the config says.
+    Raises UserError on those, all in one line, unless `skip`; and if the classes of a set are not the config's.
     """
     absent: dict[str, str] = {}
-    for each in asked:
+    for data in sets:
         try:
-            splits = [load_split(each, each[which], size) for which in ("split", "test_split")]
-            label = each["label"] or main_label(splits[0])
-            classes = [labels_of(images, label)[1] for images in splits]
+            splits = [load_split(data, data[field], size) for field in ("split", "test_split")]
+            label = data["label"] or find_main_label(splits[0])
+            classes = [read_label(images, label)[1] for images in splits]
         except UserError as error:
-            absent[each["name"]] = str(error)
+            absent[data["name"]] = str(error)
             continue
         if classes[0] != classes[1]:
-            raise UserError(f"{each['name']}: {each['split']} and {each['test_split']} have different classes")
-        if len(classes[0]) != each["classes"]:
+            raise UserError(f"{data['name']}: {data['split']} and {data['test_split']} have different classes")
+        if len(classes[0]) != data["classes"]:
             raise UserError(
-                f"{each['name']} has {len(classes[0])} classes by {label!r}, the config says {each['classes']}",
+                f"{data['name']} has {len(classes[0])} classes by {label!r}, the config says {data['classes']}",
                 fix="mend the config, or name another label",
             )
-    if absent and (not skip or len(absent) == len(asked)):
+    if absent and (not skip or len(absent) == len(sets)):
         first = next(iter(absent.values()))
         raise UserError(
-            f"{len(absent)} of {len(asked)} sets can't be read: {', '.join(absent)} ({first})",
+            f"{len(absent)} of {len(sets)} sets can't be read: {', '.join(absent)} ({first})",
             fix="give --config.data.dir, or --config.task.missing=skip to go on without them",
         )
     return absent
 
 
-def row_of(asked: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A line of the table: the set, its splits, and what was found of the backbone and of its twin."""
-    first = found[0]
+def make_row(data: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns a row of the table: the set, its splits, and the results of the backbone and of its twin."""
+    first = results[0]
     top1s = {
         "untrained" if result["untrained"] else "trained": {
             "top1": result["top1"],
             "interval95": result["interval95"],
             "solved": result["solved"],
         }
-        for result in found
+        for result in results
     }
     return {
-        "dataset": asked["name"],
-        "classes": asked["classes"],
+        "dataset": data["name"],
+        "classes": data["classes"],
         "chance": 1 / first["classes"],
         "label": first["label"],
         "fit": first["fit"],

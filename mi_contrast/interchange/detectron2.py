@@ -1,4 +1,4 @@
-"""Detectron2's names and file: a pickle of arrays, which its `DetectionCheckpointer` matches to a backbone by suffix.
+"""Writes a backbone for Detectron2: a pickle of arrays, which `DetectionCheckpointer` matches to a backbone by suffix.
 
     torchvision                     Detectron2
     conv1, bn1                      stem.conv1, stem.conv1.norm
@@ -26,10 +26,10 @@ DEPTHS = {"resnet18": 18, "resnet34": 34, "resnet50": 50}
 FILE, AUTHOR = "backbone.pkl", "mi_contrast"
 
 
-def detectron2_name(name: str) -> str:
-    """Detectron2's name of a torchvision name.
+def to_detectron2_name(name: str) -> str:
+    """Returns Detectron2's name for a torchvision name.
 
-    >>> detectron2_name("layer1.0.downsample.1.running_var"), detectron2_name("bn1.bias")
+    >>> to_detectron2_name("layer1.0.downsample.1.running_var"), to_detectron2_name("bn1.bias")
     ('res2.0.shortcut.norm.running_var', 'stem.conv1.norm.bias')
     """
     words = []
@@ -47,55 +47,58 @@ def detectron2_name(name: str) -> str:
     return ".".join(words if words[0].startswith("res") else ["stem", *words])
 
 
-def pickled(tensors: Mapping[str, np.ndarray]) -> bytes:
-    """The file's bytes: {'model': {name: float32 array}, '__author__', 'matching_heuristics': True}, protocol 2.
+def make_pickle(tensors: Mapping[str, np.ndarray]) -> bytes:
+    """Returns the bytes of the file, a pickle by protocol 2.
 
-    Counters of batches are left out, which Detectron2's frozen norms haven't. numpy 1 reads it as well as numpy 2.
+    It contains {'model': {name: float32 array}, '__author__': 'mi_contrast', 'matching_heuristics': True}. Counters of
+    batches are omitted, because Detectron2's frozen norms have none. The bytes name numpy's modules as numpy 1 does, so
+    that both numpy 1 and numpy 2 read them.
     """
-    model = {detectron2_name(n): np.ascontiguousarray(t) for n, t in tensors.items() if not n.endswith(COUNTER)}
+    model = {to_detectron2_name(n): np.ascontiguousarray(t) for n, t in tensors.items() if not n.endswith(COUNTER)}
     data = pickle.dumps({"model": model, "__author__": AUTHOR, "matching_heuristics": True}, protocol=2)
     new, old = (f"cnumpy.{core}.multiarray\n_reconstruct\n".encode() for core in ("_core", "core"))
     return data.replace(new, old, 1)
 
 
-def read_back(data: bytes) -> dict[str, np.ndarray]:
-    """{Detectron2's name: array} of a file's bytes, read without running anything in them."""
-    held = unpickle.load(io.BytesIO(data), unpickle.NUMPY)
-    return {name: array.array() for name, array in held["model"].items()}
+def read_pickle(data: bytes) -> dict[str, np.ndarray]:
+    """Returns {Detectron2's name: array} from the bytes of a file; no code in them is run."""
+    content = unpickle.load(io.BytesIO(data), unpickle.NUMPY)
+    return {name: array.array() for name, array in content["model"].items()}
 
 
-def same(data: bytes, tensors: Mapping[str, np.ndarray]) -> int:
-    """How many tensors the file holds, each found to be the same array under its name. RuntimeError where not."""
-    held = read_back(data)
-    wanted = {detectron2_name(n): t for n, t in tensors.items() if not n.endswith(COUNTER)}
-    for name in sorted(set(held) | set(wanted)):
-        if name not in held or name not in wanted or not np.array_equal(held[name], wanted[name]):
+def verify_pickle(data: bytes, tensors: Mapping[str, np.ndarray]) -> int:
+    """Checks that the file has exactly these tensors, and returns their number. Raises RuntimeError if it hasn't."""
+    actual = read_pickle(data)
+    expected = {to_detectron2_name(n): t for n, t in tensors.items() if not n.endswith(COUNTER)}
+    for name in sorted(set(actual) | set(expected)):
+        if name not in actual or name not in expected or not np.array_equal(actual[name], expected[name]):
             raise RuntimeError(f"{name} of the file is not the backbone's")
-    return len(held)
+    return len(actual)
 
 
 def write(representation: Representation, folder: Path) -> dict[str, Any]:
-    """backbone.pkl; the manifest tells the config that goes with it."""
+    """Writes backbone.pkl, and returns more fields for the manifest, such as the config that Detectron2 needs."""
     tensors = to_foreign(representation.variables)
-    data = pickled(tensors)
+    data = make_pickle(tensors)
     (folder / FILE).write_bytes(data)
-    count = same(data, tensors)
+    count = verify_pickle(data, tensors)
     return {
         "names": "detectron2",
-        "config_of_detectron2": config_of(representation.spec),
+        "config_of_detectron2": make_detectron2_config(representation.spec),
         "read_back": f"{count} of {count} tensors identical under Detectron2's names, by this package's own reader",
     }
 
 
 def check(representation: Representation, folder: Path) -> dict[str, Any]:
-    """Detectron2 is on no package index, so nothing is run in it; `write` has read the file back."""
+    """Compares nothing, since Detectron2 is on no package index; `write` has verified the file's content."""
     return {"not_run": "not run in Detectron2: names by its table, tensors read back"}
 
 
-def config_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of Detectron2's config that this backbone needs; its own defaults are BGR and another stride.
+def make_detectron2_config(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of Detectron2's config that this backbone needs.
 
-    Pixels there run from 0 to 255, so mean and std are 255 times ours; the order of channels is ours, RGB.
+    Detectron2's defaults are BGR images and another place for the stride; this backbone needs RGB. Its pixels run from
+    0 to 255, so mean and std are 255 times ours.
     """
     model = spec["model"]
     depth, width = DEPTHS[model["backbone"]], model["width"]
@@ -112,8 +115,8 @@ def config_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def why_not(model: Mapping[str, Any]) -> str | None:
-    """Why Detectron2's ResNet can't be this network; None where it can."""
+def find_obstacle(model: Mapping[str, Any]) -> str | None:
+    """Returns why Detectron2's ResNet can't be this network, or None if it can."""
     if model["backbone"] not in DEPTHS:
         return f"Detectron2 has no {model['backbone']}"
     if model["stem"] != "imagenet":

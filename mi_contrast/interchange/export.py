@@ -1,4 +1,4 @@
-"""Exports: a backbone alone, in a folder of two files that other tools read: safetensors and a manifest."""
+"""Writes an export: a folder with the weights of a backbone, as safetensors, and a manifest that describes them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import mi_contrast
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.layout import write_json
-from mi_contrast.interchange.names import tensors_of
+from mi_contrast.interchange.names import collect_tensors
 from mi_contrast.models.description import VITS
 from mi_contrast.models.representation import Representation
 
 WEIGHTS, MANIFEST = "backbone.safetensors", "manifest.json"
 FORMAT, VERSION = "mi_contrast backbone", 1
-OF_SPLIT = ", after 'first.' and 'second.'"
+SPLIT_PREFIXES = ", after 'first.' and 'second.'"
 PACKAGES = ("jax", "flax", "numpy", "safetensors")
 
 
@@ -37,30 +37,33 @@ def write_export(
     commit: str | None,
     step: int | None = None,
 ) -> None:
-    """Writes an export directory, whole or not at all; an older export at `path` is replaced.
+    """Writes an export directory, atomically; an older export at `path` is replaced.
+
+    `backbone.safetensors` has torchvision's names and layouts (of a transformer, timm's), and loads into the same
+    network there with strict=True once its classifier is removed. `manifest.json` has all that is needed to use it. If
+    two networks share the channels, the file has both, as 'first.<name>' and 'second.<name>', and the manifest says
+    which channels of which colour space each of them sees.
 
     Args:
-      path: the directory; `backbone.safetensors` has torchvision's names and layouts, of a transformer timm's (and
-        loads into the same net there with strict=True, its classifier removed), `manifest.json` all that is needed to
-        use it. Of a split the file holds both networks, as 'first.<name>' and 'second.<name>', and the manifest says
-        which channels of which colour space each of them sees.
+      path: the directory.
       representation: what to export.
       config: of the training, resolved.
-      commit: of the code that trained it, where known.
-      step: training steps the weights have seen, where known.
-    Raises UserError where `path` is something else than an export, or can't be written.
+      commit: of the code that trained it, if known.
+      step: training step of the weights, if known.
+    Raises:
+      UserError if `path` exists and is not an export, or can't be written.
     """
-    with whole(path) as folder:
-        tensors = tensors_of(representation)
+    with replace_folder(path) as folder:
+        tensors = collect_tensors(representation)
         data = write_safetensors(tensors, folder / WEIGHTS)
-        write_json(folder / MANIFEST, manifest_of(representation, tensors, data, config, commit, step))
+        write_json(folder / MANIFEST, make_manifest(representation, tensors, data, config, commit, step))
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A new folder to write an export into, which takes the place of `path` at the end, whole or not at all.
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Yields a new folder to write an export into. At the end it replaces `path`; after an error it is removed.
 
-    Raises UserError where `path` is something else than an export, or can't be written.
+    Raises UserError if `path` exists and is not an export, or can't be written.
     """
     path = Path(path)
     if path.exists() and not (path / MANIFEST).is_file() and not (path.is_dir() and not any(path.iterdir())):
@@ -71,7 +74,7 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         _replace(path, temporary, old)
-    except UserError:
+    except UserError:  # some are an OSError too, and say more than the line below
         raise
     except OSError as error:
         raise FileError(f"can't write the export {path} ({error.strerror or error})") from error
@@ -80,7 +83,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _replace(path: Path, new: Path, old: Path) -> None:
-    """Puts `new` at `path`; what was there waits at `old` meanwhile, and comes back where that fails."""
+    """Moves `new` to `path`. What was there is moved to `old` first, and moved back if that fails."""
     if not path.exists():
         os.rename(new, path)
         return
@@ -93,7 +96,7 @@ def _replace(path: Path, new: Path, old: Path) -> None:
     shutil.rmtree(old)
 
 
-def manifest_of(
+def make_manifest(
     representation: Representation,
     tensors: Mapping[str, np.ndarray],
     data: bytes,
@@ -101,21 +104,21 @@ def manifest_of(
     commit: str | None,
     step: int | None,
 ) -> dict[str, Any]:
-    """What `manifest.json` says: the file and its sum, the tensors, the network, how to prepare images, the origin."""
-    spec, split, divided = representation.spec, representation.split, None
+    """Returns the manifest: file and checksum, tensors, network, preprocessing of images, and origin."""
+    spec, split, networks = representation.spec, representation.split, None
     pixel = "pixel in [0, 1]" if split is None else f"{split.space} of pixel in [0, 1]"
     if split is not None:
-        channels = {view: list(range(6)[seen]) for view, seen in split.slices.items()}
-        divided = {"division": plain(spec["split"]), "channels": channels, "features": "first, then second"}
+        channels = {view: list(range(6)[part]) for view, part in split.slices.items()}
+        networks = {"division": plain(spec["split"]), "channels": channels, "features": "first, then second"}
     return {
         "format": FORMAT,
         "format_version": VERSION,
         "file": WEIGHTS,
         "sha256": hashlib.sha256(data).hexdigest(),
-        "names": names_of(spec["model"]) + ("" if split is None else OF_SPLIT),
+        "names": name_convention(spec["model"]) + ("" if split is None else SPLIT_PREFIXES),
         "tensors": {n: {"shape": list(t.shape), "dtype": str(t.dtype)} for n, t in tensors.items()},
         "model": plain(spec["model"]),
-        "split": divided,
+        "split": networks,
         "features": representation.dim,
         "preprocessing": {
             "size": spec["size"],
@@ -136,13 +139,13 @@ def manifest_of(
     }
 
 
-def names_of(model: Mapping[str, Any]) -> str:
-    """Whose names the tensors of a resolved description have."""
+def name_convention(model: Mapping[str, Any]) -> str:
+    """Returns the package whose tensor names the exported network has."""
     return "timm" if model["backbone"] in VITS else "torchvision"
 
 
 def write_safetensors(tensors: Mapping[str, np.ndarray], path: Path) -> bytes:
-    """Writes tensors as safetensors for PyTorch, on disk when this returns; the file's bytes."""
+    """Writes tensors as safetensors for PyTorch, flushed to disk, and returns the bytes of the file."""
     data = safetensors.numpy.save(dict(tensors), metadata={"format": "pt"})
     with open(path, "wb") as file:
         file.write(data)

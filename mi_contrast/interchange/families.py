@@ -1,18 +1,18 @@
-"""Where other trainers keep the backbone inside a state dict, told by the words before 'conv1.weight'.
+"""Finds the backbone in another trainer's state dict, by the words before 'conv1.weight':
 
-    module.encoder_q.conv1.weight                 MoCo v1, v2          and encoder_k, the momentum one
-    module.base_encoder.conv1.weight              MoCo v3              and momentum_encoder
-    module.encoder.conv1.weight                   PyContrast, CMC      (heads beside it)
+    module.encoder_q.conv1.weight                 MoCo v1, v2          (momentum encoder: encoder_k)
+    module.base_encoder.conv1.weight              MoCo v3              (momentum encoder: momentum_encoder)
+    module.encoder.conv1.weight                   PyContrast, CMC      (with heads)
     encoder.module.conv1.weight                   SupContrast
-    backbone.conv1.weight                         lightly, solo-learn  and backbone_momentum, momentum_backbone
+    backbone.conv1.weight                         lightly, solo-learn  (backbone_momentum, momentum_backbone)
     backbone. convnet. encoder. model. net. ...   SimCLR, Lightning    (any of them under 'module.')
     encoder.0.weight, encoder.4.0.conv1.weight    nn.Sequential(*list(resnet.children())): numbers for names
     conv1.weight                                  torchvision
 
-and of a transformer before 'blocks.0.attn.qkv.weight', with timm's names (those of MoCo v3 and DINO too).
+A transformer is found by the words before 'blocks.0.attn.qkv.weight'. MoCo v3 and DINO use timm's names, too.
 
-Nothing is guessed: a word that no table here knows refuses, and so does a tensor that is neither the backbone's nor one
-of the parts that trainers keep beside it.
+Nothing is guessed. A word that is in no table here is an error, and so is a tensor that belongs neither to the backbone
+nor to one of the other parts that trainers save.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mi_contrast.interchange.names import COUNTER
 from mi_contrast.models.description import VITS
 from mi_contrast.models.vit import EMBEDDING, POSITIONS, TOKEN
 
-# Words that hold the network trained, and what they say of it; wrappers of any network say nothing.
+# Words before the names of the trained network, and how a message calls it. Wrappers may come before any of them.
 WRAPPERS = ("module", "_orig_mod", "model", "net", "network")
 ENCODERS: Mapping[str, str] = {
     "encoder_q": "the query encoder",
@@ -53,8 +53,8 @@ MOMENTUM: Mapping[str, str] = {
     "encoder_ema": "the averaged encoder",
     "model_ema": "the averaged encoder",
 }
-# Parts beside a backbone: heads, and what a contrastive loss remembers.
-BESIDE = (
+# Parts of a state dict other than a backbone: heads, and the memory of a contrastive loss.
+OTHER_PARTS = (
     *("fc", "head", "heads", "linear", "classifier", "online_head", "linear_head", "prototypes"),
     *("projector", "projection", "projection_head", "projection_mlp", "proj", "proj_head", "mlp", "g"),
     *("online_classifier", "momentum_classifier", "momentum_projector", "projection_head_momentum"),
@@ -77,148 +77,158 @@ NETWORKS: Mapping[tuple[str, tuple[int, ...]], str] = {
     ("basic", (3, 4, 6, 3)): "resnet34",
     ("wide", (3, 4, 6, 3)): "resnet50",
 }
-FIRST, OF_VIT = "layer1.0.conv1.weight", "blocks.0.attn.qkv.weight"
-TRANSFORMERS = {64 * heads: name for name, heads in VITS.items()}  # by channels
-MOCO_V3 = ("base_encoder", "momentum_encoder"), {384: 12}  # heads, where they are not timm's
+RESNET_TENSOR, VIT_TENSOR = "layer1.0.conv1.weight", "blocks.0.attn.qkv.weight"  # which every such network has
+TRANSFORMERS = {64 * heads: name for name, heads in VITS.items()}  # by number of channels
+MOCO_V3_ENCODERS = ("base_encoder", "momentum_encoder")
+MOCO_V3_HEADS = {384: 12}  # number of channels: number of heads, where timm has another number
 NUMBERED = re.compile(r"^(.*\.|)([34])\.0\.conv1\.weight$")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A backbone in a state dict.
+class Match:
+    """The backbone in a state dict.
 
-    names: {the file's name: torchvision's}; what: which of the file's networks it is, in words, '' where no word says;
-    left_out: the other tensors of the file, in groups, counters of batches aside; pooled: False where the file shows
-    that its network has no max pool; heads: of a transformer by its channels, where that trainer has others than timm.
+    names: {name in the file: torchvision's name}.
+    description: which network of the file it is, in words; '' if no word says so.
+    unused_parts: the other parts of the file, each with its number of tensors.
+    max_pool: False if the file shows that the network has no max pool; None if it doesn't show it.
+    heads: number of attention heads by number of channels, where the trainer has other numbers than timm.
     """
 
     names: Mapping[str, str]
-    what: str
-    left_out: tuple[str, ...]
-    pooled: bool | None = None
+    description: str
+    unused_parts: tuple[str, ...]
+    max_pool: bool | None = None
     heads: Mapping[int, int] = field(default_factory=dict)
 
 
-def state_dict_of(tree: Any, where: str) -> dict[str, Any]:
-    """The state dict inside what a checkpoint holds: {name: tensor}, of things with a shape or `array`.
+def find_state_dict(tree: Any, where: str) -> dict[str, Any]:
+    """Returns the state dict {name: tensor} in the content of a checkpoint; any value with a shape is a tensor.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     for _ in range(len(CONTAINERS)):
         if not isinstance(tree, dict):
             break
         tensors = {name: value for name, value in tree.items() if isinstance(name, str) and hasattr(value, "shape")}
         if any("." in name for name in tensors):
-            if strange := [name for name in tree if name not in tensors]:
-                raise UserError(f"{where} has {strange[0]!r} among its tensors, which is none", fix="save a state dict")
+            if others := [name for name in tree if name not in tensors]:
+                raise UserError(f"{where} has {others[0]!r} among its tensors, which is none", fix="save a state dict")
             return tensors
         inner = next((name for name in CONTAINERS if isinstance(tree.get(name), dict)), None)
         if inner is None:
             break
         tree = tree[inner]
-    held = ", ".join(map(str, list(tree)[:8])) if isinstance(tree, dict) else type(tree).__name__
-    raise FileError(f"{where} holds no state dict, but {held or 'nothing'}",
+    content = ", ".join(map(str, list(tree)[:8])) if isinstance(tree, dict) else type(tree).__name__
+    raise FileError(f"{where} holds no state dict, but {content or 'nothing'}",
                     fix=f"save one, alone or as {', '.join(map(repr, CONTAINERS[:3]))}")  # fmt: skip
 
 
-def find(names: Iterable[str], where: str) -> Found:
-    """The backbone among these tensors' names.
+def find_backbone(names: Iterable[str], where: str) -> Match:
+    """Finds the backbone among the names of a state dict. Of several networks it is the trained one, not an average.
 
     Args:
-      names: of all tensors of a state dict.
-      where: what holds them, for the message.
+      names: of all tensors of the state dict.
+      where: the file, for messages.
 
-    Returns:
-      Found. Of several networks the trained one, not its moving average.
-    Raises UserError where there is no network of a known family, there are two, or a tensor belongs to nothing known.
+    Raises:
+      UserError if there is no network of a known family, if there are two, or if a tensor belongs to no known part.
 
-    >>> found = find(["module.encoder_q.layer1.0.conv1.weight", "module.queue"], "x.pth")
-    >>> found.what, found.left_out
+    >>> match = find_backbone(["module.encoder_q.layer1.0.conv1.weight", "module.queue"], "x.pth")
+    >>> match.description, match.unused_parts
     ("the query encoder, 'module.encoder_q.'", ('module.queue',))
     """
     names = list(names)
-    roots = dict.fromkeys(name.removesuffix(end) for name in names for end in (FIRST, OF_VIT) if name.endswith(end))
-    numbered: dict[str, int] = {}  # where 'layer1' begins
+    ends = RESNET_TENSOR, VIT_TENSOR
+    roots = dict.fromkeys(name.removesuffix(end) for name in names for end in ends if name.endswith(end))
+    numbered: dict[str, int] = {}  # for each root with numbers instead of names, the number of 'layer1'
     for match in filter(None, map(NUMBERED.match, names)):
         if f"{match[1]}0.weight" in names:
             numbered[match[1]] = min(int(match[2]), numbered.get(match[1], 4))
     roots |= dict.fromkeys(numbered)
     if not roots and {"conv1.weight", "conv3.weight"} <= set(names):
         roots[""] = None  # the tiny network, which has no layers
-    root = _chosen(list(roots), names, where)
-    others = tuple(other for other in roots if other != root and other.startswith(root))
-    theirs, parts = {}, []
+    root = _choose_root(list(roots), names, where)
+    other_roots = tuple(other for other in roots if other != root and other.startswith(root))
+    backbone_names, parts = {}, []
     for name in names:
-        if name.startswith(root) and not name.startswith(others):
-            own = _canonical(name.removeprefix(root), numbered.get(root))
-            if own.split(".")[0] not in BESIDE:
-                theirs[name] = own
+        if name.startswith(root) and not name.startswith(other_roots):
+            own = _to_torchvision_name(name.removeprefix(root), numbered.get(root))
+            if own.split(".")[0] not in OTHER_PARTS:
+                backbone_names[name] = own
                 continue
             part = root + name.removeprefix(root).split(".")[0]
         else:
-            part = _part(name, where)
+            part = _find_part(name, where)
         if not name.endswith(COUNTER):
             parts.append(part)
-    left_out = tuple(part if part in names else f"{part}.* ({parts.count(part)})" for part in dict.fromkeys(parts))
-    telling = [word for word in _words(root) if word not in WRAPPERS]
-    what = f"{ {**ENCODERS, **MOMENTUM}[telling[-1]] }, {root!r}" if telling else ""
-    heads = MOCO_V3[1] if telling and telling[-1] in MOCO_V3[0] else {}
-    return Found(theirs, what, left_out, False if numbered.get(root) == 3 else None, heads)
+    unused = tuple(part if part in names else f"{part}.* ({parts.count(part)})" for part in dict.fromkeys(parts))
+    encoder = next((word for word in reversed(_split_words(root)) if word not in WRAPPERS), None)
+    description = f"{ {**ENCODERS, **MOMENTUM}[encoder] }, {root!r}" if encoder else ""
+    heads = MOCO_V3_HEADS if encoder in MOCO_V3_ENCODERS else {}
+    # In nn.Sequential, layer1 has the number 4 after conv1, bn1, relu and maxpool; 3 means that there is no maxpool.
+    return Match(backbone_names, description, unused, False if numbered.get(root) == 3 else None, heads)
 
 
-def _words(root: str) -> list[str]:
+def _split_words(root: str) -> list[str]:
     return [word for word in root.split(".") if word]
 
 
-def _chosen(roots: list[str], names: Collection[str], where: str) -> str:
+def _choose_root(roots: list[str], names: Collection[str], where: str) -> str:
+    """Returns the root of the trained network. Raises UserError if there is none, or several, or an unknown word."""
     if not roots:
-        seen = f"no name of its {len(names)} tensors ends in {FIRST!r} or {OF_VIT!r}"
-        raise UserError(f"{where} holds no ResNet and no ViT: {seen}",
+        reason = f"no name of its {len(names)} tensors ends in {RESNET_TENSOR!r} or {VIT_TENSOR!r}"
+        raise UserError(f"{where} holds no ResNet and no ViT: {reason}",
                         fix="give a ResNet's state dict with torchvision's names, or a ViT's with timm's")  # fmt: skip
     known = (*WRAPPERS, *ENCODERS, *MOMENTUM)
     for root in roots:
-        for word in _words(root):
+        for word in _split_words(root):
             if word not in known:
                 raise UserError(f"{where} has a network under {root!r}, and {word!r} is no name of a known family",
                                 nearest=nearest(word, known), fix="rename it to 'backbone.'")  # fmt: skip
-    trained = [root for root in roots if not set(_words(root)) & set(MOMENTUM)]
-    one_of = trained or roots
-    if len(one_of) > 1:
-        raise UserError(f"{where} has several networks: {', '.join(map(repr, one_of))}", fix="keep one of them")
-    return one_of[0]
+    trained = [root for root in roots if not set(_split_words(root)) & set(MOMENTUM)]
+    candidates = trained or roots
+    if len(candidates) > 1:
+        raise UserError(f"{where} has several networks: {', '.join(map(repr, candidates))}", fix="keep one of them")
+    return candidates[0]
 
 
-def _canonical(name: str, layers: int | None) -> str:
-    """The torchvision name of a name under the root; layers: the number that stands for 'layer1', where numbers do."""
+def _to_torchvision_name(name: str, layer1: int | None) -> str:
+    """Returns the torchvision name of a name below the root.
+
+    layer1: the number that stands for 'layer1', if the file has numbers for names.
+    """
     words = [SYNONYMS.get(word, word) for word in name.split(".")]
-    if layers is not None:
-        numbers = {"0": "conv1", "1": "bn1", **{str(layers + i): f"layer{i + 1}" for i in range(4)}}
-        words[0] = {**numbers, str(layers + 5): "fc"}.get(words[0], words[0])
+    if layer1 is not None:
+        numbers = {"0": "conv1", "1": "bn1", **{str(layer1 + i): f"layer{i + 1}" for i in range(4)}}
+        words[0] = {**numbers, str(layer1 + 5): "fc"}.get(words[0], words[0])
     return ".".join(words)
 
 
-def _part(name: str, where: str) -> str:
-    """The part beside the backbone that `name` belongs to. UserError where no table knows it."""
+def _find_part(name: str, where: str) -> str:
+    """Returns the part, other than the backbone, that `name` belongs to. Raises UserError if no table has it."""
     words = name.split(".")
     for i, word in enumerate(words):
-        if word in MOMENTUM or word in BESIDE:
+        if word in MOMENTUM or word in OTHER_PARTS:
             return ".".join(words[: i + 1])
         if word not in WRAPPERS and word not in ENCODERS:
             break
-    raise UserError(f"{where} has {name!r}, which is neither the backbone's nor of a known part beside one",
-                    nearest=nearest(word, BESIDE), fix="leave it out of the file, or rename it")  # fmt: skip
+    raise UserError(f"{where} has {name!r}, which belongs neither to the backbone nor to another known part",
+                    nearest=nearest(word, OTHER_PARTS), fix="leave it out of the file, or rename it")  # fmt: skip
 
 
-def model_of(shapes: Mapping[str, tuple[int, ...]], pooled: bool | None, where: str) -> dict[str, Any]:
-    """The description of the network that has tensors of these shapes: backbone, width and stem.
+def describe_resnet(shapes: Mapping[str, tuple[int, ...]], max_pool: bool | None, where: str) -> dict[str, Any]:
+    """Returns the description of the ResNet with tensors of these shapes: backbone, width and stem.
 
-    A 7x7 first convolution is taken for the ImageNet stem with its max pool, a 3x3 one for the small stem without; a
-    state dict can tell neither the pool nor the strides.
+    A state dict shows neither a max pool nor strides. A first convolution of 7x7 means the ImageNet stem, which has a
+    max pool, and one of 3x3 the small stem, which has none.
 
     Args:
       shapes: {torchvision's name: shape}.
-      pooled: False where the file shows that there is no max pool.
-    Raises UserError where it is none of this package's networks.
+      max_pool: False if the file shows that there is none.
+      where: the file, for messages.
+    Raises:
+      UserError if it is none of this package's networks.
     """
     if "conv1.0.weight" in shapes:
         raise UserError(
@@ -230,7 +240,7 @@ def model_of(shapes: Mapping[str, tuple[int, ...]], pooled: bool | None, where: 
         raise UserError(
             f"{where}: 'conv1.weight' has shape {list(first)}", fix="give a network of RGB images, [C,3,k,k]"
         )
-    if FIRST not in shapes:
+    if RESNET_TENSOR not in shapes:
         return {"backbone": "tiny", "width": shapes["conv3.weight"][0], "stem": "small"}
     blocks = tuple(len({n.split(".")[1] for n in shapes if n.startswith(f"layer{i}.")}) for i in range(1, 5))
     kind = "wide" if "layer1.0.conv3.weight" in shapes else "basic"
@@ -239,30 +249,34 @@ def model_of(shapes: Mapping[str, tuple[int, ...]], pooled: bool | None, where: 
         raise UserError(f"{where} is a ResNet of {blocks} {'bottleneck' if kind == 'wide' else 'basic'} blocks",
                         fix=f"the networks known are: {', '.join(NETWORKS.values())}")  # fmt: skip
     stem = {(7, 7): "imagenet", (3, 3): "small"}.get(first[2:])
-    if stem is None or (stem == "imagenet" and pooled is False):
-        seen = f"{first[2]}x{first[3]}" + (" without a max pool" if pooled is False else "")
+    if stem is None or (stem == "imagenet" and max_pool is False):
+        kernel = f"{first[2]}x{first[3]}" + (" without a max pool" if max_pool is False else "")
         raise UserError(
-            f"{where} begins with a {seen} convolution", fix="the stems known: 7x7 with max pool, 3x3 without"
+            f"{where} begins with a {kernel} convolution", fix="the stems known: 7x7 with max pool, 3x3 without"
         )
     return {"backbone": backbone, "width": first[0], "stem": stem}
 
 
-def transformer_of(shapes: Mapping[str, tuple[int, ...]], heads: Mapping[int, int], where: str) -> dict[str, Any]:
-    """The description of the transformer that has tensors of these shapes, its positions learned; heads are told by no
-    tensor, and are those of `heads` by channels, or one for each 64 channels, as published.
+def describe_transformer(shapes: Mapping[str, tuple[int, ...]], heads: Mapping[int, int], where: str) -> dict[str, Any]:
+    """Returns the description of the transformer with tensors of these shapes and learned positions.
+
+    No tensor shows the number of heads. It is that in `heads` for this number of channels, or else one head for each 64
+    channels, as published.
 
     Args:
       shapes: {timm's name: shape}.
-      heads: see `Found`.
-    Raises UserError where it is none of this package's networks.
+      heads: see `Match`.
+      where: the file, for messages.
+    Raises:
+      UserError if it is none of this package's networks.
     """
-    wanted = {TOKEN: 3, POSITIONS: 3, f"{EMBEDDING}.proj.weight": 4}
-    for name, rank in wanted.items():
+    ranks = {TOKEN: 3, POSITIONS: 3, f"{EMBEDDING}.proj.weight": 4}
+    for name, rank in ranks.items():
         if len(shapes.get(name, ())) != rank:
-            found = f"is of shape {list(shapes[name])}" if name in shapes else "is absent"
-            raise UserError(f"{where} is a transformer whose {name!r} {found}",
+            fault = f"is of shape {list(shapes[name])}" if name in shapes else "is absent"
+            raise UserError(f"{where} is a transformer whose {name!r} {fault}",
                             fix="those known have a class token, positions and one patch matrix")  # fmt: skip
-    token, positions, patches = (shapes[name] for name in wanted)
+    token, positions, patches = (shapes[name] for name in ranks)
     if patches[1] != 3 or patches[2] != patches[3]:
         raise UserError(f"{where}: its patches are of shape {list(patches)}", fix="give a network of RGB images")
     dim, grid = token[2], math.isqrt(positions[1] - 1)

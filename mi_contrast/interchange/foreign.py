@@ -1,7 +1,7 @@
-"""Weights that another trainer saved: a PyTorch checkpoint or bare safetensors, as a representation.
+"""Reads weights that another trainer saved, a PyTorch checkpoint or bare safetensors, as a representation.
 
-Such a file tells tensors and nothing else. The network is told by their names and shapes; how its images were prepared
-can't be told, so ImageNet's mean and std and 224 pixels are assumed, and said, unless the caller knows better.
+Such a file contains tensors and nothing else. Their names and shapes identify the network. The preprocessing of its
+images is unknown; unless the caller gives it, ImageNet's mean and std and 224 pixels are assumed, and reported.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import safetensors
 from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.interchange import families, torch_files
-from mi_contrast.interchange.loaded import Loaded
-from mi_contrast.interchange.names import COUNTER, are_fixed, from_foreign
+from mi_contrast.interchange.loaded_backbone import LoadedBackbone
+from mi_contrast.interchange.names import COUNTER, are_fixed_positions, from_foreign
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, make_spec
 from mi_contrast.models.vit import POSITIONS
@@ -35,60 +35,74 @@ SAFETENSORS = {
 Preprocessing = Mapping[str, Sequence[float] | int]  # any of mean, std and size
 
 
-def read_foreign(path: Path, preprocessing: Preprocessing | None = None) -> Loaded:
-    """Reads a ResNet or a ViT from a state dict of another trainer. See `families` for whose.
+def read_foreign(path: Path, preprocessing: Preprocessing | None = None) -> LoadedBackbone:
+    """Reads a ResNet or a ViT from the state dict of another trainer; `families` lists the known trainers.
 
     Args:
-      path: .safetensors, or a PyTorch file (.pth, .pt, .ckpt, .pth.tar), read without running anything in it.
-      preprocessing: any of mean and std (three each, of pixels in [0, 1]) and size (pixels a side); ImageNet's and 224,
-        of a ViT the size that its positions are for, for the rest.
+      path: .safetensors, or a PyTorch file (.pth, .pt, .ckpt, .pth.tar), whose code is not run.
+      preprocessing: any of mean and std (three numbers each, for pixels in [0, 1]) and size (side in pixels). The
+        others are ImageNet's and 224; a ViT's size is the one that its positions are for.
 
     Returns:
-      Loaded; weights of half, bfloat16 or double precision become float32.
-    Raises UserError where the file holds anything but tensors and plain data, no known network, or a
-    tensor that is missing, unexpected or of another shape.
+      LoadedBackbone. Weights of half, bfloat16 or double precision become float32.
+
+    Raises:
+      UserError if the file has anything but tensors and plain data, no known network, or a tensor that is missing,
+      unexpected or of another shape.
     """
-    given = dict(preprocessing or {})
-    check_section("preprocessing", given, (), tuple(IMAGENET))
-    held, digest = read_tensors(path)
-    if any(name.startswith(("first.", "second.")) for name in held):
+    given_pixels = dict(preprocessing or {})
+    check_section("preprocessing", given_pixels, (), tuple(IMAGENET))
+    all_tensors, digest = read_tensors(path)
+    if any(name.startswith(("first.", "second.")) for name in all_tensors):
         raise UserError(f"{path} holds the two networks of a split", fix="give its export whole, with manifest.json")
-    found = families.find(held, str(path))
-    tensors = {own: _single(held[name]) for name, own in found.names.items()}
-    if len(tensors) < len(found.names):
+    match = families.find_backbone(all_tensors, str(path))
+    tensors = {own: _to_float32(all_tensors[name]) for name, own in match.names.items()}
+    if len(tensors) < len(match.names):
         raise UserError(f"{path} has two tensors of one meaning", fix="save the state dict of one network")
     shapes, assumed = {n: t.shape for n, t in tensors.items()}, dict(IMAGENET)
-    if families.OF_VIT in shapes:
-        model = families.transformer_of(shapes, found.heads, str(path))
+    if families.VIT_TENSOR in shapes:
+        model = families.describe_transformer(shapes, match.heads, str(path))
         grid, sizes = model["positions"]["grid"], "{backbone}, {depth} blocks of {heads} heads of {width} channels"
         assumed["size"], positions = grid * model["patch"], f"positions learned for {grid} x {grid} patches"
-        if are_fixed(tensors[POSITIONS]):
+        if are_fixed_positions(tensors[POSITIONS]):
             model["positions"], positions = {"kind": "sincos"}, "fixed positions"
-        taken = f"taken for {sizes.format(**model)} (assumed), patches of {model['patch']} pixels, {positions}"
+        recognised = f"taken for {sizes.format(**model)} (assumed), patches of {model['patch']} pixels, {positions}"
     else:
-        model = families.model_of(shapes, found.pooled, str(path))
-        taken = f"taken for {model['backbone']}, width {model['width']}, stem {model['stem']}"
+        model = families.describe_resnet(shapes, match.max_pool, str(path))
+        recognised = f"taken for {model['backbone']}, width {model['width']}, stem {model['stem']}"
     variables, count = from_foreign(tensors, towers.template(model), str(path))
-    pixels = {**assumed, **given}
+    pixels = {**assumed, **given_pixels}
     spec = make_spec(model, **pixels)
     representation = Representation(jax.tree.map(jnp.asarray, variables), spec)
-    total = sum(not name.endswith(COUNTER) for name in held)
-    remarks = (*([f"of several, {found.what}"] if found.what else []), taken, _assumed(pixels, given))
-    return Loaded(representation, path, count, None, {}, digest, None, total - count, found.left_out, remarks)
+    total = sum(not name.endswith(COUNTER) for name in all_tensors)
+    remarks = [recognised, _describe_assumptions(pixels, given_pixels)]
+    if match.description:
+        remarks.insert(0, f"of several, {match.description}")
+    return LoadedBackbone(
+        representation,
+        path,
+        tensors=count,
+        step=None,
+        config={},
+        sha256=digest,
+        other_tensors=total - count,
+        unused_parts=match.unused_parts,
+        remarks=tuple(remarks),
+    )
 
 
-def _assumed(pixels: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+def _describe_assumptions(pixels: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     words = {"mean": "mean {}", "std": "std {}", "size": "{} pixels"}
-    rest = [words[name].format(pixels[name]) for name in IMAGENET if name not in given]
-    return f"preprocessing assumed: {', '.join(rest)}" if rest else "preprocessing as given"
+    assumed = [words[name].format(pixels[name]) for name in IMAGENET if name not in known]
+    return f"preprocessing assumed: {', '.join(assumed)}" if assumed else "preprocessing as given"
 
 
-def _single(array: np.ndarray) -> np.ndarray:
+def _to_float32(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
-    """The tensors in a file of weights, {name: array}, bfloat16 as float32 of the same value; and the file's sha256."""
+    """Returns {name: array} of the tensors in a file of weights, bfloat16 as float32, and the file's sha256."""
     try:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -97,18 +111,18 @@ def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], str]:
     if path.suffix == ".safetensors":
         return read_safetensors(path.read_bytes(), path), digest
     tree = torch_files.read(path)
-    return torch_files.arrays(families.state_dict_of(tree, str(path)), path), digest
+    return torch_files.read_arrays(families.find_state_dict(tree, str(path)), path), digest
 
 
 def read_safetensors(data: bytes, path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file's bytes; bfloat16, which numpy lacks, as float32 of the same value."""
+    """Returns the tensors in the bytes of a safetensors file; bfloat16, which numpy lacks, becomes float32."""
     try:
-        return {name: _of_safetensors(item) for name, item in safetensors.deserialize(data)}
+        return {name: _decode_item(item) for name, item in safetensors.deserialize(data)}
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise FileError(f"{path} is not a safetensors file ({error})") from None
 
 
-def _of_safetensors(item: Mapping[str, Any]) -> np.ndarray:
+def _decode_item(item: Mapping[str, Any]) -> np.ndarray:
     if item["dtype"] == "BF16":
         wide = np.frombuffer(item["data"], "<u2").astype(np.uint32) << 16
         return wide.view(np.float32).reshape(item["shape"])

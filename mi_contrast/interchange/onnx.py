@@ -1,7 +1,7 @@
-"""ONNX, by torch.onnx through the torchvision twin (timm's of a transformer): pixels in, features out, of any batch and
-any size (of a transformer one).
+"""Writes ONNX by torch.onnx, from the same network in torchvision (a transformer: in timm). Pixels in, features out.
 
-The normalisation is inside, so that no user of the file can leave it out.
+Batch and image size are free; a transformer has one image size. The normalisation is inside the file, so that nobody
+can forget it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.interchange.names import tensors_of
-from mi_contrast.interchange.parity import batches, checked
-from mi_contrast.interchange.torch_build import MissingToolError, built, tool
+from mi_contrast.interchange.names import collect_tensors
+from mi_contrast.interchange.parity import choose_batches, compare_features
+from mi_contrast.interchange.torch_build import MissingToolError, build_network, import_tool
 from mi_contrast.models.representation import Representation
 
 FILE, INPUT, OUTPUT, OPSET = "backbone.onnx", "images", "features", 18
@@ -23,24 +23,25 @@ INSTALL = "pip install 'mi-contrast[torch,onnx]'"
 
 
 def write(representation: Representation, folder: Path) -> dict[str, Any]:
-    """backbone.onnx, weights inside.
+    """Writes backbone.onnx, with the weights inside, and returns more fields for the manifest.
 
-    Its input `images` is float32 [batch, 3, height, width], RGB in [0, 1], not normalised, of any size (of a
-    transformer the representation's own); its output `features` is float32 [batch, F].
-    Raises UserError where torch, torchvision or onnxscript isn't installed, or timm for a transformer.
+    Its input `images` is float32 [batch, 3, height, width], RGB in [0, 1], not normalised. A transformer takes only
+    the representation's own size. Its output `features` is float32 [batch, F].
+    Raises UserError if torch, torchvision (for a transformer timm) or onnxscript isn't installed.
     """
-    size, sized = representation.spec["size"], representation.spec["model"]["patch"]
+    size, patch = representation.spec["size"], representation.spec["model"]["patch"]
     try:
-        torch, _ = tool("torch"), tool("onnxscript")
-        net = built(representation.spec["model"], tensors_of(representation), size)
+        torch, _ = import_tool("torch"), import_tool("onnxscript")
+        net = build_network(representation.spec["model"], collect_tensors(representation), size)
     except MissingToolError as error:
         raise UserError(f"can't write ONNX: {error}", fix=INSTALL) from None
     dynamic = torch.export.Dim.DYNAMIC
-    free, sides = ({0: dynamic, 2: dynamic, 3: dynamic}, (97, 98)) if sized is None else ({0: dynamic}, (size, size))
+    # Height and width differ in the traced example, so that the export doesn't take them for one number.
+    free, sides = ({0: dynamic, 2: dynamic, 3: dynamic}, (97, 98)) if patch is None else ({0: dynamic}, (size, size))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.onnx warns of its own parts being deprecated
         torch.onnx.export(
-            _with_pixels(torch, net, representation),
+            _prepend_normalisation(torch, net, representation),
             (torch.rand(2, 3, *sides),),
             str(folder / FILE),
             dynamo=True,
@@ -51,7 +52,7 @@ def write(representation: Representation, folder: Path) -> dict[str, Any]:
             output_names=[OUTPUT],
             dynamic_shapes=(free,),
         )
-    shape = "height, width" if sized is None else f"{size}, {size}"
+    shape = "height, width" if patch is None else f"{size}, {size}"
     return {
         "names": "none",
         "opset": OPSET,
@@ -60,8 +61,8 @@ def write(representation: Representation, folder: Path) -> dict[str, Any]:
     }
 
 
-def _with_pixels(torch: Any, net: Any, representation: Representation) -> Any:
-    class FromPixels(torch.nn.Module):  # type: ignore[name-defined]
+def _prepend_normalisation(torch: Any, net: Any, representation: Representation) -> Any:
+    class Normalised(torch.nn.Module):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.net = net
@@ -71,17 +72,22 @@ def _with_pixels(torch: Any, net: Any, representation: Representation) -> Any:
         def forward(self, images: Any) -> Any:
             return self.net((images - self.mean) / self.std)
 
-    return FromPixels().eval()
+    return Normalised().eval()
 
 
 def run(path: Path, images: np.ndarray) -> np.ndarray:
-    """Features by onnxruntime of pixels float32 [B, H, W, 3] in [0, 1]. MissingToolError where it isn't here."""
-    runtime = tool("onnxruntime")
+    """Returns the features of images float32 [B, H, W, 3] in [0, 1], computed by onnxruntime.
+
+    Raises MissingToolError if onnxruntime is missing.
+    """
+    runtime = import_tool("onnxruntime")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (features,) = session.run([OUTPUT], {INPUT: np.ascontiguousarray(np.transpose(images, (0, 3, 1, 2)))})
     return np.asarray(features)
 
 
 def check(representation: Representation, folder: Path) -> dict[str, Any]:
-    """Features by onnxruntime."""
-    return checked(representation, lambda images: run(folder / FILE, images), ["onnxruntime"], batches(representation))
+    """Compares the features of the file, computed by onnxruntime, with ours."""
+    return compare_features(
+        representation, lambda images: run(folder / FILE, images), ["onnxruntime"], choose_batches(representation)
+    )

@@ -1,7 +1,7 @@
-"""The network in PyTorch: a few lines of torchvision, or of timm for a transformer, that build it, written beside
-weights and run here to check them.
+"""Writes the Python file that builds a network in PyTorch, by torchvision or, for a transformer, by timm.
 
-torchvision's constructors have one width and one stem; a net of another is theirs with the layers replaced.
+An export has this file next to its weights, and exports are checked with it here. torchvision's constructors have one
+width and one stem; for others the file replaces layers of torchvision's ResNet.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mi_contrast.models.description import VITS
 from mi_contrast.models.resnet import Bottleneck
 
 BUILDER = "build.py"
-HEAD = '"""Builds the network whose weights lie beside this file; its output is the pooled features."""\n\n'
+HEAD = '"""Builds the network whose weights are next to this file; its output is the pooled features."""\n\n'
 
 STANDARD = """\
 import torch
@@ -73,11 +73,11 @@ def build():
 
 
 class MissingToolError(Exception):
-    """Another tool isn't here, or doesn't run; the message says which and why."""
+    """Another package isn't installed, or can't be imported; the message says which and why."""
 
 
-def tool(name: str) -> ModuleType:
-    """The module of another tool. MissingToolError where it can't be imported."""
+def import_tool(name: str) -> ModuleType:
+    """Imports a module of another package. Raises MissingToolError if it can't be imported."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -88,13 +88,15 @@ def tool(name: str) -> ModuleType:
 
 
 def is_standard(model: Mapping[str, Any]) -> bool:
-    """Whether torchvision has a constructor of this network, by the same name."""
+    """Whether torchvision has a constructor for this network, by the same name."""
     return model["backbone"] in towers.RESNETS and model["width"] == 64 and model["stem"] == "imagenet"
 
 
-def of_timm(model: Mapping[str, Any], size: int) -> dict[str, Any]:
-    """What timm's VisionTransformer is given to be this network. It takes images of `size` pixels alone where positions
-    are the fixed ones, which it would resize and we compute anew, and of any size where they are learned.
+def make_timm_arguments(model: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Returns the arguments with which timm's VisionTransformer is this network.
+
+    With learned positions timm's network takes images of any size. With fixed ones it takes only `size` pixels a side,
+    because timm would interpolate fixed positions for another size, while ours are computed for it.
     """
     grid = model["positions"].get("grid")
     return {
@@ -107,22 +109,22 @@ def of_timm(model: Mapping[str, Any], size: int) -> dict[str, Any]:
     }
 
 
-def tools_of(model: Mapping[str, Any]) -> list[str]:
-    """The modules that build the network and run it, the one that matters first."""
+def list_tools(model: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the modules that build and run the network, the one that defines it first."""
     if model["backbone"] == "tiny":
         return ["torch"]
     return ["timm" if model["backbone"] in VITS else "torchvision", "torch"]
 
 
-def builder(model: Mapping[str, Any], size: int = 224) -> str:
-    """The text of a Python file whose `build()` makes the network in PyTorch, its classifier left out.
+def make_builder(model: Mapping[str, Any], size: int = 224) -> str:
+    """Returns the text of a Python file whose `build()` makes the network in PyTorch, without a classifier.
 
     Args:
-      model: a resolved description, without a split.
-      size: pixels a side, of a transformer.
+      model: resolved description of one network, without a split.
+      size: side of the images in pixels; only transformers need it.
     """
     if model["backbone"] in VITS:
-        return HEAD + VIT.format(sizes=of_timm(model, size))
+        return HEAD + VIT.format(sizes=make_timm_arguments(model, size))
     if is_standard(model):
         return HEAD + STANDARD.format(backbone=model["backbone"])
     if model["backbone"] == "tiny":
@@ -140,15 +142,15 @@ def builder(model: Mapping[str, Any], size: int = 224) -> str:
     )
 
 
-def built(model: Mapping[str, Any], tensors: Mapping[str, np.ndarray], size: int = 224) -> Any:
-    """The network that `builder` writes, in evaluation mode, its state dict `tensors`, every name matched.
+def build_network(model: Mapping[str, Any], tensors: Mapping[str, np.ndarray], size: int = 224) -> Any:
+    """Returns the network that `make_builder` describes, in evaluation mode, with `tensors` as its state dict.
 
-    Raises MissingToolError where torch, torchvision or, of a transformer, timm isn't here.
+    The names must match exactly. Raises MissingToolError if torch, torchvision or, for a transformer, timm is missing.
     """
-    torch = tool("torch")
-    tool(tools_of(model)[0])
+    torch = import_tool("torch")
+    import_tool(list_tools(model)[0])
     names: dict[str, Any] = {}
-    exec(compile(builder(model, size), BUILDER, "exec"), names)
+    exec(compile(make_builder(model, size), BUILDER, "exec"), names)
     net = names["build"]().eval()
     net.load_state_dict({n: torch.from_numpy(np.array(t)) for n, t in tensors.items()}, strict=True)
     return net

@@ -1,9 +1,9 @@
-"""PyTorch's files, read without PyTorch and without running anything in them: .pth, .pt, .ckpt, .pth.tar.
+"""Reads PyTorch's files (.pth, .pt, .ckpt, .pth.tar) without PyTorch and without running code in them.
 
-Two layouts. Since PyTorch 1.6 (2020) a file is a zip archive, `<name>/data.pkl` beside `<name>/data/<key>` for each
-storage; before it was five parts in a row: three pickles (a magic number, a version, the machine), the pickle of the
-object, the pickle of the storages' keys, and then each storage, its length first. In both, the object's pickle tells
-tensors as views of storages (key, offset, shape, stride), which are read only when asked for.
+There are two layouts. Since PyTorch 1.6 (2020) a file is a zip archive of `<name>/data.pkl` and, for each storage, a
+`<name>/data/<key>`. An older file is a sequence: three pickles (a magic number, a version, the machine), the pickle of
+the object, the pickle of the storages' keys, and each storage after its length. In both layouts the object's pickle
+describes tensors as views of storages (key, offset, shape, stride). A storage is read only when its tensor is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STORAGES = {
     "ByteStorage": "u1",
     "BoolStorage": "b1",
 }
-# Options, paths and callbacks that trainers keep beside their weights; nothing is made of them.
+# Options, paths and callbacks that trainers save with the weights; they are replaced by `unpickle.Inert`.
 IGNORED = (
     "argparse.Namespace",
     "types.SimpleNamespace",
@@ -67,7 +67,7 @@ FIX = f"{ONLY}; where you trust the file, save its state dict alone: torch.save(
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """A run of numbers somewhere in the file. dtype: numpy's word, or 'bf2' for bfloat16; count: how many."""
+    """Consecutive numbers in the file. dtype: numpy's code, or 'bf2' for bfloat16; count: how many numbers."""
 
     dtype: str
     count: int
@@ -76,7 +76,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A view of a storage, not read yet; offset and stride count elements."""
+    """A view of a storage that is not read yet; offset and stride count elements."""
 
     storage: Storage
     offset: int
@@ -84,22 +84,20 @@ class Tensor:
     stride: tuple[int, ...]
 
     def array(self) -> np.ndarray:
-        """The tensor, in memory of its own; bfloat16 as the float32 of the same value. MalformedError where the file is
-        shorter than the tensor says.
-        """
+        """Returns a copy of the tensor, bfloat16 as float32. Raises MalformedError if the file is too short for it."""
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
         empty = 0 in self.shape
         if self.offset < 0 or min((*self.shape, *self.stride), default=0) < 0:
             raise MalformedError("a tensor reaches before its storage")
         if not empty and (last >= self.storage.count or math.prod(self.shape) > self.storage.count):
             raise MalformedError("a tensor reaches beyond its storage")
-        brain = self.storage.dtype.endswith("bf2")
+        is_bfloat16 = self.storage.dtype.endswith("bf2")
         dtype = np.dtype(self.storage.dtype.replace("bf2", "u2"))
         data = self.storage.read(dtype.itemsize * self.storage.count)
         if len(data) != dtype.itemsize * self.storage.count:
             raise MalformedError("a storage is cut short")
         flat = np.frombuffer(data, dtype)
-        if brain:
+        if is_bfloat16:
             flat = (flat.astype(np.uint32) << 16).view(np.float32)
         if empty:
             return np.zeros(self.shape, flat.dtype.newbyteorder("="))
@@ -109,10 +107,10 @@ class Tensor:
 
 
 def read(path: Path) -> Any:
-    """The object in a PyTorch file: plain containers, numbers, `Tensor`s (and numpy arrays as `unpickle.Array`).
+    """Returns the object in a PyTorch file: plain containers, numbers, `Tensor`s and numpy arrays as `unpickle.Array`.
 
-    Raises UserError where the file is none, is damaged, or names anything but tensors and plain data; nothing of it
-    has been run then, or ever.
+    No code in the file is run. Raises UserError if it is not such a file, is damaged, or has anything but tensors and
+    plain data.
     """
     try:
         with open(path, "rb") as file:
@@ -125,8 +123,8 @@ def read(path: Path) -> Any:
         raise FileError(f"can't read {path} ({error.strerror or error})") from None
 
 
-def arrays(tensors: dict[str, Any], path: Path) -> dict[str, np.ndarray]:
-    """{name: array} of tensors of `read`. UserError where the file is damaged there."""
+def read_arrays(tensors: dict[str, Any], path: Path) -> dict[str, np.ndarray]:
+    """Returns {name: array} of tensors from `read`. Raises UserError if the file is damaged there."""
     try:
         return {name: tensor.array() for name, tensor in tensors.items()}
     except (*DAMAGE, OSError) as error:
@@ -135,10 +133,10 @@ def arrays(tensors: dict[str, Any], path: Path) -> dict[str, np.ndarray]:
 
 def _read_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
-        found = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
-        if len(found) != 1:
+        pickles = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) != 1:
             raise MalformedError("a zip archive without one data.pkl")
-        root = found[0].removesuffix("data.pkl")
+        root = pickles[0].removesuffix("data.pkl")
         if any(info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 for info in archive.infolist()):
             raise MalformedError("compressed or encrypted, as PyTorch writes none")
         sizes = {info.filename: info.file_size for info in archive.infolist()}
@@ -151,13 +149,13 @@ def _read_zip(path: Path) -> Any:
                 name = f"{root}data/{key}"
                 if sizes.get(name) != count:
                     raise MalformedError(f"storage {key!r} has {sizes.get(name)} bytes, not {count}")
-                with zipfile.ZipFile(path) as again:
-                    return again.read(name)
+                with zipfile.ZipFile(path) as reopened:
+                    return reopened.read(name)
 
             return read_member
 
-        file = io.BytesIO(archive.read(found[0]))
-        return unpickle.load(file, MAKERS, _persistent(reader, ">" if order == b"big" else "<"))
+        file = io.BytesIO(archive.read(pickles[0]))
+        return unpickle.load(file, MAKERS, _make_storage_reader(reader, ">" if order == b"big" else "<"))
 
 
 def _read_legacy(file: IO[bytes]) -> Any:
@@ -167,7 +165,7 @@ def _read_legacy(file: IO[bytes]) -> Any:
             raise MalformedError("it begins as no PyTorch file does")
     except ForbiddenError:
         file.seek(0)
-        unpickle.load(file, MAKERS)  # a bare pickle: names what is forbidden in it
+        unpickle.load(file, MAKERS)  # of a plain pickle, this names the forbidden object
         raise MalformedError("a pickle, but not PyTorch's") from None
     machine = unpickle.load(file, {})
     if not isinstance(machine, dict):
@@ -179,20 +177,20 @@ def _read_legacy(file: IO[bytes]) -> Any:
         def read_part(count: int) -> bytes:
             if key not in positions:
                 raise MalformedError(f"no storage {key!r}")
-            with open(path, "rb") as again:
-                again.seek(positions[key])
-                return again.read(count)
+            with open(path, "rb") as reopened:
+                reopened.seek(positions[key])
+                return reopened.read(count)
 
         return read_part
 
     storages: dict[str, Storage] = {}
-    persistent = _persistent(reader, order)
+    read_storage = _make_storage_reader(reader, order)
 
-    def remembered(identity: Any) -> Storage:
-        storage = persistent(identity)
+    def read_storage_once(identity: Any) -> Storage:
+        storage = read_storage(identity)
         return storages.setdefault(str(identity[2]), storage)
 
-    value = unpickle.load(file, MAKERS, remembered)
+    value = unpickle.load(file, MAKERS, read_storage_once)
     keys = unpickle.load(file, {})
     for key in map(str, keys):
         (count,) = struct.unpack(f"{order}q", file.read(8))
@@ -203,22 +201,30 @@ def _read_legacy(file: IO[bytes]) -> Any:
     return value
 
 
-def _persistent(reader: Callable[[str], Callable[[int], bytes]], order: str) -> Callable[[Any], Storage]:
-    def storage(identity: Any) -> Storage:
-        kind, what, key, _, count, *view = identity
-        if kind != "storage" or any(part is not None for part in view) or not isinstance(what, unpickle.Named):
+def _make_storage_reader(reader: Callable[[str], Callable[[int], bytes]], order: str) -> Callable[[Any], Storage]:
+    """Returns the function from a persistent id to its storage.
+
+    Args:
+      reader: from a storage's key to a function that reads that many bytes of it.
+      order: byte order, '<' or '>'.
+    """
+
+    def make_storage(identity: Any) -> Storage:
+        kind, storage_type, key, _, count, *view = identity
+        is_view = any(part is not None for part in view)
+        if kind != "storage" or is_view or not isinstance(storage_type, unpickle.Global):
             raise ForbiddenError("a module, or a storage that is a view")
-        word = what.name.removeprefix("torch.")
-        if word not in STORAGES:
-            raise ForbiddenError(what.name)
+        name = storage_type.name.removeprefix("torch.")
+        if name not in STORAGES:
+            raise ForbiddenError(storage_type.name)
         if not isinstance(count, int) or count < 0:
             raise MalformedError("a storage of no length")
-        return Storage(order + STORAGES[word], count, reader(str(key)))
+        return Storage(order + STORAGES[name], count, reader(str(key)))
 
-    return storage
+    return make_storage
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
+def _make_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tensor:
     if not isinstance(storage, Storage) or not isinstance(offset, int):
         raise MalformedError("a tensor without a storage")
     shape, stride = (tuple(int(n) for n in numbers) for numbers in (shape, stride))
@@ -227,16 +233,16 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Tens
     return Tensor(storage, offset, shape, stride)
 
 
-def _same(tensor: Any, *_: Any) -> Any:
+def _return_tensor(tensor: Any, *_: Any) -> Any:
     return tensor
 
 
 MAKERS: unpickle.Makers = {
-    **{(name.rpartition(".")[0], name.rpartition(".")[2]): unpickle.inert(name) for name in IGNORED},
+    **{(name.rpartition(".")[0], name.rpartition(".")[2]): unpickle.make_inert(name) for name in IGNORED},
     **unpickle.NUMPY,
     **unpickle.BUILTINS,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_tensor"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _same,
-    **{("torch", name): unpickle.inert(f"torch.{name}") for name in STORAGES},
+    ("torch._utils", "_rebuild_tensor_v2"): _make_tensor,
+    ("torch._utils", "_rebuild_tensor"): _make_tensor,
+    ("torch._utils", "_rebuild_parameter"): _return_tensor,
+    **{("torch", name): unpickle.make_inert(f"torch.{name}") for name in STORAGES},
 }

@@ -1,8 +1,8 @@
-"""A pickle read as data alone: a machine for pickle's opcodes that can call nothing but the functions it is handed.
+"""Reads a pickle as plain data: executes pickle's opcodes, but calls no functions except those that it is given.
 
-Python's own unpickler, however its `find_class` is narrowed, still builds objects and sets attributes on them. This
-one knows numbers, strings and containers; a name in the file is looked up in a table of our functions, and a name that
-the table lacks ends the reading, before any call.
+Python's own unpickler builds objects and sets attributes on them even with a restricted `find_class`. This one knows
+numbers, strings and containers. It looks every name in the file up in a table of our functions, and stops with an error
+at a name that is not in the table, before it calls anything.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ Make = Callable[..., Any]
 Makers = Mapping[tuple[str, str], Make]
 
 MARK = object()
-PUSHED = (
+# Opcodes whose argument is pushed onto the stack.
+LITERALS = (
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
@@ -37,16 +38,16 @@ DTYPES = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", 
 
 
 class ForbiddenError(Exception):
-    """The file names something that is not read; the message is that name."""
+    """The file names something that this module doesn't read; the message is that name."""
 
 
 class MalformedError(Exception):
-    """The bytes are no pickle, or a damaged one."""
+    """The bytes are not a pickle, or a damaged one."""
 
 
 @dataclass(frozen=True, eq=False)
-class Named:
-    """A name that the file mentions, and our function that stands for it."""
+class Global:
+    """A name in the file, and our function that replaces what it names."""
 
     name: str
     make: Make
@@ -54,14 +55,14 @@ class Named:
 
 @dataclass(frozen=True, eq=False)
 class Inert:
-    """What stands for an object of no use to us: options, dates, paths. It holds nothing and does nothing."""
+    """Replaces an object that we don't need, such as options, dates and paths. It has no content."""
 
     name: str
 
 
 @dataclass(eq=False)
 class Dtype:
-    """A numpy dtype as pickled: its word ('f4'), and the byte order that comes with its state."""
+    """A pickled numpy dtype: its kind and size ('f4'), and the byte order, which its state sets."""
 
     word: str
     order: str = "<"
@@ -69,7 +70,7 @@ class Dtype:
 
 @dataclass(eq=False)
 class Array:
-    """A numpy array as pickled, filled by its state."""
+    """A pickled numpy array, whose state sets shape and content."""
 
     shape: tuple[int, ...] = ()
     dtype: str = ""
@@ -77,7 +78,7 @@ class Array:
     order: str = "C"
 
     def array(self) -> np.ndarray:
-        """The array, in memory of its own. MalformedError where its bytes are not its shape's."""
+        """Returns a copy of the array. Raises MalformedError if the number of bytes doesn't fit the shape."""
         try:
             return np.frombuffer(self.data, self.dtype).reshape(self.shape, order=self.order).copy()  # type: ignore
         except (ValueError, TypeError) as error:
@@ -85,17 +86,19 @@ class Array:
 
 
 def load(file: IO[bytes], makers: Makers, persistent: Callable[[Any], Any] | None = None) -> Any:
-    """The value of the pickle that begins at the file's position; the position is then behind it.
+    """Returns the value of the pickle at the file's position, and moves the position behind it.
 
     Args:
       file: binary.
-      makers: {(module, name): function}; each is called with what the file says, so none may do more than make data.
-      persistent: what a persistent id stands for; without it there may be none.
+      makers: {(module, name): function}. The file decides the arguments, so a function must do nothing but make data.
+      persistent: returns the object of a persistent id; without it a persistent id is an error.
 
     Returns:
       numbers, strings, bytes, lists, tuples, dicts, sets, `Inert`, `Array`, and what `makers` and `persistent` return.
-    Raises ForbiddenError at a name that `makers` lacks, or an opcode that is never needed; MalformedError where it is
-    no pickle.
+
+    Raises:
+      ForbiddenError at a name that is not in `makers`, or an opcode that data don't need; MalformedError if the bytes
+      are not a pickle.
 
     >>> import io, pickle
     >>> load(io.BytesIO(pickle.dumps({"a": [1, 2.5]}, 2)), {})
@@ -103,7 +106,7 @@ def load(file: IO[bytes], makers: Makers, persistent: Callable[[Any], Any] | Non
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes in a damaged file's strings
+            warnings.simplefilter("ignore")  # invalid escapes in the strings of a damaged file
             return _run(file, makers, persistent)
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, MemoryError, EOFError) as error:
         raise MalformedError(f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]) from None
@@ -113,35 +116,35 @@ def _run(file: IO[bytes], makers: Makers, persistent: Callable[[Any], Any] | Non
     stack: list[Any] = []
     memo: dict[int, Any] = {}
 
-    def marked() -> list[Any]:
-        at = max(i for i, item in enumerate(stack) if item is MARK)
-        items = stack[at + 1 :]
-        del stack[at:]
+    def pop_to_mark() -> list[Any]:
+        mark = max(i for i, item in enumerate(stack) if item is MARK)
+        items = stack[mark + 1 :]
+        del stack[mark:]
         return items
 
-    def popped(count: int) -> list[Any]:
+    def pop(count: int) -> list[Any]:
         items = stack[len(stack) - count :]
         if len(items) < count or any(item is MARK for item in items):
             raise MalformedError("fewer values than an opcode needs")
         del stack[len(stack) - count :]
         return items
 
-    for opcode, given, _ in pickletools.genops(file):
-        name, argument = opcode.name, cast(Any, given)
+    for opcode, opcode_argument, _ in pickletools.genops(file):
+        name, argument = opcode.name, cast(Any, opcode_argument)
         if name in ("PROTO", "FRAME"):
             continue
         if name == "STOP":
-            (value,) = popped(1)
+            (value,) = pop(1)
             return value
-        if name in PUSHED:
+        if name in LITERALS:
             stack.append(argument)
         elif name in CONSTANTS:
             stack.append(CONSTANTS[name]())
         elif name == "MARK":
             stack.append(MARK)
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            words = argument.split(" ", 1) if name == "GLOBAL" else popped(2)
-            stack.append(_named(words, makers))
+            words = argument.split(" ", 1) if name == "GLOBAL" else pop(2)
+            stack.append(_look_up(words, makers))
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             stack.append(memo[int(argument)])
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
@@ -149,61 +152,62 @@ def _run(file: IO[bytes], makers: Makers, persistent: Callable[[Any], Any] | Non
         elif name == "MEMOIZE":
             memo[len(memo)] = stack[-1]
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            stack.append(tuple(popped(int(name[-1]))))
+            stack.append(tuple(pop(int(name[-1]))))
         elif name in ("TUPLE", "LIST"):
-            stack.append(tuple(marked()) if name == "TUPLE" else marked())
+            stack.append(tuple(pop_to_mark()) if name == "TUPLE" else pop_to_mark())
         elif name == "FROZENSET":
-            stack.append(frozenset(map(_key, marked())))
+            stack.append(frozenset(map(_check_key, pop_to_mark())))
         elif name == "DICT":
-            stack.append(_paired(marked()))
+            stack.append(_make_pairs(pop_to_mark()))
         elif name in ("APPEND", "APPENDS", "ADDITEMS"):
-            items = popped(1) if name == "APPEND" else marked()
+            items = pop(1) if name == "APPEND" else pop_to_mark()
             _extend(stack[-1], items)
         elif name in ("SETITEM", "SETITEMS"):
-            pairs = _paired(popped(2) if name == "SETITEM" else marked())
+            pairs = _make_pairs(pop(2) if name == "SETITEM" else pop_to_mark())
             if not isinstance(stack[-1], Inert):
-                _checked(stack[-1], dict).update(pairs)
+                _check_type(stack[-1], dict).update(pairs)
         elif name in ("REDUCE", "NEWOBJ"):
-            made, arguments = popped(2)
-            stack.append(_checked(made, Named).make(*_checked(arguments, tuple)))
+            function, arguments = pop(2)
+            stack.append(_check_type(function, Global).make(*_check_type(arguments, tuple)))
         elif name == "BUILD":
-            (state,) = popped(1)
+            (state,) = pop(1)
             _build(stack[-1], state)
         elif name == "BINPERSID" and persistent is not None:
-            stack.append(persistent(*popped(1)))
+            stack.append(persistent(*pop(1)))
         elif name == "POP":
             stack.pop()
         elif name == "POP_MARK":
-            marked()
+            pop_to_mark()
         elif name == "DUP":
             stack.append(stack[-1])
         else:
-            what = _named(argument.split(" ", 1), makers).name if name == "INST" else "it"
+            what = _look_up(argument.split(" ", 1), makers).name if name == "INST" else "it"
             raise ForbiddenError(f"the opcode {name} ({what})")
     raise MalformedError("it has no end")
 
 
-def _named(words: list[Any], makers: Makers) -> Named:
+def _look_up(words: list[Any], makers: Makers) -> Global:
+    """Returns our function for a module and a name. Raises ForbiddenError if there is none."""
     module, name = (str(word) for word in words)
     make = makers.get((module, name))
     if make is None:
         raise ForbiddenError(f"{module}.{name}"[:200])
-    return Named(f"{module}.{name}", make)
+    return Global(f"{module}.{name}", make)
 
 
-def _paired(items: list[Any]) -> dict[Any, Any]:
-    return dict(zip(map(_key, items[::2]), items[1::2], strict=True))
+def _make_pairs(items: list[Any]) -> dict[Any, Any]:
+    return dict(zip(map(_check_key, items[::2]), items[1::2], strict=True))
 
 
-def _key(value: Any) -> Any:
-    """The value, where it may be a key: a tuple nested a million times over would end Python when it is hashed."""
+def _check_key(value: Any) -> Any:
+    """Returns the value if it may be a key. Nested tuples may not: hashing a very deep one would crash Python."""
     parts = value if isinstance(value, tuple) else (value,)
     if any(isinstance(part, (tuple, frozenset)) for part in parts):
         raise MalformedError("a key that is nested")
     return value
 
 
-def _checked(value: Any, kind: type) -> Any:
+def _check_type(value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise MalformedError(f"a {type(value).__name__} where a {kind.__name__} should be")
     return value
@@ -213,13 +217,13 @@ def _extend(target: Any, items: list[Any]) -> None:
     if isinstance(target, list):
         target.extend(items)
     elif isinstance(target, set):
-        target.update(map(_key, items))
+        target.update(map(_check_key, items))
     elif not isinstance(target, Inert):
         raise MalformedError(f"a {type(target).__name__} takes no items")
 
 
 def _build(target: Any, state: Any) -> None:
-    """The state of what we made: a dtype's byte order, an array's contents. Attributes of others are left unread."""
+    """Sets the state of a dtype (its byte order) or an array (its content). The state of other objects is ignored."""
     if isinstance(target, Dtype):
         target.order = {">": ">", "|": "|"}.get(state[1], "<")
     elif isinstance(target, Array):
@@ -232,8 +236,8 @@ def _build(target: Any, state: Any) -> None:
         raise MalformedError(f"a {type(target).__name__} takes no state")
 
 
-def inert(name: str) -> Make:
-    """A function that takes anything and makes an `Inert` of this name."""
+def make_inert(name: str) -> Make:
+    """Returns a function that ignores its arguments and returns an `Inert` of this name."""
     return lambda *arguments: Inert(name)
 
 
@@ -247,35 +251,38 @@ def _scalar(dtype: Any, data: Any = b"") -> Any:
     return np.frombuffer(data, dtype.order + dtype.word)[0].item()
 
 
-def _buffered(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
-    """An array as protocol 5 writes it."""
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
+    """Makes an array as protocol 5 writes it."""
     if not isinstance(dtype, Dtype) or not isinstance(data, (bytes, bytearray)):
         raise ForbiddenError("a numpy array of something else than numbers")
     return Array(tuple(int(n) for n in shape), dtype.order + dtype.word, bytes(data), "F" if order == "F" else "C")
 
 
-def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
-    """Bytes as protocol 2 writes them: `_codecs.encode(text, 'latin1')`."""
+def _encode(text: Any, encoding: Any = "latin1") -> bytes:
+    """Makes bytes as protocol 2 writes them: `_codecs.encode(text, 'latin1')`."""
     if not isinstance(text, str) or encoding != "latin1":
         raise MalformedError("bytes that are not latin1 text")
     return text.encode("latin1")
 
 
-def _items(pairs: Any = (), *_: Any) -> dict[Any, Any]:
-    return {_key(key): value for key, value in _checked(pairs, list)} if pairs else {}
+def _make_dict(pairs: Any = (), *_: Any) -> dict[Any, Any]:
+    return {_check_key(key): value for key, value in _check_type(pairs, list)} if pairs else {}
 
 
 NUMPY: Makers = {
     ("numpy", "dtype"): _dtype,
-    ("numpy", "ndarray"): inert("numpy.ndarray"),
-    ("_codecs", "encode"): _encoded,
+    ("numpy", "ndarray"): make_inert("numpy.ndarray"),
+    ("_codecs", "encode"): _encode,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: Array() for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _buffered for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
 }
 BUILTINS: Makers = {
-    ("collections", "OrderedDict"): _items,
-    **{(module, "set"): lambda items=(): set(map(_key, items)) for module in ("builtins", "__builtin__")},
-    **{(module, "frozenset"): lambda items=(): frozenset(map(_key, items)) for module in ("builtins", "__builtin__")},
+    ("collections", "OrderedDict"): _make_dict,
+    **{(module, "set"): lambda items=(): set(map(_check_key, items)) for module in ("builtins", "__builtin__")},
+    **{
+        (module, "frozenset"): lambda items=(): frozenset(map(_check_key, items))
+        for module in ("builtins", "__builtin__")
+    },
     **{(module, "bytes"): lambda: b"" for module in ("builtins", "__builtin__")},
 }

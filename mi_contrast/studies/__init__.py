@@ -1,1 +1,1 @@
-"""Studies: many runs settled, run and judged, each in a process of its own."""
+"""Studies: plan many runs, then train and judge each of them in a process of its own."""

@@ -1,24 +1,33 @@
-"""What studies' configs change of their runs alike, as plain data."""
+"""Changes that the configs of several studies make to their runs, as plain data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-OFTEN: dict[str, Any] = {"checkpoint.every": 200, "log.tensorboard": False}  # saved often, for many are stopped
-AT_ENDS = {**OFTEN, "eval.every": 10000}  # and measured at the first step and the last alone
+# Checkpoints are frequent, because studies are often stopped.
+SAVE_OFTEN: dict[str, Any] = {"checkpoint.every": 200, "log.tensorboard": False}
+# The run is measured only at its first and its last step.
+MEASURE_AT_ENDS = {**SAVE_OFTEN, "eval.every": 10000}
 TINY: dict[str, Any] = {"model.backbone": "tiny", "model.width": 64, "data.batch": 128, "steps": 600}  # minutes a run
-# Of SimCLR's two terms: at its .5 cosines keep the nats far below the ceiling.
-COLD = {f"method.terms.{i}.temperature": 0.2 for i in (0, 1)}
+# For SimCLR's two terms. At its own temperature, .5, cosines in [-1, 1] keep the nats far below the ceiling.
+LOW_TEMPERATURE = {f"method.terms.{i}.temperature": 0.2 for i in (0, 1)}
 
 
-def runs(
+def make_runs(
     rows: Iterable[tuple[str, str, str, Mapping[str, Any]]],
     variant: str,
     common: Mapping[str, Any],
     seeds: tuple[int, ...],
 ) -> tuple[dict[str, Any], ...]:
-    """A study's runs from (group, label, row of the table, changes) each; what is common gives way to a row's own."""
+    """Returns the runs of a study.
+
+    Args:
+      rows: (group, label, name of a method's config, changes) of each run.
+      variant: of all configs.
+      common: changes of all runs; a run's own changes override them.
+      seeds: of all runs.
+    """
     return tuple(
         dict(
             group=group,

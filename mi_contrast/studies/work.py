@@ -1,5 +1,6 @@
-"""What a study does in processes of their own, so that it never takes hold of a device, and a run that fails fails
-alone: looking its configs over, and training and judging one run.
+"""Checks the runs of a study, and trains and judges one run; both in processes of their own.
+
+The study's own process therefore never takes hold of a device, and a run that fails doesn't end the study.
 """
 
 from __future__ import annotations
@@ -21,42 +22,42 @@ from mi_contrast.core.errors import UserError, add_place, run_job, unknown
 from mi_contrast.core.layout import RunDirectory, read_json, write_json
 from mi_contrast.reporting.run import read_run
 from mi_contrast.reporting.study_runs import judgement
-from mi_contrast.studies.plan import Plan, Start, placed, source_of
+from mi_contrast.studies.plan import StudyPlan, StudyRun, find_source, locate_source
 
 SPLITS = ("split", "test_split")
-DIVIDE = ("split", "mean", "std")  # of a run's views, what a generator belongs to
-PREPARED = ("size", "mean", "std")  # of a run's views, how pixels are prepared for its network
-UNSEEN = ("shared", "partner", "twin")  # of a run's data and model, what a network at step 0 knows nothing of
-CACHE = "compiled"  # in the study's folder: programs that its runs share, where no other cache is set
+GENERATOR_VIEWS = ("split", "mean", "std")  # fields of `views` that must be equal where a generator is shared
+PREPROCESSING = ("size", "mean", "std")  # fields of `views` that prepare pixels for the network
+# Fields of `data` and `model` that make no difference to an untrained network.
+IRRELEVANT_TO_TWIN = ("shared", "partner", "twin")
+CACHE = "compiled"  # folder of compiled programs, shared by the runs, if no other cache is set
 
 
-def look_over(plan: Plan, starts: Sequence[Start]) -> None:
-    """UserError on the first mistake in these starts' configs, their data or the tasks; looked for in a new process."""
-    if not starts:
+def check_runs(plan: StudyPlan, runs: Sequence[StudyRun]) -> None:
+    """Checks the configs of these runs, their data and the tasks in a new process. Raises UserError on a mistake."""
+    if not runs:
         return
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_look, args=(starts, plan, there))
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_check_in_process, args=(runs, plan, sender))
     process.start()
-    there.close()
+    sender.close()
     try:
-        found = here.recv()
-    except EOFError:  # an error of our own: its traceback was printed there
+        mistake = receiver.recv()
+    except EOFError:  # the process failed by an error of ours, and has printed its traceback
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         process.terminate()
         raise
     finally:
         process.join()
-    if found is not None:
-        what, likely, fix = found
+    if mistake is not None:
+        what, likely, fix = mistake
         raise UserError(what, nearest=likely, fix=fix)
 
 
-def _look(starts: Sequence[Start], plan: Plan, answer: Connection) -> None:
-    from mi_contrast.evaluation.judge import chosen_data, load_split
+def _check_in_process(runs: Sequence[StudyRun], plan: StudyPlan, sender: Connection) -> None:
+    """Sends (what, nearest, fix) of the first mistake, or None."""
     from mi_contrast.evaluation.tasks import TASKS
-    from mi_contrast.training import assemble
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -65,68 +66,81 @@ def _look(starts: Sequence[Start], plan: Plan, answer: Connection) -> None:
         for task in plan.tasks:
             if task["task"]["kind"] not in TASKS:
                 raise unknown("task", task["task"]["kind"], TASKS)
-        for start in starts:
-            if start.label in labels:
-                continue  # seeds differ in nothing else
-            labels.add(start.label)
+        for run in runs:
+            if run.label in labels:
+                continue  # runs of one label differ only in the seed
+            labels.add(run.label)
             try:
-                config = assemble.check(start.config)
-                source = source_of(plan, start)
-                parts = assemble.make_parts(config, 0, assemble.make_mesh(), begun=source is not None)
-                if source is not None:  # it may not be there yet
-                    theirs = [source.config["views"][name] for name in DIVIDE]
-                    if different := differences(theirs, [config["views"][name] for name in DIVIDE]):
-                        words = ", ".join(sorted({f"views.{DIVIDE[int(at.split('.')[0])]}" for at in different}))
-                        raise UserError(f"it starts from {source.label!r}, whose {words} are others",
-                                        fix="give both the same views.split and model.split, mean and std")  # fmt: skip
-                judged = [chosen_data(task["data"], config["data"]) for task in plan.tasks]
-                looked_at = [(data, data[split], config["views"]["size"]) for data in judged for split in SPLITS]
-                own = config["data"], config["data"]["split"], config["data"]["size"]
-                for each in (own, *looked_at):
-                    if (key := json.dumps(each, sort_keys=True)) not in shapes:
-                        shapes[key] = load_split(*each).image_shape
-                parts.views.check_image_size(*shapes[json.dumps(own, sort_keys=True)][:2])
+                _check_run(plan, run, shapes)
             except UserError as error:
-                raise add_place(f"run {start.label!r}", error) from None
+                raise add_place(f"run {run.label!r}", error) from None
     except UserError as error:
-        answer.send((error.what, error.nearest, error.fix))
+        sender.send((error.what, error.nearest, error.fix))
     else:
-        answer.send(None)
+        sender.send(None)
 
 
-def begin(start: Start, plan: Plan, root: Path) -> multiprocessing.process.BaseProcess:
-    """Starts training and judging a run in a new process, which prints to output.txt in the run's folder.
+def _check_run(plan: StudyPlan, run: StudyRun, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises UserError on a mistake in one run. `shapes` caches the image shape of every split that was opened."""
+    from mi_contrast.evaluation.judge import load_split, resolve_data
+    from mi_contrast.training import assemble
 
-    It exits as every job does; SIGTERM, or the end of the process that began it, makes it save and exit 75.
+    config = assemble.check(run.config)
+    source = find_source(plan, run)
+    # The run that this one starts from may not exist yet; `begun` makes no attempt to load it.
+    parts = assemble.make_parts(config, 0, assemble.make_mesh(), begun=source is not None)
+    if source is not None:
+        source_views = [source.config["views"][name] for name in GENERATOR_VIEWS]
+        if different := differences(source_views, [config["views"][name] for name in GENERATOR_VIEWS]):
+            words = ", ".join(sorted({f"views.{GENERATOR_VIEWS[int(path.split('.')[0])]}" for path in different}))
+            raise UserError(f"it starts from {source.label!r}, whose {words} are others",
+                            fix="give both the same views.split and model.split, mean and std")  # fmt: skip
+    training_split = config["data"], config["data"]["split"], config["data"]["size"]
+    task_data = [resolve_data(task["data"], config["data"]) for task in plan.tasks]
+    task_splits = [(data, data[split], config["views"]["size"]) for data in task_data for split in SPLITS]
+    for arguments in (training_split, *task_splits):
+        if (key := json.dumps(arguments, sort_keys=True)) not in shapes:
+            shapes[key] = load_split(*arguments).image_shape
+    parts.views.check_image_size(*shapes[json.dumps(training_split, sort_keys=True)][:2])
+
+
+def start_process(run: StudyRun, plan: StudyPlan, root: Path) -> multiprocessing.process.BaseProcess:
+    """Starts a new process that trains and judges a run, and prints to output.txt in the run's folder.
+
+    Its exit codes are those of every job. At SIGTERM, or when its parent process ends, it saves and exits with 75.
     """
-    others = [root / other.folder for other in plan.starts if other.folder != start.folder]
-    process = multiprocessing.get_context("spawn").Process(target=_work, args=(start, plan, root, others))
+    others = [root / other.folder for other in plan.runs if other.folder != run.folder]
+    process = multiprocessing.get_context("spawn").Process(target=_run_in_process, args=(run, plan, root, others))
     process.start()
     return process
 
 
-def _work(start: Start, plan: Plan, root: Path, others: Sequence[Path]) -> None:
-    run = root / start.folder
-    with open(run / "output.txt", "a", encoding="utf-8") as output:
+def _run_in_process(run: StudyRun, plan: StudyPlan, root: Path, others: Sequence[Path]) -> None:
+    with open(root / run.folder / "output.txt", "a", encoding="utf-8") as output:
         for stream in (1, 2):
             os.dup2(output.fileno(), stream)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal: the study's turns it on
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too, but the study decides on the stop
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(run_job(lambda _: train_and_judge(start, plan, root, others), []))
+    sys.exit(run_job(lambda _: train_and_judge(run, plan, root, others), []))
 
 
 def _end_with_parent() -> None:
+    """Sends this process SIGTERM when its parent process has ended."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train_and_judge(start: Start, plan: Plan, root: Path, others: Sequence[Path]) -> None:
-    """Trains a run, or goes on with it, then judges it and its untrained twin by every task not yet judged.
+def train_and_judge(run: StudyRun, plan: StudyPlan, root: Path, others: Sequence[Path]) -> None:
+    """Trains a run, or continues it, and judges it and its untrained twin by every task that has no result yet.
 
-    The twin's result is taken from another run of the same network, data and seed where there is one.
-    Raises as `mi_contrast.main.train` and `judge` do.
+    If another run has the same untrained twin (network, data and seed), the twin's result is copied from there.
+
+    Args:
+      root: the study's folder.
+      others: folders of the other runs.
+    Raises what `mi_contrast.main.train` and `judge` raise.
     """
     import jax
 
@@ -137,40 +151,43 @@ def train_and_judge(start: Start, plan: Plan, root: Path, others: Sequence[Path]
 
     if jax.config.values["jax_compilation_cache_dir"] is None:
         jax.config.update("jax_compilation_cache_dir", str((root / CACHE).resolve()))
-    source = source_of(plan, start)
+    source = find_source(plan, run)
     if source is not None and not (RunDirectory(root / source.folder).export / "manifest.json").is_file():
         raise UserError(f"{source.label!r}, seed {source.seed}, which this starts from, is not trained to its end",
                         fix="run that first: the study without --only, or with --retry")  # fmt: skip
-    folder = train(placed(plan, start, root), root / start.folder, name=start.name, variant=start.variant)
+    folder = train(locate_source(plan, run, root), root / run.folder, name=run.name, variant=run.variant)
     backbone = None
-    for task, told in zip(plan.tasks, plan.told["tasks"], strict=True):
+    for task, record in zip(plan.tasks, plan.record["tasks"], strict=True):
         for twin in (False, True):
-            if judgement(read_run(folder), told, twin) is not None:
+            if judgement(read_run(folder), record, twin) is not None:
                 continue
-            if twin and borrow_twin(folder, others, told):
+            if twin and copy_twin_result(folder, others, record):
                 continue
             backbone = backbone or open_source(folder)
             print(judge(task, backbone, twin=twin))
     write_report(folder)
 
 
-def borrow_twin(folder: Path, others: Sequence[Path], task: Mapping[str, Any]) -> bool:
-    """Lays the twin's result of another run of the same birth beside this run's; False where no other has it."""
-    born = _birth(read_json(RunDirectory(folder).config)["config"])
+def copy_twin_result(folder: Path, others: Sequence[Path], task: Mapping[str, Any]) -> bool:
+    """Copies the result of the untrained twin from another run with the same twin. Returns False if no run has it."""
+    identity = _identify_twin(read_json(RunDirectory(folder).config)["config"])
     for other in others:
         run = RunDirectory(other)
-        if not run.config.is_file() or _birth(read_json(run.config)["config"]) != born:
+        if not run.config.is_file() or _identify_twin(read_json(run.config)["config"]) != identity:
             continue
-        found = judgement(read_run(other), task, True)
-        for path in run.results.glob("*.json") if found else ():
-            if read_json(path) == found:
-                write_json(RunDirectory(folder).results / path.name, found)
+        result = judgement(read_run(other), task, True)
+        for path in run.results.glob("*.json") if result else ():
+            if read_json(path) == result:
+                write_json(RunDirectory(folder).results / path.name, result)
                 return True
     return False
 
 
-def _birth(config: Mapping[str, Any]) -> str:
-    """What an untrained twin depends on: network, seed, data, and how pixels are prepared."""
-    seen = [{n: v for n, v in config[section].items() if n not in UNSEEN} for section in ("model", "data")]
-    born = [*seen, config["seed"], config.get("generator")]
-    return json.dumps([*born, {name: config["views"].get(name) for name in PREPARED}], sort_keys=True)
+def _identify_twin(config: Mapping[str, Any]) -> str:
+    """Returns, as JSON, all that an untrained twin depends on: network, seed, data and preprocessing."""
+    network_and_data = [
+        {name: value for name, value in config[section].items() if name not in IRRELEVANT_TO_TWIN}
+        for section in ("model", "data")
+    ]
+    preprocessing = {name: config["views"].get(name) for name in PREPROCESSING}
+    return json.dumps([*network_and_data, config["seed"], config.get("generator"), preprocessing], sort_keys=True)

@@ -63,7 +63,7 @@ def test_rows_that_the_time_does_not_allow_are_named():
 
 
 def test_a_whole_run_fits_its_time_and_has_what_it_promises():
-    rows = accelerator.measurements(5)
+    rows = accelerator.list_measurements(5)
     assert sum(row.expected for row in rows) < 480
     names = " ".join(row.name for row in rows)
     for what in ("ResNet-18, 32 px, batch 512", "batch 1,024", "ResNet-50, 224 px", "torch step", "65,536", "1,281,167",
@@ -87,7 +87,7 @@ def test_a_whole_run_fits_its_time_and_has_what_it_promises():
     ],
 )
 def test_the_peak_is_of_the_device(kind, peak):
-    assert accelerator.peak_of(kind) == peak
+    assert accelerator.look_up_peak(kind) == peak
 
 
 def test_shares_are_of_all_devices_and_torchs_row_counts_our_products():

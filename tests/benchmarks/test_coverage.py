@@ -29,7 +29,7 @@ def test_the_twelve_cells_span_the_range_of_the_goal():
     for values, ends in (("samples", (500, 5000)), ("dimensions", (1, 5)), ("rho", (0.0, 0.9))):
         found = [getattr(cell, values) for cell in CELLS]
         assert (min(found), max(found)) == ends
-    assert {cell.through for cell in CELLS} == set(coverage.MAPS)
+    assert {cell.map for cell in CELLS} == set(coverage.MAPS)
 
 
 def test_a_stopped_table_goes_on_and_other_versions_are_not_counted(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from tests.reporting.specs import layers, marks
 
 def test_families_have_the_truth_they_are_drawn_at():
     for nats in mi_tasks.LADDER:
-        for task in mi_tasks.families(nats).values():
+        for task in mi_tasks.make_families(nats).values():
             np.testing.assert_allclose(task.nats, nats, atol=1e-9)
 
 
@@ -38,14 +38,14 @@ POINTS = [
 
 
 def found(points):
-    return {"what": "2 draws & more", "samples": 10, "points": points, "table": mi_tasks.table(points)}
+    return {"what": "2 draws & more", "samples": 10, "points": points, "table": mi_tasks.make_table(points)}
 
 
 def test_the_table_is_of_absolute_errors_and_counts_no_number_as_infinite():
-    rows = mi_tasks.table(POINTS)
+    rows = mi_tasks.make_table(POINTS)
     np.testing.assert_allclose(list(rows["a"].values()), [(0.5 + 0.1 + 1 + 13) / 4, 13, 1, 3])
     assert rows["info_nce"]["mean_absolute_error"] == math.inf
-    assert "inf" in mi_tasks.words({"table": rows})
+    assert "inf" in mi_tasks.format_figures({"table": rows})
 
 
 def test_the_figure_has_a_panel_a_method_and_its_lines_where_the_estimates_are():
@@ -87,15 +87,15 @@ def test_a_file_is_scored_against_its_truth_which_is_opened_last(file, monkeypat
         return exact(x, y, key)
 
     def opened(path):
-        assert calls == [((4000, 1), (4000, 1))] * 2 * len(mi_tasks.ON_A_FILE)
+        assert calls == [((4000, 1), (4000, 1))] * 2 * len(mi_tasks.METHODS_OF_FILE)
         return json.loads(path.read_text())
 
-    monkeypatch.setattr(mi_tasks, "methods", lambda: dict.fromkeys(mi_tasks.ON_A_FILE, counted))
+    monkeypatch.setattr(mi_tasks, "list_methods", lambda: dict.fromkeys(mi_tasks.METHODS_OF_FILE, counted))
     monkeypatch.setattr(mi_tasks, "read_json", opened)
     figures = mi_tasks.run(1, data=str(file / "s.npz"), truth=str(file / "t.json"))
-    assert list(figures["table"]) == list(mi_tasks.ON_A_FILE)
+    assert list(figures["table"]) == list(mi_tasks.METHODS_OF_FILE)
     assert all(row["worst_absolute_error"] < 0.06 for row in figures["table"].values())
-    assert figures["points"][0]["ceiling"] is None and mi_tasks.picture(figures) == ""
+    assert figures["points"][0]["ceiling"] is None and mi_tasks.draw_figures(figures) == ""
     json.dumps(figures, allow_nan=False)
 
 
@@ -112,7 +112,7 @@ def test_a_file_is_scored_against_its_truth_which_is_opened_last(file, monkeypat
     ],
 )
 def test_a_mistake_is_said_in_one_line(arguments, said, file, monkeypatch):
-    monkeypatch.setattr(mi_tasks, "methods", lambda: dict.fromkeys(mi_tasks.ON_A_FILE, exact))
+    monkeypatch.setattr(mi_tasks, "list_methods", lambda: dict.fromkeys(mi_tasks.METHODS_OF_FILE, exact))
     (file / "few.json").write_text(json.dumps({"00": {"mi_nats": 1}}))
     case = [] if "--case=loop" in arguments else ["--case=mi_tasks"]
     with pytest.raises(UserError, match=re.escape(said)) as raised:
@@ -129,7 +129,7 @@ def written(tmp_path):
 
 
 def test_the_job_writes_figures_and_picture(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(mi_tasks, "methods", lambda: {"ksg": exact})
+    monkeypatch.setattr(mi_tasks, "list_methods", lambda: {"ksg": exact})
     assert list(written(tmp_path)["table"]) == ["ksg"]
     assert "mean |error|" in capsys.readouterr().out
 

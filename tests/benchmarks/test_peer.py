@@ -54,7 +54,7 @@ def test_a_goal_that_is_never_reached_is_none_and_the_last_turn_is_short():
     figures = peer.summarise([found], SIZES)
     assert figures["ours"]["images_per_second"] == {"min": 10.0, "median": 10.0, "max": 10.0}
     assert figures["ours_over_lightly"]["median"] == 2.0 and figures["ours_over_lightly_to_goal"] is None
-    assert "in 0 of 1 races" in peer.words(figures)
+    assert "in 0 of 1 races" in peer.format_figures(figures)
 
 
 def test_races_are_summed_up():
@@ -64,12 +64,12 @@ def test_races_are_summed_up():
     figures = peer.summarise(races, SIZES)
     assert figures["ours"]["seconds_to_goal"] == {"min": 4.0, "median": 6.0, "max": 8.0}
     assert figures["ours_over_lightly_to_goal"] == {"min": 1.0, "median": 1.5, "max": 2.0}
-    said = peer.words(figures)
+    said = peer.format_figures(figures)
     assert "6 (4 to 8) s to 40 % kNN in 2 of 2 races" in said and "1.50 (1.00 to 2.00) x its images/s" in said
 
 
 def test_an_absent_lightly_is_said_in_one_line(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(peer, "missing", lambda names, extra: peers.missing(("no_such_peer",), extra))
+    monkeypatch.setattr(peer, "find_missing", lambda names, extra: peers.find_missing(("no_such_peer",), extra))
     arguments = ["--case=peer", "--small", f"--out={tmp_path}"]
     assert run_job(bench.main, arguments) == 2
     said = capsys.readouterr().err.strip().splitlines()

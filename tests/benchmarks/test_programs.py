@@ -127,5 +127,5 @@ def test_the_peers_network_is_torchvisions(backbone):
 
 
 def test_an_absent_peer_is_named_with_its_extra():
-    assert "pip install 'mi-contrast[reference]'" in peers.missing(("no_such_peer",), "reference")
-    assert peers.missing(("json",), "reference") == ""
+    assert "pip install 'mi-contrast[reference]'" in peers.find_missing(("no_such_peer",), "reference")
+    assert peers.find_missing(("json",), "reference") == ""

@@ -28,18 +28,18 @@ def test_squares_move_along_their_paths_and_all_slides_with_the_camera():
 
 
 def test_paths_are_made_to_fit_their_cells_together():
-    paths = twins.along(4 * twins.steps(np.random.default_rng(0), 64, 40))
-    small = rendered_clips.fitted(paths)
+    paths = twins.make_paths(4 * twins.make_steps(np.random.default_rng(0), 64, 40))
+    small = rendered_clips.shrink_paths(paths)
     assert np.abs(small - small[:, :1]).max() == pytest.approx(rendered_clips.ROOM)
     ratio = small[:, 1:] / paths[:, 1:]
     assert np.ptp(ratio) < 1e-12 and ratio.max() < 1
-    np.testing.assert_array_equal(rendered_clips.fitted(small / 2), small / 2)
+    np.testing.assert_array_equal(rendered_clips.shrink_paths(small / 2), small / 2)
 
 
 @pytest.mark.nightly
 def test_groups_are_found_through_the_tracker(monkeypatch):
     monkeypatch.setattr(twins, "CLIPS", (("white, c .9", 0.0, 0.9, 0.0), ()))
-    (row,) = twins.rendered(np.random.default_rng(1), 4).values()
+    (row,) = twins.measure_rendered(np.random.default_rng(1), 4).values()
     assert min(row[word] for word in ("displacement", "second_difference", "prewhitened")) >= 0.95
     assert row["tracked"] > 0.9 and row["step_error"] < 0.6 and abs(row["random"] - 0.5) < 0.1
     assert row["raw"] < row["displacement"]

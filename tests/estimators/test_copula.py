@@ -90,4 +90,4 @@ def test_a_cell_of_the_coverage_table():
     found = coverage.summarise(cell, [coverage.measure(cell, draw) for draw in range(30)])
     assert found["held"] >= 26
     assert found["lower_limits"] == 0
-    assert found["width"] <= coverage.WIDEST
+    assert found["width"] <= coverage.MAX_WIDTH

@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from mi_contrast.data import sets
 from mi_contrast.evaluation.judge import judge
-from mi_contrast.interchange import Loaded
+from mi_contrast.interchange import LoadedBackbone
 from mi_contrast.models import representation, towers
 from tests.evaluation.fake import image_set
 
@@ -32,7 +32,7 @@ def backbone(tmp_path, monkeypatch):
     pixels = np.float32(splits["train"].images(np.arange(64)) / 255 - 0.5) / 0.25
     variables = towers.calibrate_statistics(tower, variables, pixels)
     found = representation.from_tower(variables, MODEL, mean=(0.5,) * 3, std=(0.25,) * 3, size=8)
-    return Loaded(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, {}), splits
+    return LoadedBackbone(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, {}), splits
 
 
 def config(task):

@@ -9,11 +9,16 @@ from PIL import Image
 from mi_contrast.core.config import load_config
 from mi_contrast.core.errors import UserError
 from mi_contrast.data import sets
-from mi_contrast.evaluation.augmented import keys_of, policy_named, view
-from mi_contrast.evaluation.diagnostics import invariance, neighbours_of, one_at_a_time, some_of
-from mi_contrast.evaluation.information import estimates
+from mi_contrast.evaluation.augmentation import make_policy, make_view, make_view_rngs
+from mi_contrast.evaluation.diagnostics import (
+    draw_neighbours,
+    make_single_op_policies,
+    measure_invariance,
+    sample_images,
+)
+from mi_contrast.evaluation.information import estimate_information
 from mi_contrast.evaluation.judge import judge
-from mi_contrast.interchange import Loaded
+from mi_contrast.interchange import LoadedBackbone
 from mi_contrast.models import representation, towers
 from mi_contrast.views import policies
 from tests.evaluation.fake import image_set
@@ -30,7 +35,7 @@ def gaussians(count, correlation, width=8, seed=0):
 
 def test_the_lower_bounds_lie_below_the_truth_and_above_nothing():
     x, y, truth = gaussians(1024, 0.7)
-    found = estimates(x, y)
+    found = estimate_information(x, y)
     assert set(found) == {"info_nce", "nwj", "smile", "ksg"}
     for name in ("info_nce", "nwj"):
         nats, error = found[name]["nats"], found[name]["standard_error"]
@@ -42,10 +47,10 @@ def test_the_lower_bounds_lie_below_the_truth_and_above_nothing():
 
 def test_views_that_share_nothing_read_about_zero():
     x, y, _ = gaussians(1024, 0.0)
-    for name, each in estimates(x, y).items():
+    for name, each in estimate_information(x, y).items():
         assert abs(each["nats"]) < 0.08 + 4 * each["standard_error"], name
-    moved = estimates(*gaussians(1024, 0.7)[:2])
-    rolled = estimates(gaussians(1024, 0.7)[0], np.roll(gaussians(1024, 0.7)[1], 1, axis=0))
+    moved = estimate_information(*gaussians(1024, 0.7)[:2])
+    rolled = estimate_information(gaussians(1024, 0.7)[0], np.roll(gaussians(1024, 0.7)[1], 1, axis=0))
     assert all(rolled[name]["nats"] < 0.3 * moved[name]["nats"] for name in moved)
 
 
@@ -53,7 +58,7 @@ def test_info_nce_is_the_equation_on_the_half_that_chose_nothing():
     from mi_contrast.data.order import permutation
 
     x, y, _ = (np.float64(part) for part in gaussians(64, 0.9))
-    found = estimates(np.float32(x), np.float32(y))["info_nce"]
+    found = estimate_information(np.float32(x), np.float32(y))["info_nce"]
     order = permutation(64, 1, 0)
     fit, read = order[:32], order[32:]
     centre = np.concatenate([x[fit], y[fit]]).mean(axis=0)
@@ -72,13 +77,13 @@ def test_info_nce_is_the_equation_on_the_half_that_chose_nothing():
 
 
 def test_errors_are_the_spread_over_draws():
-    rows = [estimates(*gaussians(512, 0.8, width=32, seed=seed)[:2]) for seed in range(24)]
+    rows = [estimate_information(*gaussians(512, 0.8, width=32, seed=seed)[:2]) for seed in range(24)]
     for name, lowest in (("info_nce", 0.75), ("smile", 0.6)):
         nats, errors = (np.array([row[name][part] for row in rows]) for part in ("nats", "standard_error"))
         assert lowest < np.sqrt(np.mean(errors**2)) / nats.std(ddof=1) < 1.6, name
     assert sum(row["nwj"]["standard_error"] is None for row in rows) > 12  # a few pairs carry its mean
     assert all("error unknown" in r["nwj"]["what"] for r in rows if r["nwj"]["standard_error"] is None)
-    easy = [estimates(*gaussians(512, 0.5, width=4, seed=seed)[:2]) for seed in range(24)]
+    easy = [estimate_information(*gaussians(512, 0.5, width=4, seed=seed)[:2]) for seed in range(24)]
     for name in ("info_nce", "nwj", "smile"):
         nats, errors = (np.array([row[name][part] for row in easy]) for part in ("nats", "standard_error"))
         assert 0.7 < np.sqrt(np.mean(errors**2)) / nats.std(ddof=1) < 1.5, name
@@ -86,11 +91,11 @@ def test_errors_are_the_spread_over_draws():
 
 def test_invariance_of_what_does_nothing_and_of_what_destroys():
     plain = np.random.default_rng(0).normal(size=(100, 8)).astype(np.float32)
-    same = invariance(plain, plain)
+    same = measure_invariance(plain, plain)
     assert same["cosine"] == pytest.approx(1, abs=1e-5) and same["found"] == 1 and same["median_rank"] == 1
-    gone = invariance(plain, np.random.default_rng(1).normal(size=(100, 8)).astype(np.float32))
+    gone = measure_invariance(plain, np.random.default_rng(1).normal(size=(100, 8)).astype(np.float32))
     assert abs(gone["cosine"]) < 0.15 and gone["found"] < 0.1 and 30 < gone["median_rank"] < 70
-    collapsed = invariance(plain, np.repeat(plain[:1], 100, axis=0))
+    collapsed = measure_invariance(plain, np.repeat(plain[:1], 100, axis=0))
     assert collapsed["found"] == 0.01
 
 
@@ -98,8 +103,8 @@ def test_invariance_of_what_does_nothing_and_of_what_destroys():
 def test_one_op_alone_is_that_op_alone():
     images = image_set(6, size=16).images(np.arange(6))
     made = {
-        name: np.asarray(view(p, images, keys_of(np.arange(6), 0), 0))
-        for name, p in one_at_a_time("simclr", 16).items()
+        name: np.asarray(make_view(p, images, make_view_rngs(np.arange(6), 0), 0))
+        for name, p in make_single_op_policies("simclr", 16).items()
     }
     assert set(made) == {"crop", "flip", "jitter", "grey", "blur"}
     pixels = images / np.float32(255)
@@ -110,23 +115,23 @@ def test_one_op_alone_is_that_op_alone():
 
 def test_views_named_train_are_the_backbone_s_own():
     config = {"views": policies.moco_v2(8) | {"mean": (0.3,) * 3}}
-    own = policy_named("train", 8, config)
+    own = make_policy("train", 8, config)
     assert own["query"] == config["views"]["query"] and own["mean"] == (0.0,) * 3
-    channels = policy_named("train", 8, {"views": policies.cmc(8)})
+    channels = make_policy("train", 8, {"views": policies.cmc(8)})
     assert channels["query"] == policies.cmc(8)["both"]
     with pytest.raises(UserError, match="doesn't tell its views"):
-        policy_named("train", 8, {})
+        make_policy("train", 8, {})
     with pytest.raises(UserError, match="views are patches of images; name some: crops"):
-        policy_named("train", 8, {"views": policies.patches(8, 8)})
+        make_policy("train", 8, {"views": policies.patches(8, 8)})
 
 
 def test_the_picture_frames_neighbours_by_class():
     images = image_set(40, noise=0.0)
     features = np.eye(4, dtype=np.float32)[images.labels["colour"]]
-    picture = np.asarray(neighbours_of(images, features, images.labels["colour"], 3, 4))
+    picture = np.asarray(draw_neighbours(images, features, images.labels["colour"], 3, 4))
     assert (picture.reshape(-1, 3) == (46, 125, 50)).all(axis=1).any()
     assert not (picture.reshape(-1, 3) == (183, 28, 28)).all(axis=1).any()
-    shuffled = np.asarray(neighbours_of(images, features, np.arange(40), 3, 4))
+    shuffled = np.asarray(draw_neighbours(images, features, np.arange(40), 3, 4))
     assert (shuffled.reshape(-1, 3) == (183, 28, 28)).all(axis=1).any()
 
 
@@ -137,7 +142,7 @@ def test_the_job_writes_numbers_and_a_picture_and_moves_nothing(tmp_path, monkey
     variables = towers.build(MODEL).init(jax.random.key(99), (8, 8, 3))
     found = representation.from_tower(variables, MODEL, mean=(0.5,) * 3, std=(0.25,) * 3, size=8)
     config = dict(model=MODEL, seed=5, data=dict(name="blobs", batch=16), views=policies.moco_v2(8))
-    backbone = Loaded(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, config)
+    backbone = LoadedBackbone(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, config)
     before = jax.tree.map(np.array, found.variables)
     chosen, _, _ = load_config("configs/evaluate/diagnostics.py")
     judged = judge(replace_images(chosen, 128), backbone)
@@ -165,8 +170,8 @@ def replace_images(config, count):
 
 def test_some_images_are_the_same_each_time_and_keep_their_labels():
     images = image_set(50)
-    part, rows = some_of(images, 20)
+    part, rows = sample_images(images, 20)
     assert len(part) == 20 and len(set(rows)) == 20
     np.testing.assert_array_equal(part.images(np.arange(20)), images.images(rows))
     np.testing.assert_array_equal(part.labels["colour"], images.labels["colour"][rows])
-    assert len(some_of(images, 99)[0]) == 50
+    assert len(sample_images(images, 99)[0]) == 50

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mi_contrast.core.errors import BadNumbersError, UserError
-from mi_contrast.evaluation.features import encode_all, labels_of, main_label
+from mi_contrast.evaluation.features import encode_all, find_main_label, read_label
 from mi_contrast.models import representation, towers
 from tests.evaluation.fake import MeanColour, image_set
 
@@ -50,8 +50,8 @@ def test_features_that_are_not_finite_are_never_scored():
 
 def test_labels_are_the_set_s_own():
     images = image_set(12)
-    assert main_label(images) == "colour"
-    labels, classes = labels_of(images, "dark")
+    assert find_main_label(images) == "colour"
+    labels, classes = read_label(images, "dark")
     np.testing.assert_array_equal(labels, images.labels["dark"])
     assert classes == ("no", "yes")
 
@@ -59,12 +59,12 @@ def test_labels_are_the_set_s_own():
 def test_unlabelled_or_unknown_is_one_line_before_anything_is_encoded():
     images, encoder = image_set(12), MeanColour()
     with pytest.raises(UserError, match=r"unknown label of blobs .color.; did you mean .colour."):
-        labels_of(images, "color")
+        read_label(images, "color")
     with pytest.raises(UserError, match="has no labels"):
-        main_label(replace(images, labels={}))
+        find_main_label(replace(images, labels={}))
     hidden = replace(images, labels={"colour": np.full(12, -1, np.int32)})
     with pytest.raises(UserError, match="runs from -1 to -1"):
-        labels_of(hidden, "colour")
+        read_label(hidden, "colour")
     with pytest.raises(UserError, match="is empty"):
         encode_all(encoder, image_set(0), batch_size=5)
     assert encoder.batches == []

@@ -10,7 +10,7 @@ from mi_contrast.core.errors import BadNumbersError, UserError
 from mi_contrast.data import sets
 from mi_contrast.evaluation.heads import read_head
 from mi_contrast.evaluation.judge import judge
-from mi_contrast.interchange import Loaded, load
+from mi_contrast.interchange import LoadedBackbone, load
 from mi_contrast.models import representation, towers
 from tests.evaluation.fake import image_set
 
@@ -24,7 +24,7 @@ def made(tmp_path, **model):
     variables = towers.build(model).init(jax.random.key(99), (8, 8, 3))
     found = representation.from_tower(variables, model, mean=(0.5,) * 3, std=(0.25,) * 3, size=8)
     config = dict(model=model, seed=5, data=dict(batch=16))
-    return Loaded(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, config)
+    return LoadedBackbone(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, config)
 
 
 @pytest.fixture(autouse=True)

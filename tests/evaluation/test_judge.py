@@ -7,11 +7,11 @@ import pytest
 
 from mi_contrast.core.config import load_config
 from mi_contrast.core.errors import BadNumbersError, UserError
-from mi_contrast.evaluation import on_features
-from mi_contrast.evaluation.asked import chosen_data, file_name
+from mi_contrast.evaluation import feature_tasks
 from mi_contrast.evaluation.heads import read_head
 from mi_contrast.evaluation.judge import judge
-from mi_contrast.interchange import Loaded
+from mi_contrast.evaluation.task_config import make_file_name, resolve_data
+from mi_contrast.interchange import LoadedBackbone
 from mi_contrast.readout.accuracy import interval95
 from tests.evaluation.fake import MeanColour, image_set
 
@@ -36,12 +36,12 @@ def asked(monkeypatch):
         calls.append((name, split, data_dir, size, options))
         return image_set(300 if "train" in split else 120, split, name=name, seed=len(split))
 
-    monkeypatch.setattr(on_features.sets, "load", load)
+    monkeypatch.setattr(feature_tasks.sets, "load", load)
     return calls
 
 
 def loaded(root, *, sha256=None, **config):
-    return Loaded(Spied(), root, 1, 700, {"data": TRAINING | {"batch": 32}, **config}, sha256)
+    return LoadedBackbone(Spied(), root, 1, 700, {"data": TRAINING | {"batch": 32}, **config}, sha256)
 
 
 def knn_config(**data):
@@ -65,14 +65,14 @@ def test_a_result_says_all_that_is_needed_to_read_it(tmp_path, asked):
 
 def test_the_interval_of_frames_of_few_objects_is_wider(tmp_path, asked, monkeypatch):
     plain = judge(knn_config(label="colour"), loaded(tmp_path)).result
-    load = on_features.sets.load
+    load = feature_tasks.sets.load
 
     def load_frames(*arguments, **keywords):
         images = load(*arguments, **keywords)
         return replace(images, groups=np.arange(len(images)) // 5)
 
-    monkeypatch.setattr(on_features.sets, "load", load_frames)
-    monkeypatch.setattr(on_features, "effective_count", lambda hits, groups: float(len(np.unique(groups))))
+    monkeypatch.setattr(feature_tasks.sets, "load", load_frames)
+    monkeypatch.setattr(feature_tasks, "effective_count", lambda hits, groups: float(len(np.unique(groups))))
     grouped = judge(knn_config(label="colour"), loaded(tmp_path)).result
     assert (plain["independent_examples"], grouped["independent_examples"]) == (120, 24)
     assert plain["top1"] == grouped["top1"]
@@ -114,22 +114,22 @@ def test_scores_that_are_not_finite_are_no_result(tmp_path, asked):
 
 
 def test_chosen_data_takes_the_training_set_where_none_is_given():
-    assert chosen_data(NOTHING, TRAINING) == TRAINING
-    assert chosen_data(NOTHING | {"label": "colour", "split": "train"}, TRAINING) == TRAINING | {
+    assert resolve_data(NOTHING, TRAINING) == TRAINING
+    assert resolve_data(NOTHING | {"label": "colour", "split": "train"}, TRAINING) == TRAINING | {
         "label": "colour",
         "split": "train",
     }
-    assert chosen_data(NOTHING | {"name": "blobs", "dir": "/d"}, TRAINING) == TRAINING | {"dir": "/d"}
-    assert chosen_data(NOTHING, {"name": "x"})["test_split"] == "test"
+    assert resolve_data(NOTHING | {"name": "blobs", "dir": "/d"}, TRAINING) == TRAINING | {"dir": "/d"}
+    assert resolve_data(NOTHING, {"name": "x"})["test_split"] == "test"
 
 
 def test_chosen_data_refuses_what_makes_no_judgement():
     with pytest.raises(UserError, match="no data set"):
-        chosen_data(NOTHING, {})
+        resolve_data(NOTHING, {})
     with pytest.raises(UserError, match="both 'test'"):
-        chosen_data(NOTHING | {"split": "test"}, TRAINING)
+        resolve_data(NOTHING | {"split": "test"}, TRAINING)
     with pytest.raises(UserError, match="did you mean 'split'"):
-        chosen_data({"splt": "test"}, TRAINING)
+        resolve_data({"splt": "test"}, TRAINING)
 
 
 def test_unknown_fields_refuse(tmp_path, asked):
@@ -155,7 +155,7 @@ def test_a_place_that_can_not_be_written_is_said_before_any_work(tmp_path, asked
     ],
 )
 def test_file_names(parts, expected):
-    assert file_name(*parts) == expected
+    assert make_file_name(*parts) == expected
 
 
 @pytest.mark.parametrize(
@@ -224,16 +224,66 @@ def test_fit_on_one_set_test_on_another(tmp_path, asked):
         judge(knn_config(test_dir="/here"), loaded(tmp_path))
 
 
-def test_another_set_of_other_classes_is_refused_before_any_encoding(tmp_path, asked, monkeypatch):
-    load = on_features.sets.load
-    other = image_set(60, classes=3)
+def second_set(monkeypatch, images):
+    """Lets every name but 'blobs' load these images."""
+    load = feature_tasks.sets.load
     monkeypatch.setattr(
-        on_features.sets, "load", lambda name, *a, **k: load(name, *a, **k) if name == "blobs" else other
+        feature_tasks.sets, "load", lambda name, *a, **k: load(name, *a, **k) if name == "blobs" else images
     )
+
+
+def cross_domain_config(variant="knn", **data):
+    config, _, _ = load_config(f"configs/evaluate/cross_domain.py:{variant}")
+    config.data.update(data)
+    if variant == "knn":
+        config.task.k = 9
+    return config
+
+
+def test_a_second_set_of_other_classes_is_refused_by_name_before_any_encoding(tmp_path, asked, monkeypatch):
     backbone = loaded(tmp_path)
-    with pytest.raises(UserError, match=r"has 4 classes, .* has 3 or other ones"):
-        judge(knn_config(label="colour", test_name="other"), backbone)
+    second_set(monkeypatch, image_set(60, classes=3))
+    message = r"has 4 classes and blobs train has 3; only blobs train\[:90%\] has d; give two splits"
+    with pytest.raises(UserError, match=message):
+        judge(cross_domain_config(label="colour", test_name="other"), backbone)
+    renamed = image_set(60)
+    second_set(monkeypatch, replace(renamed, classes={**renamed.classes, "colour": tuple("xbcd")}))
+    with pytest.raises(UserError, match=r"only blobs train\[:90%\] has a; only blobs train has x"):
+        judge(cross_domain_config(label="colour", test_name="other"), backbone)
     assert backbone.representation.batches == []
+
+
+@pytest.mark.parametrize("variant", ["logistic", "knn"])
+def test_classes_of_a_second_set_are_matched_by_name(tmp_path, asked, monkeypatch, variant):
+    """The same test images score the same when their classes are numbered in another order, or their label renamed."""
+    data = dict(label="colour", test_name="other", test_split="test")
+    images = image_set(120, "test", seed=4)
+    second_set(monkeypatch, images)
+    same_order = judge(cross_domain_config(variant, **data), loaded(tmp_path / "a")).result
+    order = np.array([2, 0, 3, 1])  # the class that each new number stands for
+    labels = np.argsort(order)[images.labels["colour"]].astype(np.int32)
+    other = replace(images, name="other", labels={"hue": labels}, classes={"hue": tuple("abcd"[i] for i in order)})
+    second_set(monkeypatch, other)
+    backbone = loaded(tmp_path / "b")
+    with pytest.raises(UserError, match=r"other has no label 'colour', it has hue; give --config\.data\.test_label"):
+        judge(cross_domain_config(variant, **data), backbone)
+    result = judge(cross_domain_config(variant, **data, test_label="hue"), backbone).result
+    assert result["top1"] == same_order["top1"] > 0.6
+    assert (result["tested_on"], result["label"], result["test_label"]) == ("other", "colour", "hue")
+    if variant == "logistic":  # against labels compared by name, without the package's renumbering
+        head = read_head(tmp_path / "b" / "results" / "linear-blobs-on_other.safetensors")
+        guesses = np.argmax(head.scores(backbone.representation.encode(images.images(np.arange(120)))), axis=1)
+        names = [other.classes["hue"][i] for i in other.labels["hue"]]
+        assert np.mean([head.classes[g] == name for g, name in zip(guesses, names, strict=True)]) == result["top1"]
+
+
+def test_the_cross_domain_config_needs_a_second_set(tmp_path, asked):
+    with pytest.raises(UserError, match=r"no data\.test_name; give --config\.data\.test_name=NAME"):
+        judge(cross_domain_config(), loaded(tmp_path))
+    with pytest.raises(UserError, match=r"data\.test_label without a data\.test_name"):
+        judge(knn_config(test_label="hue"), loaded(tmp_path))
+    judge(cross_domain_config(label="colour", test_name="other", test_options={"size": 8}), loaded(tmp_path))
+    assert asked[-1] == ("other", "test", "/there", 8, {"size": 8})
 
 
 def test_views_to_fit_on_are_a_linear_task_s_alone(tmp_path, asked):

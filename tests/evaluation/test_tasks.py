@@ -8,7 +8,7 @@ from sklearn.preprocessing import normalize
 
 from mi_contrast.core.errors import BadNumbersError, UserError
 from mi_contrast.evaluation.episodes import mean_and_interval
-from mi_contrast.evaluation.features import Features, validation_part
+from mi_contrast.evaluation.features import Features, select_validation
 from mi_contrast.evaluation.tasks import run_task
 from mi_contrast.readout import linear
 from mi_contrast.readout.accuracy import top1
@@ -62,7 +62,7 @@ def test_labels_at_random_are_scored_at_chance(splits):
 
 
 def test_the_lbfgs_task_says_how_far_it_came(splits):
-    how = run_task({**LBFGS, "iterations": 3}, *splits, seed=0).how
+    how = run_task({**LBFGS, "iterations": 3}, *splits, seed=0).details
     assert how["iterations"] == 3 and how["largest_gradient"] > 0
 
 
@@ -99,8 +99,8 @@ def test_the_rate_is_chosen_on_validation_and_fitted_anew_on_all(splits):
     fit, test = splits
     settings = dict(SGD, epochs=4, factors=(1e-6, 1.0, 1e4), validation=0.25)
     found = run_task(settings, fit, test, seed=0)
-    assert found.how["factor"] == 1.0 and found.how["at_edge"] is False and found.how["validation"] == 200
-    assert found.how["validation_top1"]["1.0"] > found.how["validation_top1"]["1e-06"]
+    assert found.details["factor"] == 1.0 and found.details["at_edge"] is False and found.details["validation"] == 200
+    assert found.details["validation_top1"]["1.0"] > found.details["validation_top1"]["1e-06"]
     alone = run_task(dict(SGD, epochs=4), fit, test, seed=0)
     np.testing.assert_allclose(found.scores, alone.scores, atol=1e-4)
     np.testing.assert_allclose(linear.scores(found.head, test.values), found.scores, atol=1e-6)
@@ -110,13 +110,13 @@ def test_the_regulariser_is_scikit_learns_choice_on_the_same_validation(splits):
     fit, test = splits
     l2s = (1.0, 1e-1, 1e-2, 1e-4)
     found = run_task(dict(LBFGS, l2=l2s), fit, test, seed=0)
-    held = validation_part(fit, 0.2, seed=0)
+    held = select_validation(fit, 0.2, seed=0)
     x = fit.values / fit.values[~held].std(axis=0)
     peers = {l2: LogisticRegression(C=1 / (l2 * 640), max_iter=3000).fit(x[~held], fit.labels[~held]) for l2 in l2s}
     shares = {l2: peer.score(x[held], fit.labels[held]) for l2, peer in peers.items()}
     for l2, share in shares.items():
-        assert abs(found.how["validation_top1"][str(l2)] - share) <= 1 / held.sum() + 1e-6
-    assert shares[found.how["l2"]] >= max(shares.values()) - 1 / held.sum()
+        assert abs(found.details["validation_top1"][str(l2)] - share) <= 1 / held.sum() + 1e-6
+    assert shares[found.details["l2"]] >= max(shares.values()) - 1 / held.sum()
 
 
 def test_no_rate_that_gives_numbers_is_an_error(splits):
@@ -131,7 +131,7 @@ def test_validation_keeps_groups_whole_and_every_class_its_share(splits, grouped
     fit, _ = splits
     groups = np.arange(800) // 4 if grouped else None
     labels = np.repeat(fit.labels[::4], 4) if grouped else fit.labels
-    held = validation_part(Features(fit.values, labels, fit.classes, groups), 0.2, seed=0)
+    held = select_validation(Features(fit.values, labels, fit.classes, groups), 0.2, seed=0)
     assert held.sum() == 160
     for c in range(5):
         assert abs(held[labels == c].sum() - 0.2 * (labels == c).sum()) <= (4 if grouped else 1)
@@ -144,7 +144,7 @@ def test_fewshot_is_episodes_written_out(splits, by):
     """Classes far apart are told apart; the mean over episodes is near that of episodes drawn and scored by hand."""
     fit, test = splits
     settings = dict(FEWSHOT, by=by, episodes=200, normalise=False)
-    shares = run_task(settings, fit, test, seed=0).shares
+    shares = run_task(settings, fit, test, seed=0).accuracies
     random = np.random.default_rng(0)
     by_hand = []
     for _ in range(200):

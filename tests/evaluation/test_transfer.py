@@ -9,7 +9,7 @@ import pytest
 from mi_contrast.core.errors import UserError
 from mi_contrast.data import sets
 from mi_contrast.evaluation.judge import judge
-from mi_contrast.interchange import Loaded
+from mi_contrast.interchange import LoadedBackbone
 from mi_contrast.models import representation, towers
 from tests.evaluation.fake import image_set
 
@@ -21,7 +21,7 @@ TRAINING = dict(model=MODEL, seed=5, data=dict(batch=16))
 def backbone(tmp_path):
     variables = towers.build(MODEL).init(jax.random.key(99), (8, 8, 3))
     found = representation.from_tower(variables, MODEL, mean=(0.5,) * 3, std=(0.25,) * 3, size=8)
-    return Loaded(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, TRAINING)
+    return LoadedBackbone(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, TRAINING)
 
 
 @pytest.fixture

@@ -34,22 +34,22 @@ def tensors():
 
 def test_names_are_the_published_converters(tensors):
     for name in tensors:
-        assert detectron2.detectron2_name(name) == published(name)
+        assert detectron2.to_detectron2_name(name) == published(name)
 
 
 def test_the_file_is_a_plain_pickle_that_numpy_1_reads_too(tensors):
-    data = detectron2.pickled(tensors)
+    data = detectron2.make_pickle(tensors)
     held = pickle.loads(data, encoding="latin1")
     assert (held["__author__"], held["matching_heuristics"]) == ("mi_contrast", True) and data[:2] == b"\x80\x02"
     assert b"numpy._core" not in data and set(held) == {"model", "__author__", "matching_heuristics"}
     wanted = {published(n): t for n, t in tensors.items() if not n.endswith("num_batches_tracked")}
-    read = detectron2.read_back(data)
+    read = detectron2.read_pickle(data)
     assert set(held["model"]) == set(wanted) == set(read)
     for name, array in held["model"].items():
         assert array.dtype == np.float32 and array.flags.c_contiguous
         np.testing.assert_array_equal(array, wanted[name])
         np.testing.assert_array_equal(array, read[name])
-    assert detectron2.same(data, tensors) == len(wanted)
+    assert detectron2.verify_pickle(data, tensors) == len(wanted)
 
 
 @pytest.mark.parametrize(
@@ -57,14 +57,14 @@ def test_the_file_is_a_plain_pickle_that_numpy_1_reads_too(tensors):
     [lambda t: t | {"bn1.bias": t["bn1.bias"] + 1e-3}, lambda t: {n: x for n, x in t.items() if n != "bn1.bias"}],
 )
 def test_another_file_is_noticed(tensors, change):
-    data = detectron2.pickled(change(tensors))
+    data = detectron2.make_pickle(change(tensors))
     with pytest.raises(RuntimeError, match=r"stem\.conv1\.norm\.bias of the file is not the backbone's"):
-        detectron2.same(data, tensors)
+        detectron2.verify_pickle(data, tensors)
 
 
 def test_the_config_that_goes_with_it():
     spec = make_spec(dict(backbone="resnet50", width=64), **PLAIN)
-    assert detectron2.config_of(spec) == {
+    assert detectron2.make_detectron2_config(spec) == {
         "INPUT.FORMAT": "RGB",
         "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
         "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
@@ -75,7 +75,12 @@ def test_the_config_that_goes_with_it():
         "MODEL.RESNETS.RES2_OUT_CHANNELS": 256,
         "MODEL.RESNETS.WIDTH_PER_GROUP": 64,
     }
-    assert detectron2.config_of(make_spec(dict(backbone="resnet18"), **PLAIN))["MODEL.RESNETS.RES2_OUT_CHANNELS"] == 64
+    assert (
+        detectron2.make_detectron2_config(make_spec(dict(backbone="resnet18"), **PLAIN))[
+            "MODEL.RESNETS.RES2_OUT_CHANNELS"
+        ]
+        == 64
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +94,7 @@ def test_the_config_that_goes_with_it():
     ],
 )
 def test_what_its_resnet_cannot_be_is_said(model, reason):
-    found = detectron2.why_not(resolve(model))
+    found = detectron2.find_obstacle(resolve(model))
     assert found is None if reason is None else reason in found
 
 
@@ -155,12 +160,12 @@ def test_a_net_of_its_names_loads_every_tensor_and_agrees(backbone, width):
     import torch
 
     ours = Representation(twins.random_variables(model), make_spec(model, **PLAIN))
-    held = pickle.loads(detectron2.pickled(to_foreign(ours.variables)), encoding="latin1")["model"]
+    held = pickle.loads(detectron2.make_pickle(to_foreign(ours.variables)), encoding="latin1")["model"]
     counters = {n for n in net.state_dict() if n.endswith("num_batches_tracked")}
     result = net.load_state_dict({n: torch.from_numpy(t) for n, t in held.items()}, strict=False)
     assert set(result.missing_keys) <= counters and not result.unexpected_keys
     images = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3)).astype(np.uint8)
-    config = detectron2.config_of(ours.spec)
+    config = detectron2.make_detectron2_config(ours.spec)
     x = (images.astype(np.float32) - config["MODEL.PIXEL_MEAN"]) / config["MODEL.PIXEL_STD"]
     with torch.no_grad():
         theirs = net(twins.to_torch(x.astype(np.float32))).numpy()

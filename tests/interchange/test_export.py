@@ -165,3 +165,13 @@ def test_torch_agrees_with_a_split_read_as_its_manifest_says(split, tmp_path):
 def test_one_network_alone_says_it_is_no_split(export):
     manifest = json.loads((export / "manifest.json").read_text())
     assert manifest["split"] is None and manifest["model"]["split"] is None and manifest["names"] == "torchvision"
+
+
+def test_a_mistake_that_is_an_os_error_too_keeps_its_own_words(tmp_path):
+    class FileMistakeError(UserError, OSError):
+        """A UserError that an `except OSError` catches as well."""
+
+    with pytest.raises(FileMistakeError, match=r"^the file is gone$"), module.replace_folder(tmp_path / "out"):
+        raise FileMistakeError("the file is gone")
+    with pytest.raises(UserError, match="can't write the export"), module.replace_folder(tmp_path / "out"):
+        raise OSError(28, "No space left")

@@ -4,10 +4,10 @@ import pytest
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import families
-from mi_contrast.interchange.names import foreign_name, leaves
+from mi_contrast.interchange.names import flatten, to_foreign_name
 from mi_contrast.models import towers
 
-NAMES = [foreign_name(p) for p in leaves(towers.template(dict(backbone="resnet18", width=4)))]
+NAMES = [to_foreign_name(p) for p in flatten(towers.template(dict(backbone="resnet18", width=4)))]
 COUNTERS = [n.replace("running_var", "num_batches_tracked") for n in NAMES if "running_var" in n]
 OWN = NAMES + COUNTERS
 
@@ -73,16 +73,16 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_every_family_is_found_and_the_rest_named(case):
     names, what, left_out = CASES[case]
-    found = families.find(names, "x.pth")
+    found = families.find_backbone(names, "x.pth")
     assert sorted(found.names.values()) == sorted(OWN)
-    assert (found.what, set(found.left_out)) == (what, set(left_out))
-    assert found.pooled == (False if case == "Sequential without pool" else None)
+    assert (found.description, set(found.unused_parts)) == (what, set(left_out))
+    assert found.max_pool == (False if case == "Sequential without pool" else None)
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([*under("module."), "other.fc.weight"], "'other.fc.weight', which is neither the backbone's"),
+        ([*under("module."), "other.fc.weight"], "'other.fc.weight', which belongs neither to the backbone"),
         ([*under("backbone."), "projectr.0.weight"], "did you mean 'projector'?"),
         (under("backbonne."), "'backbonne' is no name of a known family; did you mean 'backbone'?"),
         (under("encoder.module.l_to_ab.") + under("encoder.module.ab_to_l."), "'l_to_ab' is no name"),
@@ -93,7 +93,7 @@ def test_every_family_is_found_and_the_rest_named(case):
 )
 def test_what_no_table_knows_is_refused(names, message):
     with pytest.raises(UserError) as caught:
-        families.find(names, "x.pth")
+        families.find_backbone(names, "x.pth")
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -115,7 +115,7 @@ class Shaped:
     ],
 )
 def test_the_state_dict_is_found_in_its_container(tree):
-    assert list(families.state_dict_of(tree, "x.pth")) == ["conv1.weight", "queue"]
+    assert list(families.find_state_dict(tree, "x.pth")) == ["conv1.weight", "queue"]
 
 
 @pytest.mark.parametrize(
@@ -130,26 +130,26 @@ def test_the_state_dict_is_found_in_its_container(tree):
 )
 def test_what_holds_no_state_dict_is_refused(tree, message):
     with pytest.raises(UserError, match=message):
-        families.state_dict_of(tree, "x.pth")
+        families.find_state_dict(tree, "x.pth")
 
 
 def shapes(model):
-    return {foreign_name(p): tuple(x.shape[i] for i in ((3, 2, 0, 1) if x.ndim == 4 else range(x.ndim)))
-            for p, x in leaves(towers.template(model)).items()}  # fmt: skip
+    return {to_foreign_name(p): tuple(x.shape[i] for i in ((3, 2, 0, 1) if x.ndim == 4 else range(x.ndim)))
+            for p, x in flatten(towers.template(model)).items()}  # fmt: skip
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50"])
 @pytest.mark.parametrize(("width", "stem"), [(64, "imagenet"), (8, "small"), (128, "imagenet")])
 def test_the_network_is_told_by_its_tensors(backbone, width, stem):
     model = dict(backbone=backbone, width=width, stem=stem)
-    assert families.model_of(shapes(model), None, "x.pth") == model
+    assert families.describe_resnet(shapes(model), None, "x.pth") == model
 
 
 def test_the_tiny_network_is_told_by_its_tensors():
     model = dict(backbone="tiny", width=8, stem="small")
     names = shapes(model)
-    assert families.find(names, "x.pth").names.keys() == names.keys()
-    assert families.model_of(names, None, "x.pth") == model
+    assert families.find_backbone(names, "x.pth").names.keys() == names.keys()
+    assert families.describe_resnet(names, None, "x.pth") == model
 
 
 def test_other_networks_are_refused():
@@ -162,7 +162,7 @@ def test_other_networks_are_refused():
         ({}, False, "begins with a 7x7 without a max pool"),
     ]:
         with pytest.raises(UserError, match=message):
-            families.model_of(good | change, pooled, "x.pth")
+            families.describe_resnet(good | change, pooled, "x.pth")
 
 
 @pytest.mark.parametrize(
@@ -174,12 +174,16 @@ def test_other_networks_are_refused():
     ],
 )
 def test_the_online_backbone_of_lightning_modules_is_chosen(momentum, beside):
-    networks = [f"{root}.{name}" for root in ("backbone", momentum) for name in ("conv1.weight", families.FIRST)]
-    found = families.find([*networks, *beside], "x.ckpt")
-    assert set(found.names) == {"backbone.conv1.weight", f"backbone.{families.FIRST}"}
-    assert found.what == "the backbone, 'backbone.'" and f"{momentum}.* (2)" in found.left_out
+    networks = [
+        f"{root}.{name}" for root in ("backbone", momentum) for name in ("conv1.weight", families.RESNET_TENSOR)
+    ]
+    found = families.find_backbone([*networks, *beside], "x.ckpt")
+    assert set(found.names) == {"backbone.conv1.weight", f"backbone.{families.RESNET_TENSOR}"}
+    assert found.description == "the backbone, 'backbone.'" and f"{momentum}.* (2)" in found.unused_parts
 
 
 def test_a_deep_stem_is_called_so():
     with pytest.raises(UserError, match="deep stem"):
-        families.model_of({"conv1.0.weight": (32, 3, 3, 3), families.FIRST: (64, 64, 3, 3)}, None, "x.pth")
+        families.describe_resnet(
+            {"conv1.0.weight": (32, 3, 3, 3), families.RESNET_TENSOR: (64, 64, 3, 3)}, None, "x.pth"
+        )

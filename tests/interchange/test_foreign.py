@@ -125,7 +125,7 @@ def test_whatever_does_not_match_is_refused(tmp_path, tensors, change, message):
 
 
 def test_an_export_tells_its_own_preprocessing(export):
-    with pytest.raises(UserError, match="tells its own preprocessing"):
+    with pytest.raises(UserError, match="has its own preprocessing"):
         open_source(export, preprocessing=dict(size=16))
 
 
@@ -153,7 +153,7 @@ def test_torchvisions_own_checkpoint_gives_torchvisions_features(tmp_path, backb
 
     torch.save(net.state_dict(), tmp_path / "net.pth", _use_new_zipfile_serialization=not legacy)
     loaded = open_source(tmp_path / "net.pth")
-    assert loaded.left_out == ("fc.* (2)",) and "stem imagenet" in str(loaded)
+    assert loaded.unused_parts == ("fc.* (2)",) and "stem imagenet" in str(loaded)
     net.fc = torch.nn.Identity()
     for side in SIDES:
         images = np.random.default_rng(side).integers(0, 256, (2, side, side, 3)).astype(np.uint8)

@@ -11,7 +11,7 @@ import pytest
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import FORMATS, convert, onnx, open_source, parity, stablehlo, torch_formats
-from mi_contrast.interchange.loaded import Loaded
+from mi_contrast.interchange.loaded_backbone import LoadedBackbone
 from mi_contrast.models.representation import Representation, make_spec
 from tests.interchange.conftest import CONFIG
 from tests.models import twins
@@ -29,7 +29,7 @@ GENERATOR = dict(kind="generator", space="ydbdr", flow="affine", couplings=3, hi
 
 def made(model, **pixels):
     variables = jax.tree.map(np.asarray, twins.random_variables(model))
-    return Loaded(
+    return LoadedBackbone(
         Representation(variables, make_spec(model, **PIXELS | pixels)), Path("runs/x"), 9, 40, CONFIG, None, "abc"
     )
 
@@ -145,12 +145,12 @@ def test_features_that_differ_are_an_error_and_nothing_is_kept(tmp_path, monkeyp
     needs("torch")
     convert(made(TINY), "torchvision", tmp_path / "out")
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
-    honest = torch_formats.tensors_of
+    honest = torch_formats.collect_tensors
 
     def dishonest(representation):
         return {n: t * np.float32(1.01) if n == "conv2.weight" else t for n, t in honest(representation).items()}
 
-    monkeypatch.setattr(torch_formats, "tensors_of", dishonest)
+    monkeypatch.setattr(torch_formats, "collect_tensors", dishonest)
     with pytest.raises(RuntimeError, match="torch gives features that differ by"):
         convert(made(TINY), "torchvision", tmp_path / "out")
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
@@ -163,7 +163,7 @@ def test_a_missing_tool_is_said_in_the_manifest_or_refused_with_the_fix(tmp_path
     loaded = made(TINY)
     manifest = convert(loaded, "torchvision", tmp_path / "out")
     assert manifest["parity"] == {"not_run": "features not compared: torch is not installed"}
-    assert parity.said(manifest["parity"]) == "features not compared: torch is not installed"
+    assert parity.describe_parity(manifest["parity"]) == "features not compared: torch is not installed"
     for word in ("torch", "onnx"):
         with pytest.raises(UserError, match="torch is not installed; pip install"):
             convert(loaded, word, tmp_path / word)
@@ -206,7 +206,7 @@ def test_in_and_out_and_in_again(tmp_path, backbone):
 
     torch.save(net.state_dict(), tmp_path / "net.pth")
     loaded = open_source(tmp_path / "net.pth", preprocessing=PIXELS | dict(size=96))
-    assert loaded.beside == 0 and loaded.representation.spec["size"] == 96
+    assert loaded.other_tensors == 0 and loaded.representation.spec["size"] == 96
     for word in ("torchvision", "torch"):
         convert(loaded, word, tmp_path / word)
     again = [open_source(tmp_path / word).representation for word in ("torchvision", "torch")]

@@ -19,7 +19,7 @@ def test_names_and_shapes_are_torchvisions(backbone):
     with torch.device("meta"):
         state = getattr(torchvision.models, backbone)().state_dict()
     theirs = {n: tuple(t.shape) for n, t in state.items() if not n.startswith("fc.") and not n.endswith(names.COUNTER)}
-    assert {n: e.foreign_shape for n, e in names.table(towers.template(dict(backbone=backbone))).items()} == theirs
+    assert {n: e.foreign_shape for n, e in names.make_table(towers.template(dict(backbone=backbone))).items()} == theirs
 
 
 def test_layouts_are_told_by_hand():
@@ -52,10 +52,10 @@ def back(tensors):
 
 def test_there_and_back_is_exact(variables):
     found, count = back(names.to_foreign(variables))
-    assert names.leaves(found).keys() == names.leaves(variables).keys()
-    for path, leaf in names.leaves(variables).items():
-        np.testing.assert_array_equal(names.leaves(found)[path], leaf)
-    assert count == len(names.leaves(variables)) == 20 * 5  # 20 convolutions, each with four tensors of batch norm
+    assert names.flatten(found).keys() == names.flatten(variables).keys()
+    for path, leaf in names.flatten(variables).items():
+        np.testing.assert_array_equal(names.flatten(found)[path], leaf)
+    assert count == len(names.flatten(variables)) == 20 * 5  # 20 convolutions, each with four tensors of batch norm
     without_counters = {n: t for n, t in names.to_foreign(variables).items() if not n.endswith(names.COUNTER)}
     assert back(without_counters)[1] == 100
 

@@ -23,7 +23,7 @@ def described(shape):
 
 @pytest.mark.parametrize("shape", SHAPES + STANDARD)
 def test_the_builder_is_short_and_needs_torchvision_alone(shape):
-    text = torch_build.builder(described(shape))
+    text = torch_build.make_builder(described(shape))
     imports = {n.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import) for n in node.names}
     imports |= {node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)}
     assert imports <= {"torch", "torchvision", "torchvision.models.resnet"}
@@ -36,7 +36,7 @@ def test_its_network_has_the_names_and_shapes_of_our_files(shape):
     import torch
 
     names = {}
-    exec(torch_build.builder(described(shape)), names)
+    exec(torch_build.make_builder(described(shape)), names)
     with torch.device("meta"):
         net = names["build"]()
     template = towers.template(described(shape))
@@ -57,7 +57,7 @@ def test_its_features_are_ours(shape):
 
     model = described(shape)
     ours = Representation(twins.random_variables(model), make_spec(model, **PLAIN))
-    net = torch_build.built(model, to_foreign(ours.variables))
+    net = torch_build.build_network(model, to_foreign(ours.variables))
     images = np.random.default_rng(0).uniform(size=(2, 40, 40, 3)).astype(np.float32)
     with torch.no_grad():
         theirs = net(twins.to_torch(images)).numpy()
@@ -70,9 +70,9 @@ def test_a_net_that_lacks_a_name_is_not_built():
     tensors = to_foreign(twins.random_variables(model))
     del tensors["layer2.0.bn1.running_var"]
     with pytest.raises(RuntimeError, match="running_var"):
-        torch_build.built(model, tensors)
+        torch_build.build_network(model, tensors)
 
 
 def test_a_missing_tool_is_named():
     with pytest.raises(torch_build.MissingToolError, match=r"^no_such_tool is not installed$"):
-        torch_build.tool("no_such_tool.part")
+        torch_build.import_tool("no_such_tool.part")

@@ -51,7 +51,7 @@ def saved(request, tensors, tmp_path):
 def test_every_tensor_is_torchs(saved, tensors):
     tree = torch_files.read(saved)
     assert (tree["epoch"], tree["best"], tree["args"].name) == (7, 0.5, "argparse.Namespace")
-    found = torch_files.arrays(tree["state_dict"], saved)
+    found = torch_files.read_arrays(tree["state_dict"], saved)
     assert list(found) == list(tensors)
     for name, tensor in tensors.items():
         theirs = (tensor.float() if name == "brain" else tensor).detach().numpy()
@@ -61,7 +61,9 @@ def test_every_tensor_is_torchs(saved, tensors):
 
 def refusal(path):
     with pytest.raises(UserError) as caught:
-        torch_files.arrays({n: t for n, t in torch_files.read(path)["state_dict"].items() if hasattr(t, "shape")}, path)
+        torch_files.read_arrays(
+            {n: t for n, t in torch_files.read(path)["state_dict"].items() if hasattr(t, "shape")}, path
+        )
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

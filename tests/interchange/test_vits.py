@@ -7,7 +7,7 @@ import safetensors.numpy
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import convert, open_source, write_export
-from mi_contrast.interchange.names import tensors_of
+from mi_contrast.interchange.names import collect_tensors
 from mi_contrast.models import vit
 from mi_contrast.models.representation import Representation, make_spec
 from tests.interchange.conftest import CONFIG
@@ -80,7 +80,7 @@ def test_the_names_of_a_whole_network_are_timms():
         theirs = timm.create_model("vit_small_patch16_224", num_classes=0).state_dict()
     spec = make_spec(dict(backbone="vit_small"), mean=(0.5,) * 3, std=(0.5,) * 3, size=224)
     zeros = twins.random_variables(dict(backbone="vit_small"))
-    ours = tensors_of(Representation(zeros, spec))
+    ours = collect_tensors(Representation(zeros, spec))
     assert {n: tuple(t.shape) for n, t in theirs.items()} == {n: t.shape for n, t in ours.items()}
 
 
@@ -137,7 +137,7 @@ def test_moco_v3s_file_has_its_twelve_heads_and_fixed_positions(tmp_path):
 )
 def test_another_transformer_is_refused(tmp_path, change, said):
     model = dict(backbone="vit_tiny", depth=1)
-    held = tensors_of(made(model, **SIDE).representation)
+    held = collect_tensors(made(model, **SIDE).representation)
     safetensors.numpy.save_file(change(dict(held)), tmp_path / "x.safetensors")
     with pytest.raises(UserError) as caught:
         open_source(tmp_path / "x.safetensors")
@@ -147,8 +147,8 @@ def test_another_transformer_is_refused(tmp_path, change, said):
 def test_positions_that_are_not_the_fixed_ones_are_seen(tmp_path, monkeypatch):
     from mi_contrast.interchange import export
 
-    honest = export.tensors_of
-    monkeypatch.setattr(export, "tensors_of", lambda r: honest(r) | {"pos_embed": honest(r)["pos_embed"] + 1e-3})
+    honest = export.collect_tensors
+    monkeypatch.setattr(export, "collect_tensors", lambda r: honest(r) | {"pos_embed": honest(r)["pos_embed"] + 1e-3})
     write_export(tmp_path / "export", made(FIXED, **SIDE).representation, config=CONFIG, commit=None)
     with pytest.raises(UserError, match="'pos_embed' is not the fixed positions that the network computes"):
         open_source(tmp_path / "export")

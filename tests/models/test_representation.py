@@ -50,14 +50,14 @@ def test_bytes_and_floats_and_device_arrays_agree(made, expected):
 
 def test_the_usual_batch_has_one_program_for_any_weights(made):
     made.encode(BYTES[:256])
-    before = module._features._cache_size()
+    before = module._encode._cache_size()
     other = Representation(twins.random_variables(MODEL, seed=9), make_spec(MODEL, **PIXELS))
     np.testing.assert_array_equal(made.encode(BYTES[:256]), made.encode(BYTES[:256]))
     assert np.abs(other.encode(BYTES[:256]) - made.encode(BYTES[:256])).max() > 0.01
     made.encode(BYTES)
-    assert module._features._cache_size() == before
+    assert module._encode._cache_size() == before
     made.encode(BYTES[:8, :12, :12])
-    assert module._features._cache_size() > before, "another shape is another program"
+    assert module._encode._cache_size() > before, "another shape is another program"
 
 
 def test_threads_get_their_own_answers(made, expected):

@@ -8,7 +8,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, write_json
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods import rows
-from mi_contrast.studies.plan import chosen_starts, placed, refuse_others, settle
+from mi_contrast.studies.plan import locate_source, make_plan, refuse_other_configs, select_runs
 from mi_contrast.views import policies
 
 LOWER = "method.terms.0.support.lower"
@@ -27,35 +27,35 @@ def test_a_run_starts_from_another_of_its_seed(tmp_path):
     learn = dict(label="learned", config="configs/learn_views.py", seeds=(0, 1))
     onto = dict(label="on it", config="configs/learned_views.py", seeds=(1, 0))
     onto["changes"] = {"generator.start_from": "study:learned"}
-    plan = settle(study(runs=(learn, onto), reference=None))
-    found = {start.seed: placed(plan, start, tmp_path)["generator"]["start_from"] for start in plan.starts[2:]}
+    plan = make_plan(study(runs=(learn, onto), reference=None))
+    found = {start.seed: locate_source(plan, start, tmp_path)["generator"]["start_from"] for start in plan.runs[2:]}
     assert found == {seed: str(tmp_path / f"runs/learned-seed{seed}") for seed in (0, 1)}
-    assert placed(plan, plan.starts[0], tmp_path) is plan.starts[0].config
+    assert locate_source(plan, plan.runs[0], tmp_path) is plan.runs[0].config
     for runs, message in (
         ((onto, learn), "unknown label of seed 1 before run 'on it' 'learned'"),
         ((learn | {"seeds": (0,)}, onto), "unknown label of seed 1"),
         ((learn | {"label": "learnt"}, onto), "did you mean 'learnt'"),
     ):
         with pytest.raises(UserError) as caught:
-            settle(study(runs=runs, reference=None))
+            make_plan(study(runs=runs, reference=None))
         assert message in str(caught.value)
 
 
 def test_a_task_may_be_of_a_label():
     tasks = tuple(KNN | {"changes": {"data.label": label}} for label in ("digit", "position"))
-    told = settle(study(evaluate=tasks, figure=("knn-digit",))).told["tasks"]
+    told = make_plan(study(evaluate=tasks, figure=("knn-digit",))).record["tasks"]
     assert [(task["name"], task["label"]) for task in told] == [("knn-digit", "digit"), ("knn-position", "position")]
 
 
 def test_a_task_without_a_label_beside_one_with_is_refused():
     tasks = (KNN, KNN | {"changes": {"data.label": "position"}})
     with pytest.raises(UserError, match="task 'knn' names no label, and 'knn-position' does"):
-        settle(study(evaluate=tasks))
+        make_plan(study(evaluate=tasks))
 
 
 def test_every_setting_has_a_run_a_seed_with_its_own_config():
-    plan = settle(study(), "negatives", "digits")
-    assert [(s.label, s.seed, s.folder) for s in plan.starts] == [
+    plan = make_plan(study(), "negatives", "digits")
+    assert [(s.label, s.seed, s.folder) for s in plan.runs] == [
         ("all", 0, "runs/all-seed0"),
         ("Ball 90-100 %", 0, "runs/ball-90-100-seed0"),
         ("Ball 90-100 %", 3, "runs/ball-90-100-seed3"),
@@ -63,23 +63,23 @@ def test_every_setting_has_a_run_a_seed_with_its_own_config():
     untouched = plain(load_config("configs/ball_moco.py:digits")[0])
     untouched["seed"] = 3
     untouched["method"]["terms"][0]["support"]["lower"] = 0.9
-    assert plan.starts[2].config == untouched
-    assert (plan.starts[2].name, plan.starts[2].variant) == ("ball_moco", "digits")
-    assert json.loads(json.dumps(plan.told))["settings"][1]["runs"][1]["seed"] == 3
+    assert plan.runs[2].config == untouched
+    assert (plan.runs[2].name, plan.runs[2].variant) == ("ball_moco", "digits")
+    assert json.loads(json.dumps(plan.record))["settings"][1]["runs"][1]["seed"] == 3
 
 
 def test_steps_and_data_of_the_study_are_those_of_every_run():
     run = BALL | {"changes": {"steps": 600}}
-    plan = settle(study(steps=50, data_dir="/data", runs=(run,), reference=None))
-    assert {(s.config["steps"], s.config["data"]["dir"]) for s in plan.starts} == {(50, "/data")}
+    plan = make_plan(study(steps=50, data_dir="/data", runs=(run,), reference=None))
+    assert {(s.config["steps"], s.config["data"]["dir"]) for s in plan.runs} == {(50, "/data")}
 
 
 def test_the_command_told_makes_the_same_config():
     changes = {LOWER: linear(0.0, 0.5), "data.shared": (), "optim.kind": "sgd", "optim.clip": None}
-    plan = settle(study(runs=(BALL | {"changes": changes},), reference=None))
-    words = shlex.split(plan.told["settings"][0]["command"])
+    plan = make_plan(study(runs=(BALL | {"changes": changes},), reference=None))
+    words = shlex.split(plan.record["settings"][0]["command"])
     assert words[:3] == ["python", "-m", "mi_contrast.main"]
-    assert plain(parse(words[3:], {"config=": ""}).config) == plan.starts[0].config
+    assert plain(parse(words[3:], {"config=": ""}).config) == plan.runs[0].config
 
 
 @pytest.mark.parametrize(
@@ -110,30 +110,30 @@ def test_the_command_told_makes_the_same_config():
 )
 def test_a_mistake_is_named_before_anything_is_run(changes, said):
     with pytest.raises(UserError) as caught:
-        settle(study(**changes))
+        make_plan(study(**changes))
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_changed_setting_is_refused_and_a_new_one_is_welcome(tmp_path):
-    before = settle(study())
-    for start in before.starts[1:]:
+    before = make_plan(study())
+    for start in before.runs[1:]:
         write_json(RunDirectory(tmp_path / start.folder).config, {"config": start.config})
-    refuse_others(before, tmp_path)
-    refuse_others(settle(study(runs=(*study()["runs"], BALL | {"label": "new", "changes": {}}))), tmp_path)
+    refuse_other_configs(before, tmp_path)
+    refuse_other_configs(make_plan(study(runs=(*study()["runs"], BALL | {"label": "new", "changes": {}}))), tmp_path)
     logged = BALL | {"changes": BALL["changes"] | {"log.every": 7, "checkpoint.every": 9}}
-    refuse_others(settle(study(runs=(study()["runs"][0], logged))), tmp_path)
-    changed = settle(study(runs=(study()["runs"][0], BALL | {"changes": {LOWER: 0.8}})))
+    refuse_other_configs(make_plan(study(runs=(study()["runs"][0], logged))), tmp_path)
+    changed = make_plan(study(runs=(study()["runs"][0], BALL | {"changes": {LOWER: 0.8}})))
     with pytest.raises(UserError, match=r"seed0 holds a run of another config: method.terms.0.support.lower"):
-        refuse_others(changed, tmp_path)
+        refuse_other_configs(changed, tmp_path)
     with pytest.raises(UserError, match="steps differ"):
-        refuse_others(settle(study(steps=7)), tmp_path)
+        refuse_other_configs(make_plan(study(steps=7)), tmp_path)
 
 
 def test_one_label_alone():
-    plan = settle(study())
-    assert [start.seed for start in chosen_starts(plan, "Ball 90-100 %")] == [0, 3]
+    plan = make_plan(study())
+    assert [start.seed for start in select_runs(plan, "Ball 90-100 %")] == [0, 3]
     with pytest.raises(UserError, match="did you mean 'all'"):
-        chosen_starts(plan, "alll")
+        select_runs(plan, "alll")
 
 
 STUDIES = (
@@ -164,18 +164,18 @@ STUDIES = (
 
 @pytest.mark.parametrize("spec", STUDIES)
 def test_the_studies_that_come_with_the_package_settle(spec):
-    plan = settle(*load_config("configs/studies/{}.py:{}".format(*spec.split(":"))))
-    configs = {json.dumps(start.config, sort_keys=True) for start in plan.starts}
-    assert len(configs) == len(plan.starts)  # no two settings are the same under two labels
-    assert len({start.config["steps"] for start in plan.starts}) == 1
-    for start in plan.starts:
+    plan = make_plan(*load_config("configs/studies/{}.py:{}".format(*spec.split(":"))))
+    configs = {json.dumps(start.config, sort_keys=True) for start in plan.runs}
+    assert len(configs) == len(plan.runs)  # no two settings are the same under two labels
+    assert len({start.config["steps"] for start in plan.runs}) == 1
+    for start in plan.runs:
         policies.check(start.config["views"])
 
 
 @pytest.mark.slow
 def test_every_ring_of_the_study_of_negatives_is_open_throughout():
-    plan = settle(*load_config("configs/studies/negatives.py:digits"))
-    methods = {start.label: start.config["method"] for start in plan.starts}
+    plan = make_plan(*load_config("configs/studies/negatives.py:digits"))
+    methods = {start.label: start.config["method"] for start in plan.runs}
     for method in methods.values():
         rows.build(method)
     ring, own = methods["ring 90-99"], plain(load_config("configs/ring_moco.py:digits")[0])["method"]

@@ -5,7 +5,7 @@ import pytest
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, read_json, write_json
 from mi_contrast.studies import work
-from mi_contrast.studies.plan import settle
+from mi_contrast.studies.plan import make_plan
 from tests.reporting import fake_study
 from tests.studies.test_plan import BALL, LOWER, study
 from tests.training import small
@@ -28,13 +28,13 @@ def test_a_twin_is_borrowed_from_a_run_of_the_same_birth_alone(tmp_path):
     write_json(file, told)
     told["config"]["seed"], told["config"]["views"]["query"] = 0, {}  # other augmentations: the same network
     write_json(RunDirectory(tmp_path / "d").config, told)
-    assert not work.borrow_twin(tmp_path / "c", [tmp_path / "a", tmp_path / "absent"], fake_study.KNN)
+    assert not work.copy_twin_result(tmp_path / "c", [tmp_path / "a", tmp_path / "absent"], fake_study.KNN)
     for name in ("c", "d"):
-        assert work.borrow_twin(tmp_path / name, [tmp_path / "a", tmp_path / "b"], fake_study.KNN)
+        assert work.copy_twin_result(tmp_path / name, [tmp_path / "a", tmp_path / "b"], fake_study.KNN)
         copied = RunDirectory(tmp_path / name).results / "knn-moving_digits-untrained.json"
         assert read_json(copied)["top1"] == 0.3
     other = fake_study.KNN | {"settings": {"kind": "knn", "k": 5, "seed": 0}}  # judged otherwise: no twin
-    assert not work.borrow_twin(tmp_path / "c", [tmp_path / "b"], other)
+    assert not work.copy_twin_result(tmp_path / "c", [tmp_path / "b"], other)
 
 
 class Answer:
@@ -49,17 +49,17 @@ def test_a_run_is_looked_over_beside_the_one_it_starts_from():
     onto = dict(label="on it", config="configs/learned_views.py")
     for mean, said in (((0.485, 0.456, 0.406), None), ((0.1, 0.2, 0.3), "starts from 'learned', whose views.mean are")):
         onto["changes"] = {**small_data, "generator.start_from": "study:learned", "views.mean": mean}
-        answer, plan = Answer(), settle(study(runs=(learn, onto), reference=None))
-        work._look(plan.starts, plan, answer)
+        answer, plan = Answer(), make_plan(study(runs=(learn, onto), reference=None))
+        work._check_in_process(plan.runs, plan, answer)
         assert answer.found is None if said is None else said in answer.found[0]
 
 
 def test_a_run_does_not_go_on_from_one_that_was_not_trained_to_its_end(tmp_path):
     learn = dict(label="learned", config="configs/learn_views.py")
     onto = dict(label="on it", config="configs/learned_views.py", changes={"generator.start_from": "study:learned"})
-    plan = settle(study(runs=(learn, onto), reference=None))
+    plan = make_plan(study(runs=(learn, onto), reference=None))
     with pytest.raises(UserError, match="'learned', seed 0, which this starts from, is not trained to its end"):
-        work.train_and_judge(plan.starts[1], plan, tmp_path, ())
+        work.train_and_judge(plan.runs[1], plan, tmp_path, ())
     assert not (tmp_path / "runs").exists()
 
 
@@ -75,9 +75,9 @@ def test_a_run_does_not_go_on_from_one_that_was_not_trained_to_its_end(tmp_path)
 )
 def test_mistakes_deep_in_a_run_are_found_by_looking_it_over(changes, said):
     small_data = {"data.dir": str(small.DATA), "data.options": {"size": 32, "length": 2}}
-    plan = settle(study(runs=(BALL | {"changes": small_data | changes},), reference=None))
+    plan = make_plan(study(runs=(BALL | {"changes": small_data | changes},), reference=None))
     answer = Answer()
-    work._look(plan.starts, plan, answer)
+    work._check_in_process(plan.runs, plan, answer)
     if said is None:
         assert answer.found is None
     else:

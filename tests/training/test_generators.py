@@ -13,7 +13,7 @@ from PIL import Image
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import adaptive, linear
 from mi_contrast.data import sets
-from mi_contrast.evaluation.twin import untrained
+from mi_contrast.evaluation.twin import make_untrained_twin
 from mi_contrast.interchange import load, open_source
 from mi_contrast.interchange.export import write_export
 from mi_contrast.training import assemble, loop
@@ -178,7 +178,7 @@ def test_a_run_leaves_its_views_to_another(tmp_path):
     born = rows.begin(config)[1].generator["params"]
     digits = sets.load("moving_digits", "train", data_dir=str(small.DATA), size=32, options=config["data"]["options"])
     for run, theirs in (("learned", born), ("fresh", learned.variables["generator"])):
-        twin = untrained(open_source(tmp_path / run), digits)
+        twin = make_untrained_twin(open_source(tmp_path / run), digits)
         jax.tree.map(np.testing.assert_array_equal, twin.representation.variables["generator"], theirs)
     for other in (fresh, exported):
         jax.tree.map(np.testing.assert_array_equal, learned.variables["generator"], other.variables["generator"])

@@ -1,6 +1,6 @@
-"""Dense transfer: a backbone inside torchvision's Faster, Mask or Keypoint R-CNN, on COCO-format data.
+"""Judges a backbone by detection: in torchvision's Faster, Mask or Keypoint R-CNN, on data in COCO's format.
 
-Needs the extra `[torch]` (torch, torchvision, pycocotools), which nothing outside this room imports.
+Needs the extra `[torch]` (torch, torchvision, pycocotools). Nothing outside this folder imports these packages.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.evaluation.asked import Judgement
-from mi_contrast.interchange import Loaded
-from mi_contrast.interchange.torch_build import MissingToolError, tool
+from mi_contrast.evaluation.task_config import Judgement
+from mi_contrast.interchange import LoadedBackbone
+from mi_contrast.interchange.torch_build import MissingToolError, import_tool
 
 __all__ = ["judge"]
 
@@ -21,21 +21,23 @@ TOOLS = ("torch", "torchvision", "pycocotools.mask")
 FIX = "pip install 'mi-contrast[torch]'"
 
 
-def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = None, *, twin: bool = False) -> Judgement:
-    """As `detection.judge`. UserError where torch, torchvision or pycocotools is missing, or doesn't run here."""
+def judge(
+    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
+) -> Judgement:
+    """Calls `detection.judge`. Raises UserError if torch, torchvision or pycocotools is missing or doesn't run here."""
     check_tools()
     detection = importlib.import_module("mi_contrast.evaluation.dense.detection")
-    found: Judgement = detection.judge(config, backbone, workdir, twin=twin)
-    return found
+    judgement: Judgement = detection.judge(config, backbone, workdir, twin=twin)
+    return judgement
 
 
 def check_tools() -> None:
-    """UserError where a tool is missing, or torchvision came without its operators."""
+    """Raises UserError if a package is missing, or if torchvision has no compiled operators."""
     try:
-        torch, torchvision, _ = (tool(name) for name in TOOLS)
+        torch, torchvision, _ = (import_tool(name) for name in TOOLS)
         torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     except MissingToolError as error:
         raise UserError(f"detection can't run: {error}", fix=FIX) from None
     except RuntimeError:
-        versions = f"torchvision {torchvision.__version__} has no operators beside torch {torch.__version__}"
+        versions = f"torchvision {torchvision.__version__} has no operators for torch {torch.__version__}"
         raise UserError(versions, fix=f"install the two together, in an environment of their own: {FIX}") from None

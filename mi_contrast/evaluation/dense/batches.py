@@ -1,4 +1,4 @@
-"""Batches for fitting: who comes when, and mirrored or not, from the seed and the iteration alone."""
+"""Makes the training batches. The images of an iteration and their mirroring depend only on seed and iteration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,81 +15,91 @@ from jaxtyping import Bool, Int, UInt8
 
 from mi_contrast.data.order import permutation, random_bits
 from mi_contrast.evaluation.dense.coco import CocoSet, Targets
+from mi_contrast.evaluation.dense.settings import Detection
 
-AHEAD, THREADS = 4, 2
-ORDER, MIRROR = 0, 1  # streams of random bits; one of torch's own is in `fitting`
+PREFETCH, THREADS = 4, 2
+ORDER, MIRROR = 0, 1  # streams of random bits; the stream of torch's generator is in `fitting`
 Batch = tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]
-_Out = TypeVar("_Out")
+_T = TypeVar("_T")
 
 
 @lru_cache(maxsize=4)
-def order_of(count: int, seed: int, epoch: int) -> Int[np.ndarray, " M"]:
-    """The order of an epoch."""
+def shuffle_epoch(count: int, seed: int, epoch: int) -> Int[np.ndarray, " M"]:
+    """Returns the order of an epoch's images."""
     return permutation(count, seed, ORDER, epoch)
 
 
-def members_at(iteration: int, batch_size: int, count: int, seed: int) -> Int[np.ndarray, " B"]:
-    """Places of an iteration's images among the `count` to fit on: one permutation after another, without a seam."""
-    places = np.arange(iteration * batch_size, (iteration + 1) * batch_size)
-    return np.array([order_of(count, seed, int(place // count))[place % count] for place in places])
+def select_members(iteration: int, batch_size: int, count: int, seed: int) -> Int[np.ndarray, " B"]:
+    """Returns the indices, among `count` images, of an iteration's batch.
+
+    The permutations of all epochs form one sequence, and a batch may contain the end of one and the start of the next.
+    """
+    positions = np.arange(iteration * batch_size, (iteration + 1) * batch_size)
+    return np.array([shuffle_epoch(count, seed, int(p // count))[p % count] for p in positions])
 
 
-def mirrored_at(iteration: int, batch_size: int, seed: int) -> Bool[np.ndarray, " B"]:
-    """Which images of an iteration are mirrored: each with probability one half."""
+def select_mirrored(iteration: int, batch_size: int, seed: int) -> Bool[np.ndarray, " B"]:
+    """Returns which images of an iteration are mirrored, each with probability one half."""
     return random_bits(batch_size, seed, MIRROR, iteration) >= np.uint64(1 << 63)
 
 
-def mirrored(
-    image: UInt8[np.ndarray, "H W 3"], found: Targets, points: Sequence[str]
+def mirror(
+    image: UInt8[np.ndarray, "H W 3"], targets: Targets, points: Sequence[str]
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Targets]:
-    """The image mirrored, left for right, and what is in it; the left eye of a mirrored face is its right one.
+    """Returns the image and its targets mirrored horizontally; left and right keypoints change places.
 
-    A box's corner at x goes to width - x; a keypoint is a pixel and goes to width - 1 - x. One that is not there stays
-    at (0, 0).
+    A box's edge at x moves to width - x. A keypoint is the index of a pixel and moves to width - 1 - x; an absent
+    keypoint stays at (0, 0).
     """
     width = image.shape[1]
-    boxes = found.boxes.copy()
-    boxes[:, [0, 2]] = width - found.boxes[:, [2, 0]]
-    keypoints = found.keypoints
+    boxes = targets.boxes.copy()
+    boxes[:, [0, 2]] = width - targets.boxes[:, [2, 0]]
+    keypoints = targets.keypoints
     if keypoints is not None:
-        keypoints = keypoints[:, partners(points)].copy()
+        keypoints = keypoints[:, swap_sides(points)].copy()
         keypoints[..., 0] = np.where(keypoints[..., 2] > 0, width - 1 - keypoints[..., 0], 0)
         keypoints[..., 1] = np.where(keypoints[..., 2] > 0, keypoints[..., 1], 0)
-    masks = None if found.masks is None else found.masks[:, :, ::-1]
-    return image[:, ::-1], replace(found, boxes=boxes, masks=masks, keypoints=keypoints)
+    masks = None if targets.masks is None else targets.masks[:, :, ::-1]
+    return image[:, ::-1], replace(targets, boxes=boxes, masks=masks, keypoints=keypoints)
 
 
-def partners(points: Sequence[str]) -> list[int]:
-    """For each keypoint the one it becomes in a mirror: of the same name with left for right, or itself.
+def swap_sides(points: Sequence[str]) -> list[int]:
+    """Returns, for each keypoint, the index of the keypoint on the other side, or its own if it has no side.
 
-    >>> partners(["nose", "left_eye", "right_eye"])
+    >>> swap_sides(["nose", "left_eye", "right_eye"])
     [0, 2, 1]
     """
-    swapped = [_other_side(name) for name in points]
-    return [list(points).index(name) if name in points else i for i, name in enumerate(swapped)]
+    others = [_swap_side(name) for name in points]
+    return [list(points).index(name) if name in points else i for i, name in enumerate(others)]
 
 
-def _other_side(name: str) -> str:
+def _swap_side(name: str) -> str:
     if "left" in name:
         return name.replace("left", "right")
     return name.replace("right", "left")
 
 
-def batch_at(iteration: int, images: CocoSet, members: Int[np.ndarray, " M"], settings: Any, seed: int) -> Batch:
-    """Images, float32 [3, H, W] in [0, 1], and targets in torchvision's words, of an iteration."""
-    chosen = members[members_at(iteration, settings.batch_size, len(members), seed)]
-    flips = mirrored_at(iteration, settings.batch_size, seed) & settings.flip
+def make_batch(
+    iteration: int, images: CocoSet, members: Int[np.ndarray, " M"], settings: Detection, seed: int
+) -> Batch:
+    """Returns the images of an iteration, float32 [3, H, W] in [0, 1], and their targets as torchvision names them.
+
+    Args:
+      members: indices of the images to train on.
+    """
+    indices = members[select_members(iteration, settings.batch_size, len(members), seed)]
+    flips = select_mirrored(iteration, settings.batch_size, seed) & settings.flip
     batch: Batch = ([], [])
-    for i, flip in zip(chosen, flips, strict=True):
+    for i, flip in zip(indices, flips, strict=True):
         image = images.image(i)
-        found = images.targets(i, masks=settings.model == "mask", keypoints=settings.model == "keypoint")
+        targets = images.targets(i, masks=settings.model == "mask", keypoints=settings.model == "keypoint")
         if flip:
-            image, found = mirrored(image, found, images.points)
+            image, targets = mirror(image, targets, images.points)
         batch[0].append(to_tensor(image))
         batch[1].append(
             {
                 name: torch.from_numpy(np.ascontiguousarray(value))
-                for name, value in vars(found).items()
+                for name, value in vars(targets).items()
                 if value is not None
             }
         )
@@ -97,20 +107,20 @@ def batch_at(iteration: int, images: CocoSet, members: Int[np.ndarray, " M"], se
 
 
 def to_tensor(image: UInt8[np.ndarray, "H W 3"]) -> torch.Tensor:
-    """float32 [3, H, W] in [0, 1]."""
+    """Returns the image as float32 [3, H, W] in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255.0
 
 
-def ahead(make: Callable[[int], _Out], start: int, end: int) -> Iterator[tuple[int, _Out]]:
-    """(i, make(i)) of start .. end - 1 in order, the next few made in threads meanwhile."""
+def prefetch(make: Callable[[int], _T], start: int, end: int) -> Iterator[tuple[int, _T]]:
+    """Yields (i, make(i)) for i from start to end - 1, in order; threads make the next few meanwhile."""
     with ThreadPoolExecutor(THREADS) as threads:
-        waiting = deque(threads.submit(make, i) for i in range(start, min(start + AHEAD, end)))
+        pending = deque(threads.submit(make, i) for i in range(start, min(start + PREFETCH, end)))
         try:
             for i in range(start, end):
-                value = waiting.popleft().result()
-                if i + AHEAD < end:
-                    waiting.append(threads.submit(make, i + AHEAD))
+                value = pending.popleft().result()
+                if i + PREFETCH < end:
+                    pending.append(threads.submit(make, i + PREFETCH))
                 yield i, value
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()

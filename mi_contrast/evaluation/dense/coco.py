@@ -1,7 +1,7 @@
-"""COCO's format: a folder or a zip with images and JSON files of boxes, masks and keypoints.
+"""Reads data in COCO's format: a folder or a zip with images and JSON files of boxes, masks and keypoints.
 
-Boxes there are [x, y, width, height] in pixels, (0, 0) the upper left corner; masks are polygons or run lengths; a
-crowd is a region with objects that nobody counted, for the scorer to leave out of account.
+Boxes in the JSON are [x, y, width, height] in pixels from the upper left corner. Masks are polygons or run lengths. A
+crowd is a region of objects that were not annotated one by one; it is no training target, and the scorer ignores it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ Annotation = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Files:
-    """A folder, or a zip that is read in place; `top` is the one folder that it holds, or ''."""
+    """A folder, or a zip that is read without unpacking.
+
+    top: name of the only folder inside, with a slash; '' if there are several entries. Paths are relative to it.
+    """
 
     root: Path
     top: str
@@ -34,7 +37,7 @@ class Files:
 
     @classmethod
     def open(cls, root: str | Path) -> Files:
-        """UserError where there is neither a folder nor a zip."""
+        """Opens a folder or a zip. Raises UserError if `root` is neither."""
         root = Path(root).expanduser()
         if root.is_dir():
             inside = [p.name + ("/" if p.is_dir() else "") for p in root.iterdir() if not p.name.startswith(".")]
@@ -49,45 +52,47 @@ class Files:
         return cls(root, tops.pop() if len(tops) == 1 else "", archive)
 
     def read(self, name: str) -> bytes:
-        """UserError where the file can't be read; it names the nearest one there."""
+        """Returns the content of a file. Raises UserError, with the nearest existing name, if it can't be read."""
+        path = self._inside(name) if self.archive is None else None
         try:
             if self.archive is not None:
                 return self.archive.read(self.top + name)
-            return self._inside(name).read_bytes()
-        except UserError:
-            raise
+            assert path is not None
+            return path.read_bytes()
         except KeyError:
             near = nearest(name, [n.removeprefix(self.top) for n in self.archive.namelist()] if self.archive else [])
             raise FileError(f"{self.root} has no {self.top}{name}", nearest=near) from None
         except FileNotFoundError:
             folder = (self.root / self.top / name).parent
-            beside = [str(Path(name).parent / p.name) for p in folder.iterdir()] if folder.is_dir() else []
-            raise FileError(f"{self.root / self.top} has no {name}", nearest=nearest(name, beside)) from None
+            siblings = [str(Path(name).parent / p.name) for p in folder.iterdir()] if folder.is_dir() else []
+            raise FileError(f"{self.root / self.top} has no {name}", nearest=nearest(name, siblings)) from None
         except (OSError, zipfile.BadZipFile) as error:
             raise FileError(f"can't read {self.top}{name} of {self.root} ({error})", fix="copy it again") from None
 
     def _inside(self, name: str) -> Path:
-        """The path of a file. UserError where it lies outside the folder; links that the user made may leave it."""
+        """Returns the path of a file. Raises UserError if it lies outside the folder; symbolic links are followed."""
         if Path(name).is_absolute() or ".." in Path(name).parts:
             fix = "file_name is a path inside the split's folder of images"
             raise FileError(f"{name!r} lies outside {self.root / self.top}", fix=fix)
         return self.root / self.top / name
 
     def names(self, folder: str) -> set[str]:
-        """Of the files in a folder, relative to it."""
+        """Returns the names of the files in a folder, relative to it."""
         if self.archive is not None:
             start = f"{self.top}{folder}/"
             return {name.removeprefix(start) for name in self.archive.namelist() if name.startswith(start)}
-        where = self.root / self.top / folder
-        return {p.name for p in where.iterdir()} if where.is_dir() else set()
+        path = self.root / self.top / folder
+        return {p.name for p in path.iterdir()} if path.is_dir() else set()
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What is to be found in one image, crowds and boxes without an area left out.
+    """The objects to detect in one image, without crowds and boxes of zero area.
 
-    boxes: [x1, y1, x2, y2] in pixels, inside the image; labels: 1 + the category's place; masks, keypoints: where the
-    detector takes them; a keypoint is [x, y, v], v 0 (not there), 1 (hidden) or 2.
+    boxes: [x1, y1, x2, y2] in pixels, inside the image.
+    labels: index of the category, from 1; 0 is the background.
+    masks: of the objects, if the detector predicts masks.
+    keypoints: [x, y, visibility], visibility 0 (absent), 1 (hidden) or 2, if the detector predicts keypoints.
     """
 
     boxes: Float[np.ndarray, "N 4"]
@@ -98,7 +103,12 @@ class Targets:
 
 @dataclass(frozen=True)
 class CocoSet:
-    """One split. images and annotations as in the JSON, images and categories by id; sha256: of the JSON."""
+    """One split of a data set.
+
+    files, folder: the data set, and its folder of the split's images.
+    source: name of the JSON file; sha256: its checksum.
+    images, annotations, categories: records of the JSON; images and categories are sorted by id.
+    """
 
     files: Files
     folder: str
@@ -113,29 +123,29 @@ class CocoSet:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the categories, in the order of their ids."""
+        """The names of the categories, in the order of their ids."""
         return tuple(str(category["name"]) for category in self.categories)
 
     @property
     def points(self) -> tuple[str, ...]:
-        """Names of the keypoints, () where there are none."""
+        """The names of the keypoints; () if there are none."""
         return tuple(self.categories[0].get("keypoints", ()))
 
     @cached_property
-    def place(self) -> dict[int, int]:
-        """Category's id to its label, from 1; 0 is the background."""
+    def label_by_category(self) -> dict[int, int]:
+        """The label of each category id, from 1; 0 is the background."""
         return {category["id"]: 1 + i for i, category in enumerate(self.categories)}
 
     @cached_property
-    def of_image(self) -> dict[int, list[Annotation]]:
-        """Image's id to its annotations."""
-        found: dict[int, list[Annotation]] = {image["id"]: [] for image in self.images}
+    def annotations_by_image(self) -> dict[int, list[Annotation]]:
+        """The annotations of each image id."""
+        annotations: dict[int, list[Annotation]] = {image["id"]: [] for image in self.images}
         for annotation in self.annotations:
-            found[annotation["image_id"]].append(annotation)
-        return found
+            annotations[annotation["image_id"]].append(annotation)
+        return annotations
 
     def image(self, i: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The image, RGB. UserError where it is not of the size that the JSON says."""
+        """Returns the i-th image, RGB. Raises UserError if its size is not the one in the JSON."""
         record = self.images[i]
         name = f"{self.folder}/{record['file_name']}"
         pixels = decode(self.files.read(name), name)
@@ -143,44 +153,48 @@ class CocoSet:
             raise UserError(
                 f"{name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, {self.source} says "
                 f"{record['width']} x {record['height']}",
-                fix="boxes must be those of the images as they are, turned as their EXIF says",
+                fix="boxes must fit the images after their rotation by EXIF",
             )
         return pixels
 
     def targets(self, i: int, *, masks: bool = False, keypoints: bool = False) -> Targets:
-        """What is in the i-th image."""
+        """Returns the objects to detect in the i-th image."""
         record = self.images[i]
         width, height = record["width"], record["height"]
-        own, boxes = self._counted(i)
-        labels = np.array([self.place[a["category_id"]] for a in own], np.int64)
-        found_masks = np.zeros((len(own), height, width), np.uint8) if masks else None
-        if found_masks is not None:
-            for mask, annotation in zip(found_masks, own, strict=True):
-                mask[:] = mask_of(annotation["segmentation"], height, width)
+        objects, boxes = self._select_objects(i)
+        labels = np.array([self.label_by_category[a["category_id"]] for a in objects], np.int64)
+        all_masks = np.zeros((len(objects), height, width), np.uint8) if masks else None
+        if all_masks is not None:
+            for mask, annotation in zip(all_masks, objects, strict=True):
+                mask[:] = decode_mask(annotation["segmentation"], height, width)
         points = None
         if keypoints:
-            given = [a["keypoints"] for a in own]
-            points = np.array(given, np.float32).reshape(len(own), len(self.points), 3)
-        return Targets(boxes, labels, found_masks, points)
+            triples = [a["keypoints"] for a in objects]
+            points = np.array(triples, np.float32).reshape(len(objects), len(self.points), 3)
+        return Targets(boxes, labels, all_masks, points)
 
-    def _counted(self, i: int) -> tuple[list[Annotation], Float[np.ndarray, "N 4"]]:
+    def _select_objects(self, i: int) -> tuple[list[Annotation], Float[np.ndarray, "N 4"]]:
+        """Returns the annotations of the i-th image that are no crowds and have an area, and their boxes."""
         record = self.images[i]
-        own = [a for a in self.of_image[record["id"]] if not a.get("iscrowd", 0)]
-        boxes = corners([a["bbox"] for a in own], record["width"], record["height"])
-        kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        return [a for a, keep in zip(own, kept, strict=True) if keep], boxes[kept]
+        objects = [a for a in self.annotations_by_image[record["id"]] if not a.get("iscrowd", 0)]
+        boxes = to_corners([a["bbox"] for a in objects], record["width"], record["height"])
+        has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        return [a for a, keep in zip(objects, has_area, strict=True) if keep], boxes[has_area]
 
-    def to_fit(self, *, keypoints: bool = False) -> Int[np.ndarray, " M"]:
-        """The images that have something to find, as Detectron2 takes them: a box, and a seen keypoint where asked."""
+    def select_trainable(self, *, keypoints: bool = False) -> Int[np.ndarray, " M"]:
+        """Returns the indices of images with an object to detect; with `keypoints`, one that has a visible keypoint.
 
-        def has(i: int) -> bool:
-            own, _ = self._counted(i)
-            return any(max(a["keypoints"][2::3], default=0) > 0 for a in own) if keypoints else bool(own)
+        This is Detectron2's choice of training images.
+        """
 
-        return np.flatnonzero([has(i) for i in range(len(self))]).astype(np.int32)
+        def has_object(i: int) -> bool:
+            objects, _ = self._select_objects(i)
+            return any(max(a["keypoints"][2::3], default=0) > 0 for a in objects) if keypoints else bool(objects)
+
+        return np.flatnonzero([has_object(i) for i in range(len(self))]).astype(np.int32)
 
     def truth(self) -> dict[str, Any]:
-        """The JSON again, as pycocotools takes it; an area that isn't given is the box's."""
+        """Returns the JSON's content as pycocotools expects it; a missing area is that of the box."""
         annotations = [
             {"area": a["bbox"][2] * a["bbox"][3], "iscrowd": 0, **a, "id": 1 + n}
             for n, a in enumerate(self.annotations)
@@ -192,39 +206,42 @@ class CocoSet:
         }
 
 
-def corners(boxes: Sequence[Sequence[float]], width: int, height: int) -> Float[np.ndarray, "N 4"]:
-    """[x, y, width, height] as [x1, y1, x2, y2], cut at the image's edges.
+def to_corners(boxes: Sequence[Sequence[float]], width: int, height: int) -> Float[np.ndarray, "N 4"]:
+    """Converts boxes from [x, y, width, height] to [x1, y1, x2, y2], clipped to the image.
 
-    >>> corners([[2, 3, 10, 4]], width=8, height=8).tolist()
+    >>> to_corners([[2, 3, 10, 4]], width=8, height=8).tolist()
     [[2.0, 3.0, 8.0, 7.0]]
     """
-    found = np.array(boxes, np.float32).reshape(-1, 4)
-    found[:, 2:] += found[:, :2]
-    return np.clip(found, 0, np.array([width, height, width, height], np.float32))
+    corners = np.array(boxes, np.float32).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    return np.clip(corners, 0, np.array([width, height, width, height], np.float32))
 
 
-def mask_of(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "H W"]:
-    """Polygons, run lengths or compressed run lengths as a mask."""
+def decode_mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, "H W"]:
+    """Converts polygons, run lengths or compressed run lengths to a mask."""
     from pycocotools import mask
 
     if isinstance(segmentation, list):
         runs = mask.merge(mask.frPyObjects(segmentation, height, width))
     else:
-        plain = isinstance(segmentation["counts"], list)
-        runs = mask.frPyObjects(segmentation, height, width) if plain else segmentation
+        uncompressed = isinstance(segmentation["counts"], list)
+        runs = mask.frPyObjects(segmentation, height, width) if uncompressed else segmentation
     return np.asarray(mask.decode(runs), bool)
 
 
 def read_set(files: Files, source: str, folder: str, *, masks: bool = False, keypoints: bool = False) -> CocoSet:
-    """Reads one split and looks all of it over but for the pixels.
+    """Reads one split and checks all of it except the pixels.
 
     Args:
-      source: the JSON; folder: of the images.
-      masks, keypoints: what every annotation must have beside its box; with keypoints, only categories that have some.
-    Raises UserError where the JSON is not COCO's, an image is missing, or an annotation belongs to nothing.
+      source: name of the JSON file.
+      folder: folder of the images.
+      masks, keypoints: whether every annotation must have a mask, or keypoints, besides its box. With keypoints, only
+        categories that define some are read.
+    Raises:
+      UserError if the JSON is not in COCO's format, an image is missing, or an annotation has no image or category.
     """
+    data = files.read(source)
     try:
-        data = files.read(source)
         tree = json.loads(data)
         images, annotations, categories = (tree[name] for name in ("images", "annotations", "categories"))
     except UserError:
@@ -240,35 +257,35 @@ def read_set(files: Files, source: str, folder: str, *, masks: bool = False, key
         raise UserError(f"{source} of {files.root} has no {what}", fix="give another file")
     if len({tuple(c.get("keypoints", ())) for c in categories}) > 1:
         raise UserError(f"{source}: categories have different keypoints", fix="give a file for each of them")
-    there = files.names(folder)
+    file_names = files.names(folder)
     for record in images:
         lacking = next((n for n in ("id", "file_name", "width", "height") if n not in record), None)
         if lacking:
             raise UserError(f"{source}: an image has no {lacking!r}", fix="repair the file")
-        if record["file_name"] not in there and "/" not in record["file_name"]:
+        if record["file_name"] not in file_names and "/" not in record["file_name"]:
             raise FileError(f"{files.root} has no {folder}/{record['file_name']}, which {source} names",
-                            nearest=nearest(record["file_name"], there) if len(there) < 1000 else None,
+                            nearest=nearest(record["file_name"], file_names) if len(file_names) < 1000 else None,
                             fix="give the images' folder with --config.data.fit_images and .test_images")  # fmt: skip
-    known, all_ids = {c["id"] for c in categories}, {c["id"] for c in tree["categories"]}
-    pictures = {record["id"] for record in images}
+    category_ids, all_category_ids = {c["id"] for c in categories}, {c["id"] for c in tree["categories"]}
+    image_ids = {record["id"] for record in images}
     needed = ("segmentation",) * masks + ("keypoints",) * keypoints
-    kept = []
+    usable = []
     for annotation in annotations:
-        check_annotation(annotation, pictures, all_ids, source)
-        if annotation["category_id"] not in known:
+        check_annotation(annotation, image_ids, all_category_ids, source)
+        if annotation["category_id"] not in category_ids:
             continue
         if lacking := next((n for n in needed if not annotation.get(n)), None):
             raise UserError(f"{source}: annotation {annotation.get('id')} has no {lacking!r}",
                             fix="train another detector on it, such as task.model 'faster'")  # fmt: skip
-        kept.append(annotation)
-    order = sorted(images, key=lambda record: record["id"])
+        usable.append(annotation)
+    images = sorted(images, key=lambda record: record["id"])
     return CocoSet(
-        files, folder, source, tuple(order), tuple(kept), tuple(categories), hashlib.sha256(data).hexdigest()
+        files, folder, source, tuple(images), tuple(usable), tuple(categories), hashlib.sha256(data).hexdigest()
     )
 
 
 def check_annotation(annotation: Annotation, images: set[int], categories: set[int], source: str) -> None:
-    """UserError where an annotation has no box of four numbers, or belongs to no image or category."""
+    """Raises UserError if an annotation has no box of four numbers, or belongs to no image or category."""
     name = f"{source}: annotation {annotation.get('id')}"
     if len(annotation.get("bbox", ())) != 4 or not np.isfinite(annotation["bbox"]).all():
         raise UserError(f"{name} has no box of four numbers", fix="repair the file")

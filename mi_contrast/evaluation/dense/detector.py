@@ -1,4 +1,4 @@
-"""torchvision's R-CNNs around a backbone: its weights, any width and stem, an FPN on its stages, its own pixels."""
+"""Builds one of torchvision's R-CNNs on a backbone, of any width and stem, with an FPN and with its own weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from mi_contrast.core.errors import UserError
 from mi_contrast.evaluation.dense.settings import GROUPS, Detection
 from mi_contrast.interchange.names import to_foreign
-from mi_contrast.interchange.torch_build import built
+from mi_contrast.interchange.torch_build import build_network
 from mi_contrast.models.description import RESNETS
 from mi_contrast.models.representation import Representation
 
@@ -30,11 +30,11 @@ POOLED, MASK_SIDE, MASK_LAYERS, KEYPOINT_SIDE, KEYPOINT_LAYERS = 7, 14, 4, 14, 8
 
 
 def check_backbone(representation: Representation) -> None:
-    """UserError where a detector can't be built on it."""
+    """Raises UserError if no detector can be built on this backbone."""
     spec = representation.spec
     if spec["split"] is not None:
         raise UserError(
-            f"this representation is two networks, each of which sees channels of {representation.split} alone; a "
+            f"this representation is two networks, each of which sees only some channels of {representation.split}; a "
             "detector has one backbone, which sees images",
             fix="judge it by the tasks on features: linear, knn, transfer",
         )
@@ -45,39 +45,39 @@ def check_backbone(representation: Representation) -> None:
 def make_detector(
     representation: Representation, settings: Detection, classes: int, points: int = 0
 ) -> detection.FasterRCNN:
-    """The detector: its backbone the representation's, the rest drawn by torch's generator.
+    """Returns the detector, with the representation's weights in its backbone and random weights elsewhere.
 
-    Images are normalised by the representation's own mean and std; frozen stages are constants in all of their
-    parameters and statistics.
+    The random weights come from torch's global generator. Images are normalised by the representation's mean and std.
+    The parameters and statistics of frozen stages are constants.
 
     Args:
-      classes: categories, the background not counted.
-      points: keypoints an object, of a Keypoint R-CNN.
+      classes: number of categories, without the background.
+      points: number of keypoints per object, for a Keypoint R-CNN.
     """
     check_backbone(representation)
     spec, channels = representation.spec, settings.channels
     norm = {None: None, "batch": nn.BatchNorm2d, "group": partial(nn.GroupNorm, GROUPS)}[settings.head_norm]
-    levels = levels_of(spec["model"], settings)
+    levels = choose_levels(spec["model"], settings)
     body = make_backbone(representation, settings, levels, norm)
-    strides = strides_of(spec["model"], levels)
+    strides = compute_strides(spec["model"], levels)
     sides = tuple(((settings.anchor * stride),) for stride in strides)
     roi = partial(MultiScaleRoIAlign, featmap_names=[str(i) for i in range(len(levels))], sampling_ratio=2)
-    more: dict[str, Any] = {}
+    heads: dict[str, Any] = {}
     if norm is not None:
-        more["box_head"] = FastRCNNConvFCHead(
+        heads["box_head"] = FastRCNNConvFCHead(
             (channels, POOLED, POOLED), [channels] * 4, [settings.hidden], norm_layer=norm
         )
     else:
-        more["box_head"] = TwoMLPHead(channels * POOLED**2, settings.hidden)
-    more["box_predictor"] = detection.faster_rcnn.FastRCNNPredictor(settings.hidden, 1 + classes)
+        heads["box_head"] = TwoMLPHead(channels * POOLED**2, settings.hidden)
+    heads["box_predictor"] = detection.faster_rcnn.FastRCNNPredictor(settings.hidden, 1 + classes)
     if settings.model == "mask":
-        more["mask_roi_pool"] = roi(output_size=MASK_SIDE)
-        more["mask_head"] = MaskRCNNHeads(channels, [channels] * MASK_LAYERS, 1, norm_layer=norm)
-        more["mask_predictor"] = detection.mask_rcnn.MaskRCNNPredictor(channels, channels, 1 + classes)
+        heads["mask_roi_pool"] = roi(output_size=MASK_SIDE)
+        heads["mask_head"] = MaskRCNNHeads(channels, [channels] * MASK_LAYERS, 1, norm_layer=norm)
+        heads["mask_predictor"] = detection.mask_rcnn.MaskRCNNPredictor(channels, channels, 1 + classes)
     if settings.model == "keypoint":
-        more["keypoint_roi_pool"] = roi(output_size=KEYPOINT_SIDE)
-        more["keypoint_head"] = KeypointRCNNHeads(channels, (2 * channels,) * KEYPOINT_LAYERS)
-        more["keypoint_predictor"] = KeypointRCNNPredictor(2 * channels, points)
+        heads["keypoint_roi_pool"] = roi(output_size=KEYPOINT_SIDE)
+        heads["keypoint_head"] = KeypointRCNNHeads(channels, (2 * channels,) * KEYPOINT_LAYERS)
+        heads["keypoint_predictor"] = KeypointRCNNPredictor(2 * channels, points)
     return KINDS[settings.model](
         body,
         min_size=settings.sizes,
@@ -89,19 +89,19 @@ def make_detector(
         rpn_post_nms_top_n_test=settings.proposals,
         box_roi_pool=roi(output_size=POOLED),
         box_batch_size_per_image=settings.samples,
-        **more,
+        **heads,
     )
 
 
-def levels_of(model: Mapping[str, Any], settings: Detection) -> tuple[int, ...]:
-    """The stages that the FPN is built on."""
+def choose_levels(model: Mapping[str, Any], settings: Detection) -> tuple[int, ...]:
+    """Returns the stages that feed the FPN."""
     return settings.levels or ((2, 3, 4) if model["stem"] == "small" else (1, 2, 3, 4))
 
 
-def strides_of(model: Mapping[str, Any], levels: tuple[int, ...]) -> list[int]:
-    """Pixels of the image a step on each level of the FPN, the pooled last one with them.
+def compute_strides(model: Mapping[str, Any], levels: tuple[int, ...]) -> list[int]:
+    """Returns the stride, in pixels of the image, of each level of the FPN and of the pooled level on top.
 
-    >>> strides_of({"stem": "imagenet"}, (1, 2, 3, 4))
+    >>> compute_strides({"stem": "imagenet"}, (1, 2, 3, 4))
     [4, 8, 16, 32, 64]
     """
     first = 1 if model["stem"] == "small" else 4
@@ -115,45 +115,45 @@ def make_backbone(
     levels: tuple[int, ...],
     norm: Callable[[int], nn.Module] | None,
 ) -> BackboneWithFPN:
-    """The network with all its weights, frozen where it is to be, and an FPN on these of its stages."""
-    net = built(representation.spec["model"], to_foreign(representation.variables))
+    """Returns the network with its weights, its untrained stages frozen, and an FPN on the stages `levels`."""
+    net = build_network(representation.spec["model"], to_foreign(representation.variables))
     trained = STAGES[: settings.trainable_layers] + (("bn1",) if settings.trainable_layers == len(STAGES) else ())
     for name, child in net.named_children():
         if name not in trained:
             child.requires_grad_(False)
         if name not in trained or settings.norm == "frozen":
-            setattr(net, name, as_constants(child))
-    wide = [_width_of(getattr(net, f"layer{level}")) for level in levels]
-    named = {f"layer{level}": str(i) for i, level in enumerate(levels)}
-    return BackboneWithFPN(net, named, wide, settings.channels, norm_layer=norm)
+            setattr(net, name, freeze_norms(child))
+    widths = [_count_channels(getattr(net, f"layer{level}")) for level in levels]
+    outputs = {f"layer{level}": str(i) for i, level in enumerate(levels)}
+    return BackboneWithFPN(net, outputs, widths, settings.channels, norm_layer=norm)
 
 
-def as_constants(module: nn.Module) -> nn.Module:
-    """The module with its batch norms as constants: their weights and statistics, never trained nor moved."""
+def freeze_norms(module: nn.Module) -> nn.Module:
+    """Returns the module with its batch norms as constants: neither their weights nor their statistics change."""
     if isinstance(module, nn.BatchNorm2d):
         frozen = FrozenBatchNorm2d(module.num_features, module.eps)
         frozen.load_state_dict(module.state_dict())
         return frozen
     for name, child in module.named_children():
-        setattr(module, name, as_constants(child))
+        setattr(module, name, freeze_norms(child))
     return module
 
 
-def _width_of(stage: nn.Module) -> int:
-    """Channels that a stage gives: of its last convolution."""
+def _count_channels(stage: nn.Module) -> int:
+    """Returns the number of output channels of a stage, which are those of its last convolution."""
     return [m for m in stage[-1].modules() if isinstance(m, nn.Conv2d)][-1].out_channels  # type: ignore[index]
 
 
-def loaded_of(detector: detection.FasterRCNN, representation: Representation) -> tuple[int, int]:
-    """(how many of the backbone's tensors are in the detector as they are, how many there are); counters aside."""
-    held = {n: t for n, t in detector.backbone.body.state_dict().items() if not n.endswith("num_batches_tracked")}
-    wanted = {n: t for n, t in to_foreign(representation.variables).items() if not n.endswith("num_batches_tracked")}
-    same = [n for n, t in wanted.items() if n in held and torch.equal(held[n].cpu(), torch.from_numpy(t.copy()))]
-    return len(same), len(wanted)
+def count_loaded(detector: detection.FasterRCNN, representation: Representation) -> tuple[int, int]:
+    """Returns how many of the backbone's tensors the detector has unchanged, and their number; counters excepted."""
+    actual = {n: t for n, t in detector.backbone.body.state_dict().items() if not n.endswith("num_batches_tracked")}
+    expected = {n: t for n, t in to_foreign(representation.variables).items() if not n.endswith("num_batches_tracked")}
+    same = [n for n, t in expected.items() if n in actual and torch.equal(actual[n].cpu(), torch.from_numpy(t.copy()))]
+    return len(same), len(expected)
 
 
 def trained_parameters(detector: nn.Module) -> Iterator[tuple[bool, nn.Parameter]]:
-    """(whether it is a norm's, the parameter) of all that are trained."""
+    """Yields (whether it belongs to a norm, the parameter) for every parameter that is trained."""
     norms = (nn.BatchNorm2d, nn.GroupNorm)
     for module in detector.modules():
         for parameter in module.parameters(recurse=False):

@@ -1,8 +1,8 @@
-"""Fitting a detector by SGD; a fitting that was stopped goes on as if it had not been.
+"""Trains a detector by SGD. A training that was stopped continues as if it had never stopped.
 
-Everything random at an iteration comes from the seed and its number, torch's generator too, so the state to be kept
-is the detector and the optimiser's momentum. On a CPU, with the same number of threads, the weights are the same bit
-for bit; a GPU adds in any order.
+All random numbers of an iteration, those of torch's generator included, depend only on the seed and the iteration's
+number. A checkpoint therefore needs only the detector and the optimiser's momentum. On a CPU, with the same number of
+threads, the resumed weights are bit for bit the same. A GPU sums in varying order, so there they are not.
 """
 
 from __future__ import annotations
@@ -20,27 +20,29 @@ from mi_contrast.core.errors import BadNumbersError, StoppedError
 from mi_contrast.core.progress import Progress
 from mi_contrast.core.stopping import SIGNALS, catch_stop_signals
 from mi_contrast.data.order import random_bits
-from mi_contrast.evaluation.dense.batches import ahead, batch_at
+from mi_contrast.evaluation.dense.batches import Batch, make_batch, prefetch
+from mi_contrast.evaluation.dense.checkpoint import Checkpoint
 from mi_contrast.evaluation.dense.coco import CocoSet
 from mi_contrast.evaluation.dense.detector import trained_parameters
-from mi_contrast.evaluation.dense.kept import Kept
 from mi_contrast.evaluation.dense.settings import Detection
 
-DRAWS, CHECK = 2, 10  # torch's own stream; iterations between looks at the loss
+TORCH_STREAM = 2  # of random bits, next to those of `batches`
+CHECK_EVERY = 10  # iterations between checks that the loss is finite
 Curve = list[dict[str, Any]]
 
 
 def seed_torch(seed: int, iteration: int) -> None:
-    """Sets torch's generator for an iteration (-1: for the heads' first weights)."""
-    torch.manual_seed(int(random_bits(1, seed, DRAWS, iteration + 1)[0] >> np.uint64(1)))
+    """Seeds torch's generator for an iteration; -1 stands for the initial weights of the heads."""
+    torch.manual_seed(int(random_bits(1, seed, TORCH_STREAM, iteration + 1)[0] >> np.uint64(1)))
 
 
 def make_optimiser(detector: torch.nn.Module, settings: Detection) -> torch.optim.SGD:
-    """SGD with momentum on all that is trained; norms do not decay."""
-    split: dict[bool, list[torch.nn.Parameter]] = {False: [], True: []}
-    for of_norm, parameter in trained_parameters(detector):
-        split[of_norm].append(parameter)
-    groups: list[dict[str, Any]] = [{"params": split[False]}, {"params": split[True], "weight_decay": 0.0}]
+    """Returns SGD with momentum on all trained parameters; those of norms have no weight decay."""
+    weights: list[torch.nn.Parameter] = []
+    norms: list[torch.nn.Parameter] = []
+    for is_norm, parameter in trained_parameters(detector):
+        (norms if is_norm else weights).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": weights}, {"params": norms, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
 
@@ -51,85 +53,85 @@ def fit(
     members: Int[np.ndarray, " M"],
     settings: Detection,
     seed: int,
-    kept: Kept,
+    checkpoint: Checkpoint,
     measure: Callable[[], dict[str, Any]],
     device: torch.device,
 ) -> tuple[Curve, float]:
-    """Fits in place, from the newest state in `kept`.
+    """Trains the detector in place, starting from the newest checkpoint if there is one.
 
     Args:
-      members: the images to fit on.
-      measure: scores the detector on the test set; called at the start, every `measure_every` and at the end.
+      members: indices of the images to train on.
+      measure: returns the scores on the test set. It is called before the training, every `measure_every` iterations
+        and at the end.
 
     Returns:
-      ([{'iteration', 'scores'}] of all measurements, seconds of fitting over all starts).
-    Raises, after saving, StoppedError at SIGTERM, SIGHUP or the time limit, and KeyboardInterrupt at Ctrl-C;
-    BadNumbersError where the loss went bad.
+      curve: [{'iteration', 'scores'}], all measurements.
+      seconds: of training, over all starts.
+
+    Raises:
+      StoppedError at SIGTERM, SIGHUP or the time limit, and KeyboardInterrupt at Ctrl-C, after saving; BadNumbersError
+      where the loss is not finite.
     """
     optimiser = make_optimiser(detector, settings)
     curve: Curve = []
-    start, spent, total = 0, 0.0, settings.iterations
-    if (found := kept.newest(device)) is not None:
-        detector.load_state_dict(found["detector"])
-        optimiser.load_state_dict(found["optimiser"])
-        start, curve, spent = found["iteration"], found["curve"], found["seconds"]
-        print(f"going on from iteration {start} of {total}, {kept.state}")
+    start, earlier_seconds, total = 0, 0.0, settings.iterations
+    if (state := checkpoint.newest(device)) is not None:
+        detector.load_state_dict(state["detector"])
+        optimiser.load_state_dict(state["optimiser"])
+        start, curve, earlier_seconds = state["iteration"], state["curve"], state["seconds"]
+        print(f"going on from iteration {start} of {total}, {checkpoint.state_file}")
     if not curve:
         curve.append({"iteration": 0, "scores": measure()})
-    began, note = time.perf_counter() - spent, ""
+    start_time, note = time.perf_counter(), ""
     progress = Progress("fitting", total, start=start, unit="iteration", each=settings.batch_size)
 
-    def save(at: int) -> None:
-        kept.save(
-            {
-                "iteration": at,
-                "detector": detector.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "curve": curve,
-                "seconds": time.perf_counter() - began,
-            }
-        )
+    def seconds() -> float:
+        return earlier_seconds + time.perf_counter() - start_time
+
+    def save(done: int) -> None:
+        state = {"detector": detector.state_dict(), "optimiser": optimiser.state_dict()}
+        checkpoint.save({"iteration": done, **state, "curve": curve, "seconds": seconds()})
 
     detector.train()
-    limit, here = settings.time_limit, time.perf_counter()
+    limit = math.inf if settings.time_limit is None else settings.time_limit
     try:
-        with catch_stop_signals(*SIGNALS) as asked:
-            for number, batch in ahead(lambda i: batch_at(i, images, members, settings, seed), start, total):
-                loss = step(detector, optimiser, batch, settings, seed, number, device)
-                at = number + 1
-                saving = at % settings.save_every == 0 or at == total
-                overtime = limit is not None and time.perf_counter() - here > limit
-                stopping = at < total and (overtime or asked.is_set())
-                measuring = at == total or (settings.measure_every and at % settings.measure_every == 0)
-                if at % CHECK == 0 or saving or stopping or measuring:
+        with catch_stop_signals(*SIGNALS) as stop_request:
+            for number, batch in prefetch(lambda i: make_batch(i, images, members, settings, seed), start, total):
+                loss = take_step(detector, optimiser, batch, settings, seed, number, device)
+                done = number + 1
+                saving = done % settings.save_every == 0 or done == total
+                overtime = time.perf_counter() - start_time > limit
+                stopping = done < total and (overtime or stop_request.is_set())
+                measuring = done == total or (settings.measure_every and done % settings.measure_every == 0)
+                if done % CHECK_EVERY == 0 or saving or stopping or measuring:
                     if not math.isfinite(value := float(loss)):
-                        raise BadNumbersError(f"the loss of fitting is {value} at iteration {at}; lower task.lr")
+                        raise BadNumbersError(f"the loss of fitting is {value} at iteration {done}; lower task.lr")
                     note = f"loss {value:.3f}"
                 progress.advance(note=note)
                 if measuring:
-                    curve.append({"iteration": at, "scores": measure()})
+                    curve.append({"iteration": done, "scores": measure()})
                 if saving or stopping:
-                    save(at)
+                    save(done)
                 if stopping:
-                    where = f"at iteration {at} of {total}, saved; the same command goes on"
-                    if overtime and not asked.is_set():
+                    where = f"at iteration {done} of {total}, saved; the same command goes on"
+                    if overtime and not stop_request.is_set():
                         raise StoppedError(f"stopped by the time limit {where}")
-                    raise asked.error(f"stopped by {asked.cause} {where}")
+                    raise stop_request.error(f"stopped by {stop_request.cause} {where}")
     finally:
         progress.close()
-    return curve, time.perf_counter() - began
+    return curve, seconds()
 
 
-def step(
+def take_step(
     detector: torch.nn.Module,
     optimiser: torch.optim.SGD,
-    batch: Any,
+    batch: Batch,
     settings: Detection,
     seed: int,
     number: int,
     device: torch.device,
 ) -> torch.Tensor:
-    """One step; the sum of the detector's losses before it."""
+    """Takes one step of SGD and returns the loss before it, the sum of the detector's losses."""
     seed_torch(seed, number)
     for group in optimiser.param_groups:
         group["lr"] = settings.lr_at(number)

@@ -1,4 +1,4 @@
-"""Average precision by pycocotools: of boxes, masks and keypoints, at IoU or similarity .50 to .95."""
+"""Runs a detector on a data set and scores it by pycocotools: average precision of boxes, masks and keypoints."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ from pycocotools.cocoeval import COCOeval
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.progress import Progress
-from mi_contrast.evaluation.dense.batches import ahead, to_tensor
+from mi_contrast.evaluation.dense.batches import prefetch, to_tensor
 from mi_contrast.evaluation.dense.coco import CocoSet
 
-# Places of COCOeval.stats
-AREAS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
-OF_POINTS = {"AP": 0, "AP50": 1, "AP75": 2, "APm": 3, "APl": 4}
-PERSON = 17
-Found = dict[str, list[dict[str, Any]]]
+# Indices into COCOeval.stats, of boxes and masks, and of keypoints.
+STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
+KEYPOINT_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APm": 3, "APl": 4}
+PERSON_KEYPOINTS = 17
+Detections = dict[str, list[dict[str, Any]]]
 Scores = dict[str, Any]
 
 
 def detect(
     detector: torch.nn.Module, images: CocoSet, predicts: Sequence[str], *, batch_size: int, device: torch.device
-) -> Found:
-    """What the detector finds in all images, in COCO's format of results: {'bbox': [...], 'segm': [...], ...}.
+) -> Detections:
+    """Returns the detections in all images, in COCO's format of results: {'bbox': [...], 'segm': [...], ...}.
 
-    The detector is left in the mode that it was in.
+    The detector runs in evaluation mode and is returned to its previous mode.
+
+    Args:
+      predicts: kinds of prediction, 'bbox' and perhaps 'segm' or 'keypoints'.
     """
-    was, found = detector.training, {kind: list[dict[str, Any]]() for kind in predicts}
-    ids = [category["id"] for category in images.categories]
+    was_training = detector.training
+    detections = {kind: list[dict[str, Any]]() for kind in predicts}
+    category_ids = [category["id"] for category in images.categories]
     count = -(-len(images) // batch_size)
     progress = Progress("detecting", len(images), unit="image")
 
@@ -44,26 +48,27 @@ def detect(
     detector.eval()
     try:
         with torch.inference_mode():
-            for i, batch in ahead(read, 0, count):
+            for i, batch in prefetch(read, 0, count):
                 outputs = detector([image.to(device) for image in batch])
                 for j, output in enumerate(outputs):
                     image_id = images.images[i * batch_size + j]["id"]
-                    for kind, lines in found.items():
-                        lines.extend(lines_of(kind, image_id, ids, {n: v.cpu() for n, v in output.items()}))
+                    on_host = {name: value.cpu() for name, value in output.items()}
+                    for kind, lines in detections.items():
+                        lines.extend(to_coco_results(kind, image_id, category_ids, on_host))
                 progress.advance(len(outputs))
     finally:
         progress.close()
-        detector.train(was)
-    return found
+        detector.train(was_training)
+    return detections
 
 
-def lines_of(
-    kind: str, image_id: int, ids: Sequence[int], output: Mapping[str, torch.Tensor]
+def to_coco_results(
+    kind: str, image_id: int, category_ids: Sequence[int], output: Mapping[str, torch.Tensor]
 ) -> Iterator[dict[str, Any]]:
-    """COCO's results of one image, of torchvision's output on it: a line an object."""
+    """Yields COCO's record of each object in torchvision's output for one image."""
     boxes = output["boxes"].numpy().astype(np.float64)
     for i, (score, label) in enumerate(zip(output["scores"].tolist(), output["labels"].tolist(), strict=True)):
-        line = {"image_id": image_id, "category_id": ids[label - 1], "score": score}
+        line = {"image_id": image_id, "category_id": category_ids[label - 1], "score": score}
         if kind == "bbox":
             x1, y1, x2, y2 = boxes[i].tolist()
             yield {**line, "bbox": [x1, y1, x2 - x1, y2 - y1]}
@@ -76,27 +81,30 @@ def lines_of(
             yield {**line, "keypoints": points.ravel().tolist()}
 
 
-def average_precision(images: CocoSet, found: Found, sigmas: Sequence[float] | None = None) -> dict[str, Scores]:
-    """{'bbox': {'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'by_category'}, ...}, shares in [0, 1].
+def compute_average_precision(
+    images: CocoSet, detections: Detections, sigmas: Sequence[float] | None = None
+) -> dict[str, Scores]:
+    """Returns {'bbox': {'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'by_category'}, ...}, shares in [0, 1].
 
-    None where nothing of that size is there to be found. s, m and l are objects below 32^2, below 96^2 and from 96^2
-    pixels; of keypoints m begins at 32^2 and there is no s. by_category is AP.
+    AP is the mean over thresholds of IoU (of keypoints, of similarity) from .50 to .95. APs, APm and APl are of objects
+    below 32^2, from 32^2 to 96^2, and above 96^2 pixels; keypoints have no APs. A value is None if the set has no
+    object of that size. by_category has the AP of each category.
 
     Args:
-      found: as `detect` gives it.
-      sigmas: of keypoints; COCO's own by default, which are of 17.
+      detections: as `detect` returns them.
+      sigmas: of the keypoints, one each; by default COCO's for the 17 keypoints of a person.
     """
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what this returns
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints the scores
         truth = COCO()
         truth.dataset = images.truth()
         truth.createIndex()
-        return {kind: _scores(truth, lines, kind, images, sigmas) for kind, lines in found.items()}
+        return {kind: _scores(truth, lines, kind, images, sigmas) for kind, lines in detections.items()}
 
 
 def _scores(
     truth: COCO, lines: list[dict[str, Any]], kind: str, images: CocoSet, sigmas: Sequence[float] | None
 ) -> Scores:
-    results = truth.loadRes([dict(line) for line in lines]) if lines else _nothing(truth)
+    results = truth.loadRes([dict(line) for line in lines]) if lines else _no_results(truth)
     scorer = COCOeval(truth, results, kind)
     if kind == "keypoints":
         if sigmas is not None:
@@ -109,26 +117,27 @@ def _scores(
     scorer.evaluate()
     scorer.accumulate()
     scorer.summarize()
-    places = OF_POINTS if kind == "keypoints" else AREAS
-    each = scorer.eval["precision"][:, :, :, 0, -1]  # thresholds, recalls, categories; all areas, most detections
+    indices = KEYPOINT_STATS if kind == "keypoints" else STATS
+    # Axes: IoU thresholds, recalls, categories; for objects of any area and the largest number of detections.
+    precision = scorer.eval["precision"][:, :, :, 0, -1]
     return {
-        **{name: _known(scorer.stats[place]) for name, place in places.items()},
-        "by_category": {name: _mean(each[:, :, i]) for i, name in enumerate(images.classes)},
+        **{name: _none_if_absent(scorer.stats[index]) for name, index in indices.items()},
+        "by_category": {name: _mean(precision[:, :, i]) for i, name in enumerate(images.classes)},
     }
 
 
-def _nothing(truth: COCO) -> COCO:
-    """Results without a line, which `loadRes` can't read."""
+def _no_results(truth: COCO) -> COCO:
+    """Returns an empty list of detections, which `loadRes` can't read."""
     results = COCO()
     results.dataset = {**truth.dataset, "annotations": []}
     results.createIndex()
     return results
 
 
-def _known(value: float) -> float | None:
-    return None if value < 0 else float(value)
+def _none_if_absent(value: float) -> float | None:
+    return None if value < 0 else float(value)  # pycocotools marks a value that doesn't exist by -1
 
 
 def _mean(values: np.ndarray) -> float | None:
-    known = values[values > -1]
-    return float(known.mean()) if known.size else None
+    present = values[values > -1]
+    return float(present.mean()) if present.size else None

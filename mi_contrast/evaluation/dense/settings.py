@@ -1,4 +1,4 @@
-"""How a detector is built, fitted and scored: the fields of config.task and config.data, and what they may be."""
+"""Settings of a detector, its training and its data: the fields of config.task and config.data, checked."""
 
 from __future__ import annotations
 
@@ -8,32 +8,36 @@ from typing import Any
 
 from mi_contrast.core.errors import UserError, unknown
 
-MODELS = {"faster": ("bbox",), "mask": ("bbox", "segm"), "keypoint": ("bbox", "keypoints")}  # and what each predicts
+MODELS = {"faster": ("bbox",), "mask": ("bbox", "segm"), "keypoint": ("bbox", "keypoints")}  # what each predicts
 NORMS, HEAD_NORMS = ("frozen", "batch"), (None, "batch", "group")
 GROUPS = 32
 
 
 @dataclass(frozen=True)
 class Detection:
-    """A detector and its training.
+    """Settings of a detector and its training.
 
-    model: 'faster' (boxes), 'mask' (boxes and masks) or 'keypoint' (boxes and keypoints), R-CNNs with an FPN.
-    trainable_layers: of the backbone, from its last stage: 0 none, 1 to 4 so many stages, 5 all with the stem.
-    norm: of the batch norms in trained stages: 'frozen', constants as in torchvision's detectors, or 'batch', trained,
-      with statistics of the batch while fitting. In the other stages they are constants always.
-    head_norm: None, 'batch' or 'group' (32 groups) in the FPN, the box head (then 4 convolutions and 1 layer, else 2
-      layers) and the mask head.
-    levels: stages that the FPN is built on, of 1 to 4; None for all, or 2 to 4 of a net with the small stem.
-    channels, hidden: of the FPN and of the box head's layers; anchor: the anchors' side in strides of their level.
-    proposals: kept an image; samples: of these the box loss takes.
-    sizes, max_size: short sides in pixels, one drawn for each image in fitting, the last one in testing; the longest
-      long side. flip: whether half of the images in fitting are mirrored.
-    iterations, batch_size, lr, steps, gamma, warmup, warmup_factor, momentum, weight_decay: SGD. lr rises linearly
-      from warmup_factor of it over `warmup` iterations and is multiplied by gamma at each of `steps`; norms do not
-      decay.
-    measure_every: iterations between scorings on the test set, 0 for one at the start and one at the end; no choice is
-      made by them. save_every: iterations between checkpoints; time_limit: in seconds, after which it saves and stops.
-    pictures: test images drawn with what was detected. device: of torch; None for 'cuda' where there is one.
+    model: 'faster' (boxes), 'mask' (boxes and masks) or 'keypoint' (boxes and keypoints), each an R-CNN with an FPN.
+    trainable_layers: how much of the backbone is trained: 0 nothing, 1 to 4 the last stages, 5 all, with the stem.
+    norm: batch norms in trained stages: 'frozen' uses them as constants, as torchvision's detectors do; 'batch' trains
+      them, with the statistics of the batch. In the other stages they are always constants.
+    head_norm: norm of the FPN, the box head and the mask head: None, 'batch' or 'group' (32 groups). With a norm the
+      box head has 4 convolutions and 1 dense layer, without one 2 dense layers.
+    levels: stages, from 1 to 4, that feed the FPN. None takes all of them, or 2 to 4 if the stem is the small one.
+    channels: of the FPN. hidden: width of the box head's dense layers.
+    anchor: side of an anchor, in strides of its level.
+    proposals: number of proposals per image that are kept. samples: how many of them enter the box loss.
+    sizes: short sides in pixels; training draws one for each image, testing takes the last. max_size: the largest long
+      side.
+    flip: whether half of the training images are mirrored.
+    iterations, batch_size, lr, momentum, weight_decay: of SGD. Norms have no weight decay.
+    warmup, warmup_factor: the learning rate rises linearly from warmup_factor * lr over the first iterations.
+    steps, gamma: at each of these iterations the learning rate is multiplied by gamma.
+    measure_every: iterations between two scorings of the test set, which choose nothing. 0 scores it only before and
+      after the training.
+    save_every: iterations between checkpoints. time_limit: seconds after which the training saves and stops.
+    pictures: number of test images drawn with their detections.
+    device: a device of torch; None takes 'cuda' if there is one.
     """
 
     model: str = "faster"
@@ -65,11 +69,11 @@ class Detection:
     device: str | None = None
 
     def __post_init__(self):
-        """Raises UserError on a value that can't be."""
+        """Raises UserError on an invalid value."""
         for name, words in (("model", MODELS), ("norm", NORMS), ("head_norm", HEAD_NORMS)):
             if getattr(self, name) not in words:
                 raise unknown(f"task.{name}", getattr(self, name), map(str, words))
-        for name, least in LEAST.items():
+        for name, least in MINIMUM.items():
             if not getattr(self, name) >= least:
                 raise UserError(f"task.{name} is {getattr(self, name)}", fix=f"give {least} or more")
         if self.trainable_layers > 5:
@@ -87,11 +91,11 @@ class Detection:
 
     @property
     def predicts(self) -> tuple[str, ...]:
-        """What is scored, in pycocotools' words."""
+        """The kinds of prediction that are scored, by their names in pycocotools."""
         return MODELS[self.model]
 
     def lr_at(self, iteration: int) -> float:
-        """The learning rate of the iteration, which counts from 0."""
+        """Returns the learning rate of an iteration, counted from 0."""
         decayed = self.lr * self.gamma ** sum(iteration >= step for step in self.steps)
         if iteration >= self.warmup:
             return decayed
@@ -99,7 +103,7 @@ class Detection:
         return decayed * (self.warmup_factor * (1 - share) + share)
 
 
-LEAST = {
+MINIMUM = {
     **dict.fromkeys(("trainable_layers", "warmup", "measure_every", "pictures", "momentum", "weight_decay", "lr"), 0),
     **dict.fromkeys(("channels", "hidden", "anchor", "proposals", "samples", "iterations", "batch_size"), 1),
     "save_every": 1,
@@ -107,12 +111,13 @@ LEAST = {
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where the data are: a folder or a zip in COCO's format.
+class DetectionData:
+    """Paths of the data, in COCO's format.
 
-    dir: the folder or the zip; where it holds one folder alone, paths go on from there.
-    fit, test: the annotations' JSON, relative to it; fit_images, test_images: the folders of images.
-    sigmas: of keypoints, one a point, of the object keypoint similarity; None for COCO's 17 points of a person.
+    dir: a folder or a zip. If it contains just one folder, the other paths are relative to that folder.
+    fit, test: the JSON files of annotations.
+    fit_images, test_images: the folders of images.
+    sigmas: of the object keypoint similarity, one for each keypoint; None for COCO's 17 keypoints of a person.
     """
 
     dir: str
@@ -123,16 +128,16 @@ class Where:
     sigmas: tuple[float, ...] | None = None
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> Where:
-        """Of config.data. UserError on an unknown or missing field, or where both splits are the same file."""
+    def read(cls, section: Mapping[str, Any]) -> DetectionData:
+        """Reads config.data. Raises UserError on an unknown or missing field, or if both splits are the same file."""
         names = [field.name for field in fields(cls)]
-        for name in given:
+        for name in section:
             if name not in names:
                 raise unknown("field of config.data", name, names)
         for name in names[:-1]:
-            if given.get(name) is None:
+            if section.get(name) is None:
                 raise UserError(f"no data.{name}", fix=f"give --config.data.{name}=..., a path")
-        where = cls(**given)
-        if where.fit == where.test:
-            raise UserError(f"fit and test are both {where.fit!r}", fix="fit on one file, test on another")
-        return where
+        data = cls(**section)
+        if data.fit == data.test:
+            raise UserError(f"fit and test are both {data.fit!r}", fix="fit on one file, test on another")
+        return data

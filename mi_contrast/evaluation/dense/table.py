@@ -1,4 +1,4 @@
-"""The scores as a Markdown table: a line a kind of prediction, at the start and at the end."""
+"""Writes the scores of a detector as Markdown tables."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 NAMES = {"bbox": "boxes", "segm": "masks", "keypoints": "keypoints"}
-MOST = 20  # categories that a table has lines for
+MOST = 20  # categories for which the table has a line each
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
 def as_markdown(result: Mapping[str, Any]) -> str:
-    """Average precision in %, - where nothing of that size is there; then AP of each category."""
-    how, test = result["settings"], result["test"]
-    which = "untrained twin of " if result["untrained"] else ""
+    """Returns a table of average precision in %, before and after fitting, and a table of each category's AP.
+
+    A dash means that the test set has no object of that size.
+    """
+    settings, test = result["settings"], result["test"]
+    twin = "untrained twin of " if result["untrained"] else ""
     title = (
-        f"Detection ({how['model']}, {how['trainable_layers']} of 5 layers trained, norms {how['norm']}) on "
-        f"{result['dataset']}, {test['images']} test images, {result['iterations']} iterations of {how['batch_size']}, "
-        f"{which}backbone {result['backbone']}, step {result['step']}."
+        f"Detection ({settings['model']}, {settings['trainable_layers']} of 5 layers trained, "
+        f"norms {settings['norm']}) on {result['dataset']}, {test['images']} test images, {result['iterations']} "
+        f"iterations of {settings['batch_size']}, {twin}backbone {result['backbone']}, step {result['step']}."
     )
     lines = [["", "when", *COLUMNS], ["---"] * (2 + len(COLUMNS))]
     for kind, ap in result["ap"].items():
@@ -27,20 +30,20 @@ def as_markdown(result: Mapping[str, Any]) -> str:
     classes.append(["---"] * len(classes[0]))
     names = list(next(iter(result["ap"].values()))["end"]["by_category"])
     if len(names) > MOST:
-        return f"{title}\n\n{table_of(lines)}\n\nAP of each of the {len(names)} categories is in the .json beside.\n"
+        return f"{title}\n\n{format_table(lines)}\n\nThe .json has the AP of each of the {len(names)} categories.\n"
     for name in names:
         each = [ap[when]["by_category"][name] for ap in result["ap"].values() for when in ("start", "end")]
         classes.append([name.replace("|", "\\|"), *map(percent, each)])
-    return f"{title}\n\n{table_of(lines)}\n\n{table_of(classes)}\n"
+    return f"{title}\n\n{format_table(lines)}\n\n{format_table(classes)}\n"
 
 
-def table_of(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells in Markdown."""
+def format_table(lines: Sequence[Sequence[str]]) -> str:
+    """Returns lines of cells in Markdown."""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage, or a dash.
+    """Returns a share as a percentage, or a dash for None.
 
     >>> percent(0.1234), percent(None)
     ('12.3', '-')

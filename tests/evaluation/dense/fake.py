@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from mi_contrast.interchange import Loaded
+from mi_contrast.interchange import LoadedBackbone
 from mi_contrast.models import representation
 from tests.models import twins
 
@@ -68,7 +68,7 @@ def backbone(tmp_path, **model):
     spec = representation.make_spec(model, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), size=72)
     found = representation.Representation(twins.random_variables(spec["model"]), spec)
     config = {"model": model, "seed": 5, "data": {"batch": 4}}
-    return Loaded(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, config)
+    return LoadedBackbone(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, config)
 
 
 SMALL = dict(

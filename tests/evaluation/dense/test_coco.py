@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.evaluation.dense.coco import Files, corners, mask_of, read_set
+from mi_contrast.evaluation.dense.coco import Files, decode_mask, read_set, to_corners
 from tests.evaluation.dense.fake import HEIGHT, WIDTH, annotation, write
 
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -32,9 +32,11 @@ def test_folder_and_zip_read_as_the_json_says(tmp_path):
     for place in places:
         files = Files.open(place)
         found = read_set(files, "fit.json", "images", masks=True)
-        assert found.classes == ("blue", "red") and found.place == {3: 1, 7: 2}
+        assert found.classes == ("blue", "red") and found.label_by_category == {3: 1, 7: 2}
         assert [r["id"] for r in found.images] == sorted(r["id"] for r in trees["fit"]["images"])
-        assert found.to_fit().tolist() == [0, 1, 2, 3, 4, 5], "a crowd alone and nothing at all are not fitted on"
+        assert found.select_trainable().tolist() == [0, 1, 2, 3, 4, 5], (
+            "a crowd alone and nothing at all are not fitted on"
+        )
         for i, record in enumerate(found.images):
             own = [a for a in trees["fit"]["annotations"] if a["image_id"] == record["id"] and not a["iscrowd"]]
             targets = found.targets(i, masks=True)
@@ -59,7 +61,7 @@ def test_boxes_end_at_the_edges_and_those_without_an_area_are_left_out(tmp_path)
     (tmp_path / "fit.json").write_text(json.dumps(tree))
     found = read_set(Files.open(tmp_path), "fit.json", "images")
     assert found.targets(0).boxes[1:].tolist() == [[50, 30, WIDTH, HEIGHT]]
-    assert corners([], 5, 5).shape == (0, 4)
+    assert to_corners([], 5, 5).shape == (0, 4)
 
 
 def test_masks_of_every_kind():
@@ -72,13 +74,13 @@ def test_masks_of_every_kind():
         run = next((i for i, value in enumerate(flat) if value != now), len(flat))
         counts.append(run)
         flat, now = flat[run:], not now
-    assert np.array_equal(mask_of({"size": [9, 7], "counts": counts}, 9, 7), plain)
-    assert np.array_equal(mask_of(mask.encode(np.asfortranarray(plain, np.uint8)), 9, 7), plain)
+    assert np.array_equal(decode_mask({"size": [9, 7], "counts": counts}, 9, 7), plain)
+    assert np.array_equal(decode_mask(mask.encode(np.asfortranarray(plain, np.uint8)), 9, 7), plain)
     triangles = [[5, 5, 45, 10, 20, 40], [50, 50, 70, 50, 60, 70]]
     sheet = Image.new("1", (80, 80))
     for triangle in triangles:
         ImageDraw.Draw(sheet).polygon(triangle, fill=1)
-    assert np.mean(mask_of(triangles, 80, 80) != np.asarray(sheet)) < 0.02
+    assert np.mean(decode_mask(triangles, 80, 80) != np.asarray(sheet)) < 0.02
 
 
 def broken(tree, how):
@@ -143,7 +145,7 @@ def test_published_files_read_whole(name, source, folder, needs, images, objects
         pytest.importorskip("pycocotools")
     found = read_set(Files.open(path), source, folder, **needs)
     assert (len(found), len(found.annotations)) == (images, objects)
-    fit = set(found.to_fit(**{k: v for k, v in needs.items() if k == "keypoints"}).tolist())
+    fit = set(found.select_trainable(**{k: v for k, v in needs.items() if k == "keypoints"}).tolist())
     counts = Counter()
     for i in range(len(found)):
         targets = found.targets(i, **needs)
@@ -171,3 +173,15 @@ def test_a_file_name_cannot_lead_outside_the_folder(tmp_path):
         with pytest.raises(UserError, match="lies outside"):
             files.read(name)
     assert files.read("images/fit_0.png")
+
+
+def test_a_missing_file_is_named_though_its_error_is_a_value_error_too(tmp_path, monkeypatch):
+    class ValueMistakeError(UserError, ValueError):
+        """A UserError that an `except ValueError` catches as well."""
+
+    def read(self, name):
+        raise ValueMistakeError(f"no {name}")
+
+    monkeypatch.setattr(Files, "read", read)
+    with pytest.raises(ValueMistakeError, match=r"^no fit\.json$"):
+        read_set(Files.open(tmp_path), "fit.json", "images")

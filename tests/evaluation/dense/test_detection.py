@@ -48,14 +48,14 @@ def test_a_stopped_fitting_goes_on_as_if_it_had_not_been(tmp_path, small, monkey
     judge(asked(small, **task), network, tmp_path / "whole")
     with pytest.raises(StoppedError, match="the time limit at iteration 1 of 4, saved"):
         judge(asked(small, **task, time_limit=0.0), network, tmp_path / "parts")
-    step = fitting.step
+    step = fitting.take_step
 
     def interrupted(*arguments):
         if arguments[5] == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(*arguments)
 
-    monkeypatch.setattr(fitting, "step", interrupted)
+    monkeypatch.setattr(fitting, "take_step", interrupted)
     with pytest.raises(StoppedError, match="SIGTERM at iteration 3 of 4, saved"):
         judge(asked(small, **task), network, tmp_path / "parts")
     monkeypatch.undo()
@@ -159,12 +159,12 @@ def test_a_loss_that_goes_bad_is_said_and_not_saved(tmp_path, small):
 def test_every_variant_is_a_config():
     import runpy
 
-    from mi_contrast.evaluation.dense.settings import Detection, Where
+    from mi_contrast.evaluation.dense.settings import Detection, DetectionData
 
     module = runpy.run_path(str(Path(__file__).parents[3] / "configs" / "evaluate" / "detection.py"))
     for name, (task, data) in module["variants"]().items():
         Detection(**{k: v for k, v in (module["ONE_X"] | task).items() if k != "kind"})
-        Where.read(data | {"dir": "x"})
+        DetectionData.read(data | {"dir": "x"})
         assert name.startswith(task.get("model", "faster")) or name.startswith("bccd")
     with pytest.raises(UserError, match="did you mean 'mask'"):
         module["get_config"]("masks")
@@ -187,7 +187,11 @@ def test_mistakes_are_one_line(tmp_path, small, monkeypatch):
         judge(asked(small), network, tmp_path / "out")
     tree["categories"], tree["annotations"] = json.loads((small / "fit.json").read_text())["categories"], []
     (small / "fit.json").write_text(json.dumps(tree))
-    monkeypatch.setattr(dense, "tool", lambda name: (_ for _ in ()).throw(MissingToolError("torch is not installed")))
+
+    def fail(name):
+        raise MissingToolError("torch is not installed")
+
+    monkeypatch.setattr(dense, "import_tool", fail)
     with pytest.raises(UserError, match=r"torch is not installed; pip install 'mi-contrast\[torch\]'"):
         judge(asked(small), network, tmp_path / "out")
 
@@ -199,5 +203,5 @@ def test_torchvision_without_its_operators_is_said(monkeypatch):
         raise RuntimeError("Couldn't load custom C++ ops")
 
     monkeypatch.setattr(torchvision.ops, "nms", absent)
-    with pytest.raises(UserError, match=r"has no operators beside torch .*; install the two together"):
+    with pytest.raises(UserError, match=r"has no operators for torch .*; install the two together"):
         dense.check_tools()

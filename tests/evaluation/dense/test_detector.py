@@ -4,7 +4,7 @@ import pytest
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.evaluation.dense.coco import Files, read_set
-from mi_contrast.evaluation.dense.settings import Detection, Where
+from mi_contrast.evaluation.dense.settings import Detection, DetectionData
 from mi_contrast.interchange.names import to_foreign
 from tests.evaluation.dense.fake import SMALL, backbone, write
 
@@ -34,10 +34,10 @@ def test_the_backbone_is_in_the_detector_tensor_by_tensor(tmp_path, model, task,
     wanted = {n: t for n, t in to_foreign(representation.variables).items() if not n.endswith("batches_tracked")}
     assert set(wanted) == {n for n in held if not n.endswith("batches_tracked")}
     assert all(np.array_equal(held[n].numpy(), t) for n, t in wanted.items())
-    assert building.loaded_of(detector, representation) == (len(wanted), len(wanted))
+    assert building.count_loaded(detector, representation) == (len(wanted), len(wanted))
     assert [block[0].in_channels for block in detector.backbone.fpn.inner_blocks] == wide
     held["layer2.0.bn1.running_mean"][0] += 1.0
-    assert building.loaded_of(detector, representation) == (len(wanted) - 1, len(wanted))
+    assert building.count_loaded(detector, representation) == (len(wanted) - 1, len(wanted))
 
 
 def test_maps_of_the_detector_are_those_of_the_network(tmp_path):
@@ -91,8 +91,8 @@ def test_frozen_layers_stay_and_the_others_move(tmp_path, layers, norm):
     optimiser = fitting.make_optimiser(detector, settings)
     before = {name: value.clone() for name, value in detector.state_dict().items()}
     detector.train()
-    batch = batches.batch_at(0, images, images.to_fit(), settings, 0)
-    fitting.step(detector, optimiser, batch, settings, 0, 0, torch.device("cpu"))
+    batch = batches.make_batch(0, images, images.select_trainable(), settings, 0)
+    fitting.take_step(detector, optimiser, batch, settings, 0, 0, torch.device("cpu"))
     tuned = ("layer4", "layer3", "layer2", "layer1", "conv1")[:layers] + (("bn1",) if layers == 5 else ())
     for name, value in detector.state_dict().items():
         moved, part = not torch.equal(value, before[name]), name.removeprefix("backbone.body.").split(".")[0]
@@ -112,7 +112,7 @@ def test_frozen_layers_stay_and_the_others_move(tmp_path, layers, norm):
 
 
 def test_networks_without_a_detector_are_refused(tmp_path):
-    with pytest.raises(UserError, match="two networks, each of which sees channels of lab alone"):
+    with pytest.raises(UserError, match="two networks, each of which sees only some channels of lab"):
         made(backbone(tmp_path, split="lab").representation)
     with pytest.raises(UserError, match="no four stages"):
         made(backbone(tmp_path, backbone="tiny", stem="small").representation)
@@ -140,14 +140,14 @@ def test_settings_that_cannot_be(task, says):
 
 def test_places_that_cannot_be():
     given = dict(dir="x", fit="a.json", test="b.json", fit_images="i", test_images="i", sigmas=None)
-    assert Where.read(given).fit == "a.json"
+    assert DetectionData.read(given).fit == "a.json"
     for change, says in (
         (dict(dir=None), "no data.dir"),
         (dict(test="a.json"), "both 'a.json'"),
         (dict(fits="a"), "did you mean 'fit'"),
     ):
         with pytest.raises(UserError, match=says):
-            Where.read(given | change)
+            DetectionData.read(given | change)
 
 
 def test_the_rate_warms_up_and_steps_down():

@@ -33,17 +33,17 @@ def perfect(images):
             "keypoints": torch.from_numpy(targets.keypoints),
         }
         for kind, lines in found.items():
-            lines.extend(scoring.lines_of(kind, record["id"], [c["id"] for c in images.categories], output))
+            lines.extend(scoring.to_coco_results(kind, record["id"], [c["id"] for c in images.categories], output))
     return found
 
 
 def test_the_truth_scores_one_and_nothing_scores_nought(images):
-    for kind, ap in scoring.average_precision(images, perfect(images), SIGMAS).items():
+    for kind, ap in scoring.compute_average_precision(images, perfect(images), SIGMAS).items():
         assert ap["AP"] == ap["AP50"] == ap["AP75"] == pytest.approx(1.0), kind
         assert ap["by_category"] == pytest.approx({"blue": 1.0, "red": 1.0})
         assert ap.get("APs", 1.0) == pytest.approx(1.0) if kind != "keypoints" else "APs" not in ap
         assert ap["APl"] is None, "no object here is that large"
-    for kind, ap in scoring.average_precision(images, {k: [] for k in perfect(images)}, SIGMAS).items():
+    for kind, ap in scoring.compute_average_precision(images, {k: [] for k in perfect(images)}, SIGMAS).items():
         assert ap["AP"] == ap["AP50"] == 0.0, kind
 
 
@@ -78,7 +78,7 @@ def test_boxes_moved_and_invented_score_as_by_hand(images):
     for _ in range(4):
         where = {"image_id": images.images[0]["id"], "category_id": 7, "bbox": [1.0, 1.0, 9.0, 9.0]}
         found.append({**where, "score": float(random.random())})
-    ap = scoring.average_precision(images, {"bbox": found})["bbox"]
+    ap = scoring.compute_average_precision(images, {"bbox": found})["bbox"]
     truths = [a for a in images.annotations if not a["iscrowd"]]
     at = {}
     for threshold in np.arange(0.5, 1.0, 0.05):
@@ -96,19 +96,20 @@ def test_what_is_found_in_a_crowd_counts_neither_for_nor_against(images):
     found = perfect(images)["bbox"]
     crowd = next(a for a in images.annotations if a["iscrowd"])
     inside = {"image_id": crowd["image_id"], "category_id": 7, "bbox": [3.0, 3.0, 20.0, 20.0], "score": 0.99}
-    assert scoring.average_precision(images, {"bbox": [*found, inside]})["bbox"]["AP"] == pytest.approx(1.0)
+    assert scoring.compute_average_precision(images, {"bbox": [*found, inside]})["bbox"]["AP"] == pytest.approx(1.0)
     outside = {**inside, "image_id": images.images[-1]["id"]}
-    assert scoring.average_precision(images, {"bbox": [*found, outside]})["bbox"]["by_category"]["red"] < 0.9
+    assert scoring.compute_average_precision(images, {"bbox": [*found, outside]})["bbox"]["by_category"]["red"] < 0.9
 
 
 def test_sigmas_belong_to_the_points(images):
     with pytest.raises(UserError, match="has 3 keypoints and 17 sigmas"):
-        scoring.average_precision(images, perfect(images))
+        scoring.compute_average_precision(images, perfect(images))
     moved = copy.deepcopy(perfect(images)["keypoints"])
     for one in moved:
         one["keypoints"][0] += 2.0
     strict, loose = (
-        scoring.average_precision(images, {"keypoints": moved}, (s,) * 3)["keypoints"]["AP"] for s in (0.01, 0.5)
+        scoring.compute_average_precision(images, {"keypoints": moved}, (s,) * 3)["keypoints"]["AP"]
+        for s in (0.01, 0.5)
     )
     assert strict < 0.2 and loose == pytest.approx(1.0)
 
@@ -134,7 +135,7 @@ def test_detections_are_of_the_images_as_they_are(images, tmp_path):
     found = scoring.detect(oracle, images, ("bbox",), batch_size=4, device=torch.device("cpu"))
     assert oracle.training
     json.dumps(found)
-    assert scoring.average_precision(images, found)["bbox"]["AP"] == pytest.approx(1.0)
+    assert scoring.compute_average_precision(images, found)["bbox"]["AP"] == pytest.approx(1.0)
 
 
 def test_the_backbones_detector_says_all_that_is_scored(images, tmp_path):
@@ -148,4 +149,4 @@ def test_the_backbones_detector_says_all_that_is_scored(images, tmp_path):
         detector.roi_heads.score_thresh = 0.0  # a new detector is sure of nothing
         found = scoring.detect(detector, images, predicts, batch_size=3, device=torch.device("cpu"))
         assert {kind: len(lines) > 0 for kind, lines in found.items()} == dict.fromkeys(predicts, True)
-        assert set(scoring.average_precision(images, found, SIGMAS)) == set(predicts)
+        assert set(scoring.compute_average_precision(images, found, SIGMAS)) == set(predicts)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mi_contrast.evaluation.kept import digest_of, identity_of, kept
+from mi_contrast.evaluation.feature_cache import compute_digest, describe_split, load_or_extract
 from tests import devices
 from tests.evaluation.fake import image_set
 
@@ -24,13 +24,13 @@ class Counted:
 
 def test_features_are_taken_once_a_key(tmp_path):
     take = Counted()
-    one, two = (kept(tmp_path / "features", KEY, take) for _ in range(2))
+    one, two = (load_or_extract(tmp_path / "features", KEY, take) for _ in range(2))
     np.testing.assert_array_equal(one, two)
     assert take.calls == 1 and one.dtype == np.float32
-    kept(tmp_path / "features", KEY | {"variables": "ac"}, take)
-    kept(tmp_path / "features", KEY | {"layer": "map"}, take)
+    load_or_extract(tmp_path / "features", KEY | {"variables": "ac"}, take)
+    load_or_extract(tmp_path / "features", KEY | {"layer": "map"}, take)
     assert take.calls == 3 and len(list((tmp_path / "features").iterdir())) == 3
-    kept(None, KEY, take)
+    load_or_extract(None, KEY, take)
     assert take.calls == 4
 
 
@@ -38,14 +38,18 @@ def test_features_of_files_that_changed_are_taken_anew():
     """Neither the labels nor the images that are looked at tell these apart; the fingerprint of the files does."""
     images = image_set(40, "train", name="folder:photos", seed=0)
     before = replace(images, fingerprint={"count": 40, "sum": "a", "sizes": [1]})
-    assert identity_of(before) == identity_of(replace(before, fingerprint={"count": 40, "sum": "a", "sizes": [2]}))
-    assert identity_of(before) != identity_of(replace(before, fingerprint={"count": 40, "sum": "b", "sizes": [1]}))
+    assert describe_split(before) == describe_split(
+        replace(before, fingerprint={"count": 40, "sum": "a", "sizes": [2]})
+    )
+    assert describe_split(before) != describe_split(
+        replace(before, fingerprint={"count": 40, "sum": "b", "sizes": [1]})
+    )
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another", "rewritten"])
 def test_a_damaged_file_is_taken_anew_with_one_line(tmp_path, capsys, damage):
     take = Counted()
-    expected = kept(tmp_path, KEY, take)
+    expected = load_or_extract(tmp_path, KEY, take)
     (path,) = tmp_path.iterdir()
     data = bytearray(path.read_bytes())
     if damage == "cut":
@@ -60,23 +64,23 @@ def test_a_damaged_file_is_taken_anew_with_one_line(tmp_path, capsys, damage):
     elif damage == "empty":
         path.write_bytes(b"")
     else:
-        kept(tmp_path, KEY | {"variables": "other"}, lambda: expected + 1)
+        load_or_extract(tmp_path, KEY | {"variables": "other"}, lambda: expected + 1)
         next(p for p in tmp_path.iterdir() if p != path).replace(path)
-    np.testing.assert_array_equal(kept(tmp_path, KEY, take), expected)
+    np.testing.assert_array_equal(load_or_extract(tmp_path, KEY, take), expected)
     assert take.calls == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "damaged" in said and path.name in said
-    kept(tmp_path, KEY, take)
+    load_or_extract(tmp_path, KEY, take)
     assert take.calls == 2 and capsys.readouterr().err == ""
 
 
 def test_every_bit_of_the_variables_and_every_change_of_the_data_counts():
     tree = {"params": {"a": np.zeros(3, np.float32)}, "batch_stats": {"a": np.ones(3, np.float32)}}
     other = jax.tree.map(np.array, tree)
-    assert digest_of(tree) == digest_of(jax.tree.map(jax.numpy.asarray, other))
+    assert compute_digest(tree) == compute_digest(jax.tree.map(jax.numpy.asarray, other))
     other["batch_stats"]["a"][2] = np.nextafter(np.float32(1), np.float32(2))
-    assert digest_of(tree) != digest_of(other)
-    assert digest_of(tree) != digest_of({"params": tree["batch_stats"], "batch_stats": tree["params"]})
+    assert compute_digest(tree) != compute_digest(other)
+    assert compute_digest(tree) != compute_digest({"params": tree["batch_stats"], "batch_stats": tree["params"]})
     images = image_set(40)
     changed = [
         replace(images, split="other"),
@@ -85,8 +89,8 @@ def test_every_bit_of_the_variables_and_every_change_of_the_data_counts():
         replace(images, labels={"colour": np.roll(images.labels["colour"], 1)}),
         replace(images, classes={"colour": tuple("abce")}),
     ]
-    found = {str(identity_of(each)) for each in (images, *changed)}
-    assert len(found) == 6 and str(identity_of(image_set(40))) in found
+    found = {str(describe_split(each)) for each in (images, *changed)}
+    assert len(found) == 6 and str(describe_split(image_set(40))) in found
 
 
 SHARDED = """
