@@ -133,7 +133,7 @@ def convert(old: Any, text: str, where: str) -> Any:
     - None can become any plain value.
     - A number can become a schedule (a dict), and a schedule a number.
     - A string can become a dict with a field `kind`, and such a dict a string.
-    - An empty dict, and a field named `options`, can become any dict.
+    - A dict can become a dict with some of its fields. An empty dict, and a field named `options`, can become any dict.
     """
     new = _parse_value(text)
     if old is None:
