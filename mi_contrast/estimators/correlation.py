@@ -64,11 +64,11 @@ def canonical_correlation(
         raise UserError(f"{count} samples in {dimensions} dimensions", fix=f"give {dimensions + 2} at least")
     if not 0 < tolerance < 1:
         raise UserError(f"tolerance {tolerance} is outside (0, 1)", fix="leave it out")
-    nats, error = _canonical(x, y, corrected, tolerance)
+    nats, error = _estimate_pairs(x, y, corrected, tolerance)
     return Estimate.from_error(nats, error, jnp.full_like(nats, jnp.inf))
 
 
-def _basis(x: Float[Array, "N d"], tolerance: float) -> tuple[Float[Array, "N d"], Float[Array, ""]]:
+def _orthonormal_basis(x: Float[Array, "N d"], tolerance: float) -> tuple[Float[Array, "N d"], Float[Array, ""]]:
     """Returns an orthonormal basis of the centred columns, with columns of 0 beyond their rank, and the rank."""
     size = jnp.max(jnp.abs(x), axis=0)
     x = x - jnp.mean(x, axis=0)
@@ -81,13 +81,15 @@ def _basis(x: Float[Array, "N d"], tolerance: float) -> tuple[Float[Array, "N d"
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _canonical(x: Array, y: Array, corrected: bool, tolerance: float) -> tuple[Array, Array]:
+def _estimate_pairs(x: Array, y: Array, corrected: bool, tolerance: float) -> tuple[Array, Array]:
     x, y = lax.stop_gradient((x, y))
     count = x.shape[-2]
 
     def estimate_pair(x: Array, y: Array) -> tuple[Array, Array]:
         finite = jnp.all(jnp.isfinite(x)) & jnp.all(jnp.isfinite(y))
-        (basis_x, rank_x), (basis_y, rank_y) = (_basis(jnp.where(finite, z, 0.0), tolerance) for z in (x, y))
+        (basis_x, rank_x), (basis_y, rank_y) = (
+            _orthonormal_basis(jnp.where(finite, z, 0.0), tolerance) for z in (x, y)
+        )
         if basis_x.shape[1] < basis_y.shape[1]:
             basis_x, basis_y = basis_y, basis_x
         left, cosine, right = jnp.linalg.svd(basis_x.T @ basis_y, full_matrices=False)
