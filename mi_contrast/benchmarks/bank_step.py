@@ -29,7 +29,7 @@ def run(repeats: int, small: bool = False) -> dict[str, Any]:
     """Peak memory of a device in MiB and in its part of the bank, and seconds a step."""
     examples, dim = (5000, 16) if small else (1_281_167, 128)
     mesh, seconds, mib = make_mesh(), {}, {}
-    bank = banks.random(jax.random.key(0), jnp.ones(examples, bool), dim, mesh)
+    bank = banks.init_random(jax.random.key(0), jnp.ones(examples, bool), dim, mesh)
     part = bank.rows.nbytes / mesh.size / 2**20
     for name, support in SUPPORTS.items():
         program = compiled(support, bank, mesh)

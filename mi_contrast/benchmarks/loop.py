@@ -51,7 +51,7 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
 def bare_step(job: assemble.Job, step: Any, count: int) -> float:
     """images/s of `count` steps on one batch, each step's guard read a step late, as the loop does."""
     with job.open() as reader:
-        batch, state = reader.batch(0), loop.placed(job.first_state(), placement(job.parts.row, job.parts.mesh))
+        batch, state = reader.batch(0), loop.place(job.first_state(), placement(job.parts.row, job.parts.mesh))
         state, scalars = jax.block_until_ready(step(state, batch, job.tables))
         began = time.perf_counter()
         for _ in range(count):

@@ -15,9 +15,10 @@ from mi_contrast.core.mesh import along_batch, make_mesh, replicated
 from mi_contrast.data.readers import Batch
 from mi_contrast.models.towers import with_statistics_of
 from mi_contrast.training import assemble
+from mi_contrast.training.parts import Parts, init_state
 from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State, abstract, placement
-from mi_contrast.training.step import Parts, first_state, make_step
+from mi_contrast.training.step import make_step
 
 EXAMPLES, CLASSES = 50_000, 10
 Arguments = tuple[State, Batch, Tables]
@@ -55,7 +56,7 @@ def abstract_arguments(step: Step) -> Arguments:
     """Returns the shapes, dtypes and shardings of the step's arguments."""
     parts, size = step.parts, step.parts.views.size
     images = jax.ShapeDtypeStruct((step.batch_size, size, size, 3), jnp.float32)
-    state = jax.eval_shape(lambda x: first_state(parts, x, with_statistics_of), images)
+    state = jax.eval_shape(lambda x: init_state(parts, x, with_statistics_of), images)
     whole, cut = replicated(parts.mesh), along_batch(parts.mesh)
     sources: Any = jax.ShapeDtypeStruct(shape_of_sources(step), jnp.uint8, sharding=cut)
     index: Any = jax.ShapeDtypeStruct((step.batch_size, 1), jnp.int32, sharding=cut)
@@ -68,7 +69,7 @@ def random_arguments(step: Step) -> Arguments:
     parts, size, draw = step.parts, step.parts.views.size, np.random.default_rng(0)
     whole, cut = replicated(parts.mesh), along_batch(parts.mesh)
     images = jnp.asarray(draw.random((step.batch_size, size, size, 3), np.float32))
-    state = jax.jit(lambda x: first_state(parts, x, with_statistics_of))(images)
+    state = jax.jit(lambda x: init_state(parts, x, with_statistics_of))(images)
     sources = draw.integers(0, 256, shape_of_sources(step), np.uint8)
     index = draw.choice(EXAMPLES, (step.batch_size, 1), replace=False).astype(np.int32)
     labels, groups = draw.integers(0, CLASSES, EXAMPLES, np.int32), np.arange(EXAMPLES, dtype=np.int32)
