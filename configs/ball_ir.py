@@ -1,33 +1,39 @@
-"""Ball discrimination: instance discrimination against draws from the closest part of the bank.
+"""Ball discrimination: instance discrimination against draws from the part of the bank that is closest to the anchor.
 
-Row of the papers (Wu et al. 2020): figures unknown. The ball begins as the whole bank and narrows to its closest
-tenth over the first half of training; as many draws as `ir` has.
+The ball begins as the whole bank and shrinks to its closest tenth over the first half of training. It has as many
+draws as configs/ir.py. The sizes and the annealing of Wu et al. 2020 are unknown; the tenth and the half are those
+that the code of Wu et al. 2021 has for its ring. Results of the paper: unknown.
 
-Drawing is there to reproduce the papers' k. It saves nothing: the whole ball, support=ball, takes less time and its
-value has less variance.
+Recipes of the paper: :paper_cifar10, :paper_cifar100, :paper_stl10 and :paper_imagenet, as the code of Wu et al. 2021
+has them for the first three: ResNet-18 with the 7x7 stem on views of 224 pixels, temperature .07, SGD at .03, a tenth
+of it from 68 % and a hundredth from 83 % of 200 epochs. The paper is Wu et al. 2020, whose code has a linear head and
+a constant learning rate. `mi_contrast.methods.papers` gives each value's source.
 
-Deviations from the released code: the anchor's own row is left out of its candidates (`self_row=True` keeps it); draws
-are k in the mean, Poisson, so that they don't depend on how the bank is cut over devices; the bank is written after
-the optimiser's step, not before; where an example comes twice in a batch the last one is kept; views are MoCo v2's
-where the variant says so; learning rate by cosine. The released
-ball takes a tenth of the batch size, not of the bank (25 rows); this one takes a tenth of the bank.
+The number of draws is k on average (Poisson), so that it does not depend on how the bank is divided over devices.
+Drawing follows the papers and saves nothing: the whole ball, support=ball, takes less time and has less variance.
 
-Variants: :digits (default; embedded data, about 12 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
-to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators). On :digits an example is a
-frame, so that its background tells it apart as well as its digit; a row of the bank can't share one and redraw the
-other. Expect nats, and no digit.
+Differences from the released code: the anchor's own row is not a candidate (self_row=True makes it one). The bank is
+written after the optimiser's step, not before, and keeps the last of an example that occurs twice in a batch. The
+variants have the views of MoCo v2 and a cosine learning rate; the recipes of the paper have the released views and
+steps. The released ball holds a tenth of the batch size, 25 rows; this one holds a tenth of the bank.
+
+Variants: :digits (default, embedded data; about 12 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
+16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On :digits an example
+is a frame. Its background tells it apart as well as its digit does, and a bank has one row for each example, so the
+background cannot be redrawn: expect nats, but no digit.
 """
 
 from mi_contrast.core.schedules import linear
-from mi_contrast.methods.recipes import alone, recipe
-from mi_contrast.methods.skeletons import over_bank
+from mi_contrast.methods import papers
+from mi_contrast.methods.recipes import pair_with_itself, recipe
+from mi_contrast.methods.skeletons import make_bank_method
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    alone(config)
+    base = recipe(variant, papers.RING)
+    config = base.config
+    pair_with_itself(config)
     ball = dict(kind="ball", lower=linear(0.0, 0.90, end=0.5))
-    support = dict(kind="drawn", k=found.drawn, of=ball)
-    config.method = over_bank(support, found.of_bank, found.start)
+    support = dict(kind="drawn", k=base.num_draws, of=ball)
+    config.method = make_bank_method(support, base.bank_temperature, base.bank_start)
     return config

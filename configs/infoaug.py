@@ -1,32 +1,44 @@
-"""InfoAug over MoCo with ring negatives: beside two views of a patch, the patch and its twin, in a space of their own.
+"""InfoAug: beside the two views of a patch, the patch and its twin, in a space of their own, over any row of two crops.
 
-Row of the paper (Chen and Yang 2025, "Mutual Information guided Visual Contrastive Learning"): its figures, its code
-and most of its details are not known to us. What it says: of the patches of a clip's first frame, the one whose motion
-tells most about a patch's own is its twin; a second branch takes the two as a positive pair, beside the usual branch;
-twins do better than patches taken at random. What follows is our reading.
+The variant names the row and the row's variant: --config=configs/infoaug.py:simclr/digits is over
+configs/simclr.py:digits. A variant alone, such as :digits (the default), is over configs/ring_moco.py. Any row of two
+crops will do, among them moco, ring_moco, ball_moco, ir, ball_ir, ring_ir, la, simclr, hard_simclr, dcl, moco_v3 and
+nnclr; rows of channels and of jigsaws are refused. The run directory has - where the variant has /.
 
-  twin      of the patches of its clip, the one of largest mutual information of motion, where that is more than chance
-            gives the best of so many; a patch without one is its own twin (python -m mi_contrast.pairs, which says how)
-  branches  one backbone; the usual pair through the head of configs/ring_moco.py, patch and twin through a second head
-            of the same kind, against a queue of its own, which takes twins
-  weights   1 and 1 (--config.method.terms.1.weight), ring and temperature those of the row, in both branches
+Chen and Yang 2025, "Mutual Information guided Visual Contrastive Learning", take from the first frame of a clip the
+patch whose motion tells most about a patch's own motion: its twin. A second branch takes the two as a positive pair,
+beside the usual branch. They report that twins do better than patches taken at random. The paper's figures, code and
+most of its details are unknown to us. What follows is our reading:
 
-Not known, and chosen here: whether heads, pools or the backbone are shared, the weight of the branch, the frameworks it
-was joined to, batch, rate and length of training, and how crops of a twin are made (here as the query's).
+  twin      the patch of the clip with the largest mutual information of motion, if that is more than chance gives the
+            best of so many; otherwise a patch is its own twin (`python -m mi_contrast.pairs` says how)
+  branches  one backbone; the usual pair through the row's head, patch and twin through a second head of the same kind,
+            against a pool of their own: a second queue takes twins, a second bank takes queries, a second batch holds
+            queries and twins in both directions
+  weights   1 and 1 (over ring_moco, the second is --config.method.terms.1.weight); support and temperature are those of
+            the row in both branches
 
-Controls, by one word: --config.data.partner=random, near (in space), alike (in appearance) or self. They have the
-patches that have a twin in common: where no twin was accepted, a patch is its own partner under every word.
+Unknown, and chosen here: whether the branches share heads, pools or the backbone, what the second weighs, which
+methods it was joined to, batch, rate and length of training, and how crops of a twin are made (here as the query's
+are).
 
-Data: --config.data.name=pairs:FOLDER, FOLDER made by python -m mi_contrast.pairs (default runs/pairs/digits of :digits,
-runs/pairs/clips of the others). Any row of two crops takes a second branch: `methods.two_branches.with_twins`; those
-over SimCLR and instance discrimination are configs/infoaug_simclr.py and configs/infoaug_ir.py.
+Controls: --config.data.partner=random, near (in space), alike (in appearance) or self. They have the patches with a
+twin in common: where no twin was accepted, a patch is its own partner under every control.
 
-Variants: :digits (default; patches of embedded clips, tiny network, about 6 minutes on 2 cores), :cifar10_small
-(ResNet-18 of width 16), :cifar10, :cifar100, :stl10, :imagenet (sizes for accelerators).
+Data: --config.data.name=pairs:FOLDER, made by `python -m mi_contrast.pairs`; runs/pairs/digits by default where the
+row's variant is digits (patches of embedded clips, a tiny network, about 6 minutes on two cores), runs/pairs/clips
+elsewhere. In code, `methods.two_branches.with_twins` adds the branch to a config.
 """
 
+from mi_contrast.core.config import package_configs
+from mi_contrast.core.errors import UserError
 from mi_contrast.methods.two_branches import over
 
 
 def get_config(variant="digits"):
-    return over("ring_moco", variant)
+    row, slash, sizes = variant.rpartition("/")
+    if "/" in row or not sizes or (slash and not row):
+        raise UserError(f"variant {variant!r} is not ROW/VARIANT", fix="write one such as simclr/digits")
+    if not slash and (package_configs() / f"{variant}.py").is_file():
+        raise UserError(f"{variant!r} is a row, not a variant", fix=f"name its variant too, such as {variant}/digits")
+    return over(row or "ring_moco", sizes)

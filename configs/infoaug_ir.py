@@ -1,10 +1,10 @@
-"""InfoAug over instance discrimination: the usual branch is configs/ir.py's; the second has a bank of its own, one row
-a patch, which takes queries; a query's positive is its twin's view, and its own row and its twin's are no candidates.
+"""InfoAug over instance discrimination: configs/infoaug.py:ir/VARIANT under a name of its own.
 
-What InfoAug says, what is known of it and what is our reading: configs/infoaug.py.
+The usual branch is that of configs/ir.py. The second has its own bank with one row for each patch, which takes
+queries. The positive of a query is its twin's view; its own row and its twin's are no candidates. Everything else:
+configs/infoaug.py.
 
-Data: --config.data.name=pairs:FOLDER, made by python -m mi_contrast.pairs. Controls: --config.data.partner.
-Variants: as configs/infoaug.py.
+Variants: those of configs/ir.py.
 """
 
 from mi_contrast.methods.two_branches import over

@@ -1,11 +1,10 @@
-"""InfoAug over SimCLR: the usual branch is configs/simclr.py's, the second holds queries against twins, in both
-directions, every other query and twin of the batch a candidate.
+"""InfoAug over SimCLR: configs/infoaug.py:simclr/VARIANT under a name of its own.
 
-What InfoAug says, what is known of it and what is our reading: configs/infoaug.py. The own patch and its twin are no
-candidates of the second branch; in the first a twin is one more example of the batch.
+The usual branch is that of configs/simclr.py, where a twin is one more example of the batch. The second scores
+queries against twins in both directions, with every other query and twin of the batch as a candidate; the own patch
+and its twin are none. Everything else: configs/infoaug.py.
 
-Data: --config.data.name=pairs:FOLDER, made by python -m mi_contrast.pairs. Controls: --config.data.partner.
-Variants: as configs/infoaug.py.
+Variants: those of configs/simclr.py.
 """
 
 from mi_contrast.methods.two_branches import over

@@ -1,24 +1,25 @@
-"""Supervised contrastive learning: every example of the class a positive; a ceiling for the others, not one of them.
+"""Supervised contrastive learning: every example of the anchor's class is a positive.
 
-Row of the paper (Khosla et al. 2020, released code): CIFAR-10 96.0, CIFAR-100 76.5, ResNet-50, temperature .1, 1,000
-epochs; SimCLR there 93.6 and 70.7. It reads labels in training, which no other row does.
+It reads labels in training, which no other row does: it shows what the others could reach at best. Results of Khosla
+et al. 2020, released code, ResNet-50, temperature .1, 1,000 epochs: CIFAR-10 96.0, CIFAR-100 76.5 (their SimCLR: 93.6
+and 70.7).
 
-Deviations from the released code: the loss is not scaled by temperature / .07; the two directions are averaged.
+Differences from the released code: the loss is not scaled by temperature / .07, and the two directions are averaged.
 
-Variants: :digits (default; embedded data, about 5 minutes on 2 busy cores), :cifar10_small (ResNet-18 of width 16, 5
-to 10 minutes on 2 cores), :cifar10, :cifar100, :stl10, :imagenet (for accelerators).
+Variants: :digits (default, embedded data; about 5 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
+16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
 """
 
-from mi_contrast.methods.recipes import recipe, viewed
-from mi_contrast.methods.skeletons import over_batch
+from mi_contrast.methods.recipes import recipe, set_views
+from mi_contrast.methods.skeletons import make_batch_method
 from mi_contrast.views.policies import simclr
 
 
 def get_config(variant="digits"):
-    found = recipe(variant)
-    config = found.config
-    viewed(config, simclr)
-    config.method = over_batch(
-        dict(kind="close", by="label", of=dict(kind="all")), dict(kind="softmax", reduce="mean"), found.temperature
+    base = recipe(variant)
+    config = base.config
+    set_views(config, simclr)
+    config.method = make_batch_method(
+        dict(kind="close", by="label", of=dict(kind="all")), dict(kind="softmax", reduce="mean"), base.queue_temperature
     )
     return config

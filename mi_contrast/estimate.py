@@ -25,7 +25,7 @@ from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, nearest, run_job, unknown
 from mi_contrast.core.heartbeat import report_time
 from mi_contrast.core.layout import write_json
-from mi_contrast.estimators.named import DEFAULT, METHODS, Method, discrete_sides, for_labels
+from mi_contrast.estimators.registry import DEFAULT, METHODS, Method, discrete_sides, replace_for_labels
 from mi_contrast.reporting.estimates import reach_verdict
 
 NEAR = 0.5  # nats below the ceiling from where the ceiling may be what is read
@@ -97,15 +97,15 @@ def measure(
     rows = []
     for name in methods:
         method, began = METHODS[name], time.perf_counter()
-        note = method.what.format(k=k)
+        note = method.description.format(k=k)
         found: tuple[float, ...] = (np.nan,) * 5
-        if method.ranked:
+        if method.takes_normal_scores:
             note += "; of normal scores" if ranks else "; of the columns as they are"
         try:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always", UserWarning)
                 with report_time(name, _expected_seconds(method, x, y, k, ranks)):
-                    answer = jax.block_until_ready(method.read(x, y, k, jax.random.key(seed), ranks))
+                    answer = jax.block_until_ready(method.estimate(x, y, k, jax.random.key(seed), ranks))
             note += "".join(f"; {w.message}" for w in said if str(w.message).startswith("a value repeats"))
             found = tuple(
                 float(v) for v in (answer.nats, answer.standard_error, answer.ceiling, answer.low, answer.high)
@@ -130,12 +130,12 @@ def measure(
 
 def _expected_seconds(method: Method, x: np.ndarray, y: np.ndarray, k: int, ranks: bool) -> float | None:
     """How long a method by neighbours will take, from a few pairs: its time grows with the square of their number."""
-    if not method.by_neighbours or len(x) < 4 * PILOT:
+    if not method.is_quadratic or len(x) < 4 * PILOT:
         return None
     key, seconds = jax.random.key(0), 0.0
     for _ in range(2):  # the first compiles
         began = time.perf_counter()
-        jax.block_until_ready(method.read(x[:PILOT], y[:PILOT], k, key, ranks).nats)
+        jax.block_until_ready(method.estimate(x[:PILOT], y[:PILOT], k, key, ranks).nats)
         seconds = time.perf_counter() - began
     return seconds * (len(x) / PILOT) ** 2
 
@@ -179,7 +179,7 @@ def main(arguments: list[str]) -> None:
     labels = discrete_sides(x, y, k)
     if any(labels):
         which = " and ".join(name for name, few in zip(names, labels, strict=True) if few)
-        methods, switched = for_labels(methods, labels)
+        methods, switched = replace_for_labels(methods, labels)
         if switched:
             words = "have few values and are" if all(labels) else "has few values and is"
             notes.append(f"{which} {words} read as labels: {', '.join(switched)}")

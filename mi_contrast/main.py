@@ -77,7 +77,7 @@ def _words(given: Any) -> str:
 
 
 def _workdir(call: Call) -> Path:
-    default = Path("runs") / "-".join(word for word in (call.name, call.variant) if word)
+    default = Path("runs") / "-".join(word for word in (call.name, call.variant) if word).replace("/", "-")
     return Path(call.flags.get("workdir") or default)
 
 

@@ -23,7 +23,7 @@ from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.layout import read_json
 from mi_contrast.core.progress import Progress
 from mi_contrast.data import pair_sets, partners, tracks
-from mi_contrast.data.clips import Clip, open_clips, opencv
+from mi_contrast.data.clips import Clip, import_opencv, open_clips
 from mi_contrast.reporting import twins_figure
 
 OF = ("motion", "colour")
@@ -111,11 +111,11 @@ def of_clip(clip: Clip, number: int, options: dict[str, Any], drawn: bool) -> Fo
         found = tracks.follow(clip.frames, how)
         paths, state = found.steady, found.state
         if options["of"] == "colour":
-            paths, state = found.colours, tracks.still_colours(found, how)
+            paths, state = found.colours, tracks.classify_colours(found, how)
         where = state == tracks.TRACKED
-        may = partners.eligible(found.centres, where, how.patch if options["apart"] is None else options["apart"])
+        may = partners.find_eligible(found.centres, where, how.patch if options["apart"] is None else options["apart"])
         # Points within one window see the same pixels, and a tracker's errors there would be a motion in common.
-        may &= partners.eligible(found.positions[:, 0], where, how.window)
+        may &= partners.find_eligible(found.positions[:, 0], where, how.window)
         paths = paths + DITHER * draw.standard_normal(paths.shape)
         order = {"order": options["order"]} if options["series"] == "prewhitened" else {}
         series = mi.of_unit_size(mi.SERIES[options["series"]](paths, **order))
@@ -124,9 +124,9 @@ def of_clip(clip: Clip, number: int, options: dict[str, Any], drawn: bool) -> Fo
     except UserError as error:
         raise UserError(f"clip {clip.name}: {error.what}", nearest=error.nearest, fix=error.fix) from None
     partner, nats, null, p, accepted = (np.asarray(column) for column in answer)
-    patches = tracks.cut(clip.frames[0], found.centres, how.patch)
-    apart = partners.distances(found.centres)[np.arange(len(where)), partner]
-    taken: dict[str, np.ndarray] = {"twin": partner, **partners.controls(found.centres, patches, may, draw)}
+    patches = tracks.cut_patches(clip.frames[0], found.centres, how.patch)
+    apart = partners.compute_distances(found.centres)[np.arange(len(where)), partner]
+    taken: dict[str, np.ndarray] = {"twin": partner, **partners.choose_controls(found.centres, patches, may, draw)}
     columns = {
         "clip": np.full(len(where), number),
         "row": found.centres[:, 0],
@@ -142,9 +142,9 @@ def of_clip(clip: Clip, number: int, options: dict[str, Any], drawn: bool) -> Fo
     }
     same = None
     if clip.objects is not None:
-        inside = tracks.cut(clip.objects[0], found.centres, how.patch).mean(axis=(1, 2)) >= options["cover"]
+        inside = tracks.cut_patches(clip.objects[0], found.centres, how.patch).mean(axis=(1, 2)) >= options["cover"]
         columns[f"{pair_sets.LABEL}object"] = inside.astype(np.int32)
-        same = partners.shares(inside.astype(np.int32), found.centres, may, taken)
+        same = partners.same_object_shares(inside.astype(np.int32), found.centres, may, taken)
     picture = None
     if drawn:
         title = f"{clip.name}: {where.sum()} of {len(where)} patches tracked, {accepted.sum()} twins accepted"
@@ -158,14 +158,14 @@ def of_clip(clip: Clip, number: int, options: dict[str, Any], drawn: bool) -> Fo
 def make(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Makes the pair set and gives its facts."""
     where = {name: options[name] for name in ("masks", "frames", "size", "limit")}
-    opencv()
+    import_opencv()
     clips = open_clips(options["clips"], **where)
     progress = Progress("pairs", len(clips), unit="clip")
     found, pictures, start = [], {}, 0
     try:
         for number, clip in enumerate(clips):
             one = of_clip(clip, number, options, drawn=number < options["pictures"])
-            for word in pair_sets.TAKEN:  # from places in the clip to indices
+            for word in pair_sets.TABLE_WORDS:  # from places in the clip to indices
                 one.columns[word] = one.columns[word] + start
             start += len(one.patches)
             if one.picture is not None:
@@ -185,11 +185,13 @@ def make(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
         "options": options,
         "patches": start,
         **counts(columns),
-        "versions": {"jax": jax.__version__, "numpy": np.__version__, "opencv": opencv().__version__},
+        "versions": {"jax": jax.__version__, "numpy": np.__version__, "opencv": import_opencv().__version__},
     }
     if found[0].same is not None:
         same = {word: np.concatenate([one.same[word] for one in found]) for word in found[0].same}  # type: ignore[index]
-        facts["same_object"] = partners.summary(same, columns["label_object"] > 0, columns["accepted"], columns["clip"])
+        facts["same_object"] = partners.summarise_shares(
+            same, columns["label_object"] > 0, columns["accepted"], columns["clip"]
+        )
     pair_sets.write(folder, np.concatenate([one.patches for one in found]), columns, facts, pictures)
     return facts
 

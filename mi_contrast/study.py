@@ -21,9 +21,9 @@ from pathlib import Path
 
 from mi_contrast.core.config import parse
 from mi_contrast.core.errors import STOPPED, UserError, run_job
-from mi_contrast.core.layout import RunDirectory, locked, write_json
-from mi_contrast.core.progress import clock
-from mi_contrast.core.stopping import SIGNALS, StopRequest, asked_to_stop
+from mi_contrast.core.layout import RunDirectory, hold_lock, write_json
+from mi_contrast.core.progress import format_duration
+from mi_contrast.core.stopping import SIGNALS, StopRequest, catch_stop_signals
 from mi_contrast.reporting.run import read_rows
 from mi_contrast.reporting.study_page import PAGE, write_study
 from mi_contrast.reporting.study_runs import FAILED, STUDY, Study, failures, state_of
@@ -63,10 +63,10 @@ def run(
     todo = [s for s in chosen if state_of(root / s.folder, plan.told["tasks"]).word not in skip]
     for start in todo:
         if (root / start.folder).is_dir():
-            with locked(RunDirectory(root / start.folder)):
+            with hold_lock(RunDirectory(root / start.folder)):
                 pass  # no other process trains there
     look_over(plan, todo)
-    with locked(RunDirectory(root)), asked_to_stop(*SIGNALS) as asked:
+    with hold_lock(RunDirectory(root)), catch_stop_signals(*SIGNALS) as asked:
         write_json(root / STUDY, plan.told)
         left_out = {path.name for path in (root / "runs").glob("*/")} - {Path(s.folder).name for s in plan.starts}
         if left_out:
@@ -136,7 +136,7 @@ class _Watch:
         steps = {s.folder: self.step(s) for s in self.todo}
         done, left = sum(steps.values()) - self.before, sum(s.config["steps"] - steps[s.folder] for s in self.todo)
         seconds = (time.monotonic() - self.began) / max(done, 1) * left
-        eta = f"about {clock(seconds)} left" if done > 0 else "time left not known"
+        eta = f"about {format_duration(seconds)} left" if done > 0 else "time left not known"
         here = f"step {steps[start.folder]:,} of {start.config['steps']:,}"
         line = f"run {at + 1} of {len(self.todo)}: {start.label}, seed {start.seed}: {here}; {eta} for all"
         print(line, file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ from mi_contrast import estimate
 from mi_contrast import estimators as mi
 from mi_contrast.core.errors import run_job
 from mi_contrast.core.heartbeat import report_time
-from mi_contrast.estimators.named import METHODS
+from mi_contrast.estimators.registry import METHODS
 
 RNG = np.random.default_rng(2)
 X = RNG.normal(size=(60, 2))
@@ -113,7 +113,7 @@ def test_a_subsample_is_stated_and_long_methods_report(file, capsys, monkeypatch
 
 
 def test_an_estimate_above_its_ceiling_is_an_error(file, capsys, monkeypatch):
-    broken = METHODS["ksg"]._replace(read=lambda *_: mi.Estimate.from_error(7.0, 0.1, np.float32(6.0)))
+    broken = METHODS["ksg"]._replace(estimate=lambda *_: mi.Estimate.from_error(7.0, 0.1, np.float32(6.0)))
     monkeypatch.setitem(METHODS, "ksg", broken)
     assert run_job(estimate.main, [str(file), "--methods=ksg,cca"]) == 0
     ksg = capsys.readouterr().out.splitlines()[1]

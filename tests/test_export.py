@@ -12,7 +12,7 @@ from mi_contrast.core.errors import run_job
 from mi_contrast.export import main
 from mi_contrast.interchange import load, write_export
 from mi_contrast.interchange.names import to_foreign
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 from tests.interchange.conftest import CONFIG, MODEL, PIXELS, SPLIT, YDBDR, make_run
 from tests.models import twins
 
@@ -26,7 +26,7 @@ def sources(tmp_path_factory):
     run = make_run(root / "run")
     variables = twins.random_variables(MODEL)
     write_export(
-        root / "export", Representation(variables, spec_of(MODEL, **PIXELS)), config=CONFIG, commit="abc", step=40
+        root / "export", Representation(variables, make_spec(MODEL, **PIXELS)), config=CONFIG, commit="abc", step=40
     )
     tensors = {f"module.encoder_q.{n}": t for n, t in to_foreign(variables).items()} | {"module.queue": np.ones(3)}
     (root / "moco.safetensors").write_bytes(safetensors.numpy.save(tensors))
@@ -102,7 +102,7 @@ def test_a_folder_that_is_no_export_is_left_alone(sources, tmp_path, capsys):
 
 
 def test_a_split_is_refused_with_the_reason(tmp_path, capsys):
-    split = Representation(twins.random_variables(SPLIT), spec_of(SPLIT, **YDBDR))
+    split = Representation(twins.random_variables(SPLIT), make_spec(SPLIT, **YDBDR))
     write_export(tmp_path / "export", split, config={}, commit=None)
     assert run_job(main, [f"--backbone={tmp_path / 'export'}", "--format=onnx", f"--workdir={tmp_path / 'out'}"]) == 2
     assert "it is two networks, each of some channels of ydbdr" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import pytest
 
 import mi_contrast
 from mi_contrast import main
+from mi_contrast.core import config
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory
 from tests.training import small
@@ -56,6 +57,13 @@ def test_the_table_names_every_method(capsys):
     for name in ("moco", "ball_moco", "ring_moco"):
         assert f"configs/{name}.py" in table
     assert "ring" in table
+
+
+def test_the_run_directory_is_named_after_the_config_and_its_variant():
+    call = config.parse(["--config=configs/infoaug.py:simclr/digits"], main.FLAGS)
+    assert str(main._workdir(call)) == "runs/infoaug-simclr-digits"
+    assert str(main._workdir(config.parse(["--config=configs/ir.py"], main.FLAGS))) == "runs/ir-digits"
+    assert str(main._workdir(config.parse(["--config=configs/ir.py", "--workdir=a/b"], main.FLAGS))) == "a/b"
 
 
 def test_from_python_a_mistake_is_an_exception(tmp_path):

@@ -27,7 +27,7 @@ def test_a_pair_set_is_made_and_is_a_data_set(made):
     assert patches.shape == (12 * 16, 16, 16, 3) and facts["states"]["tracked"] > 60
     assert sorted(p.name for p in (folder / "pictures").iterdir()) == ["00000.png", "00001.png"]
     clip, where = columns["clip"], columns["state"] == 0
-    for word in pair_sets.TAKEN:  # partners are others, tracked, of the same clip; who has none is its own
+    for word in pair_sets.TABLE_WORDS:  # partners are others, tracked, of the same clip; who has none is its own
         partner = columns[word]
         has = partner != np.arange(len(clip))
         assert (clip[partner] == clip).all() and where[has].all() and where[partner[has]].all()

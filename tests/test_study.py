@@ -14,7 +14,7 @@ import pytest
 
 from mi_contrast import study
 from mi_contrast.core.errors import run_job
-from mi_contrast.core.layout import RunDirectory, locked, write_json
+from mi_contrast.core.layout import RunDirectory, hold_lock, write_json
 from mi_contrast.reporting.study_runs import read_study
 from tests.reporting import fake_study
 from tests.training import small
@@ -176,7 +176,7 @@ def test_a_changed_setting_and_a_busy_folder_are_refused(command, begun, tmp_pat
     assert code_of([*command, "--config.steps=11"]) == 2
     assert "holds a run of another config: steps differ" in capsys.readouterr().err
     (tmp_path / "study/runs/ring-seed0/export/manifest.json").unlink()
-    with locked(RunDirectory(tmp_path / "study/runs/ring-seed0")):
+    with hold_lock(RunDirectory(tmp_path / "study/runs/ring-seed0")):
         pass
     lock = subprocess.Popen(
         [sys.executable, "-c", "import fcntl,sys,time; f=open(sys.argv[1],'a'); fcntl.flock(f,2); print(1,flush=True);"

@@ -81,7 +81,7 @@ def get_config(variant="digits"):
     base = "digits" if variant in ("tiny", "omniglot8") else variant
     judge = {"tiny": {"task.k": 20}, "omniglot8": {"task.k": 10}}.get(variant, {})  # few examples, or few of a class
     for temperature in TEMPERATURES:
-        if temperature == recipe(base).temperature:
+        if temperature == recipe(base).queue_temperature:
             continue  # the rows above
         at, seeds = {TEMPERATURE: temperature}, best if temperature == COLDEST else rest
         rows.append(("Temperature", f"all, temperature {temperature:g}", moco, at, seeds))

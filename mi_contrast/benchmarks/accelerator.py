@@ -29,7 +29,7 @@ from mi_contrast.benchmarks.steps import make_recipe_step, random_arguments
 from mi_contrast.benchmarks.timing import repeated, spread
 from mi_contrast.benchmarks.torch_step import TorchStep, serve_torch_step
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.progress import clock
+from mi_contrast.core.progress import format_duration
 from mi_contrast.views import policies
 
 REPEATS = 5
@@ -159,7 +159,7 @@ def measure(plan: list[Measurement], budget: float = BUDGET) -> list[Row]:
         rows.append(row)
         gone = time.perf_counter() - began
         left = min(sum(later.expected for later in plan[at + 1 :]), max(budget - gone, 0.0))
-        said = f"{at + 1}/{len(plan)}, {clock(gone)} gone, about {clock(left)} left"
+        said = f"{at + 1}/{len(plan)}, {format_duration(gone)} gone, about {format_duration(left)} left"
         print(f"{describe(row)}  [{said}]", file=sys.stderr, flush=True)
     return rows
 

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from mi_contrast import estimators as mi
 from mi_contrast.benchmarks.timing import spread
-from mi_contrast.core.mesh import DATA, along_batch, make_mesh, replicated
+from mi_contrast.core.mesh import DATA, batch_sharding, make_mesh, replicated
 from mi_contrast.pools import bank as banks
 
 SUPPORTS: dict[str, Any] = {"ring": mi.Ring(0.9, 0.99), "cave": mi.Cave(0.9, 0.99)}
@@ -69,7 +69,7 @@ def compiled(support: Any, bank: banks.Bank, mesh: Mesh) -> Any:
         new = features / jnp.linalg.norm(features, axis=1, keepdims=True)
         return banks.update(bank, index, new, MOMENTUM, mesh, keep), found, slopes
 
-    cuts = along_batch(mesh)
+    cuts = batch_sharding(mesh)
     shapes = jax.ShapeDtypeStruct((BATCH,), jnp.int32), jax.ShapeDtypeStruct((BATCH, bank.rows.shape[1]), jnp.float32)
     jitted = jax.jit(step, in_shardings=cuts, out_shardings=(cuts, replicated(mesh), cuts), donate_argnums=0)
     return jitted.lower(bank, *shapes).compile()
@@ -86,7 +86,7 @@ def _timed(program: Any, bank: banks.Bank, repeats: int, mesh: Mesh) -> tuple[li
     for _ in range(repeats + 1):
         index = rng.integers(0, int(bank.valid.sum()), BATCH).astype(np.int32)
         features = rng.normal(size=(BATCH, bank.rows.shape[1])).astype(np.float32)
-        given = jax.device_put((index, features), along_batch(mesh))
+        given = jax.device_put((index, features), batch_sharding(mesh))
         began = time.perf_counter()
         bank, nats, _ = jax.block_until_ready(program(bank, *given))
         seconds.append(time.perf_counter() - began)

@@ -15,7 +15,7 @@ import numpy as np
 from mi_contrast.benchmarks.peers import import_torchvision, missing
 from mi_contrast.benchmarks.timing import interleaved, ratio, spread
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 from mi_contrast.readout import linear
 from mi_contrast.readout.accuracy import top1
 
@@ -42,7 +42,7 @@ def encoding(size: int, batch: int, repeats: int) -> dict[str, Any]:
         warnings.simplefilter("ignore", UserWarning)  # at 64 pixels, of the stem, which is what is asked for
         made = towers.build(model).init(jax.random.key(0), (size, size, 3))
         backbone = {name: made[name]["backbone"] for name in towers.COLLECTIONS}
-        ours = Representation(backbone, spec_of(model, mean=MEAN, std=STD, size=size))
+        ours = Representation(backbone, make_spec(model, mean=MEAN, std=STD, size=size))
         images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3)).astype(np.uint8)
         jax.block_until_ready(ours.encode(images))
     contenders: dict[str, Callable[[], Any]] = {"ours": lambda: jax.block_until_ready(ours.encode(images))}

@@ -25,7 +25,7 @@ from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import read_json
 from mi_contrast.core.progress import Progress
-from mi_contrast.estimators.reading import Estimate
+from mi_contrast.estimators.result import Estimate
 
 REPEATS = 2  # draws of the samples
 LEARNED = ("info_nce", "nwj", "smile", "jensen_shannon", "donsker_varadhan", "mine")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mi_contrast.data.clips import opencv
+from mi_contrast.data.clips import import_opencv
 from mi_contrast.data.tracks import Tracking, Tracks, follow
 
 CELL, SQUARE, ROWS = 48, 28, 8  # pixels a side, and cells a side of the frame
@@ -18,7 +18,7 @@ ROOM = (CELL - SQUARE) / 2  # pixels that a square may stray
 
 def textured(draw: np.random.Generator, side: int) -> np.ndarray:
     """A smooth random picture, uint8 [side, side, 3]: blobs a few pixels wide, as a tracker likes."""
-    cv2 = opencv()
+    cv2 = import_opencv()
     picture = cv2.GaussianBlur(draw.normal(size=(side, side, 3)), (0, 0), 1.5)
     low, high = np.percentile(picture, (1, 99))
     return (np.clip((picture - low) / (high - low), 0, 1) * 255).astype(np.uint8)
@@ -28,7 +28,7 @@ def render(draw: np.random.Generator, paths: np.ndarray, camera: np.ndarray) -> 
     """Frames, uint8 [T, H, W, 3], of squares along paths [64, T, 2] (x, y; pixels from their cells' middle) seen by a
     camera at [T, 2]; drawn between pixels by bilinear interpolation.
     """
-    cv2 = opencv()
+    cv2 = import_opencv()
     side = ROWS * CELL
     behind = textured(draw, side + 2 * AROUND)
     squares = [textured(draw, SQUARE + 2) for _ in paths]

@@ -11,9 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mi_contrast.core.config import change, load_config, plain
-from mi_contrast.core.mesh import along_batch, make_mesh, replicated
+from mi_contrast.core.mesh import batch_sharding, make_mesh, replicated
 from mi_contrast.data.readers import Batch
-from mi_contrast.models.towers import with_statistics_of
+from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.training import assemble
 from mi_contrast.training.parts import Parts, init_state
 from mi_contrast.training.pools import Tables
@@ -67,7 +67,7 @@ def abstract_arguments(step: Step) -> Arguments:
 def random_arguments(step: Step) -> Arguments:
     """Returns a first state, a batch of random images, and tables of random labels, placed over the step's mesh."""
     parts, size, draw = step.parts, step.parts.views.size, np.random.default_rng(0)
-    whole, cut = replicated(parts.mesh), along_batch(parts.mesh)
+    whole, cut = replicated(parts.mesh), batch_sharding(parts.mesh)
     images = jnp.asarray(draw.random((step.batch_size, size, size, 3), np.float32))
     state = jax.jit(lambda x: init_state(parts, x, with_statistics_of))(images)
     sources = draw.integers(0, 256, shape_of_sources(step), np.uint8)

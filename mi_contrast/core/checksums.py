@@ -1,8 +1,8 @@
-"""Checksums of arrays: a damaged leaf of a checkpoint is noticed, whatever devices wrote it and read it.
+"""Checksums of arrays, which detect damaged leaves of a checkpoint.
 
-Each element's bits and its place are hashed (the finaliser of MurmurHash3, A. Appleby, public domain), twice with other
-constants, and the hashes are summed modulo 2^32. A sum does not depend on the order in which devices add, so an
-array has one checksum on every mesh.
+The bits of each element are hashed together with its flat index (by the finaliser of MurmurHash3, A. Appleby, public
+domain). The hashes are summed modulo 2^32. This is done twice, with two constants. A sum does not depend on the order
+of its terms, so an array has the same checksum on every mesh of devices.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ CHUNK = 1 << 18  # elements hashed at a time on the host, so that they stay in t
 
 
 def describe(leaf: Any, sums: Any) -> str:
-    """The checksum as text: dtype, shape and the two sums in hexadecimal, such as 'float32[2,3] 0123456789abcdef'."""
+    """Writes a checksum as text: dtype, shape and both sums in hexadecimal, as in 'float32[2,3] 0123456789abcdef'."""
     shape = ",".join(str(size) for size in leaf.shape)
     return f"{leaf.dtype}[{shape}] {int(sums[0]):08x}{int(sums[1]):08x}"
 
 
-def checksums(flat: Mapping[str, Any]) -> dict[str, str]:
-    """The checksum of every leaf.
+def compute_checksums(flat: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the checksum of every array.
 
     Args:
-      flat: arrays by name, of numpy or jax, of up to 8 bytes an element. All processes call with the same names.
+      flat: arrays of numpy or jax by name, at most 8 bytes an element. All processes must call with the same names.
 
     Returns:
-      {name: text as `describe` gives it}, the same for the same bits on any devices.
+      {name: text of `describe`}. Equal bits give equal text, whatever devices hold them.
     """
-    sums = {name: _on_host(np.asarray(x)) if _is_here(x) else _on_devices(x) for name, x in flat.items()}
-    return {name: describe(flat[name], found) for name, found in jax.device_get(sums).items()}
+    sums = {name: _sum_on_host(np.asarray(x)) if _is_on_host(x) else _sum_on_devices(x) for name, x in flat.items()}
+    return {name: describe(flat[name], both) for name, both in jax.device_get(sums).items()}
 
 
-def _is_here(leaf: Any) -> bool:
-    """Whether numpy can read the leaf without a copy from an accelerator or another process."""
+def _is_on_host(leaf: Any) -> bool:
+    """Whether numpy can read the array without a copy from an accelerator or from another process."""
     if not isinstance(leaf, Array):
         return True
     return leaf.is_fully_addressable and all(device.platform == "cpu" for device in leaf.devices())
 
 
 def _mix(words: Any) -> Any:
-    """MurmurHash3's finaliser of uint32 words: each bit of the input changes half of the output's bits."""
+    """Hashes uint32 words by MurmurHash3's finaliser: each bit of the input changes half of the output's bits."""
     words = (words ^ (words >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     words = (words ^ (words >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return words ^ (words >> np.uint32(16))
 
 
-def _on_host(array: np.ndarray) -> np.ndarray:
-    """uint32 [2]: the sums of an array on the host."""
+def _sum_on_host(array: np.ndarray) -> np.ndarray:
+    """Returns both sums, uint32 [2], of an array on the host."""
     flat = np.ascontiguousarray(array).reshape(-1)
     size = flat.dtype.itemsize
     bits = flat.view(np.dtype(f"u{size}"))
@@ -71,13 +71,13 @@ def _on_host(array: np.ndarray) -> np.ndarray:
 
 
 @partial(jax.jit, inline=False)
-def _on_devices(array: Array) -> Array:
-    """uint32 [2]: the sums of an array over devices; each adds what it holds."""
+def _sum_on_devices(array: Array) -> Array:
+    """Returns both sums, uint32 [2], of an array on devices. Each device sums its own shard."""
     size = array.dtype.itemsize
     if array.dtype == jnp.bool_:
         array = array.astype(jnp.uint8)
     unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[size]
-    bits = jax.lax.bitcast_convert_type(array, unsigned)  # of 8 bytes: [..., 2], the low word first
+    bits = jax.lax.bitcast_convert_type(array, unsigned)  # [..., 2] for elements of 8 bytes, the low word first
     words = [bits.astype(jnp.uint32)] if size < 8 else [bits[..., 0], bits[..., 1]]
     place = jnp.zeros(array.shape, jnp.uint32)
     for axis, length in enumerate(array.shape):

@@ -1,8 +1,8 @@
-"""Configs: plain data made by a Python file, changed field by field from the command line.
+"""Loads configs from Python files, changes single fields, and parses command lines.
 
-A config file defines `get_config(variant) -> ConfigDict` of plain values (numbers, strings, None, tuples, dicts).
-`--config=path.py:variant` is looked for in the working folder, then in the package;
-`--config.section.field=value` changes one field that exists, to a value of its kind.
+A config file defines `get_config(variant) -> ConfigDict` of plain values (numbers, strings, None, tuples, dicts). The
+file of `--config=path.py:variant` is looked up in the working folder first, then in the package.
+`--config.section.field=value` changes an existing field to a value of the same kind.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,12 @@ from mi_contrast.core.errors import UserError, nearest, unknown
 
 @dataclass(frozen=True)
 class Call:
-    """What a command line asked for: the config with its changes applied, and the job's own flags.
+    """A parsed command line.
 
-    `config` is None where no --config was given; `flags` maps a flag's name to its text ('' for a bare flag).
+    Attributes:
+      config: the config with the command line's changes applied; None without --config.
+      name, variant: the config file's stem, and the variant.
+      flags: the job's own flags by name, as text. A flag without a value has ''.
     """
 
     config: ConfigDict | None = None
@@ -35,17 +38,17 @@ class Call:
 
 
 def package_configs() -> Path:
-    """The folder of the config files that come with the package: inside it when installed, beside it in a checkout."""
+    """Returns the folder of the package's configs: inside the package when installed, next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
-    inside, beside = package / "configs", package.parent / "configs"
-    return inside if inside.is_dir() else beside
+    installed, checkout = package / "configs", package.parent / "configs"
+    return installed if installed.is_dir() else checkout
 
 
 def find_config(path: str) -> Path:
-    """The config file that `path` names, in the working folder or among the package's. UserError if none."""
-    given = Path(path)
-    relative = Path(*given.parts[1:]) if given.parts[:1] == ("configs",) else given
-    for candidate in (given, package_configs() / relative):
+    """Finds a config file in the working folder or among the package's configs. Raises UserError if there is none."""
+    file = Path(path)
+    relative = Path(*file.parts[1:]) if file.parts[:1] == ("configs",) else file
+    for candidate in (file, package_configs() / relative):
         if candidate.is_file():
             return candidate
     known = [f"configs/{p.relative_to(package_configs())}" for p in sorted(package_configs().rglob("*.py"))]
@@ -55,9 +58,10 @@ def find_config(path: str) -> Path:
 
 
 def load_config(spec: str) -> tuple[ConfigDict, str, str | None]:
-    """The config of 'path.py[:variant]', its name (the file's stem) and its variant.
+    """Loads the config of 'path.py[:variant]'. Returns the config, its name (the file's stem) and its variant.
 
-    Raises UserError where the file is missing, doesn't run, has no get_config, or refuses the variant.
+    Raises:
+      UserError: the file is missing, doesn't run, has no get_config, or rejects the variant.
     """
     path, _, variant = spec.partition(":")
     file = find_config(path)
@@ -77,13 +81,16 @@ def load_config(spec: str) -> tuple[ConfigDict, str, str | None]:
         variant = default.default
     try:
         config = module.get_config(variant) if variant else module.get_config()
-    except (AttributeError, KeyError) as error:  # a locked ConfigDict answers an unknown field so
+    except (AttributeError, KeyError) as error:  # a locked ConfigDict raises these for an unknown field
         raise UserError(f"config file {file}: {' '.join(str(error).split())}", fix="mend the field's name") from None
     return config, file.stem, variant or None
 
 
 def plain(value: Any, where: str = "config") -> Any:
-    """The value as plain data: dicts, tuples, numbers, strings, None. UserError on anything else, naming its place."""
+    """Converts a value to plain data: dicts, tuples, numbers, strings, None.
+
+    Raises UserError for anything else. The message names the field; `where` is the dotted name of the value itself.
+    """
     if isinstance(value, ConfigDict):
         value = {key: value[key] for key in value}
     if isinstance(value, Mapping):
@@ -95,24 +102,24 @@ def plain(value: Any, where: str = "config") -> Any:
     raise UserError(f"{where} is a {type(value).__name__}", fix="a config holds plain data only")
 
 
-def _read(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     try:
-        return _literal(ast.parse(text.strip(), mode="eval").body)
+        return _parse_literal(ast.parse(text.strip(), mode="eval").body)
     except (ValueError, SyntaxError):
         return {"true": True, "false": False, "none": None}.get(text.lower(), text)
 
 
-def _literal(node: ast.expr) -> Any:
-    """The plain value that an expression of literals writes; dict(a=1) is one too. ValueError on any other."""
+def _parse_literal(node: ast.expr) -> Any:
+    """Evaluates an expression of literals; dict(a=1) counts as one. Raises ValueError for other expressions."""
     match node:
         case ast.Call(func=ast.Name(id="dict"), args=[]) if all(word.arg for word in node.keywords):
-            return {str(word.arg): _literal(word.value) for word in node.keywords}
+            return {str(word.arg): _parse_literal(word.value) for word in node.keywords}
         case ast.Dict() if None not in node.keys:
             keys = [ast.literal_eval(key) for key in node.keys if key is not None]
-            return dict(zip(keys, map(_literal, node.values), strict=True))
+            return dict(zip(keys, map(_parse_literal, node.values), strict=True))
         case ast.Tuple() | ast.List():
-            made = [_literal(item) for item in node.elts]
-            return tuple(made) if isinstance(node, ast.Tuple) else made
+            items = [_parse_literal(item) for item in node.elts]
+            return tuple(items) if isinstance(node, ast.Tuple) else items
     return ast.literal_eval(node)
 
 
@@ -121,12 +128,14 @@ def _is_number(value: Any) -> bool:
 
 
 def convert(old: Any, text: str, where: str) -> Any:
-    """The text as a value of the old value's kind. UserError where it is of another kind.
+    """Parses `text` into a value of the same kind as `old`. Raises UserError if the text is of another kind.
 
-    Where the old value is a number or a schedule, a schedule may be given as a dict; where it is None, anything plain;
-    where it is a word or a dict with a `kind`, either of the two; where it is an empty dict, any.
+    - None can become any plain value.
+    - A number can become a schedule (a dict), and a schedule a number.
+    - A string can become a dict with a field `kind`, and such a dict a string.
+    - An empty dict, and a field named `options`, can become any dict.
     """
-    new = _read(text)
+    new = _parse_value(text)
     if old is None:
         return plain(new, where)
     if isinstance(old, bool):
@@ -137,9 +146,9 @@ def convert(old: Any, text: str, where: str) -> Any:
     elif isinstance(new, Mapping) and (_is_number(old) or isinstance(old, Mapping)):
         if new.get("kind") in schedules.FIELDS and (_is_number(old) or old.get("kind") in schedules.FIELDS):
             return plain(new, where)
-        of_kinds = isinstance(old, Mapping) and old.get("kind") not in schedules.FIELDS
-        whole = not old or where.endswith(".options")  # what a data set may be told is its own affair
-        if of_kinds and (whole or set(new) <= set(old) or ("kind" in old and "kind" in new)):
+        is_section = isinstance(old, Mapping) and old.get("kind") not in schedules.FIELDS
+        takes_any_field = not old or where.endswith(".options")  # each data set checks its own options
+        if is_section and (takes_any_field or set(new) <= set(old) or ("kind" in old and "kind" in new)):
             return plain(new, where)
     elif isinstance(old, Mapping):
         if _is_number(new) and old.get("kind") in schedules.FIELDS:
@@ -161,28 +170,28 @@ def convert(old: Any, text: str, where: str) -> Any:
 
 
 def change(config: ConfigDict, path: str, text: str) -> ConfigDict:
-    """The config with the field at dotted `path` set from `text`. UserError where there is no such field."""
+    """Returns the config with the field at the dotted `path` set from `text`. Raises UserError if there is none."""
     tree = plain(config)
     where = f"config.{path}"
 
-    def descend(node: Any, names: list[str], seen: str) -> Any:
+    def descend(node: Any, names: list[str], prefix: str) -> Any:
         name, rest = names[0], names[1:]
         if isinstance(node, tuple):
             if not name.isdigit() or int(name) >= len(node):
-                raise UserError(f"{seen} has no item {name!r}", fix=f"0 to {len(node) - 1}")
-            at: Any = int(name)
+                raise UserError(f"{prefix} has no item {name!r}", fix=f"0 to {len(node) - 1}")
+            key: Any = int(name)
         elif isinstance(node, dict) and name in node:
-            at = name
+            key = name
         elif isinstance(node, dict):
-            elsewhere = (found for found in _paths(tree) if found.rpartition(".")[2] == name)
-            likely = nearest(name, node) or next(elsewhere, None)
-            raise UserError(f"no field {name!r} in {seen}", nearest=likely, fix=f"fields: {', '.join(sorted(node))}")
+            elsewhere = (path for path in _paths(tree) if path.rpartition(".")[2] == name)
+            hint = nearest(name, node) or next(elsewhere, None)
+            raise UserError(f"no field {name!r} in {prefix}", nearest=hint, fix=f"fields: {', '.join(sorted(node))}")
         else:
-            raise UserError(f"{seen} is {node!r} and has no fields", fix=f"set it with --{seen}=...")
-        new = descend(node[at], rest, f"{seen}.{name}") if rest else convert(node[at], text, where)
+            raise UserError(f"{prefix} is {node!r} and has no fields", fix=f"set it with --{prefix}=...")
+        new = descend(node[key], rest, f"{prefix}.{name}") if rest else convert(node[key], text, where)
         if isinstance(node, tuple):
-            return (*node[:at], new, *node[at + 1 :])
-        return {**node, at: new}
+            return (*node[:key], new, *node[key + 1 :])
+        return {**node, key: new}
 
     return ConfigDict(descend(tree, path.split("."), "config"), convert_dict=True).lock()
 
@@ -194,7 +203,7 @@ def _paths(tree: Any, where: str = "config") -> list[str]:
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:
-    """Dotted names of the fields in which two plain trees differ, lists and tuples taken as equal kinds."""
+    """Returns the dotted names of the fields in which two plain trees differ. Lists and tuples count as equal kinds."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         names = list(dict.fromkeys([*old, *new]))
         return [d for n in names for d in differences(old.get(n, "<absent>"), new.get(n, "<absent>"), f"{where}.{n}")]
@@ -205,19 +214,20 @@ def differences(old: Any, new: Any, where: str = "") -> list[str]:
 
 
 def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | None = None, usage: str = "") -> Call:
-    """Reads a command line.
+    """Parses a command line.
 
     Args:
       arguments: as in sys.argv[1:].
-      flags: name -> help; a name ending in '=' takes a value. `config=` also admits --config.field=value.
-      positional: the flag (without '=') that a bare argument stands for, if one may be given.
-      usage: shown by --help above the flags.
+      flags: help texts by flag. A name that ends in '=' takes a value. `config=` also allows --config.field=value.
+      positional: the flag (without '=') that an argument without a flag is the value of, if this is allowed.
+      usage: text that --help prints above the flags.
 
-    Returns:
-      Call. Raises UserError on unknown flags, missing values, unknown fields; SystemExit(0) after --help.
+    Raises:
+      UserError: a flag or a field is unknown, or a value is missing.
+      SystemExit: code 0 after --help.
     """
     names = {name.rstrip("="): name.endswith("=") for name in flags}
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     changes: list[tuple[str, str]] = []
     queue = list(arguments)
     while queue:
@@ -226,9 +236,9 @@ def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | N
             print("\n".join([usage.strip(), *(f"  --{n:<14} {h}" for n, h in flags.items()), "  --help"]).strip())
             raise SystemExit(0)
         if not argument.startswith("--"):
-            if positional is None or positional in given:
+            if positional is None or positional in values:
                 raise UserError(f"unexpected argument {argument!r}", fix="flags are --name=value; see --help")
-            given[positional] = argument
+            values[positional] = argument
             continue
         name, equals, text = argument[2:].partition("=")
         head, dot, path = name.partition(".")
@@ -244,28 +254,28 @@ def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | N
             raise UserError(f"flag --{name} takes no value", fix=f"write --{name}")
         if is_change:
             changes.append((path, text))
-        elif name in given:
+        elif name in values:
             raise UserError(f"flag --{name} is given twice", fix="give it once")
         else:
-            given[name] = text
-    if "config" not in given:
+            values[name] = text
+    if "config" not in values:
         if changes:
             raise UserError("--config.* given without --config", fix="add --config=configs/ring_moco.py")
-        return Call(flags=given)
-    config, file_name, variant = load_config(given.pop("config"))
+        return Call(flags=values)
+    config, file_name, variant = load_config(values.pop("config"))
     for path, text in changes:
         config = change(config, path, text)
-    return Call(config, file_name, variant, given)
+    return Call(config, file_name, variant, values)
 
 
-def fields(what: str, given: Any, needed: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """Raises UserError where `given` is no section, has an unknown field, or lacks a needed one."""
-    needed, optional = tuple(needed), tuple(optional)
-    if not isinstance(given, Mapping):
-        raise UserError(f"{what} is {given!r}", fix=f"give a dict with {', '.join(needed or optional)}")
-    for name in given:
-        if name not in needed + optional:
-            raise unknown(f"field of {what}", name, needed + optional)
-    for name in needed:
-        if name not in given:
-            raise UserError(f"{what} has no {name!r}", fix=f"it takes {', '.join(needed + optional)}")
+def check_section(what: str, section: Any, required: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raises UserError if `section` is no dict, has an unknown field, or lacks a required one. `what` names it."""
+    required, optional = tuple(required), tuple(optional)
+    if not isinstance(section, Mapping):
+        raise UserError(f"{what} is {section!r}", fix=f"give a dict with {', '.join(required or optional)}")
+    for name in section:
+        if name not in required + optional:
+            raise unknown(f"field of {what}", name, required + optional)
+    for name in required:
+        if name not in section:
+            raise UserError(f"{what} has no {name!r}", fix=f"it takes {', '.join(required + optional)}")

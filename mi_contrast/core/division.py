@@ -1,13 +1,13 @@
-"""Divisions: what makes two views of one image, each with a network of its own. On the ground floor, since views are
-made by them and representations of two networks are read by them.
+"""Divisions of an image into two views, 'first' and 'second', by channels, by frequency or by a learned colour space.
 
-`config.model.split` and `config.views.split` name one:
+`views` divides training images this way, and `models` encodes each view with a network of its own. The fields
+`config.model.split` and `config.views.split` describe a division:
 
-  a colour space                                  channel 0 of it, and channels 1 and 2 (Tian et al. 2020, CMC)
-  dict(kind='bands', space, sigma)                the image blurred, and what the blur took away (Tian et al. 2020,
-                                                  InfoMin)
-  dict(kind='generator', space, flow, couplings, hidden)   channel 0 of g(image), and channels 1 and 2: a colour space
-                                                  that is learned (InfoMin); its parameters are given to every call
+  a colour space, such as 'lab'       channel 0, and channels 1 and 2 (Tian et al. 2020, CMC)
+  dict(kind='bands', space, sigma)    the Gaussian blur, and the image minus its blur (Tian et al. 2020, InfoMin)
+  dict(kind='generator', space, flow, couplings, hidden)
+                                      channel 0, and channels 1 and 2, of a learned colour space g(image) (InfoMin);
+                                      every call takes the parameters of g
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mi_contrast.core.bands import bands
-from mi_contrast.core.colour import known
-from mi_contrast.core.config import fields
+from mi_contrast.core.bands import split_bands
+from mi_contrast.core.colour import check_space
+from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.generators import Generator, Params
 
@@ -34,7 +34,13 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Division:
-    """A division, ready to be applied; hashable. sigma: pixels, of bands; generator: its form, without parameters."""
+    """How an image is divided into two views. Hashable, so it can be a static argument of `jit`.
+
+    Attributes:
+      space: the colour space of the images that are divided.
+      sigma: standard deviation of the blur in pixels; None unless the views are bands.
+      generator: the learned colour space, without its parameters; None unless there is one.
+    """
 
     space: str
     sigma: float | None = None
@@ -42,37 +48,37 @@ class Division:
 
     @property
     def slices(self) -> Mapping[str, slice]:
-        """Which of the channels that `apply` returns each view has."""
+        """For each view, the slice of its channels in what `apply` returns."""
         ends = (0, 3, 6) if self.sigma is not None else (0, 1, 3)
         return {view: slice(*ends[i : i + 2]) for i, view in enumerate(VIEWS)}
 
     @property
-    def plain(self) -> bool:
-        """Whether its views are channels of the colour space as they are."""
+    def is_colour_space(self) -> bool:
+        """Whether the views are unchanged channels of the colour space."""
         return self.sigma is None and self.generator is None
 
     def count(self, view: str) -> int:
-        """Channels of a view."""
-        found = self.slices[view]
-        return int(found.stop - found.start)
+        """Number of channels of a view."""
+        channels = self.slices[view]
+        return int(channels.stop - channels.start)
 
     def apply(self, images: Float[Array, "*batch H W 3"], params: Params | None = None) -> Float[Array, "*batch H W C"]:
-        """The channels of both views side by side, `slices` telling whose they are.
+        """Returns the channels of both views, concatenated. `slices` says which are whose.
 
         Args:
-          images: f32 [..., H, W, 3] in the division's colour space, normalised.
-          params: the generator's, where there is one.
+          images: float32 [..., H, W, 3], normalised, in the division's colour space.
+          params: parameters of the generator, if the division has one.
         """
         if self.sigma is not None:
-            return jnp.concatenate(bands(images, self.sigma), axis=-1)
+            return jnp.concatenate(split_bands(images, self.sigma), axis=-1)
         if self.generator is not None:
-            assert params is not None, "a generator divides by its parameters"
+            assert params is not None, "a division by a generator needs the generator's parameters"
             return self.generator.forward(params, images)
         return images
 
     def views(self, divided: Float[Array, "*batch H W C"]) -> dict[str, Float[Array, "*batch H W channels"]]:
-        """Each view's channels of what `apply` returned."""
-        return {view: divided[..., seen] for view, seen in self.slices.items()}
+        """Splits what `apply` returned into the two views, by name."""
+        return {view: divided[..., channels] for view, channels in self.slices.items()}
 
     def __str__(self) -> str:
         if self.sigma is not None:
@@ -80,22 +86,26 @@ class Division:
         return self.space if self.generator is None else f"generator of {self.space}"
 
 
-def read(split: Any, where: str = "split") -> Division | None:
-    """The division that `split` describes, None where it is None. Raises UserError as `named` does."""
-    return None if split is None else named(split, where)
+def parse_optional(split: Any, where: str = "split") -> Division | None:
+    """Returns the division that `split` describes, or None if `split` is None. Raises UserError as `parse` does."""
+    return None if split is None else parse(split, where)
 
 
-def named(split: Any, where: str = "split") -> Division:
-    """The division that `split` describes. Raises UserError on an unknown word or number."""
+def parse(split: Any, where: str = "split") -> Division:
+    """Returns the division that `split` describes (see the module's docstring).
+
+    Raises:
+      UserError: `split` has an unknown or missing field, or a value out of range. `where` names the config's field.
+    """
     if isinstance(split, str):
-        return Division(known(split, where))
+        return Division(check_space(split, where))
     if not isinstance(split, Mapping) or "kind" not in split:
         fix = f"give a colour space, or dict(kind=...) with kind one of {', '.join(KINDS)}"
         raise UserError(f"{where} is {split!r}", fix=fix)
     if split["kind"] not in KINDS:
         raise unknown(f"kind of {where}", split["kind"], KINDS)
-    fields(where, split, ("kind", *KINDS[split["kind"]]))
-    space = known(split["space"], f"{where}.space")
+    check_section(where, split, ("kind", *KINDS[split["kind"]]))
+    space = check_space(split["space"], f"{where}.space")
     if split["kind"] == "generator":
         return Division(space, generator=Generator(*(split[name] for name in ("flow", "couplings", "hidden"))))
     sigma = split["sigma"]

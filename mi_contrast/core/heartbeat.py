@@ -1,4 +1,4 @@
-"""Lines that say that a long computation, which cannot be interrupted to report, is still running."""
+"""Prints the time during a long computation that cannot report its own progress."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import threading
 import time
 from collections.abc import Iterator
 
-from mi_contrast.core.progress import clock
+from mi_contrast.core.progress import format_duration
 
 
 @contextlib.contextmanager
 def report_time(what: str, expected: float | None = None, *, seconds_between: float = 5.0) -> Iterator[None]:
-    """Prints a line to stderr every so many seconds while the block runs: what, time so far, and the time left.
+    """While the block runs, prints a line to stderr every `seconds_between` seconds with the time so far.
 
     Args:
       what: a word for the work.
-      expected: how many seconds it is thought to take, or None.
-      seconds_between: time between lines; nothing is printed before the first has passed.
+      expected: how many seconds the work is expected to take. If given, the line also says how much time is left.
+      seconds_between: time from the start to the first line, and from one line to the next.
     """
     done = threading.Event()
-    began = time.perf_counter()
+    start = time.perf_counter()
 
-    def speak() -> None:
+    def print_lines() -> None:
         while not done.wait(seconds_between):
-            passed = time.perf_counter() - began
-            left = "" if expected is None else f", about {clock(max(0.0, expected - passed))} left"
-            print(f"{what}: {clock(passed)} so far{left}", file=sys.stderr, flush=True)
+            elapsed = time.perf_counter() - start
+            left = "" if expected is None else f", about {format_duration(max(0.0, expected - elapsed))} left"
+            print(f"{what}: {format_duration(elapsed)} so far{left}", file=sys.stderr, flush=True)
 
-    thread = threading.Thread(target=speak, daemon=True)
+    thread = threading.Thread(target=print_lines, daemon=True)
     thread.start()
     try:
         yield

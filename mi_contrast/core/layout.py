@@ -1,4 +1,4 @@
-"""Where a run keeps things: the names inside a run directory, its lock, and writes that are whole or absent."""
+"""The files of a run directory: their names, the directory's lock, and atomic writes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from typing import IO, Any
 
 from mi_contrast.core.errors import DISK, UserError, cannot_write
 
-# Temporary files and folders of a process that was killed.
+# Temporary files and folders that a killed process leaves in a run directory.
 LEFT_BEHIND = re.compile(r"\.(config\.json|run\.json|metrics\.jsonl|report\.html|export\.(new|old))\.\d+")
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """Paths inside a run directory; making one touches no disk."""
+    """Paths inside a run directory. Constructing it does not access the disk."""
 
     root: Path
 
@@ -77,21 +77,22 @@ class RunDirectory:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` to `path` whole or not at all: a temporary file beside it, synced, then renamed."""
+    """Writes `value` as JSON to `path`, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text` to `path` whole or not at all."""
-    with replacing(path) as file:
+    with write_atomically(path) as file:
         file.write(text.encode())
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write what shall stand at `path`: synced and renamed at the end, and on any error removed.
+def write_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a temporary binary file that replaces `path` when the block ends, whole or not at all.
 
-    Folders are made as needed. Raises UserError where the disk can't be written.
+    The file is synced to disk before it is renamed. If the block raises, the temporary file is removed and `path` is
+    unchanged. Missing folders are created. Raises UserError if the disk can't be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -112,34 +113,37 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def set_aside(path: Path, word: str) -> Path:
-    """Renames a file or folder to <name>.<word>, or <name>.<word>.2 and so on. Returns the new path."""
-    there, count = path.with_name(f"{path.name}.{word}"), 1
-    while there.exists():
+    """Renames a file or folder to <name>.<word>, or to <name>.<word>.2 and so on. Returns the new path."""
+    target, count = path.with_name(f"{path.name}.{word}"), 1
+    while target.exists():
         count += 1
-        there = path.with_name(f"{path.name}.{word}.{count}")
-    os.rename(path, there)
-    return there
+        target = path.with_name(f"{path.name}.{word}.{count}")
+    os.rename(path, target)
+    return target
 
 
 def remove_leftovers(run: RunDirectory) -> None:
-    """Removes what a process that was killed left half written in a run directory. Its lock is held by the caller."""
+    """Removes the temporary files of killed processes from a run directory. The caller must hold its lock."""
     for path in run.root.iterdir():
         if LEFT_BEHIND.fullmatch(path.name):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def read_record(run: RunDirectory) -> dict[str, Any]:
-    """run.json: {'starts': [...]}, with no starts where it is missing or broken: it is a record that nothing needs."""
+    """Reads run.json, {'starts': [...]}.
+
+    If the file is missing or broken, there are no starts: it is a log for people, and no job depends on it.
+    """
     try:
         record = read_json(run.starts)
     except (UserError, OSError, UnicodeDecodeError):
         return {"starts": []}
-    whole = isinstance(record, dict) and isinstance(record.get("starts"), list)
-    return record if whole and all(isinstance(start, dict) for start in record["starts"]) else {"starts": []}
+    is_valid = isinstance(record, dict) and isinstance(record.get("starts"), list)
+    return record if is_valid and all(isinstance(start, dict) for start in record["starts"]) else {"starts": []}
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`. UserError where it is missing or broken."""
+    """Reads the JSON value in `path`. Raises UserError if the file is missing or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -149,15 +153,16 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def locked(run: RunDirectory) -> Iterator[None]:
-    """Holds the run directory's lock (made if need be), so that no second process writes there.
+def hold_lock(run: RunDirectory) -> Iterator[None]:
+    """Holds the run directory's lock while the block runs, so that no other process writes there.
 
-    Raises UserError where another process holds it or the directory can't be written.
+    Creates the directory if it does not exist. Raises UserError if another process holds the lock, or if the directory
+    can't be written.
     """
     try:
         run.root.mkdir(parents=True, exist_ok=True)
-        opened = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
-        file = os.fdopen(opened, "a+", encoding="utf-8")  # held for the whole run
+        descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        file = os.fdopen(descriptor, "a+", encoding="utf-8")
     except FileExistsError:
         raise UserError(f"{run.root} is a file, not a directory", fix="give another --workdir") from None
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Configs and checkpoints of earlier versions: which fields they lack, which defaults have changed since.
+"""Compatibility with runs of earlier versions: the config fields that are new since, and the changed defaults.
 
-A config.json without a `version` was written by 0.1.0. A run keeps the values it began with, whatever the defaults are
-now; a config given from Python without a newer field takes the field's 0.1.0 value.
+A config.json without a `version` was written by 0.1.0. A resumed run keeps the values that it was started with,
+whatever the defaults are now. A config that lacks a newer field takes the value that reproduces 0.1.0.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class Change(NamedTuple):
     now: Any
 
 
-# Fields that 0.1.0 did not have; `before` keeps its behaviour.
+# Fields that 0.1.0 did not have. `before` is the value that reproduces its behaviour.
 ADDED: Mapping[str, Change] = {
     "optim.decay_after_warmup": Change(False, True),
     "data.broken": Change(0.0, 0.0),
 }
-# Fields whose default differs.
-ABSENT = object()  # in place of a value: 0.1.0's default had no such field
+ABSENT = object()  # stands for a value where the default of 0.1.0 had no such field
+# Fields whose default has changed.
 CHANGED: Mapping[str, Change] = {
     "optim.decay_all": Change(True, None),
     "model.norm.groups": Change(8, 1),
@@ -33,45 +33,45 @@ CHANGED: Mapping[str, Change] = {
     "model.twin.kind": Change("mlp", "mlp_bn"),
     "model.twin.layers": Change(ABSENT, 2),
 }
-# Rows whose terms changed: a run keeps those that it began with.
+# Methods whose terms have changed. A resumed run keeps its own terms.
 ROWS = ("cave_ir", "la")
-# Leaves of the state that 0.1.0 kept and nothing reads any more: the optimisers' own counts of steps for their rates.
+# Leaves that 0.1.0 saved and nothing reads any more: the step counts of the optimisers' learning rate schedules.
 RETIRED = re.compile(r"(generator\.)?optimiser\.(\d+\.)*\d+\.count")
 
 
 def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the config with each newer field that it lacks at its 0.1.0 value; sections it lacks stay absent."""
+    """Adds the fields that 0.1.0 did not have, with the values that reproduce it. Adds no missing sections."""
     completed = dict(config)
     for path, change in ADDED.items():
         section = path.rpartition(".")[0]
-        if _holds(completed, section) and not _holds(completed, path):
-            completed = _replaced(completed, path, change.before)
+        if _has_field(completed, section) and not _has_field(completed, path):
+            completed = _set_field(completed, path, change.before)
     return completed
 
 
 def adopt(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `config` with the defaults that the run began with, where today's stand in it.
+    """Replaces today's defaults in `config` by the defaults that the run was started with.
 
     Args:
-      stored: the run's config.json: {'config', and 'version' from 0.2.0 on}.
-      config: the config of this start. A field that differs from today's default was set by the user and stays.
+      stored: the run's config.json, a dict with 'config' and, since 0.2.0, 'version'.
+      config: the config of this start. A field that differs from today's default was set by the user, and is kept.
     """
-    adopted, began = dict(config), complete(stored["config"])
+    adopted, original = dict(config), complete(stored["config"])
     if "version" in stored:
         return adopted
-    if stored.get("name") in ROWS and adopted["method"] != began["method"]:
+    if stored.get("name") in ROWS and adopted["method"] != original["method"]:
         print(f"this run of 0.1.0 keeps its terms; those of configs/{stored['name']}.py have changed since")
-        adopted["method"] = began["method"]
+        adopted["method"] = original["method"]
     for path, change in {**ADDED, **CHANGED}.items():
-        if not _holds(adopted, path) or _value(adopted, path) != change.now:
+        if not _has_field(adopted, path) or _get_field(adopted, path) != change.now:
             continue
-        before = _value(began, path) if _holds(began, path) else ABSENT
-        if before == change.before and _holds(began, path.rpartition(".")[0]):
-            adopted = _replaced(adopted, path, before)
+        before = _get_field(original, path) if _has_field(original, path) else ABSENT
+        if before == change.before and _has_field(original, path.rpartition(".")[0]):
+            adopted = _set_field(adopted, path, before)
     return adopted
 
 
-def _holds(tree: Any, path: str) -> bool:
+def _has_field(tree: Any, path: str) -> bool:
     for name in path.split("."):
         if not isinstance(tree, Mapping) or name not in tree:
             return False
@@ -79,14 +79,14 @@ def _holds(tree: Any, path: str) -> bool:
     return True
 
 
-def _value(tree: Any, path: str) -> Any:
+def _get_field(tree: Any, path: str) -> Any:
     for name in path.split("."):
         tree = tree[name]
     return tree
 
 
-def _replaced(tree: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+def _set_field(tree: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     name, _, rest = path.partition(".")
     if value is ABSENT and not rest:
         return {field: v for field, v in tree.items() if field != name}
-    return {**tree, name: _replaced(tree[name], rest, value) if rest else value}
+    return {**tree, name: _set_field(tree[name], rest, value) if rest else value}

@@ -1,4 +1,4 @@
-"""Device meshes and the two placements that a run uses: replicated, and cut along the batch."""
+"""The device mesh, and the two shardings that a run uses: replicated, and sharded along the batch."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ DATA, MODEL = "data", "model"
 
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of one axis `data` over `devices` (all by default), of axis type Auto."""
+    """Makes a mesh with one axis, `data`, of type Auto, over `devices` (all by default)."""
     devices = jax.devices() if devices is None else devices
     return Mesh(np.array(devices), (DATA,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same value on every device."""
+    """Returns the sharding that keeps the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def along_batch(mesh: Mesh) -> NamedSharding:
-    """Axis 0 cut over `data`."""
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding that cuts axis 0 over the mesh axis `data`."""
     return NamedSharding(mesh, PartitionSpec(DATA))

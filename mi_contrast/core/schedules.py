@@ -1,10 +1,11 @@
-"""Values that move with progress: plain data in a config, a pure function of the step in a run.
+"""Schedules: numbers that change over a run, written as plain data and evaluated as pure functions of the step.
 
-A schedule is a number (constant) or a dict made by one of the functions below, so that a config stays plain data;
-`value(schedule, progress)` reads it at `Progress(step, total_steps)`, in float32, inside or outside jit. Below, t is
-step / total_steps, clipped to [0, 1].
-One kind, `adaptive`, moves with what is learned and not with t: what it has come to is a run's state, and who keeps it
-(training.adaptive) gives `value` the number.
+A schedule is a number (constant) or a dict that one of the functions below makes. `value(schedule, progress)` evaluates
+it at `Progress(step, total_steps)` in float32, inside or outside jit. In the docstrings below, t is step / total_steps,
+clipped to [0, 1].
+
+The kind `adaptive` follows a measurement instead of t. Its current level is part of the train state, and
+`training.adaptive` replaces the schedule by a number before `value` is called.
 """
 
 from __future__ import annotations
@@ -32,80 +33,93 @@ FIELDS = {
     "adaptive": {"a", "b", "on", "every", "by", "window"},
 }
 KINDS_WITH_DECAY = ("linear", "cosine", "exponential")
-WATCHED = ("objective", "mi_nats", "knn_top1")  # what an adaptive schedule may follow; more is better in each
+MEASURES = ("objective", "mi_nats", "knn_top1")  # what an adaptive schedule can follow; higher is better for each
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: `step`, int32 and possibly traced, of `total_steps`.
+    """The current step (int32, may be traced) and the total number of steps.
 
-    Boundaries of step schedules are compared with the integer, so that a jitted and an eager reading agree at every
-    step. Compiled code divides by multiplying with a reciprocal: 22,200 / 37,000 then falls below float32's .6.
+    Step schedules compare their boundaries with the integer `step`, so that jitted and eager code agree at every step.
+    A comparison of floats would not: compiled code divides by multiplying with the reciprocal, and 22,200 / 37,000
+    then comes out below float32's .6.
     """
 
     step: Int[Array, "..."]
     total_steps: int = field(metadata=dict(static=True))
 
     @property
-    def share(self) -> Float[Array, "..."]:
+    def fraction(self) -> Float[Array, "..."]:
         """Step / total_steps, clipped to [0, 1], float32."""
         return jnp.clip(self.step / self.total_steps, 0.0, 1.0).astype(jnp.float32)
 
-    def passed(self, boundary: float) -> Array:
-        """Whether step / total_steps >= boundary, the boundary read as the decimal number that a config shows."""
+    def has_passed(self, boundary: float) -> Array:
+        """Whether step / total_steps >= boundary. The boundary is taken as the decimal number that the config shows."""
         return jnp.asarray(self.step) >= math.ceil(Fraction(repr(float(boundary))) * self.total_steps)
 
 
 def constant(v: float) -> dict[str, Any]:
-    """V for every t."""
+    """The schedule that is v for every t."""
     return {"kind": "constant", "v": v}
 
 
 def linear(a: float, b: float, start: float = 0.0, end: float = 1.0) -> dict[str, Any]:
-    """A until `start`, then a straight line to b at `end`, then b."""
+    """The schedule that is a until `start`, falls or rises on a straight line to b at `end`, and stays at b."""
     return {"kind": "linear", "a": a, "b": b, "start": start, "end": end}
 
 
 def step(values: tuple[float, ...], boundaries: tuple[float, ...]) -> dict[str, Any]:
-    """values[i], i the number of boundaries at or below t; one value more than boundaries."""
+    """The schedule that is values[i], where i is the number of boundaries at or below t.
+
+    It takes one value more than boundaries.
+    """
     return {"kind": "step", "values": tuple(values), "boundaries": tuple(boundaries)}
 
 
 def cosine(a: float, b: float, start: float = 0.0, end: float = 1.0) -> dict[str, Any]:
-    """B + (a - b)(1 + cos(pi u)) / 2, u the progress from `start` to `end`, clipped to [0, 1]."""
+    """The schedule b + (a - b)(1 + cos(pi u)) / 2, where u = (t - start) / (end - start), clipped to [0, 1]."""
     return {"kind": "cosine", "a": a, "b": b, "start": start, "end": end}
 
 
 def exponential(a: float, b: float, rate: float) -> dict[str, Any]:
-    """B + (a - b)(e^{-rate t} - e^{-rate}) / (1 - e^{-rate}): a at t = 0, b at t = 1."""
+    """The schedule b + (a - b)(e^{-rate t} - e^{-rate}) / (1 - e^{-rate}): it is a at t = 0 and b at t = 1."""
     return {"kind": "exponential", "a": a, "b": b, "rate": rate}
 
 
 def adaptive(
     a: float, b: float, on: str = "objective", every: int = 100, by: float = 0.05, window: int = 5
 ) -> dict[str, Any]:
-    """A + (b - a) level, the level in [0, 1] and 0 at first.
+    """The schedule a + (b - a) level, whose level starts at 0, stays in [0, 1] and follows a measurement.
 
-    At every `every`-th step the mean of `on` since the last such step is held against the mean of the `window` ones
-    before: where it is more, the level rises by `by`, where it is less, it falls by as much. `on` is the objective of
-    each step, in nats, or one of the run's measurements, mi_nats or knn_top1, then of those since the last move.
+    Args:
+      a, b: the values at level 0 and at level 1.
+      on: the measurement: 'objective' (nats, one value a step), 'mi_nats' or 'knn_top1' (one value a measurement).
+      every: steps from one update of the level to the next.
+      by: how much an update changes the level.
+      window: number of earlier means that an update compares with.
 
-    Source: Wu et al. 2021 (Ring), released code, whose first move compares with the mean of nothing: here nothing moves
-    before there is something to compare with.
+    An update takes the mean of `on` since the last update and compares it with the average of the last `window` such
+    means. A higher mean raises the level by `by`, a lower one lowers it by as much.
+
+    Source: Wu et al. 2021 (Ring), released code. Its first update compares with an empty window; ours leaves the level
+    unchanged until there is an earlier mean.
     """
     return {"kind": "adaptive", "a": a, "b": b, "on": on, "every": every, "by": by, "window": window}
 
 
 def pace(schedule: Schedule) -> tuple[str, int, float, int] | None:
-    """(on, every, by, window) of an adaptive schedule, else None: those of one pace share a level and move together."""
+    """The (on, every, by, window) of an adaptive schedule, None for other kinds.
+
+    Schedules of the same pace share one level.
+    """
     if not isinstance(schedule, Mapping) or schedule.get("kind") != "adaptive":
         return None
     return schedule["on"], schedule["every"], schedule["by"], schedule["window"]
 
 
 def check(schedule: Schedule, where: str) -> None:
-    """Raises UserError where `schedule` is not a number or one of the kinds above; `where` names the field."""
+    """Raises UserError unless `schedule` is a number or of one of the kinds above. `where` names the config's field."""
     if isinstance(schedule, bool) or not isinstance(schedule, (int, float, Mapping)):
         raise UserError(f"{where} is {schedule!r}", fix="give a number or a schedule such as linear(0., .9)")
     if isinstance(schedule, Mapping):
@@ -125,13 +139,13 @@ def check(schedule: Schedule, where: str) -> None:
             raise UserError(f"{where}: schedule exponential has rate {schedule['rate']}", fix="give a rate above 0")
         if kind == "adaptive":
             _check_pace(schedule, where)
-    if not all(math.isfinite(x) for x in points(schedule)):
+    if not all(math.isfinite(x) for x in extreme_values(schedule)):
         raise UserError(f"{where} is not finite", fix="give finite numbers")
 
 
 def _check_pace(schedule: Mapping[str, Any], where: str) -> None:
-    if schedule["on"] not in WATCHED:
-        raise unknown(f"`on` of {where}", schedule["on"], WATCHED)
+    if schedule["on"] not in MEASURES:
+        raise unknown(f"`on` of {where}", schedule["on"], MEASURES)
     for name in ("every", "window"):
         if isinstance(schedule[name], bool) or not isinstance(schedule[name], int) or schedule[name] < 1:
             raise UserError(
@@ -141,8 +155,8 @@ def _check_pace(schedule: Mapping[str, Any], where: str) -> None:
         raise UserError(f"{where}: schedule adaptive has by {schedule['by']!r}", fix="give a number above 0, at most 1")
 
 
-def points(schedule: Schedule) -> tuple[float, ...]:
-    """The values between which a schedule stays: its extremes are among them."""
+def extreme_values(schedule: Schedule) -> tuple[float, ...]:
+    """The values that bound a schedule: its minimum and its maximum are among them."""
     if not isinstance(schedule, Mapping):
         return (float(schedule),)
     if schedule["kind"] == "constant":
@@ -156,13 +170,13 @@ def value(schedule: Schedule, progress: Progress | Float[Array, ""] | float) -> 
     """Returns the schedule's value, a float32 scalar.
 
     Args:
-      schedule: a number or one of the kinds above.
-      progress: a `Progress`; or t in [0, 1], clipped, whose comparison with a boundary is then float32's.
+      schedule: a number or a dict of one of the kinds above.
+      progress: a `Progress`, or t as a float, which is clipped to [0, 1] and compared with boundaries in float32.
     Raises:
-      UserError: an adaptive schedule, which is no function of progress.
+      UserError: the schedule is adaptive, which is no function of progress.
     """
     if isinstance(progress, Progress):
-        t, passed = progress.share, progress.passed
+        t, passed = progress.fraction, progress.has_passed
     else:
         t = jnp.clip(jnp.asarray(progress, jnp.float32), 0.0, 1.0)
         passed = lambda boundary: t >= jnp.float32(boundary)  # noqa: E731
@@ -176,7 +190,7 @@ def value(schedule: Schedule, progress: Progress | Float[Array, ""] | float) -> 
         return jnp.asarray(schedule["values"], jnp.float32)[index]
     if kind == "adaptive":
         raise UserError(
-            "an adaptive schedule stands where values move with progress alone", fix="take another schedule"
+            "an adaptive schedule is used where only the step is known", fix="use a schedule of another kind"
         )
     a, b = jnp.float32(schedule["a"]), jnp.float32(schedule["b"])
     if kind == "exponential":

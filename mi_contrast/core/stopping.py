@@ -1,4 +1,4 @@
-"""Being asked to stop: signals become a request that a loop looks at when it may."""
+"""Turns signals such as Ctrl-C and SIGTERM into a request to stop, which a loop checks between steps."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from types import FrameType
 
 from mi_contrast.core.errors import InterruptedSavedError, StoppedError
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # a scheduler, Ctrl-C, a terminal that has gone away
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # from a scheduler, from Ctrl-C, from a closed terminal
 
 
 class StopRequest(threading.Event):
-    """Set by the first signal that arrives.
+    """An event that the first signal sets.
 
-    signal: that signal, or None. at_once: whether Ctrl-C came a second time, so that nothing is waited for.
+    Attributes:
+      signal: the first signal, or None.
+      at_once: whether Ctrl-C came a second time. The loop then stops without waiting for anything.
     """
 
     def __init__(self) -> None:
@@ -27,52 +29,53 @@ class StopRequest(threading.Event):
 
     @property
     def cause(self) -> str:
-        """What asked: 'Ctrl-C', 'SIGTERM', 'SIGHUP'."""
+        """The name of the first signal: 'Ctrl-C', 'SIGTERM' or 'SIGHUP'."""
         if self.signal is None:
             return "a signal"
         return "Ctrl-C" if self.signal is signal.SIGINT else self.signal.name
 
     def error(self, text: str) -> StoppedError | InterruptedSavedError:
-        """The error to raise after saving: a KeyboardInterrupt where Ctrl-C asked, else a StoppedError."""
+        """Returns the error to raise after saving: a KeyboardInterrupt for Ctrl-C, else a StoppedError."""
         return InterruptedSavedError(text) if self.signal is signal.SIGINT else StoppedError(text)
 
     def receive(self, number: int, _: FrameType | None) -> None:
-        """Handles a signal. A second Ctrl-C raises KeyboardInterrupt wherever the program is."""
-        again = self.is_set() and number == signal.SIGINT
+        """Handles a signal. A second Ctrl-C raises KeyboardInterrupt at once, wherever the program is."""
+        is_second = self.is_set() and number == signal.SIGINT
         if self.signal is None:
             self.signal = signal.Signals(number)
         self.set()
         if number == signal.SIGHUP:
             mute_lost_terminal()
-        if again:
+        if is_second:
             self.at_once = True
             raise KeyboardInterrupt
 
 
 @contextmanager
-def asked_to_stop(*signals: signal.Signals) -> Iterator[StopRequest]:
-    """A request that any of the signals sets, while inside; only the main thread can listen.
+def catch_stop_signals(*signals: signal.Signals) -> Iterator[StopRequest]:
+    """Yields a request that any of the signals sets while the block runs.
 
-    A signal that the process ignores stays ignored, as SIGHUP is under `nohup`.
+    A signal that the process ignores stays ignored, as SIGHUP does under `nohup`. Only the main thread can receive
+    signals; in another thread the request is never set.
     """
-    asked = StopRequest()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield request
         return
-    before = {
-        number: signal.signal(number, asked.receive)
+    previous_handlers = {
+        number: signal.signal(number, request.receive)
         for number in signals
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
-        yield asked
+        yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def mute_lost_terminal() -> None:
-    """Sends stdout and stderr nowhere if their terminal has gone away, so that printing doesn't fail before a save."""
+    """Redirects stdout and stderr to /dev/null if their terminal is closed. Printing could fail before a save else."""
     for stream in (1, 2):
         try:
             os.write(stream, b"")

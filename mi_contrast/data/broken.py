@@ -1,4 +1,4 @@
-"""Images that can't be read: found in one scan, listed together, left out where few enough, and replaced if later."""
+"""Images that can't be read: finds them before training, leaves out a few, and replaces those that break later."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from jaxtyping import UInt8
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.data.decoding import BrokenImageError, check_file
-from mi_contrast.data.imageset import ImageSet, Ints, in_threads
+from mi_contrast.data.imageset import ImageSet, Ints, map_in_threads
 
-SHOWN = 20  # broken files that a line names
+MAX_NAMED = 20  # broken files that a message names
 
 
-def check_share(broken: float) -> float:
-    """The share of a set that may be broken. UserError unless it is a number of 0 or more and below 1."""
+def check_broken_share(broken: float) -> float:
+    """Returns the share of a set that may be broken. Raises UserError unless it is a number in [0, 1)."""
     if isinstance(broken, bool) or not isinstance(broken, (int, float)) or not 0 <= broken < 1:
         raise UserError(f"data.broken is {broken!r}", fix="give the share of files that may be broken, such as 0.01")
     return float(broken)
 
 
-def scan(root: Path, names: Sequence[str]) -> dict[str, str]:
-    """The files that can't be decoded, and why: every one is read whole, in threads, with progress past 5 s.
+def find_broken(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """Decodes every file, in threads. Returns the reason for each file that can't be decoded, by name.
 
-    JPEGs are decoded at an eighth of their size, which reads all that they hold.
+    JPEGs are decoded at an eighth of their size, which still reads all of their bytes.
     """
 
-    def why(name: str) -> str:
+    def find_reason(name: str) -> str:
         file = root / name
-        about = file.stat()
-        return _why(str(file), about.st_size, about.st_mtime_ns)
+        stat = file.stat()
+        return _find_fault(str(file), stat.st_size, stat.st_mtime_ns)
 
-    found = in_threads(why, names, f"looking for broken images in {root}")
-    return {name: said for name, said in zip(names, found, strict=True) if said}
+    reasons = map_in_threads(find_reason, names, f"looking for broken images in {root}")
+    return {name: reason for name, reason in zip(names, reasons, strict=True) if reason}
 
 
 @lru_cache(maxsize=2**20)
-def _why(file: str, size: int, changed: int) -> str:
-    """Why a file can't be decoded, '' where it can; asked once a process for a file that stays as it is."""
+def _find_fault(file: str, size: int, modified: int) -> str:
+    """Returns why a file can't be decoded, or ''. `size` and `modified` are keys of the cache alone."""
     try:
         check_file(Path(file))
     except BrokenImageError as error:
@@ -50,52 +50,56 @@ def _why(file: str, size: int, changed: int) -> str:
     return ""
 
 
-def keep_good(names: Sequence[str], bad: Mapping[str, str], broken: float, where: str) -> list[str]:
-    """The names without the bad ones. UserError that lists these where their share is over `broken`, or all are."""
-    found = [name for name in names if name in bad]
-    if found and (len(found) > broken * len(names) or len(found) == len(names)):
-        shown = "; ".join(f"{name}: {bad[name]}" if bad[name] else name for name in found[:SHOWN])
-        more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        least = np.ceil(1e4 * len(found) / len(names)) / 1e4
+def drop_broken(names: Sequence[str], reasons: Mapping[str, str], broken: float, where: str) -> list[str]:
+    """Returns the names that have no reason in `reasons`.
+
+    Raises:
+      UserError: more than the share `broken` of the names have a reason, or all have. The message lists them.
+    """
+    dropped = [name for name in names if name in reasons]
+    if dropped and (len(dropped) > broken * len(names) or len(dropped) == len(names)):
+        shown = "; ".join(f"{name}: {reasons[name]}" if reasons[name] else name for name in dropped[:MAX_NAMED])
+        more = f"; and {len(dropped) - MAX_NAMED} more" if len(dropped) > MAX_NAMED else ""
+        least = np.ceil(1e4 * len(dropped) / len(names)) / 1e4
         raise UserError(
-            f"{len(found)} of {len(names)} images of {where} can't be read: {shown}{more}",
+            f"{len(dropped)} of {len(names)} images of {where} can't be read: {shown}{more}",
             fix=f"repair or remove them, or leave them out with data.broken={least:g} or more",
         )
-    if found:
-        print(f"{len(found)} of {len(names)} images of {where} can't be read and are left out", file=sys.stderr)
-    return [name for name in names if name not in bad]
+    if dropped:
+        print(f"{len(dropped)} of {len(names)} images of {where} can't be read and are left out", file=sys.stderr)
+    return [name for name in names if name not in reasons]
 
 
-def replacing(images: ImageSet, broken: float) -> ImageSet:
-    """The set with the next index that can be read in place of one that broke after the scan.
+def substitute_broken(images: ImageSet, broken: float) -> ImageSet:
+    """Returns the set with images that broke after the scan replaced by the next image that can be read.
 
-    For index i these are i + 1, i + 2, .. modulo N, as many as the share `broken` of N: a function of the index and of
-    what lies on disk, so that it is the same on every process and after every restart. The example keeps its own
-    label. Nothing is replaced where `broken` is 0.
+    In place of image i, the candidates are i + 1, i + 2, .. modulo N, as many as the share `broken` of N. The choice
+    depends on the index and the disk alone, so it is the same on every process and after every restart. The example
+    keeps its own label. Nothing is replaced if `broken` is 0.
     """
-    most = int(np.ceil(broken * len(images)))
-    if most == 0:
+    max_offset = int(np.ceil(broken * len(images)))
+    if max_offset == 0:
         return images
-    told: set[int] = set()
+    reported: set[int] = set()
 
-    def one(index: int) -> UInt8[np.ndarray, "1 H W 3"]:
-        first: BrokenImageError | None = None
-        for after in range(most + 1):
-            at = (index + after) % len(images)
+    def read_one(index: int) -> UInt8[np.ndarray, "1 H W 3"]:
+        first_error: BrokenImageError | None = None
+        for offset in range(max_offset + 1):
+            candidate = (index + offset) % len(images)
             try:
-                return images.read(np.array([at], np.int64))
+                return images.read(np.array([candidate], np.int64))
             except BrokenImageError as error:
-                if at not in told:
+                if candidate not in reported:
                     print(f"{error.what}; the next image stands in for it", file=sys.stderr)
-                told.add(at)
-                first = first or error
-        assert first is not None
-        raise first
+                reported.add(candidate)
+                first_error = first_error or error
+        assert first_error is not None
+        raise first_error
 
     def read(indices: Ints) -> UInt8[np.ndarray, "n H W 3"]:
         try:
             return images.read(indices)
         except BrokenImageError:
-            return np.concatenate([one(int(index)) for index in indices])
+            return np.concatenate([read_one(int(index)) for index in indices])
 
     return replace(images, read=read)

@@ -1,6 +1,6 @@
-"""python -m mi_contrast.data.convert DIRECTORY: a TFDS set stored as TFRecord is stored as ArrayRecord as well.
+"""python -m mi_contrast.data.convert DIRECTORY: adds ArrayRecord files to a TFDS set that is stored as TFRecord.
 
-No TensorFlow is needed: both formats hold the same bytes an example, in other frames. The TFRecord files stay.
+The TFRecord files stay. TensorFlow is not needed, because both formats hold the same bytes for each example.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ TFRECORD, ARRAY_RECORD = tfds.core.FileFormat.TFRECORD, tfds.core.FileFormat.ARR
 
 
 def convert(directory: Path) -> None:
-    """Writes each TFRecord file of a set as ArrayRecord beside it, then names the new format in dataset_info.json.
+    """Converts each TFRecord file of a set, then adds the new format to dataset_info.json.
 
-    What is broken off begins anew; the set's description changes last.
+    If it is interrupted, the set is unchanged, and the conversion can be started again.
 
     Args:
-      directory: of one version, with dataset_info.json in it.
+      directory: the directory of one version of the set, with its dataset_info.json.
+
     Raises:
-      UserError where that is no set stored as TFRecord, or a file is missing, truncated or of another count.
+      UserError: the set is not stored as TFRecord, or a file is missing, truncated or has another number of records.
     """
     description = directory / "dataset_info.json"
-    written = read_json(description)
+    facts = read_json(description)
     info = tfds.builder_from_directory(directory).info
     if TFRECORD not in info.available_file_formats():
         raise UserError(f"{directory} is not stored as TFRecord but as {info.file_format.value}")
@@ -47,33 +48,36 @@ def convert(directory: Path) -> None:
     new = [Path(path) for s in info.splits.values() for path in s.filepaths]
     progress = Progress(f"converting {info.name}", len(old), unit="file")
     for (source, count), target in zip(old, new, strict=True):
-        rewrite(source, target, count)
+        convert_file(source, target, count)
         progress.advance()
     progress.close()
-    others = [f for f in written.get("alternativeFileFormats", []) if f != ARRAY_RECORD.value]
-    write_json(description, written | {"alternativeFileFormats": [*others, ARRAY_RECORD.value]})
+    others = [f for f in facts.get("alternativeFileFormats", []) if f != ARRAY_RECORD.value]
+    write_json(description, facts | {"alternativeFileFormats": [*others, ARRAY_RECORD.value]})
 
 
-def rewrite(source: Path, target: Path, count: int) -> None:
+def convert_file(source: Path, target: Path, count: int) -> None:
     """Copies the `count` records of a TFRecord file into an ArrayRecord file, whole or not at all."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    writer, copied = ArrayRecordWriter(str(temporary), "group_size:1"), 0
+    writer, num_copied = ArrayRecordWriter(str(temporary), "group_size:1"), 0
     try:
-        for record in records(source):
+        for record in read_records(source):
             writer.write(record)
-            copied += 1
+            num_copied += 1
         writer.close()
-        if copied != count:
-            raise UserError(f"{source} holds {copied} records where its set should have {count}", fix="prepare it anew")
+        if num_copied != count:
+            raise UserError(
+                f"{source} holds {num_copied} records where its set should have {count}", fix="prepare it anew"
+            )
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def records(file: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file: length (uint64), its checksum, the bytes, their checksum; UserError if cut off.
+def read_records(file: Path) -> Iterator[bytes]:
+    """Yields the records of a TFRecord file. Raises UserError if the file is truncated.
 
-    Checksums are not compared.
+    A record is its length (uint64), a checksum of the length, the bytes, and a checksum of the bytes. The checksums are
+    not verified.
     """
     try:
         stream = open(file, "rb")  # noqa: SIM115 - closed by `with` below
@@ -89,7 +93,7 @@ def records(file: Path) -> Iterator[bytes]:
 
 
 def main(arguments: list[str]) -> None:
-    """Converts the one directory given."""
+    """Converts the directory that is the only argument."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise UserError("give one directory", fix="python -m mi_contrast.data.convert DATA_DIR/NAME/VERSION")
     convert(Path(arguments[0]).expanduser())

@@ -1,4 +1,4 @@
-"""Folders of images: one folder a class, as ImageFolder of torchvision has them, or images without labels."""
+"""Data sets from folders of images: one folder a class, as in torchvision's ImageFolder, or images without labels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from jaxtyping import UInt8
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.data import fingerprint, tiles
-from mi_contrast.data.broken import keep_good, scan
-from mi_contrast.data.decoding import BrokenImageError, decode_file, stack
+from mi_contrast.data.broken import drop_broken, find_broken
+from mi_contrast.data.decoding import BrokenImageError, decode_file, stack_images
 from mi_contrast.data.imageset import ImageSet, Ints
-from mi_contrast.data.listing import HEIC, LAYOUT, NO_CLASS, list_as_before, list_images
-from mi_contrast.data.records import ranges
+from mi_contrast.data.listing import HEIC, LAYOUT, NO_CLASS, list_images, list_images_as_0_1_0
+from mi_contrast.data.records import resolve_ranges
 
 
 def load(
@@ -28,53 +28,56 @@ def load(
     broken: float = 0.0,
     known: Collection[str] | None = None,
 ) -> ImageSet:
-    """Images in class folders as an ImageSet: label 'label', classes by name over all splits.
+    """Loads a folder of images as an ImageSet with the label 'label'. Classes are the folders' names over all splits.
 
-    Where images lie in root/<class>/ they are the split 'train'; else root/<split>/<class>/ holds them, at any depth.
-    Images in root itself, and in no folder beside them, are the split 'train' and have no label. `listing` has the
-    rules. Splits are written as TFDS has it: 'train[:90%]', 'train+val'. Within a split, files come in the order of the
-    sha256 of their path below it: an order that mixes the classes and depends on names alone. Every file is decoded
-    once beforehand, and those that are broken get no index; a range counts them.
+    Images in root/<class>/ are the split 'train'. Images in root/<split>/<class>/ or deeper are of that split. Images
+    in root itself are the split 'train' and have no label. `listing` has the exact rules.
+
+    Within a split, files are in the order of the sha256 of their paths. This mixes the classes and depends on the names
+    alone. Every file is decoded once here. Broken files get no index, but count in ranges such as 'train[:90%]'.
 
     Args:
-      size: if given, images are made square, `decoding.square`.
-      options: tile, stride, groups: overlapping square tiles instead of whole images, see `tiles`; the short side is
-        then resized to `size`, the image otherwise whole. A split's ranges count images, not tiles.
+      root: the folder.
+      split: as TFDS writes it: 'train', 'train[:90%]', 'train+val'.
+      size: if given, images are resized and cropped to squares of this side (`decoding.crop_square`).
+      options: tile, stride and groups give square tiles instead of whole images (see `tiles`). The short side of an
+        image is then resized to `size`, and nothing is cropped. Ranges of a split count images, not tiles.
       broken: the share of the files that may be broken.
-      known: names of the files that get no index, as an earlier scan found them; nothing is scanned then.
+      known: names of the files that an earlier scan found broken. If given, nothing is scanned.
+
     Raises:
-      UserError where the folder is missing, holds no images, images at two depths or has no such split, the split is
-      empty, more files are broken than may be (all are named), or an option is unknown or out of range.
+      UserError: the folder is missing, has no images, has images at two depths, or lacks the split; the split is empty;
+        more files are broken than allowed (the message names them); or an option is unknown or out of range.
     """
     tiling = tiles.read_options(options)
     if not root.is_dir():
         raise UserError(f"{root} is not a folder", fix=f"give data.name='folder:PATH' with {LAYOUT}")
     splits = list_images(root)
     name = f"folder:{root}"
-    files = chosen(splits, name, split)
-    check_heic(root, [file for _, file in files])
-    names = tuple(sorted({label for of_split in splits.values() for label, _ in of_split}))
+    files = select_files(splits, name, split)
+    enable_heic(root, [file for _, file in files])
+    names = tuple(sorted({label for listing in splits.values() for label, _ in listing}))
     sizes = {file.relative_to(root).as_posix(): file.stat().st_size for _, file in files}
-    bad = scan(root, list(sizes)) if known is None else {}
-    good = set(keep_good(list(sizes), bad if known is None else dict.fromkeys(known, ""), broken, name))
-    print_of = fingerprint.of_files(sizes, names, str(root)) | {"broken": sorted(set(sizes) - good)}
-    files = [found for found, of in zip(files, sizes, strict=True) if of in good]
-    labelled = names != (NO_CLASS,)
-    number = np.array([names.index(label) for label, _ in files], np.int32)
-    labels, classes = ({"label": number}, {"label": names}) if labelled else ({}, {})
+    reasons = find_broken(root, list(sizes)) if known is None else dict.fromkeys(known, "")
+    readable = set(drop_broken(list(sizes), reasons, broken, name))
+    facts = fingerprint.fingerprint_files(sizes, names, str(root)) | {"broken": sorted(set(sizes) - readable)}
+    files = [file for file, path in zip(files, sizes, strict=True) if path in readable]
+    has_labels = names != (NO_CLASS,)
+    numbers = np.array([names.index(label) for label, _ in files], np.int32)
+    labels, classes = ({"label": numbers}, {"label": names}) if has_labels else ({}, {})
     if tiling is not None:
-        return tiles.cut(tiling, [file for _, file in files], size, name, split, labels, classes, print_of)
+        return tiles.cut_tiles(tiling, [file for _, file in files], size, name, split, labels, classes, facts)
 
     def read(indices: Ints) -> UInt8[np.ndarray, "n H W 3"]:
         examples = [str(files[i][1]) for i in indices]
-        return stack([decode_file(Path(example), size) for example in examples], examples, shape)
+        return stack_images([decode_file(Path(example), size) for example in examples], examples, shape)
 
-    shape = (size, size, 3) if size is not None else first_shape([file for _, file in files], broken)
-    return ImageSet(name, split, len(files), shape, read, labels, classes, fingerprint=print_of)
+    shape = (size, size, 3) if size is not None else read_shape([file for _, file in files], broken)
+    return ImageSet(name, split, len(files), shape, read, labels, classes, fingerprint=facts)
 
 
-def first_shape(files: list[Path], broken: float) -> tuple[int, int, int]:
-    """[H, W, 3] of the first file that can be read; of the very first where none may be broken."""
+def read_shape(files: list[Path], broken: float) -> tuple[int, int, int]:
+    """Returns the (H, W, 3) of the first file that can be read. With `broken` = 0, the first file must be readable."""
     for file in files[: int(broken * len(files))]:
         try:
             return decode_file(file).shape
@@ -83,30 +86,30 @@ def first_shape(files: list[Path], broken: float) -> tuple[int, int, int]:
     return decode_file(files[int(broken * len(files))]).shape
 
 
-def chosen(splits: Mapping[str, list[tuple[str, Path]]], name: str, split: str) -> list[tuple[str, Path]]:
-    """The (class, file) of a split or of ranges of some. UserError where there are none."""
-    parts = ranges({key: len(found) for key, found in splits.items()}, name, split)
-    return [file for of, part in parts for file in splits[of][part]]
+def select_files(splits: Mapping[str, list[tuple[str, Path]]], name: str, split: str) -> list[tuple[str, Path]]:
+    """Returns the (class, file) of every image in a split or in ranges of splits. Raises UserError if it is empty."""
+    parts = resolve_ranges({key: len(files) for key, files in splits.items()}, name, split)
+    return [file for base, part in parts for file in splits[base][part]]
 
 
-def lists_alike(root: Path, split: str) -> bool:
-    """Whether a split has the same files in the same order by the rules of 0.1.0 and by those of now."""
+def has_same_listing(root: Path, split: str) -> bool:
+    """Whether version 0.1.0 would list the same files of a split in the same order."""
     try:
-        before = chosen(list_as_before(root), f"folder:{root}", split)
+        before = select_files(list_images_as_0_1_0(root), f"folder:{root}", split)
     except UserError:
         return False
-    return before == chosen(list_images(root), f"folder:{root}", split)
+    return before == select_files(list_images(root), f"folder:{root}", split)
 
 
-def check_heic(root: Path, files: list[Path]) -> None:
-    """Has Pillow read HEIC where there are such files. UserError where pillow-heif is not installed."""
-    found = [file for file in files if file.suffix.lower() in HEIC]
-    if not found:
+def enable_heic(root: Path, files: list[Path]) -> None:
+    """Registers Pillow's reader of HEIC if there are such files. Raises UserError if pillow-heif is not installed."""
+    heic_files = [file for file in files if file.suffix.lower() in HEIC]
+    if not heic_files:
         return
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError:
         raise UserError(
-            f"{root} holds {len(found)} HEIC images, such as {found[0].relative_to(root)}",
+            f"{root} holds {len(heic_files)} HEIC images, such as {heic_files[0].relative_to(root)}",
             fix="pip install pillow-heif, or move them elsewhere",
         ) from None

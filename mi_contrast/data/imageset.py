@@ -1,4 +1,4 @@
-"""What every data set looks like to the rest of the package: images by stable index, labels, factors, groups."""
+"""ImageSet, the interface of every data set: images by a stable index, with labels, factors and groups."""
 
 from __future__ import annotations
 
@@ -23,21 +23,23 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One split of a data set. An example's index is its position in this split: 0 .. len - 1, always the same.
+    """One split of a data set. An example's index is its position in the split, 0 .. N - 1, and never changes.
 
-    A sub-split such as 'train[:90%]' is a split of its own and counts from 0, in the order of the whole.
+    A sub-split such as 'train[:90%]' counts from 0 again, in the order of the whole split.
 
-    name, split: as asked for.
-    count: the number of examples, N.
-    image_shape: (H, W, 3).
-    read: int [n] to uint8 [n, H, W, 3]; `images` is its public form.
-    labels: name to int32 [N]; the first is the main label. Read from disk when first asked for.
-    classes: the names of each label's classes.
-    groups: int32 [N], or None where every example is its own; a hold-out takes whole groups.
-    factors: name to int32 [N], what pairs can share. Frames with the same `clip` are from one take.
-    partners: word to int32 [N], the index of each example's partner under that word of `data.partner`; its own where it
-      has none.
-    fingerprint: plain data that tells the set on disk from another, `data.fingerprint`.
+    Attributes:
+      name, split: as in the config.
+      count: number of examples, N.
+      image_shape: (H, W, 3).
+      read: a function from indices, int [n], to images, uint8 [n, H, W, 3]. Call `images` instead, which checks them.
+      labels: arrays int32 [N] by name, the main label first. They may be read from disk at the first access.
+      classes: the class names of each label.
+      groups: int32 [N]. A held-out part consists of whole groups. None if every example is a group of its own.
+      factors: arrays int32 [N] by name: what the two images of a pair can share. Frames of equal `clip` are from one
+        recording.
+      partners: arrays int32 [N] by word of `data.partner`: the index of each example's partner, or its own index if it
+        has none.
+      fingerprint: plain data that changes when the set on disk changes (see `data.fingerprint`).
     """
 
     name: str
@@ -56,13 +58,13 @@ class ImageSet:
         return self.count
 
     def images(self, indices: Ints) -> UInt8[np.ndarray, "n H W 3"]:
-        """The images at `indices`, decoded, in that order.
+        """Returns the decoded images at `indices`, in that order.
 
-        Many are decoded in threads, with progress where it takes over 5 s.
+        More than 256 images are decoded in threads, with a progress bar if this takes more than 5 s.
 
         Raises:
-          IndexError: an index outside 0 .. len - 1.
-          UserError: an image that can't be decoded, or is not of `image_shape`; the line names the example.
+          IndexError: an index is outside 0 .. N - 1.
+          UserError: an image can't be decoded or is not of `image_shape`. The message names the example.
         """
         indices = np.asarray(indices, np.int64)
         if indices.size and (indices.min() < 0 or indices.max() >= self.count):
@@ -70,27 +72,29 @@ class ImageSet:
         if len(indices) <= CHUNK:
             return self.read(indices)
         decoded = np.empty((len(indices), *self.image_shape), np.uint8)
-        order = np.argsort(indices, kind="stable")  # neighbours on disk together
+        order = np.argsort(indices, kind="stable")  # reads neighbours on disk together
         parts = [order[start : start + CHUNK] for start in range(0, len(order), CHUNK)]
-        for part, read in zip(parts, in_threads(lambda part: self.read(indices[part]), parts, "decoding"), strict=True):
+        for part, read in zip(
+            parts, map_in_threads(lambda part: self.read(indices[part]), parts, "decoding"), strict=True
+        ):
             decoded[part] = read
         return decoded
 
 
-def in_threads(work: Callable[[_In], _Out], items: Sequence[_In], what: str) -> Iterator[_Out]:
-    """work(item) of every item in order, in threads; a progress bar where it takes over 5 s."""
+def map_in_threads(work: Callable[[_In], _Out], items: Sequence[_In], what: str) -> Iterator[_Out]:
+    """Yields work(item) of every item in order, computed in threads. Shows a progress bar after 5 s."""
     with ThreadPoolExecutor(THREADS) as threads:
         yield from tqdm(threads.map(work, items), desc=what, total=len(items), delay=5.0, mininterval=5.0, leave=False)
 
 
-def in_memory(images: ImageSet) -> ImageSet:
-    """The same set, decoded once and kept in memory: for a set that is read again and again."""
+def cache_in_memory(images: ImageSet) -> ImageSet:
+    """Returns the same set with all images decoded and kept in memory, for a set that is read many times."""
     decoded = images.images(np.arange(len(images)))
     return replace(images, read=decoded.__getitem__)
 
 
 class Lazy(Mapping[str, Ints]):
-    """A mapping whose names are known and whose arrays are read, all at once, when the first is asked for."""
+    """A mapping of arrays. Its names are known at once; all arrays are read at the first access to one of them."""
 
     def __init__(self, names: tuple[str, ...], read: Callable[[], Mapping[str, Ints]]):
         self._names, self._read = names, read

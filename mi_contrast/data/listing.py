@@ -1,4 +1,4 @@
-"""Which files of a folder are images of a set: the rules of listing, and those of 0.1.0 for runs that began then."""
+"""Lists the images of a folder, by today's rules and by those of version 0.1.0 for runs that were started with it."""
 
 from __future__ import annotations
 
@@ -10,108 +10,119 @@ from pathlib import Path
 from mi_contrast.core.errors import UserError
 
 HEIC = (".heic", ".heif")
-BEFORE = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff")  # suffixes of 0.1.0
-SUFFIXES = (*BEFORE, ".jfif", *HEIC)
-MADE_BY_TOOLS = ("@eaDir", "__MACOSX")  # folders of thumbnails and attributes; others of the kind begin with a dot
-NO_CLASS = ""  # of an image that lies in no class folder
+SUFFIXES_0_1_0 = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".ppm",
+    ".pgm",
+    ".tif",
+    ".tiff",
+)  # suffixes of 0.1.0
+SUFFIXES = (*SUFFIXES_0_1_0, ".jfif", *HEIC)
+TOOL_FOLDERS = ("@eaDir", "__MACOSX")  # thumbnails and attributes that other programs write; most such begin with a dot
+NO_CLASS = ""  # the class of an image that lies in no class folder
 LAYOUT = "PATH/<class>/<image> or PATH/<split>/<class>/<image>, or PATH/<image> without labels"
 
-Listed = dict[str, list[tuple[str, Path]]]  # a split to its (class, file)
+Listing = dict[str, list[tuple[str, Path]]]  # (class, file) of every image, by split
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is none of the user's."""
-    return name.startswith(".") or name in MADE_BY_TOOLS
+    """Whether a file or folder of this name was not made by the user."""
+    return name.startswith(".") or name in TOOL_FOLDERS
 
 
 def is_image(file: Path) -> bool:
-    """Whether a file's name is an image's."""
+    """Whether a file's name is that of an image."""
     return file.suffix.lower() in SUFFIXES and not is_hidden(file.name)
 
 
-def images_below(root: Path) -> list[Path]:
-    """Every image below a folder, links followed, hidden folders left out; each real path once.
+def find_images(root: Path) -> list[Path]:
+    """Returns every image below a folder. Follows links, skips hidden folders, and lists each real file once.
 
-    A file or folder that is reached without a link counts under that name, however many links lead to it; of several
-    links to one outside, the first by name counts. A link to a folder that was seen already, such as one above it,
-    leads nowhere new.
+    A file that can be reached without a link is listed under that path, even if links lead to it too. A file that only
+    links lead to is listed under the link whose path sorts first. A link to a folder that was already visited, such as
+    a parent, is skipped.
     """
-    seen: set[str] = set()
-    found: list[Path] = []
-    now, links = [root], list[Path]()
-    while now or links:
-        folder = now.pop() if now else links.pop(0)
-        if (real := os.path.realpath(folder)) in seen:
+    visited: set[str] = set()
+    images: list[Path] = []
+    folders, links = [root], list[Path]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        if (real := os.path.realpath(folder)) in visited:
             continue
-        seen.add(real)
+        visited.add(real)
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             path = folder / entry.name
             if is_hidden(entry.name):
                 continue
             if entry.is_dir():
-                (links if entry.is_symlink() else now).append(path)
+                (links if entry.is_symlink() else folders).append(path)
             elif is_image(path):
-                found.append(path)
+                images.append(path)
         links.sort()
-    once: dict[str, Path] = {}
-    for path in sorted(found, key=lambda path: (os.path.islink(path), path)):
-        once.setdefault(os.path.realpath(path), path)
-    return list(once.values())
+    unique: dict[str, Path] = {}
+    for path in sorted(images, key=lambda path: (os.path.islink(path), path)):
+        unique.setdefault(os.path.realpath(path), path)
+    return list(unique.values())
 
 
-def list_images(root: Path) -> Listed:
-    """The images of each split, in the order of the sha256 of their path below it.
+def list_images(root: Path) -> Listing:
+    """Returns the (class, file) of every image, by split, in the order of the sha256 of the paths within the split.
 
-    Images in root itself are the split 'train' without classes; in root/<class>/ they are 'train'; in
-    root/<split>/<class>/, at any depth, those of that split. Folders without images count for nothing.
+    Images in root itself are the split 'train', without classes. Images in root/<class>/ are the split 'train'. Images
+    in root/<split>/<class>/ or deeper are of that split. Folders without images are ignored.
 
     Raises:
-      UserError where there are none, or images lie at two of these depths: an example of each is named.
+      UserError: there are no images, or images lie at two of these depths. The message names one at each depth.
     """
-    found = images_below(root)
-    if not found:
+    images = find_images(root)
+    if not images:
         raise UserError(f"{root} holds no images in folders of classes", fix=f"lay them out as {LAYOUT}")
-    at: dict[int, Path] = {}
-    for path in sorted(found):
-        at.setdefault(min(len(path.relative_to(root).parts), 3), path)
-    if len(at) > 1:
-        named = " and ".join(str(path.relative_to(root)) for _, path in sorted(at.items()))
+    by_depth: dict[int, Path] = {}
+    for path in sorted(images):
+        by_depth.setdefault(min(len(path.relative_to(root).parts), 3), path)
+    if len(by_depth) > 1:
+        names = " and ".join(str(path.relative_to(root)) for _, path in sorted(by_depth.items()))
         raise UserError(
-            f"{root} holds images at two depths: {named}",
+            f"{root} holds images at two depths: {names}",
             fix=f"move or remove those that are not meant, so that all lie as {LAYOUT}",
         )
-    depth, listed = next(iter(at)), dict[str, list[tuple[str, Path]]]()
-    for path in found:
+    depth, splits = next(iter(by_depth)), dict[str, list[tuple[str, Path]]]()
+    for path in images:
         parts = path.relative_to(root).parts
         split = parts[0] if depth == 3 else "train"
-        listed.setdefault(split, []).append((parts[depth - 2] if depth > 1 else NO_CLASS, path))
+        splits.setdefault(split, []).append((parts[depth - 2] if depth > 1 else NO_CLASS, path))
     return {
-        split: in_order(files, root / split if depth == 3 else root)
-        for split, files in sorted(listed.items(), key=lambda item: item[0])
+        split: sort_by_hash(files, root / split if depth == 3 else root)
+        for split, files in sorted(splits.items(), key=lambda item: item[0])
     }
 
 
-def in_order(files: list[tuple[str, Path]], folder: Path) -> list[tuple[str, Path]]:
-    """The files in the order of the sha256 of their path in the folder."""
+def sort_by_hash(files: list[tuple[str, Path]], folder: Path) -> list[tuple[str, Path]]:
+    """Sorts files by the sha256 of their path relative to `folder`, which mixes the classes."""
     return sorted(files, key=lambda f: hashlib.sha256(f[1].relative_to(folder).as_posix().encode()).digest())
 
 
-def list_as_before(root: Path) -> Listed:
-    """The images of each split by the rules of 0.1.0, kept for runs that began under them and for nothing else."""
+def list_images_as_0_1_0(root: Path) -> Listing:
+    """Returns what version 0.1.0 would list. Used only to check whether a run of 0.1.0 can be resumed."""
 
-    def image(file: Path) -> bool:
-        return file.suffix.lower() in BEFORE and not file.name.startswith(".")
+    def was_image(file: Path) -> bool:
+        return file.suffix.lower() in SUFFIXES_0_1_0 and not file.name.startswith(".")
 
-    def below(folder: Path) -> Iterator[tuple[str, Path]]:
+    def walk(folder: Path) -> Iterator[tuple[str, Path]]:
         labels = sorted(p for p in folder.iterdir() if p.is_dir())
         if not labels:
-            yield from ((NO_CLASS, file) for file in folder.iterdir() if image(file))
+            yield from ((NO_CLASS, file) for file in folder.iterdir() if was_image(file))
         for label in labels:
-            for where, _, names in os.walk(label, followlinks=True):
-                yield from ((label.name, Path(where) / name) for name in names if image(Path(where) / name))
+            for parent, _, names in os.walk(label, followlinks=True):
+                yield from ((label.name, Path(parent) / name) for name in names if was_image(Path(parent) / name))
 
     folders = sorted(p for p in root.iterdir() if p.is_dir())
-    whole = not folders or any(image(p) for folder in folders for p in folder.iterdir())
-    splits = {"train": root} if whole else {folder.name: folder for folder in folders}
-    listed = {name: in_order(list(below(folder)), folder) for name, folder in splits.items()}
-    return {name: files for name, files in listed.items() if files}
+    has_one_split = not folders or any(was_image(p) for folder in folders for p in folder.iterdir())
+    splits = {"train": root} if has_one_split else {folder.name: folder for folder in folders}
+    listing = {name: sort_by_hash(list(walk(folder)), folder) for name, folder in splits.items()}
+    return {name: files for name, files in listing.items() if files}

@@ -1,11 +1,12 @@
-"""The embedded data set `moving_digits`: a handwritten digit drifting over a moving crop of a photograph.
+"""The embedded data set `moving_digits`: a handwritten digit that moves over a moving crop of a photograph.
 
-A frame has three factors that know nothing of each other: which digit (an instance of scikit-learn's handwritten
-digits), where it is (nine cells), and what lies behind it (twelve tiles of scikit-learn's two photographs). It is the
-Colourful Moving-MNIST of Tian et al. 2020 in miniature: two frames may share any subset of the factors, and what they
-share is what a contrastive method can learn.
+A frame has three independent factors: the digit (an instance of scikit-learn's handwritten digits), its position (nine
+cells) and the background (twelve tiles of scikit-learn's two photographs). It is a small version of the Colourful
+Moving-MNIST of Tian et al. 2020: two frames may share any subset of the factors, and a contrastive method can learn
+what they share.
 
-Everything is integer arithmetic on stable random bits, so that the pixels are the same everywhere; `PIXELS` pins them.
+All computation is integer arithmetic on stable random bits, so the pixels are equal on every machine. `PIXELS` has
+their checksums.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.progress import Progress
-from mi_contrast.data.decoding import decode, square, stack
+from mi_contrast.data.decoding import crop_square, decode, stack_images
 from mi_contrast.data.imageset import ImageSet, Ints
 from mi_contrast.data.order import permutation, random_bits
 from mi_contrast.data.records import open_records
 
 SIZES = (32, 64)
-CLIPS, TEST_OF_EACH = 2, 36  # clips of every digit instance; test instances of every digit
+CLIPS, TEST_OF_EACH = 2, 36  # clips of each digit instance; test instances of each digit
 POSITIONS = tuple(f"{row} {column}" for row in ("top", "middle", "bottom") for column in ("left", "centre", "right"))
 BACKGROUNDS = tuple(f"{photo} {p}" for photo in ("china", "flower") for p in POSITIONS if "middle" not in p)
-TILE, STRIPS = 106, (0, 36, 70, 106)  # side of a tile at size 32, and its columns: train, test, train
-DIMMED = 9, 16  # the photographs' brightness, so that white ink stands out against the sky
+TILE, STRIPS = 106, (0, 36, 70, 106)  # side of a tile at size 32; edges of its columns for train, test, train
+BRIGHTNESS = 9, 16  # the photographs are dimmed to 9/16, so that white ink stands out against the sky
 DIGIT_SPEED, PHOTO_SPEED = 2.0, 0.75  # pixels a frame at size 32
-FINE = 64  # steps of motion in a pixel
+FINE = 64  # motion is computed in 64ths of a pixel
 SEED = 2020
 
 # sha256 of the pixels of all frames in order, for the default options.
@@ -54,24 +55,24 @@ PIXELS = {
 
 @dataclass(frozen=True)
 class Options:
-    """What may be chosen: the side of a frame in pixels (32 or 64) and the number of frames in a clip."""
+    """The options of the set: the side of a frame in pixels (32 or 64), and the number of frames in a clip."""
 
     size: int = 32
     length: int = 8
 
     @property
     def name(self) -> str:
-        """The folder of a set made with these options."""
+        """The name of the folder of a set with these options."""
         return f"{self.size}px_{self.length}frames"
 
 
-def make_options(given: Mapping[str, Any] | None) -> Options:
-    """Options from plain data. UserError on an unknown field or a value out of range."""
-    given = dict(given or {})
-    for field in given:
+def make_options(fields: Mapping[str, Any] | None) -> Options:
+    """Makes the options from plain data. Raises UserError if a field is unknown or out of range."""
+    fields = dict(fields or {})
+    for field in fields:
         if field not in ("size", "length"):
             raise unknown("option of moving_digits", field, ("size", "length"))
-    size, length = given.get("size", 32), given.get("length", 8)
+    size, length = fields.get("size", 32), fields.get("length", 8)
     if size not in SIZES:
         raise UserError(f"moving_digits has no frames of size {size!r}", fix=f"give one of {SIZES}")
     if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= 64:
@@ -81,9 +82,10 @@ def make_options(given: Mapping[str, Any] | None) -> Options:
 
 @dataclass(frozen=True)
 class Clip:
-    """One take: `length` frames of one digit instance over one tile.
+    """One clip: `length` frames of one digit instance over one tile.
 
-    frames: uint8 [length, size, size, 3]; positions: cell of the digit's centre in each frame, int [length].
+    frames: uint8 [length, size, size, 3].
+    positions: int [length], the cell of the digit's centre in each frame.
     """
 
     frames: UInt8[np.ndarray, "length size size 3"]
@@ -93,46 +95,49 @@ class Clip:
     positions: Int[np.ndarray, " length"]
 
 
-def instances(split: str) -> Int[np.ndarray, " instances"]:
-    """The digit instances of a split, as indices into scikit-learn's 1,797 digits, in the split's order.
+def split_instances(split: str) -> Int[np.ndarray, " instances"]:
+    """Returns the digit instances of a split, as indices into scikit-learn's 1,797 digits, in the split's order.
 
-    A fixed random 36 of each digit are test, 360 in all; the other 1,437 are train.
+    The test split has 36 fixed, randomly chosen instances of each digit. The other 1,437 are the train split.
     """
     digits = load_digits().target
     order = permutation(len(digits), SEED, 0)
     by_digit = order[np.argsort(digits[order], kind="stable")]
     rank = np.concatenate([np.arange(n) for n in np.bincount(digits)])
-    chosen = by_digit[(rank < TEST_OF_EACH) == (split == "test")]
-    return chosen[permutation(len(chosen), SEED, 1)]
+    members = by_digit[(rank < TEST_OF_EACH) == (split == "test")]
+    return members[permutation(len(members), SEED, 1)]
 
 
-def ink(size: int) -> Int[np.ndarray, "1797 half half"]:
-    """Every digit as opacity 0 .. 256, drawn at half a frame's side: 8 x 8 pixels doubled once or twice, linearly."""
-    drawn = load_digits().images.astype(np.int64)
-    while drawn.shape[1] < size // 2:
-        drawn = doubled(doubled(drawn, 1), 2)
-    return drawn * 256 // (16 * 16 ** int(np.log2(size // 16)))
+def draw_digits(size: int) -> Int[np.ndarray, "1797 half half"]:
+    """Draws every digit as opacity 0 .. 256 at half a frame's side: 8 x 8 pixels, enlarged linearly."""
+    digits = load_digits().images.astype(np.int64)
+    while digits.shape[1] < size // 2:
+        digits = double_resolution(double_resolution(digits, 1), 2)
+    return digits * 256 // (16 * 16 ** int(np.log2(size // 16)))
 
 
-def doubled(values: Int[np.ndarray, "*shape"], axis: int) -> Int[np.ndarray, "*doubled"]:
-    """4 x the values at twice the resolution along `axis`, linear: each half is 3 parts its own, 1 its neighbour's."""
+def double_resolution(values: Int[np.ndarray, "*shape"], axis: int) -> Int[np.ndarray, "*doubled"]:
+    """Doubles the resolution along `axis` by linear interpolation, and multiplies the values by 4.
+
+    Each half of a sample is 3 times the sample plus its neighbour on that side, which keeps the values integer.
+    """
     values = np.moveaxis(values, axis, -1)
     padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(1, 1)])
     pair = np.stack([3 * values + padded[..., :-2], 3 * values + padded[..., 2:]], axis=-1)
     return np.moveaxis(pair.reshape(*values.shape[:-1], -1), -1, axis)
 
 
-def tiles(split: str, size: int) -> list[list[UInt8[np.ndarray, "height width 3"]]]:
-    """For each of the twelve tiles, the strips of it that a split may see; a crop stays inside one strip.
+def cut_strips(split: str, size: int) -> list[list[UInt8[np.ndarray, "height width 3"]]]:
+    """Cuts the strips that a split may use out of each of the twelve tiles. A crop stays inside one strip.
 
-    Train sees the outer columns of a tile and test the middle ones: no pixel is in both.
+    The train split uses the outer columns of a tile and the test split the middle ones, so they share no pixel.
     """
     step, side = 64 // size, TILE * size // 32
     edges = [edge * size // 32 for edge in STRIPS]
     strips = []
     for photo in load_sample_images().images:  # china.jpg and flower.jpg: uint8 [427, 640, 3]
         photo = photo[: 426 // step * step].astype(np.int64)
-        photo = photo.reshape(-1, step, 640 // step, step, 3).sum((1, 3)) * DIMMED[0] // (DIMMED[1] * step**2)
+        photo = photo.reshape(-1, step, 640 // step, step, 3).sum((1, 3)) * BRIGHTNESS[0] // (BRIGHTNESS[1] * step**2)
         for row in range(2):
             for column in range(3):
                 tile = photo[row * side : (row + 1) * side, column * side : (column + 1) * side].astype(np.uint8)
@@ -141,60 +146,63 @@ def tiles(split: str, size: int) -> list[list[UInt8[np.ndarray, "height width 3"
     return strips
 
 
-def bounce(bits: Int[np.ndarray, ""], velocity: int, length: int, reach: int) -> Int[np.ndarray, " length"]:
-    """A coordinate that moves evenly in 0 .. reach - 1 and is reflected at its ends, from a start drawn by `bits`.
+def bounce_path(bits: Int[np.ndarray, ""], velocity: int, length: int, reach: int) -> Int[np.ndarray, " length"]:
+    """Returns a coordinate that moves at constant speed in 0 .. reach - 1 and is reflected at both ends.
 
-    Start and direction are uniform over the whole swing, so each value is equally likely in every frame.
+    The start and the direction are drawn uniformly by `bits`, so each value is equally likely in every frame.
     """
     swing = 2 * reach * FINE
     u = (int(bits % swing) + velocity * np.arange(length)) % swing
     return np.minimum(u, swing - 1 - u) // FINE
 
 
-def clips(split: str, options: Options) -> Iterator[Clip]:
-    """All clips of a split in order, two of every digit instance, one after the other.
+def make_clips(split: str, options: Options) -> Iterator[Clip]:
+    """Yields all clips of a split in order, two consecutive ones of each digit instance.
 
-    A clip's tile, its digit's path and its photo's path are drawn independently; every tile is used equally often.
+    A clip's tile, the path of its digit and the path of its photo are drawn independently. Every tile is used equally
+    often.
     """
     size, length = options.size, options.length
-    of_split = np.repeat(instances(split), CLIPS)
+    clip_instances = np.repeat(split_instances(split), CLIPS)
     stream = ("train", "test").index(split)
-    bits = random_bits(6 * len(of_split), SEED, 2, stream).reshape(-1, 6)
-    background = permutation(len(of_split), SEED, 3, stream) % len(BACKGROUNDS)
-    drawn, photos, labels = ink(size), tiles(split, size), load_digits().target
-    reach = (size // 2 + 1) // 3 * 3  # where the digit's corner may be: a multiple of 3, so that all cells are as large
+    bits = random_bits(6 * len(clip_instances), SEED, 2, stream).reshape(-1, 6)
+    background = permutation(len(clip_instances), SEED, 3, stream) % len(BACKGROUNDS)
+    digits, photos, labels = draw_digits(size), cut_strips(split, size), load_digits().target
+    reach = (size // 2 + 1) // 3 * 3  # values that the digit's corner can have: a multiple of 3 makes cells equal
     margin = (size // 2 + 1 - reach) // 2
-    for (top, left, heading, above, beside, drift), instance, tile in zip(bits, of_split, background, strict=True):
-        down, right = velocity(heading, DIGIT_SPEED * size / 32)
-        rows, columns = bounce(top, down, length, reach), bounce(left, right, length, reach)
-        down, right = velocity(drift, PHOTO_SPEED * size / 32)
-        strip = photos[tile][int(beside >> 60) % len(photos[tile])]
-        y = bounce(above, down, length, strip.shape[0] - size + 1)
-        x = bounce(beside, right, length, strip.shape[1] - size + 1)
+    for (top, left, heading, photo_top, photo_left, drift), instance, tile in zip(
+        bits, clip_instances, background, strict=True
+    ):
+        down, right = draw_velocity(heading, DIGIT_SPEED * size / 32)
+        rows, columns = bounce_path(top, down, length, reach), bounce_path(left, right, length, reach)
+        down, right = draw_velocity(drift, PHOTO_SPEED * size / 32)
+        strip = photos[tile][int(photo_left >> 60) % len(photos[tile])]
+        y = bounce_path(photo_top, down, length, strip.shape[0] - size + 1)
+        x = bounce_path(photo_left, right, length, strip.shape[1] - size + 1)
         frames = np.stack([strip[i : i + size, j : j + size] for i, j in zip(y, x, strict=True)])
         for frame, i, j in zip(frames, rows + margin, columns + margin, strict=True):
-            under = frame[i : i + size // 2, j : j + size // 2]
-            opacity = drawn[instance, :, :, None]
-            under[:] = (255 * opacity + under * (256 - opacity) + 128) // 256
+            region = frame[i : i + size // 2, j : j + size // 2]
+            opacity = digits[instance, :, :, None]
+            region[:] = (255 * opacity + region * (256 - opacity) + 128) // 256
         positions = rows * 3 // reach * 3 + columns * 3 // reach
         yield Clip(frames, int(labels[instance]), int(instance), int(tile), positions)
 
 
-def velocity(bits: Int[np.ndarray, ""], speed: float) -> tuple[int, int]:
-    """Steps of motion a frame, down and right, for one of 360 directions."""
+def draw_velocity(bits: Int[np.ndarray, ""], speed: float) -> tuple[int, int]:
+    """Draws one of 360 directions. Returns the motion down and right in 64ths of a pixel a frame."""
     angle = 2 * np.pi * int(bits % 360) / 360
     return round(FINE * speed * np.sin(angle)), round(FINE * speed * np.cos(angle))
 
 
 @dataclass
 class Config(tfds.core.BuilderConfig):
-    """Options, as TFDS wants them."""
+    """The options as a config of TFDS."""
 
     options: Options = Options()
 
 
 class MovingDigits(tfds.core.GeneratorBasedBuilder):
-    """The set on disk: one record is one clip, its frames one below the other in one PNG, in the order of `clips`."""
+    """The set on disk. A record is a clip of `make_clips`: one PNG with the frames stacked vertically, and labels."""
 
     name = "moving_digits"
     code_path = epath.Path(__file__)  # TFDS would look it up through a package that it installs on Python 3.8 only
@@ -220,8 +228,10 @@ class MovingDigits(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         options = self.builder_config.options
-        progress = Progress(f"moving_digits {split}", CLIPS * len(instances(split)), unit="clip", each=options.length)
-        for number, clip in enumerate(clips(split, options)):
+        progress = Progress(
+            f"moving_digits {split}", CLIPS * len(split_instances(split)), unit="clip", each=options.length
+        )
+        for number, clip in enumerate(make_clips(split, options)):
             png = io.BytesIO()
             Image.fromarray(clip.frames.reshape(-1, options.size, 3)).save(png, "PNG", compress_level=1)
             yield (
@@ -241,32 +251,33 @@ class MovingDigits(tfds.core.GeneratorBasedBuilder):
 def load(
     split: str, *, data_dir: epath.Path, size: int | None = None, options: Mapping[str, Any] | None = None
 ) -> ImageSet:
-    """The set as an ImageSet of frames: index = clip * length + frame; made on disk first where it is not.
+    """Loads the set as an ImageSet of frames, with index = clip * length + frame. Makes it on disk if it is not there.
 
-    Labels are digit (the main one), position and background; factors are digit (the instance, never its label),
-    position, background and clip; a group is a digit instance. Split ranges count clips.
+    The labels are digit (the main one), position and background. The factors are digit (the instance, not its label),
+    position, background and clip. A group is a digit instance. Ranges of a split count clips.
     """
-    chosen = make_options(options)
-    side, length = chosen.size, chosen.length
-    records = open_records(prepare(data_dir, chosen), "moving_digits", split)
+    checked = make_options(options)
+    side, length = checked.size, checked.length
+    records = open_records(prepare(data_dir, checked), "moving_digits", split)
     columns = records.columns(("digit", "position", "background", "instance"))
-    of_clip = {name: np.repeat(columns[name], length) for name in ("digit", "background", "instance")}
+    per_frame = {name: np.repeat(columns[name], length) for name in ("digit", "background", "instance")}
     labels = {
-        "digit": of_clip["digit"],
+        "digit": per_frame["digit"],
         "position": columns["position"].reshape(-1),
-        "background": of_clip["background"],
+        "background": per_frame["background"],
     }
     shape = (side, side, 3) if size is None else (size, size, 3)
 
     def read(indices: Ints) -> UInt8[np.ndarray, "n H W 3"]:
-        clips_read, place = np.unique(np.asarray(indices) // length, return_inverse=True)
-        found = records.read([int(clip) for clip in clips_read])
-        shown = [decode(e["image"], records.example(int(clip))) for e, clip in zip(found, clips_read, strict=True)]
-        frames = stack(shown, [records.example(int(clip)) for clip in clips_read], (length * side, side, 3))
-        picked = frames.reshape(-1, length, side, side, 3)[place, np.asarray(indices) % length]
+        clips, place = np.unique(np.asarray(indices) // length, return_inverse=True)
+        names = [records.example(int(clip)) for clip in clips]
+        examples = records.read([int(clip) for clip in clips])
+        images = [decode(example["image"], name) for example, name in zip(examples, names, strict=True)]
+        columns_of_frames = stack_images(images, names, (length * side, side, 3))
+        frames = columns_of_frames.reshape(-1, length, side, side, 3)[place, np.asarray(indices) % length]
         if shape[0] == side:
-            return picked
-        return np.stack([np.asarray(square(Image.fromarray(frame), shape[0])) for frame in picked])
+            return frames
+        return np.stack([np.asarray(crop_square(Image.fromarray(frame), shape[0])) for frame in frames])
 
     return ImageSet(
         name="moving_digits",
@@ -276,9 +287,9 @@ def load(
         read=read,
         labels=labels,
         classes={"digit": tuple("0123456789"), "position": POSITIONS, "background": BACKGROUNDS},
-        groups=of_clip["instance"],
+        groups=per_frame["instance"],
         factors={
-            "digit": of_clip["instance"],
+            "digit": per_frame["instance"],
             "position": labels["position"],
             "background": labels["background"],
             "clip": np.repeat(np.arange(len(records), dtype=np.int32), length),
@@ -288,12 +299,12 @@ def load(
 
 
 def prepare(data_dir: epath.Path, options: Options) -> epath.Path:
-    """The directory of the set on disk, made there first where it is not, by one process at a time.
+    """Returns the directory of the set on disk. Makes the set if it is not there, in one process at a time.
 
-    Raises UserError where it is absent and `data_dir` can't be written.
+    Raises UserError if it is not there and `data_dir` can't be written.
     """
     config = MovingDigits.builder_configs.get(options.name) or Config(name=options.name, options=options)
-    with quiet():
+    with silence_tfds():
         builder = MovingDigits(data_dir=data_dir, config=config, file_format="array_record")
     directory = epath.Path(builder.data_dir)
     if directory.exists():  # TFDS writes elsewhere and renames, so what exists is whole
@@ -309,14 +320,14 @@ def prepare(data_dir: epath.Path, options: Options) -> epath.Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not directory.exists():
             print(f"making moving_digits in {directory}, this once", file=sys.stderr, flush=True)
-            with tempfile.TemporaryDirectory() as nothing, quiet():
-                builder.download_and_prepare(download_dir=nothing)
+            with tempfile.TemporaryDirectory() as empty_folder, silence_tfds():
+                builder.download_and_prepare(download_dir=empty_folder)
     return directory
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps TFDS from speaking of downloads and custom configurations, and from bars of its own."""
+def silence_tfds() -> Iterator[None]:
+    """Hides TFDS's messages about downloads and custom configs, and its progress bars."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     tfds.disable_progress_bar()

@@ -1,15 +1,16 @@
-"""A pair set: patches of clips' first frames, and for each its twin and the partners that are compared with it.
+"""Pair sets: patches of the first frames of clips, each with a twin and with control partners.
 
-A folder holds it:
-  patches.npy   uint8 [N, P, P, 3], clip by clip, in a clip row by row; an example's index is its place here
-  pairs.npz     columns [N]: clip, row, column (the patch's centre in pixels), state (`STATES`), twin, nats, null, p,
-                distance (pixels to the twin), accepted, random, near, alike, and label_<name> for each label;
-                twin, random, near and alike are indices, a patch's own where it has none
-  pairs.json    how it was made: clips' names, labels' classes, options, what was found
+The files of a pair set's folder:
+
+  patches.npy   uint8 [N, P, P, 3], clip by clip, and row by row within a clip. The position here is the index.
+  pairs.npz     columns [N]: clip, row, column (centre of the patch in pixels), state (`STATES`), twin, nats, null, p,
+                distance (pixels to the twin), accepted, random, near, alike, and label_<name> for each label.
+                twin, random, near and alike are indices. A patch without a partner has its own index.
+  pairs.json    how the set was made: names of the clips, classes of the labels, options, results
   pictures/     first frames with their twins
 
-As a data set, 'pairs:FOLDER', its examples are the patches. A patch whose twin was not accepted is its own partner
-under every word, so that words differ in partners alone and nowhere else.
+The data set 'pairs:FOLDER' has the patches as its examples. A patch whose twin was not accepted is its own partner
+under every word. Two words then differ in their partners alone, not in which examples have one.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ from PIL import Image
 from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import read_json
-from mi_contrast.data.decoding import square
+from mi_contrast.data.decoding import crop_square
 from mi_contrast.data.imageset import ImageSet, Ints
-from mi_contrast.data.records import ranges
+from mi_contrast.data.records import resolve_ranges
 
 PATCHES, TABLE, FACTS = "patches.npy", "pairs.npz", "pairs.json"
 STATES = ("tracked", "still", "lost")
-TAKEN = ("twin", "random", "near", "alike")  # partners that the table names; 'self' needs no table
-WORDS = (*TAKEN, "self")
-NUMBERS = ("clip", "row", "column", *TAKEN)
+TABLE_WORDS = ("twin", "random", "near", "alike")  # the partners that the table lists; 'self' needs no column
+WORDS = (*TABLE_WORDS, "self")
+INT_COLUMNS = ("clip", "row", "column", *TABLE_WORDS)
 COLUMNS = {
-    **dict.fromkeys(NUMBERS, np.int32),
+    **dict.fromkeys(INT_COLUMNS, np.int32),
     "state": np.int8,
     **dict.fromkeys(("nats", "null", "p", "distance"), np.float32),
     "accepted": np.bool_,
@@ -55,30 +56,39 @@ def write(
     facts: Mapping[str, Any],
     pictures: Mapping[str, bytes],
 ) -> None:
-    """Writes a pair set to `folder`, whole or not at all: beside it, then renamed.
+    """Writes a pair set to `folder`, whole or not at all.
 
     Args:
-      columns: those of the module's text, [N] each; pictures: file names to PNGs.
+      folder: must not exist, or be empty.
+      patches: uint8 [N, P, P, 3].
+      columns: arrays [N] by name, as the module's docstring lists them.
+      facts: the content of pairs.json.
+      pictures: PNGs by file name.
+
     Raises:
-      UserError: the folder is there and not empty, or can't be written.
+      UserError: the folder exists and is not empty, or can't be written.
     """
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    arrays = {name: np.asarray(values, COLUMNS.get(name, np.int32)) for name, values in columns.items()}
     try:
-        (beside / "pictures").mkdir(parents=True)
-        np.save(beside / PATCHES, patches)
-        np.savez(beside / TABLE, **{n: np.asarray(v, COLUMNS.get(n, np.int32)) for n, v in columns.items()})  # type: ignore[arg-type]
-        (beside / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        (temporary / "pictures").mkdir(parents=True)
+        np.save(temporary / PATCHES, patches)
+        np.savez(temporary / TABLE, **arrays)  # type: ignore[arg-type]
+        (temporary / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         for name, png in pictures.items():
-            (beside / "pictures" / name).write_bytes(png)
-        os.replace(beside, folder)  # an empty folder gives way, another does not
+            (temporary / "pictures" / name).write_bytes(png)
+        os.replace(temporary, folder)  # replaces an empty folder, and fails for any other
     except OSError as error:
         raise UserError(f"{folder} can't be written ({error.strerror})", fix="give another --workdir") from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read(folder: Path) -> tuple[UInt8[np.ndarray, "N P P 3"], dict[str, np.ndarray], dict[str, Any]]:
-    """Patches (mapped from disk), columns and facts. UserError where the folder is no pair set, or a broken one."""
+    """Reads a pair set. Returns the patches (memory-mapped), the columns and the content of pairs.json.
+
+    Raises UserError if the folder is not a pair set, or is damaged.
+    """
     if not (folder / FACTS).is_file():
         what = "holds no pairs.json" if folder.is_dir() else "is not a folder"
         raise UserError(
@@ -95,65 +105,69 @@ def read(folder: Path) -> tuple[UInt8[np.ndarray, "N P P 3"], dict[str, np.ndarr
     missing = [name for name in COLUMNS if name not in columns]
     wrong = [name for name, values in columns.items() if values.shape != patches.shape[:1]]
     if missing or wrong or patches.ndim != 4 or patches.dtype != np.uint8:
-        said = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(wrong)} of another length"
-        raise UserError(f"{folder / TABLE} {said if missing or wrong else 'has no patches'}", fix="make it anew")
+        fault = f"lacks {', '.join(missing)}" if missing else f"has {', '.join(wrong)} of another length"
+        raise UserError(f"{folder / TABLE} {fault if missing or wrong else 'has no patches'}", fix="make it anew")
     return patches, columns, facts
 
 
 def load(folder: Path, split: str, *, size: int | None = None) -> ImageSet:
-    """The patches as an ImageSet with `partners`; the split 'train', or a range of it, which counts patches.
+    """Loads the patches as an ImageSet with `partners`.
 
-    Groups are clips, so that a hold-out takes whole clips; the factor 'clip' is the same. Labels are the table's
-    label_<name>. `partners` holds, for each of `WORDS`, the partner of every patch: its own index under all of them
-    where its twin is not accepted, or where a partner lies outside the range.
+    Groups and the factor 'clip' are the clips, so the held-out part consists of whole clips. Labels are the columns
+    label_<name>. For each word in `WORDS`, `partners` has the partner of every patch. A patch is its own partner under
+    every word if its twin was not accepted, or if one of its partners is outside the range.
 
     Args:
-      size: if given, patches are resized to it.
+      folder: of the pair set.
+      split: 'train' or a range of it, which counts patches.
+      size: if given, patches are resized to squares of this side.
+
     Raises:
-      UserError: as `read`; an unknown split or an empty range.
+      UserError: as `read`, or the split is unknown or the range empty.
     """
     patches, columns, facts = read(folder)
     name = f"pairs:{folder}"
-    every = np.arange(len(patches))
-    chosen = np.concatenate([every[part] for _, part in ranges({"train": len(patches)}, name, split)])
+    ranges = resolve_ranges({"train": len(patches)}, name, split)
+    rows = np.concatenate([np.arange(len(patches))[part] for _, part in ranges])
     side = patches.shape[1] if size is None else size
 
-    def pixels(indices: Ints) -> UInt8[np.ndarray, "n side side 3"]:
-        taken = np.asarray(patches[chosen[np.asarray(indices)]])
-        if side == taken.shape[1]:
-            return taken
-        resized = [np.asarray(square(Image.fromarray(patch), side)) for patch in taken]
+    def read_pixels(indices: Ints) -> UInt8[np.ndarray, "n side side 3"]:
+        pixels = np.asarray(patches[rows[np.asarray(indices)]])
+        if side == pixels.shape[1]:
+            return pixels
+        resized = [np.asarray(crop_square(Image.fromarray(patch), side)) for patch in pixels]
         return np.stack(resized) if resized else np.zeros((0, side, side, 3), np.uint8)
 
-    labels = {n.removeprefix(LABEL): v[chosen].astype(np.int32) for n, v in columns.items() if n.startswith(LABEL)}
-    clips = columns["clip"][chosen].astype(np.int32)
+    labels = {n.removeprefix(LABEL): v[rows].astype(np.int32) for n, v in columns.items() if n.startswith(LABEL)}
+    clips = columns["clip"][rows].astype(np.int32)
     return ImageSet(
         name,
         split,
-        len(chosen),
+        len(rows),
         (side, side, 3),
-        pixels,
+        read_pixels,
         labels,
         {label: tuple(facts.get("classes", {}).get(label, ())) for label in labels},
         groups=clips,
         factors={"clip": clips},
-        partners=settled(columns, chosen),
-        fingerprint={"set": name, "patches": list(patches.shape), "sha256": digest_of(folder)},
+        partners=select_partners(columns, rows),
+        fingerprint={"set": name, "patches": list(patches.shape), "sha256": compute_digest(folder)},
     )
 
 
-def digest_of(folder: Path) -> str:
-    """The sha256 of a pair set's table and facts."""
+def compute_digest(folder: Path) -> str:
+    """Returns the sha256 of a pair set's table and facts."""
     return hashlib.sha256((folder / TABLE).read_bytes() + (folder / FACTS).read_bytes()).hexdigest()
 
 
-def settled(columns: Mapping[str, np.ndarray], chosen: Ints) -> dict[str, Ints]:
-    """int32 [n] of each of `WORDS`: partners as places in `chosen`, which differ between words only where the twin was
-    accepted and all partners are among the chosen.
+def select_partners(columns: Mapping[str, np.ndarray], rows: Ints) -> dict[str, Ints]:
+    """Returns the partner of each patch in `rows`, int32 [n] by word of `WORDS`, as a position in `rows`.
+
+    A patch is its own partner under every word unless its twin was accepted and all of its partners are in `rows`.
     """
-    place = np.full(len(columns["twin"]), -1, np.int32)
-    place[chosen] = np.arange(len(chosen), dtype=np.int32)
-    among = {word: place[columns[word][chosen]] for word in TAKEN}
-    paired = columns["accepted"][chosen] & np.logical_and.reduce([p >= 0 for p in among.values()])
-    own = np.arange(len(chosen), dtype=np.int32)
-    return {**{word: np.where(paired, partner, own) for word, partner in among.items()}, "self": own}
+    position = np.full(len(columns["twin"]), -1, np.int32)
+    position[rows] = np.arange(len(rows), dtype=np.int32)
+    partners = {word: position[columns[word][rows]] for word in TABLE_WORDS}
+    is_paired = columns["accepted"][rows] & np.logical_and.reduce([p >= 0 for p in partners.values()])
+    own = np.arange(len(rows), dtype=np.int32)
+    return {**{word: np.where(is_paired, partner, own) for word, partner in partners.items()}, "self": own}

@@ -1,8 +1,11 @@
-"""Batches by step: from memory on the device, or streamed; the same batch either way, whatever the devices.
+"""Readers return the batch of any step, either from images kept on the device or from images decoded on the fly.
 
-The batch of a step is a function of the seed alone. Epoch e = step // steps_per_epoch visits a permutation of the
-members that (seed, e) fixes, its tail dropped; the example at `position` of a step has the partner that
-stream(example_key(seed, step, position), 'partner') draws. Process p holds the p-th contiguous part of the positions.
+Both readers return the same batch. It depends only on the seed and the step, not on the number of devices or processes:
+
+- Epoch e = step // steps_per_epoch visits the members in a permutation that (seed, e) determines. A last batch that is
+  not full is dropped.
+- The example at `position` of a step draws its partner with the rng of (seed, step, position), stream 'partner'.
+- Process p holds the p-th contiguous part of the positions.
 """
 
 from __future__ import annotations
@@ -20,49 +23,57 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.core.keys import STREAMS, example_keys, stream
-from mi_contrast.core.mesh import along_batch, replicated
+from mi_contrast.core.mesh import batch_sharding, replicated
+from mi_contrast.core.rngs import STREAMS, example_rngs, stream_rng
 from mi_contrast.data import pairing as pairs
 from mi_contrast.data.imageset import ImageSet, Ints
-from mi_contrast.data.order import draws, permutation
+from mi_contrast.data.order import draw_distinct, permutation
 
 RESIDENT_BYTES = 2 * 2**30
-AHEAD_BYTES = 2**30  # read ahead at most so much, but two batches at least
+PREFETCH_BYTES = 2**30  # limit of what is decoded ahead of time; two batches are prefetched in any case
 LAST_STEP = 2**31 - 1
 ORDERS = ("epochs", "draws")
 
 
 class Batch(NamedTuple):
-    """sources: uint8 [B, V, H, W, 3], V 1 or 2 images an example; index: int32 [B, V], which examples they are."""
+    """The images of a batch.
+
+    sources: uint8 [B, V, H, W, 3], V = 1 or 2 images an example.
+    index: int32 [B, V], the index of each image in its set.
+    """
 
     sources: UInt8[Array, "B V H W 3"]
     index: Int[Array, "B V"]  # type: ignore[assignment]  # over tuple.index
 
 
 class Reader(Protocol):
-    """Gives the batch of any step; reading on from the last step is quickest."""
+    """Returns the batch of any step. Reading steps in sequence is the fastest."""
 
     steps_per_epoch: int
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step: global arrays, cut along the batch over the mesh. Returns before it is computed."""
+        """Returns the batch of a step as global arrays, sharded along the batch. Does not wait for the device."""
         ...
 
     def close(self) -> None:
-        """Stops reading ahead."""
+        """Releases the reader's memory and threads."""
         ...
 
     def __enter__(self) -> Reader: ...
 
-    def __exit__(self, *raised: object) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Who is where: what both readers share.
+class Sampler:
+    """Chooses the examples of every batch. Both readers use it.
 
-    members: int32 [M]; views: 1 or 2 images an example; mesh: over whose axis `data` the batch is cut; order: a word of
-    ORDERS.
+    Attributes:
+      members: int32 [M], indices of the examples to read.
+      views: images an example, 1 or 2.
+      pairing: tables from which the second images are drawn.
+      mesh: the mesh whose axis `data` shards the batch.
+      order: one of `ORDERS`.
     """
 
     members: Ints
@@ -79,35 +90,36 @@ class Plan:
 
     @property
     def positions(self) -> range:
-        """The positions in the full batch that this process holds."""
-        own = self.batch_size // jax.process_count()
-        return range(own * jax.process_index(), own * (jax.process_index() + 1))
+        """The positions in the global batch that this process holds."""
+        per_process = self.batch_size // jax.process_count()
+        return range(per_process * jax.process_index(), per_process * (jax.process_index() + 1))
 
     def anchors(self, step: int) -> Ints:
-        """The first images of this process's examples, int32."""
-        own = slice(self.positions.start, self.positions.stop)
+        """Returns the indices of the first images of this process's examples, int32."""
+        local = slice(self.positions.start, self.positions.stop)
         if self.order == "draws":
-            key = STREAMS["permutation"], self.seed, step, 1  # one number more than an epoch's
-            return self.members[draws(len(self.members), self.batch_size, *key)[own]]
-        epoch, at = divmod(step, self.steps_per_epoch)
+            # The fourth number makes these seeds differ from those of every epoch.
+            seeds = STREAMS["permutation"], self.seed, step, 1
+            return self.members[draw_distinct(len(self.members), self.batch_size, *seeds)[local]]
+        epoch, number = divmod(step, self.steps_per_epoch)
         order = epoch_order(len(self.members), self.seed, epoch)
-        return self.members[order[at * self.batch_size :][own]]
+        return self.members[order[number * self.batch_size :][local]]
 
 
 @lru_cache(maxsize=4)
 def epoch_order(count: int, seed: int, epoch: int) -> Ints:
-    """The order in which an epoch visits its members: a permutation that (seed, epoch) fixes."""
+    """Returns the order in which an epoch visits its members, a permutation that (seed, epoch) determines."""
     return permutation(count, STREAMS["permutation"], seed, epoch)
 
 
-def with_partners(
+def append_partners(
     pairing: pairs.Pairing, anchors: Int[Array, " B"], seed: int, step: Array, positions: Array, views: int
 ) -> Int[Array, "B V"]:
-    """int32 [B, V]: each anchor, and beside it its partner where V is 2. Jittable."""
+    """Returns the index of each anchor and, if `views` is 2, of a partner drawn for it, int32 [B, V]. Jittable."""
     if views == 1:
         return anchors[:, None]
-    keys = jax.vmap(partial(stream, name="partner"))(example_keys(seed, step, positions))
-    return jnp.stack([anchors, jax.vmap(pairs.partner, (None, 0, 0))(pairing, anchors, keys)], axis=1)
+    rngs = jax.vmap(partial(stream_rng, name="partner"))(example_rngs(seed, step, positions))
+    return jnp.stack([anchors, jax.vmap(pairs.draw_partner, (None, 0, 0))(pairing, anchors, rngs)], axis=1)
 
 
 def make_reader(
@@ -122,19 +134,24 @@ def make_reader(
     resident: bool | None = None,
     order: str = "epochs",
 ) -> Reader:
-    """A reader of the examples `members` of a set, in batches of `batch_size` over all processes and devices.
+    """Makes a reader of some examples of a set.
 
     Args:
-      members: int [M], distinct indices into `images`.
-      seed: of the run: it fixes order and partners.
-      shared: factors that the two images of an example share; () gives one image an example.
-      partner: the word under which the set has a partner for each example, its second image; not with `shared`.
-      resident: keep the decoded members on every device, or stream them; by default resident up to 2 GiB.
-      order: 'epochs', every member once before any comes twice, a last batch that isn't full left out; or 'draws',
-        each batch drawn from all members, none twice in it. Of a bank of one row a member, epochs make the row of the
-        example at hand the one not written for longest, which a fast network learns to tell by; draws don't.
+      images: the set.
+      members: int [M], distinct indices into `images`: the examples to read.
+      batch_size: examples in a batch, over all processes and devices.
+      seed: the run's seed. It determines the order and the partners.
+      shared: factors that the two images of an example share. With (), an example has one image.
+      partner: a word of `images.partners`, whose partner of an example is its second image. Not with `shared`.
+      resident: True keeps the decoded members on every device, False decodes them for every batch. The default is True
+        up to 2 GiB.
+      order: 'epochs' visits every member once before any comes again, and drops a last batch that is not full. 'draws'
+        draws every batch from all members, without repeats within the batch. With a memory bank, 'epochs' has a flaw
+        that 'draws' does not have: the row of the current example is always the oldest, and a network that changes
+        fast can recognise it by its age.
+
     Raises:
-      UserError where the batch is larger than the members or can't be cut over the mesh, or a factor is unknown.
+      UserError: the batch is larger than the number of members, or the mesh can't divide it; or a factor is unknown.
     """
     members = np.asarray(members, np.int32)
     if not 1 <= batch_size <= len(members):
@@ -147,113 +164,110 @@ def make_reader(
     if not 0 <= seed < 2**32:
         raise UserError(f"seed {seed} is out of range", fix="give 0 to 4294967295")
     pairing = pairs.make_pairing(images, members, shared, partner)
-    plan = Plan(members, batch_size, seed, 2 if shared or partner is not None else 1, pairing, mesh, order)
+    sampler = Sampler(members, batch_size, seed, 2 if shared or partner is not None else 1, pairing, mesh, order)
     if resident is None:
         resident = len(members) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES
-    return Resident(plan, images) if resident else Streamed(plan, images)
+    return Resident(sampler, images) if resident else Streamed(sampler, images)
 
 
 class Resident:
-    """All members on every device, decoded once; a batch is one gather inside one jitted function."""
+    """Keeps all members decoded on every device. A batch is one gather in a jitted function."""
 
-    def __init__(self, plan: Plan, images: ImageSet):
-        self.plan, self.steps_per_epoch = plan, plan.steps_per_epoch
-        everywhere, cut = replicated(plan.mesh), along_batch(plan.mesh)
-        row = np.full(len(images), -1, np.int32)
-        row[plan.members] = np.arange(len(plan.members), dtype=np.int32)
-        decoded = images.images(plan.members)
-        tables = decoded, row, plan.pairing
-        self._tables = jax.tree.map(lambda x: as_global(np.asarray(x), everywhere, np.shape(x)), tables)
+    def __init__(self, sampler: Sampler, images: ImageSet):
+        self.sampler, self.steps_per_epoch = sampler, sampler.steps_per_epoch
+        everywhere, sharded = replicated(sampler.mesh), batch_sharding(sampler.mesh)
+        rows = np.full(len(images), -1, np.int32)  # the row of `decoded` that holds each image of the set
+        rows[sampler.members] = np.arange(len(sampler.members), dtype=np.int32)
+        decoded = images.images(sampler.members)
+        tables = decoded, rows, sampler.pairing
+        self._tables = jax.tree.map(lambda x: to_global(np.asarray(x), everywhere, np.shape(x)), tables)
 
-        @partial(jax.jit, in_shardings=(everywhere, cut, everywhere), out_shardings=cut)
+        @partial(jax.jit, in_shardings=(everywhere, sharded, everywhere), out_shardings=sharded)
         def gather(tables: Any, anchors: Array, step: Array) -> Batch:
-            decoded, row, pairing = tables
-            positions = jnp.arange(plan.batch_size)
-            index = with_partners(pairing, anchors, plan.seed, step, positions, plan.views)
-            return Batch(decoded[row[index]], index)
+            decoded, rows, pairing = tables
+            positions = jnp.arange(sampler.batch_size)
+            index = append_partners(pairing, anchors, sampler.seed, step, positions, sampler.views)
+            return Batch(decoded[rows[index]], index)
 
         self._gather = gather
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step; returns at once, the device computes it."""
-        anchors = as_global(self.plan.anchors(step), along_batch(self.plan.mesh), (self.plan.batch_size,))
+        """Returns the batch of a step at once. The device computes it asynchronously."""
+        anchors = to_global(self.sampler.anchors(step), batch_sharding(self.sampler.mesh), (self.sampler.batch_size,))
         return self._gather(self._tables, anchors, np.int32(step))
 
     def close(self) -> None:
-        """Frees the members."""
+        """Frees the decoded images."""
         self._tables = None
 
     def __enter__(self) -> Resident:
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
 class Streamed:
-    """Members decoded as they are needed, whole batches ahead in grain's threads; any step can be sought."""
+    """Decodes the images of each batch when it is needed. Grain's threads prefetch the batches of the next steps."""
 
-    def __init__(self, plan: Plan, images: ImageSet):
-        self.plan, self.images, self.steps_per_epoch = plan, images, plan.steps_per_epoch
-        size = len(plan.positions) * plan.views * int(np.prod(images.image_shape))
-        ahead = int(np.clip(AHEAD_BYTES // max(size, 1), 2, os.cpu_count() or 2))
-        self._options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
-        self._steps: Any = None
-        self._next = -1
+    def __init__(self, sampler: Sampler, images: ImageSet):
+        self.sampler, self.images, self.steps_per_epoch = sampler, images, sampler.steps_per_epoch
+        batch_bytes = len(sampler.positions) * sampler.views * int(np.prod(images.image_shape))
+        num_batches = int(np.clip(PREFETCH_BYTES // max(batch_bytes, 1), 2, os.cpu_count() or 2))
+        self._options = grain.ReadOptions(num_threads=num_batches, prefetch_buffer_size=num_batches)
+        self._batches: Any = None
+        self._next_step = -1
 
         @jax.jit
         def index(pairing: pairs.Pairing, anchors: Array, step: Array, positions: Array) -> Array:
-            return with_partners(pairing, anchors, plan.seed, step, positions, plan.views)
+            return append_partners(pairing, anchors, sampler.seed, step, positions, sampler.views)
 
         self._index = index
-        self._pairing = jax.tree.map(np.asarray, plan.pairing)
+        self._pairing = jax.tree.map(np.asarray, sampler.pairing)
 
     def _read(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """What this process holds of a step's batch, decoded: sources [b, V, H, W, 3] and index [b, V]."""
-        anchors = self.plan.anchors(step)
+        """Decodes this process's part of a batch. Returns sources [b, V, H, W, 3] and index [b, V]."""
+        anchors, positions = self.sampler.anchors(step), np.asarray(self.sampler.positions)
         index = anchors[:, None]
-        if self.plan.views == 2:
-            with jax.default_device(host()):
-                index = np.asarray(self._index(self._pairing, anchors, np.int32(step), np.asarray(self.plan.positions)))
+        if self.sampler.views == 2:
+            with jax.default_device(host_device()):
+                index = np.asarray(self._index(self._pairing, anchors, np.int32(step), positions))
         sources = self.images.read(index.reshape(-1).astype(np.int64))
         return sources.reshape(*index.shape, *sources.shape[1:]), index
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step; waits for it to be decoded, unless it was read ahead."""
-        if step != self._next:
+        """Returns the batch of a step. Waits for it to be decoded if it was not prefetched."""
+        if step != self._next_step:
             self.close()
-            ahead = grain.MapDataset.range(step, LAST_STEP).map(self._read)
-            self._steps = iter(ahead.to_iter_dataset(self._options))
-        self._next = -1  # until this one is read: after an error, seek anew
-        sources, index = next(self._steps)
-        self._next = step + 1
-        cut = along_batch(self.plan.mesh)
-        full = self.plan.batch_size
-        return Batch(
-            as_global(sources, cut, (full, *sources.shape[1:])), as_global(index, cut, (full, *index.shape[1:]))
-        )
+            steps = grain.MapDataset.range(step, LAST_STEP).map(self._read)
+            self._batches = iter(steps.to_iter_dataset(self._options))
+        self._next_step = -1  # makes the next call start afresh if reading this batch fails
+        sources, index = next(self._batches)
+        self._next_step = step + 1
+        sharding, size = batch_sharding(self.sampler.mesh), self.sampler.batch_size
+        return Batch(*(to_global(local, sharding, (size, *local.shape[1:])) for local in (sources, index)))
 
     def close(self) -> None:
-        """Stops reading ahead."""
-        if self._steps is not None:
-            self._steps.close()
-        self._steps, self._next = None, -1
+        """Stops the prefetching threads."""
+        if self._batches is not None:
+            self._batches.close()
+        self._batches, self._next_step = None, -1
 
     def __enter__(self) -> Streamed:
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
-def as_global(local: np.ndarray, sharding: jax.sharding.NamedSharding, shape: tuple[int, ...]) -> jax.Array:
-    """A global array from this process's part of it."""
+def to_global(local: np.ndarray, sharding: jax.sharding.NamedSharding, shape: tuple[int, ...]) -> jax.Array:
+    """Makes a global array from this process's part of it."""
     return jax.make_array_from_process_local_data(sharding, local, shape)
 
 
 @lru_cache(maxsize=1)
-def host() -> jax.Device | None:
-    """A CPU to draw partners on, beside the accelerators; None where JAX was started without one."""
+def host_device() -> jax.Device | None:
+    """Returns the CPU device on which partners are drawn, or None if JAX was started without one."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:

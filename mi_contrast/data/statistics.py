@@ -1,6 +1,6 @@
-"""python -m mi_contrast.data.statistics --name=NAME: mean and deviation of a set's channels, as config lines.
+"""python -m mi_contrast.data.statistics --name=NAME: prints the mean and standard deviation of a set's channels.
 
-What `config.views.mean` and `config.views.std` normalise by, for any set and any colour space.
+They are printed as the flags `--config.views.mean` and `--config.views.std`, for any set and any colour space.
 """
 
 from __future__ import annotations
@@ -15,78 +15,82 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from mi_contrast.core.colour import from_rgb, known
+from mi_contrast.core.colour import check_space, from_rgb
 from mi_contrast.core.config import convert, parse
 from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.data import sets
-from mi_contrast.data.imageset import CHUNK, ImageSet, in_threads
+from mi_contrast.data.imageset import CHUNK, ImageSet, map_in_threads
 
-PIXELS = 2**22  # that a thread holds at a time, at most
-DIGITS = 5  # significant ones that are printed
+PIXELS = 2**22  # the most that a thread holds at a time
+DIGITS = 5  # significant digits that are printed
 FLAGS = {
-    "name=": "of the set: cifar10, moving_digits, folder:PATH",
-    "dir=": "where TFDS sets are (default TFDS's own)",
+    "name=": "the set: cifar10, moving_digits, folder:PATH",
+    "dir=": "the folder of TFDS sets (default TFDS's own)",
     "split=": "default train",
     "space=": "a colour space, default rgb",
-    "broken=": "the share of the images that may be unreadable and is left out, default 0",
-    "size=": "each image's short side in pixels, its centre cropped",
-    "options=": "of moving_digits \"{'size': 32, 'length': 8}\", of a folder \"{'tile': 224, 'stride': 8}\"",
+    "broken=": "the share of the images that may be unreadable and are left out, default 0",
+    "size=": "pixels to which each image's short side is resized before its centre is cropped",
+    "options=": "for moving_digits \"{'size': 32, 'length': 8}\", for a folder \"{'tile': 224, 'stride': 8}\"",
 }
 Channels = tuple[float, float, float]
 
 
-def statistics(images: ImageSet, space: str = "rgb") -> tuple[Channels, Channels]:
-    """Mean and standard deviation of each channel over all pixels of all images, in a colour space, RGB in [0, 1].
+def compute_statistics(images: ImageSet, space: str = "rgb") -> tuple[Channels, Channels]:
+    """Returns the mean and standard deviation of each channel over all pixels of all images.
 
-    Sums are in float64, a block of images at a time, in threads, with progress where it takes over 5 s; the colour
-    space is computed in float32, as views are. The deviation is that of all pixels, divided by their number.
+    Images are converted from RGB in [0, 1] to the colour space in float32, as views are. The sums are in float64. The
+    variance is divided by the number of pixels. Images are read in threads, with a progress bar after 5 s.
 
-    Raises UserError on an unknown space, or on channels that don't vary, by which nothing can be divided.
+    Raises UserError if the space is unknown, or if a channel is constant: views could not be divided by its deviation.
     """
-    known(space)
+    check_space(space)
     height, width, _ = images.image_shape
     block = max(1, min(CHUNK, PIXELS // (height * width)))
     blocks = [np.arange(start, min(start + block, len(images))) for start in range(0, len(images), block)]
-    sums = partial(_sums, images.images, jax.jit(partial(_in_space, space)), block)
-    first, second = sum(in_threads(sums, blocks, f"statistics of {images.name} {images.split}"), np.zeros((2, 3)))
+    sum_block = partial(_sum_block, images.images, jax.jit(partial(_convert_block, space)), block)
+    block_sums = map_in_threads(sum_block, blocks, f"statistics of {images.name} {images.split}")
+    sums, squares = sum(block_sums, np.zeros((2, 3)))
     count = len(images) * height * width
-    mean = first / count
-    std = np.sqrt(np.maximum(second / count - np.square(mean), 0.0))
+    mean = sums / count
+    std = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
     if not (std > 1e-6 * np.maximum(1.0, np.abs(mean))).all():
         raise UserError(f"a channel of {images.name} in {space} does not vary: deviations {std.tolist()}")
-    return _channels(mean), _channels(std)
+    return _to_channels(mean), _to_channels(std)
 
 
-def _channels(values: Float[np.ndarray, " 3"]) -> Channels:
+def _to_channels(values: Float[np.ndarray, " 3"]) -> Channels:
     first, second, third = (float(value) for value in values)
     return first, second, third
 
 
-def _in_space(space: str, pixels: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+def _convert_block(space: str, pixels: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
     return from_rgb(pixels.astype(jnp.float32) / 255.0, space)
 
 
-def _sums(
+def _sum_block(
     read: Callable[..., Any], convert_block: Callable[..., Any], block: int, indices: np.ndarray
 ) -> Float[np.ndarray, "2 3"]:
-    """Each channel's sum and sum of squares over a block; a short one is filled up, so that one program serves all."""
+    """Returns each channel's sum and sum of squares over a block of images.
+
+    A shorter block is padded to `block` images, so that one compiled program serves all blocks.
+    """
     pixels = read(np.pad(indices, (0, block - len(indices)), mode="edge"))
     values = np.asarray(convert_block(pixels))[: len(indices)].reshape(-1, 3).astype(np.float64)
     return np.stack([values.sum(axis=0), np.einsum("nc,nc->c", values, values)])
 
 
-def lines(mean: Channels, std: Channels) -> list[str]:
-    """The two flags to paste behind a command."""
+def format_flags(mean: Channels, std: Channels) -> list[str]:
+    """Formats the two flags that a command line takes."""
     rounded = [tuple(float(f"{value:.{DIGITS}g}") for value in values) for values in (mean, std)]
     return [f"--config.views.{name}='{values}'" for name, values in zip(("mean", "std"), rounded, strict=True)]
 
 
 def main(arguments: list[str]) -> None:
-    """Prints the two lines for the set that the flags name."""
+    """Prints the two flags for the set that the command line names."""
     flags = parse(arguments, FLAGS, positional="name", usage=__doc__ or "").flags
     if "name" not in flags:
         raise UserError("no set is named", fix="give --name=cifar10, --name=folder:PATH, ..")
-    space = known(flags.get("space", "rgb"))
+    space = check_space(flags.get("space", "rgb"))
     size = convert(None, flags["size"], "--size") if "size" in flags else None
     options = convert({}, flags["options"], "--options") if "options" in flags else None
     images = sets.load(
@@ -97,7 +101,7 @@ def main(arguments: list[str]) -> None:
         options=options,
         broken=convert(0.0, flags.get("broken", "0"), "--broken"),
     )
-    print("\n".join(lines(*statistics(images, space))))
+    print("\n".join(format_flags(*compute_statistics(images, space))))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""Tiles: overlapping squares of every image, each an example of its own, so that few large images give many places.
+"""Cuts every image into square tiles, each an example of its own, to train on a few large images.
 
-data.options of a folder: tile (pixels a side); stride (pixels from one tile to the next, across and down; `tile` by
-default, so that none overlap); groups: 'image' (default), a hold-out takes all tiles of an image, or 'tile', it takes
-tiles as they come. Held-out tiles then overlap tiles that are trained on, and what is measured on them says how two
-parts of images already seen belong together, not how it would be on others: for a few images, of which a twentieth is
-one.
+The options of a folder (`data.options`):
+
+  tile     pixels a side
+  stride   pixels from one tile to the next, across and down; `tile` by default, so that tiles do not overlap
+  groups   'image' (default): the held-out part consists of whole images. 'tile': it consists of single tiles. These can
+           overlap with training tiles, so measurements on them do not generalise to other images. It is meant for sets
+           of very few images.
 """
 
 from __future__ import annotations
@@ -19,47 +21,47 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.data.decoding import decode_file, of_short_side, opened, orientation
-from mi_contrast.data.imageset import ImageSet, Ints, in_threads
+from mi_contrast.data.decoding import decode_file, open_image, read_orientation, scale_sides
+from mi_contrast.data.imageset import ImageSet, Ints, map_in_threads
 
 OPTIONS = ("tile", "stride", "groups")
 GROUPS = ("image", "tile")
-ON_ITS_SIDE = (5, 6, 7, 8)  # EXIF orientations whose width is stored as height
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 IMAGE = "image"  # the factor that tiles of one image share
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How images are cut; the module's text says what is what."""
+    """How images are cut. The module's docstring explains the fields."""
 
     tile: int
     stride: int
     groups: str = "image"
 
 
-def read_options(given: Mapping[str, Any] | None) -> Tiling | None:
-    """A tiling from plain data, None where there are no options. UserError on one that is unknown or out of range."""
-    given = dict(given or {})
-    for field in given:
+def read_options(options: Mapping[str, Any] | None) -> Tiling | None:
+    """Reads a tiling from plain data. None without options. Raises UserError if one is unknown or out of range."""
+    options = dict(options or {})
+    for field in options:
         if field not in OPTIONS:
             raise unknown("option of a folder", field, OPTIONS)
-    if not given:
+    if not options:
         return None
-    if "tile" not in given:
+    if "tile" not in options:
         raise UserError(
-            f"data.options has {', '.join(given)} but no tile", fix="give the tiles' side in pixels, tile=224"
+            f"data.options has {', '.join(options)} but no tile", fix="give the tiles' side in pixels, tile=224"
         )
-    made = Tiling(given["tile"], given.get("stride", given["tile"]), given.get("groups", "image"))
+    tiling = Tiling(options["tile"], options.get("stride", options["tile"]), options.get("groups", "image"))
     for field in ("tile", "stride"):
-        value = getattr(made, field)
+        value = getattr(tiling, field)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"data.options.{field} is {value!r}", fix="give a whole number of pixels, 1 or more")
-    if made.groups not in GROUPS:
-        raise unknown("data.options.groups", made.groups, GROUPS)
-    return made
+    if tiling.groups not in GROUPS:
+        raise unknown("data.options.groups", tiling.groups, GROUPS)
+    return tiling
 
 
-def cut(
+def cut_tiles(
     tiling: Tiling,
     files: Sequence[Path],
     size: int | None,
@@ -69,19 +71,25 @@ def cut(
     classes: Mapping[str, tuple[str, ...]],
     fingerprint: Mapping[str, Any] | None = None,
 ) -> ImageSet:
-    """The tiles of image files as an ImageSet: image by image, within an image row by row, those that fit whole.
+    """Returns an ImageSet of the tiles of image files: image by image, and row by row within an image.
 
-    An image of H x W pixels has ((H - tile) // stride + 1) x ((W - tile) // stride + 1). Sizes are read here, pixels
-    when a tile of the image is first asked for; decoded images are kept in memory, tiles are cut out of them each time.
+    An image of H x W pixels has ((H - tile) // stride + 1) x ((W - tile) // stride + 1) tiles. Only the sizes of the
+    images are read here. An image is decoded when one of its tiles is read first, and stays in memory.
 
     Args:
-      size: if given, each image's short side is resized to it, its aspect kept; nothing is cropped.
-      labels, classes: of the images, each tile's own then. The factor 'image' is the image's place in `files`.
+      tiling: how images are cut.
+      files: the image files.
+      size: if given, each image's short side is resized to it. Nothing is cropped.
+      name, split: of the ImageSet.
+      labels: arrays int32 [files] by name. A tile has the labels of its image.
+      classes: the class names of each label.
+      fingerprint: of the ImageSet. Its factor 'image' is the index in `files`.
+
     Raises:
-      UserError where an image is smaller than a tile, naming the smallest, or can't be read.
+      UserError: an image is smaller than a tile (the message names the smallest), or can't be read.
     """
     tile, stride = tiling.tile, tiling.stride
-    sides = np.array(list(in_threads(lambda file: sides_of(file, size), files, "sizes of images")))
+    sides = np.array(list(map_in_threads(lambda file: read_sides(file, size), files, "sizes of images")))
     smallest = int(np.argmin(sides.min(axis=1)))
     if (short := int(sides[smallest].min())) < tile:
         wide, high = sides[smallest]
@@ -92,17 +100,17 @@ def cut(
     start = np.cumsum(across * down) - across * down
 
     @cache
-    def whole(number: int) -> UInt8[np.ndarray, "H W 3"]:
+    def read_image(number: int) -> UInt8[np.ndarray, "H W 3"]:
         return decode_file(files[number], size, whole=True)
 
     def read(indices: Ints) -> UInt8[np.ndarray, "n tile tile 3"]:
-        cut_out = np.empty((len(indices), tile, tile, 3), np.uint8)
-        for at, index in enumerate(indices):
+        pixels = np.empty((len(indices), tile, tile, 3), np.uint8)
+        for place, index in enumerate(indices):
             number = int(image[index])
             row, column = divmod(int(index - start[number]), int(across[number]))
             top, left = row * stride, column * stride
-            cut_out[at] = whole(number)[top : top + tile, left : left + tile]
-        return cut_out
+            pixels[place] = read_image(number)[top : top + tile, left : left + tile]
+        return pixels
 
     return ImageSet(
         name,
@@ -118,8 +126,8 @@ def cut(
     )
 
 
-def sides_of(file: Path, size: int | None) -> tuple[int, int]:
-    """(width, height) of the image in a file, its short side resized to `size` if given; its pixels stay unread."""
-    with opened(file, str(file)) as image:
+def read_sides(file: Path, size: int | None) -> tuple[int, int]:
+    """Returns the (width, height) of an image after its short side is resized to `size`, without decoding it."""
+    with open_image(file, str(file)) as image:
         width, height = image.size
-        return of_short_side((height, width) if orientation(image) in ON_ITS_SIDE else (width, height), size)
+        return scale_sides((height, width) if read_orientation(image) in SIDEWAYS else (width, height), size)

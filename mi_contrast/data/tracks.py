@@ -1,13 +1,15 @@
-"""Tracks: patches of a clip's first frame, followed through it, the camera's own motion taken out.
+"""Tracks the patches of a clip's first frame through the clip, and removes the motion of the camera.
 
-A patch is followed by one point: the best corner of its middle, by OpenCV's pyramidal Lucas-Kanade from frame to frame.
-Followed there and back it must return; where it does not, or leaves the frame, it fails in that frame.
+A patch is tracked by one point, the best corner in its middle, with OpenCV's pyramidal Lucas-Kanade method from frame
+to frame. The point is tracked forward and back again. If it does not return to where it was, or leaves the frame, the
+track is unreliable in that frame.
 
-The camera moves everything. A homography, which a plane or a turning camera gives exactly, is fitted to corners all
-over the frame, found anew between every two frames, so that what disagrees has no say (RANSAC); what is left of a
-track's step is its own. (Fitted to the tracks alone, of which few are of the background, it bends after a large object
-by pixels.) A median step does it for a camera that only slides: a large object, or a camera that turns or nears, pulls
-it aside.
+The motion of the camera is estimated between every two frames, and subtracted from the step of each track:
+
+  homography   fitted by RANSAC to corners all over the frame. It is exact for a plane or a rotating camera. The corners
+               are not the tracks: few tracks are on the background, and a large object would bend the fit by pixels.
+  median       the median step of those corners. It suits a camera that only translates. A large object, or a camera
+               that rotates or approaches, biases it.
 """
 
 from __future__ import annotations
@@ -21,26 +23,29 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.data.clips import opencv
+from mi_contrast.data.clips import import_opencv
 
 CAMERAS = ("homography", "median", "none")
 POINTS = ("corner", "centre")
-TRACKED, STILL, LOST = 0, 1, 2  # the places of these words in `pair_sets.STATES`
-LEAST, MOST = 8, 600  # corners from which a camera is fitted
-INSIDE = 0.5  # pixels within which a corner's step agrees with a homography
+TRACKED, STILL, LOST = 0, 1, 2  # indices of these words in `pair_sets.STATES`
+MIN_CORNERS, MAX_CORNERS = 8, 600  # how many corners are used to estimate the camera's motion
+INLIER_DISTANCE = 0.5  # pixels by which a corner may deviate from a homography and still be an inlier
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """How patches are cut and followed.
+    """How patches are cut and tracked.
 
-    patch, stride: pixels a side, and from one patch to the next (`patch` by default, none overlap).
-    point: 'corner', the best to follow in the middle half of the patch, or 'centre'.
-    window, levels: pixels a side of what is compared, and halvings of the frame above it.
-    tolerance: pixels within which a point followed there and back returns.
-    lost: the share of frames above which failing makes a track lost.
-    still: pixels; a track whose own steps have less spread (root of the total variance) says nothing.
-    camera: 'homography', 'median' or 'none'.
+    Attributes:
+      patch: pixels a side.
+      stride: pixels from one patch to the next; `patch` by default, so that patches do not overlap.
+      point: which point is tracked: 'corner', the best corner in the middle half of the patch, or 'centre'.
+      window: pixels a side of the window that Lucas-Kanade compares.
+      levels: number of times that Lucas-Kanade halves the frame.
+      tolerance: pixels by which a point that is tracked forward and back may miss its start.
+      lost: a track is lost if it is unreliable in more than this share of the frames.
+      still: a track is still if the spread of its own steps (root of their total variance) is below this, in pixels.
+      camera: how the motion of the camera is estimated: 'homography', 'median' or 'none'.
     """
 
     patch: int = 16
@@ -67,33 +72,37 @@ class Tracking:
             raise unknown("point", self.point, POINTS)
 
 
-class Moved(NamedTuple):
-    """Places (x, y) in a frame and in the next, float32 [n, 2] each."""
+class Matches(NamedTuple):
+    """Positions (x, y) of points in one frame and in the next, float32 [n, 2] each."""
 
     before: Float[np.ndarray, "n 2"]
     after: Float[np.ndarray, "n 2"]
 
 
 class Tracks(NamedTuple):
-    """centres: int32 [P, 2], row and column of each patch in the first frame. positions: float32 [P, T, 2], x and y in
-    pixels as followed. steady: float32 [P, T, 2], the same without the camera's motion. colours: float32 [P, T, 3], the
-    patch's mean colour, 0 to 255. state: int8 [P], 0 tracked, 1 still, 2 lost.
+    """The tracks of a clip's patches.
+
+    centres: int32 [P, 2], row and column of each patch in the first frame.
+    positions: float32 [P, T, 2], x and y in pixels.
+    steady: float32 [P, T, 2], the same without the camera's motion.
+    colours: float32 [P, T, 3], the patch's mean colour, 0 to 255.
+    state: int8 [P], 0 tracked, 1 still, 2 lost.
     """
 
     centres: Int[np.ndarray, "P 2"]
     positions: Float[np.ndarray, "P T 2"]
     steady: Float[np.ndarray, "P T 2"]
-    colours: Float[np.ndarray, "P T 3"]
-    state: Int[np.ndarray, " P"]
+    mean_colours: Float[np.ndarray, "P T 3"]
+    classify_tracks: Int[np.ndarray, " P"]
 
 
-def grid(height: int, width: int, patch: int, stride: int) -> Int[np.ndarray, "P 2"]:
-    """Centres (row, column) of the patches that fit, row by row, the margins shared by both sides.
+def patch_centres(height: int, width: int, patch: int, stride: int) -> Int[np.ndarray, "P 2"]:
+    """Returns the centres (row, column) of the patches that fit, row by row. Margins are equal on both sides.
 
     Raises:
       UserError: no patch fits.
 
-    >>> grid(8, 14, 4, 4).tolist()
+    >>> patch_centres(8, 14, 4, 4).tolist()
     [[2, 3], [2, 7], [2, 11], [6, 3], [6, 7], [6, 11]]
     """
     if min(height, width) < patch:
@@ -105,131 +114,150 @@ def grid(height: int, width: int, patch: int, stride: int) -> Int[np.ndarray, "P
     return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int32)
 
 
-def cut(frame: UInt8[np.ndarray, "H W 3"], centres: Int[np.ndarray, "P 2"], patch: int) -> UInt8[np.ndarray, "P S S 3"]:
-    """The patches of a frame at these centres."""
+def cut_patches(
+    frame: UInt8[np.ndarray, "H W 3"], centres: Int[np.ndarray, "P 2"], patch: int
+) -> UInt8[np.ndarray, "P S S 3"]:
+    """Cuts the patches at these centres out of a frame."""
     corners = centres - patch // 2
     return np.stack([frame[top : top + patch, left : left + patch] for top, left in corners])
 
 
 def follow(frames: UInt8[np.ndarray, "T H W 3"], how: Tracking) -> Tracks:
-    """The patches of the first frame, followed to the last.
+    """Tracks the patches of the first frame to the last.
 
     Raises:
       UserError: OpenCV is not installed, or no patch fits.
     """
-    cv2 = opencv()
+    cv2 = import_opencv()
     height, width = frames.shape[1:3]
-    centres = grid(height, width, how.patch, how.stride or how.patch)
+    centres = patch_centres(height, width, how.patch, how.stride or how.patch)
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    points = corners(cv2, grey[0], centres, how) if how.point == "corner" else centres[:, ::-1].astype(np.float32)
-    positions, found, anywhere = [points], [], []
-    for now, then in pairwise(grey):
-        points, good = step(cv2, now, then, points, how)
-        positions.append(points)
-        found.append(good)
-        anywhere.append(scattered(cv2, now, then, how) if how.camera != "none" else None)
-    walked, sound = np.stack(positions, axis=1), np.stack(found, axis=1)
-    own, sound = own_steps(walked, sound, anywhere, how.camera)
-    steady = walked[:, :1] + np.pad(np.cumsum(own, axis=1), ((0, 0), (1, 0), (0, 0)))
+    points = find_corners(cv2, grey[0], centres, how) if how.point == "corner" else centres[:, ::-1].astype(np.float32)
+    path, reliability, background = [points], [], []
+    for frame, next_frame in pairwise(grey):
+        points, is_reliable = track_step(cv2, frame, next_frame, points, how)
+        path.append(points)
+        reliability.append(is_reliable)
+        background.append(match_corners(cv2, frame, next_frame, how) if how.camera != "none" else None)
+    positions, reliable = np.stack(path, axis=1), np.stack(reliability, axis=1)
+    own_steps, reliable = remove_camera(positions, reliable, background, how.camera)
+    steady = positions[:, :1] + np.pad(np.cumsum(own_steps, axis=1), ((0, 0), (1, 0), (0, 0)))
     return Tracks(
-        centres, walked, steady.astype(np.float32), colours(frames, walked, how.patch), state(own, sound, how)
+        centres,
+        positions,
+        steady.astype(np.float32),
+        mean_colours(frames, positions, how.patch),
+        classify_tracks(own_steps, reliable, how),
     )
 
 
-def corners(
+def find_corners(
     cv2: Any, grey: UInt8[np.ndarray, "H W"], centres: Int[np.ndarray, "P 2"], how: Tracking
 ) -> Float[np.ndarray, "P 2"]:
-    """In the middle half of each patch the place (x, y) that is most a corner (Shi and Tomasi's least eigenvalue)."""
+    """Returns the best corner (x, y) in the middle half of each patch, by Shi and Tomasi's least eigenvalue."""
     strength = cv2.cornerMinEigenVal(grey, max(3, how.window // 2))
     half = max(1, how.patch // 4)
-    found = []
+    points = []
     for row, column in centres:
         middle = strength[row - half : row + half, column - half : column + half]
         down, right = np.unravel_index(int(np.argmax(middle)), middle.shape)
-        found.append((column - half + right, row - half + down))
-    return np.array(found, np.float32)
+        points.append((column - half + right, row - half + down))
+    return np.array(points, np.float32)
 
 
-def step(
-    cv2: Any, now: np.ndarray, then: np.ndarray, points: Float[np.ndarray, "P 2"], how: Tracking
+def track_step(
+    cv2: Any, frame: np.ndarray, next_frame: np.ndarray, points: Float[np.ndarray, "P 2"], how: Tracking
 ) -> tuple[Float[np.ndarray, "P 2"], Bool[np.ndarray, " P"]]:
-    """Where the points of one frame are in the next, and which of them return when followed back. One that is not found
-    stays where it is.
+    """Returns the positions of points in the next frame, and which points are reliable.
+
+    A point is reliable if it returns to its position when tracked back. A point that is not found keeps its position.
     """
     options = dict(winSize=(how.window, how.window), maxLevel=how.levels)
-    ahead, there, _ = cv2.calcOpticalFlowPyrLK(now, then, points[:, None], None, **options)
-    back, again, _ = cv2.calcOpticalFlowPyrLK(then, now, ahead, None, **options)
-    ahead, back = ahead[:, 0], back[:, 0]
-    edge = np.array(now.shape[::-1]) - 1
-    within = np.all((ahead >= 0) & (ahead <= edge), axis=1) & (there[:, 0] == 1)
-    good = within & (again[:, 0] == 1) & (np.hypot(*(back - points).T) <= how.tolerance)
-    return np.where(within[:, None], ahead, points).astype(np.float32), good
+    forward, found_forward, _ = cv2.calcOpticalFlowPyrLK(frame, next_frame, points[:, None], None, **options)
+    back, found_back, _ = cv2.calcOpticalFlowPyrLK(next_frame, frame, forward, None, **options)
+    forward, back = forward[:, 0], back[:, 0]
+    edge = np.array(frame.shape[::-1]) - 1
+    is_inside = np.all((forward >= 0) & (forward <= edge), axis=1) & (found_forward[:, 0] == 1)
+    is_reliable = is_inside & (found_back[:, 0] == 1) & (np.hypot(*(back - points).T) <= how.tolerance)
+    return np.where(is_inside[:, None], forward, points).astype(np.float32), is_reliable
 
 
-def scattered(cv2: Any, now: np.ndarray, then: np.ndarray, how: Tracking) -> Moved:
-    """Corners all over a frame and where they are in the next; those that return when followed back."""
-    best = cv2.goodFeaturesToTrack(now, MOST, 0.01, max(3, how.window // 3))
-    seen = np.zeros((0, 2), np.float32) if best is None else best[:, 0]
-    if not len(seen):
-        return Moved(seen, seen)
-    ahead, good = step(cv2, now, then, seen, how)
-    return Moved(seen[good], ahead[good])
+def match_corners(cv2: Any, frame: np.ndarray, next_frame: np.ndarray, how: Tracking) -> Matches:
+    """Finds corners all over a frame and their positions in the next. Returns the reliable ones."""
+    best = cv2.goodFeaturesToTrack(frame, MAX_CORNERS, 0.01, max(3, how.window // 3))
+    points = np.zeros((0, 2), np.float32) if best is None else best[:, 0]
+    if not len(points):
+        return Matches(points, points)
+    positions, is_reliable = track_step(cv2, frame, next_frame, points, how)
+    return Matches(points[is_reliable], positions[is_reliable])
 
 
-def own_steps(
+def remove_camera(
     positions: Float[np.ndarray, "P T 2"],
-    sound: Bool[np.ndarray, "P T-1"],
-    anywhere: Sequence[Moved | None],
+    reliable: Bool[np.ndarray, "P T-1"],
+    background: Sequence[Matches | None],
     camera: str,
 ) -> tuple[Float[np.ndarray, "P T-1 2"], Bool[np.ndarray, "P T-1"]]:
-    """Each track's step less the camera's, in pixels of the later frame, and which steps are sound: between two frames
-    with fewer than 8 corners, or that no homography joins, none is.
+    """Returns each track's steps minus the camera's, in pixels of the later frame, and which steps are reliable.
+
+    All steps between two frames are unreliable if there are fewer than 8 matches, or if no homography can be fitted.
+
+    Args:
+      positions: of the tracks.
+      reliable: which steps are reliable so far.
+      background: for every step, the matches from which the camera's motion is estimated.
+      camera: 'homography', 'median' or 'none'.
     """
-    own = np.zeros_like(positions[:, 1:], dtype=np.float64)
-    sound = sound.copy()
+    own_steps = np.zeros_like(positions[:, 1:], dtype=np.float64)
+    reliable = reliable.copy()
     for t in range(positions.shape[1] - 1):
-        before, after, moved = positions[:, t].astype(np.float64), positions[:, t + 1], anywhere[t]
-        if camera == "none" or moved is None:
-            own[:, t] = after - before
+        before, after, matches = positions[:, t].astype(np.float64), positions[:, t + 1], background[t]
+        if camera == "none" or matches is None:
+            own_steps[:, t] = after - before
             continue
-        if len(moved.before) < LEAST:
-            sound[:, t] = False
+        if len(matches.before) < MIN_CORNERS:
+            reliable[:, t] = False
             continue
         if camera == "homography":
-            cv2 = opencv()
+            cv2 = import_opencv()
             cv2.setRNGSeed(0)
-            fitted, _ = cv2.findHomography(
-                moved.before, moved.after, cv2.RANSAC, INSIDE, maxIters=2000, confidence=0.999
+            homography, _ = cv2.findHomography(
+                matches.before, matches.after, cv2.RANSAC, INLIER_DISTANCE, maxIters=2000, confidence=0.999
             )
-            if fitted is None:
-                sound[:, t] = False
+            if homography is None:
+                reliable[:, t] = False
                 continue
-            before = cv2.perspectiveTransform(before[:, None], fitted)[:, 0]
+            before = cv2.perspectiveTransform(before[:, None], homography)[:, 0]
         else:
-            before = before + np.median(moved.after - moved.before, axis=0)
-        own[:, t] = after - before
-    return own, sound
+            before = before + np.median(matches.after - matches.before, axis=0)
+        own_steps[:, t] = after - before
+    return own_steps, reliable
 
 
-def state(own: Float[np.ndarray, "P T-1 2"], sound: Bool[np.ndarray, "P T-1"], how: Tracking) -> Int[np.ndarray, " P"]:
-    """Which tracks are lost, which of the others stand still; int8 [P]."""
-    lost = np.mean(~sound, axis=1) > how.lost
-    spread = np.sqrt(own.var(axis=1).sum(axis=-1))
-    return np.where(lost, LOST, np.where(spread < how.still, STILL, TRACKED)).astype(np.int8)
+def classify_tracks(
+    own_steps: Float[np.ndarray, "P T-1 2"], reliable: Bool[np.ndarray, "P T-1"], how: Tracking
+) -> Int[np.ndarray, " P"]:
+    """Returns the state of each track, int8 [P]: `LOST`, `STILL` or `TRACKED`."""
+    is_lost = np.mean(~reliable, axis=1) > how.lost
+    spread = np.sqrt(own_steps.var(axis=1).sum(axis=-1))
+    return np.where(is_lost, LOST, np.where(spread < how.still, STILL, TRACKED)).astype(np.int8)
 
 
-def still_colours(tracks: Tracks, how: Tracking) -> Int[np.ndarray, " P"]:
-    """The states where a track's colours are what is asked: still where they hardly change, `still` in levels."""
+def classify_colours(tracks: Tracks, how: Tracking) -> Int[np.ndarray, " P"]:
+    """Returns the states of tracks whose colours are analysed: a track is still if its colours hardly change.
+
+    `how.still` is then in grey levels.
+    """
     spread = np.sqrt(np.diff(tracks.colours, axis=1).var(axis=1).sum(axis=-1))
     return np.where(tracks.state == LOST, LOST, np.where(spread < how.still, STILL, TRACKED)).astype(np.int8)
 
 
-def colours(
+def mean_colours(
     frames: UInt8[np.ndarray, "T H W 3"], positions: Float[np.ndarray, "P T 2"], patch: int
 ) -> Float[np.ndarray, "P T 3"]:
-    """The mean colour of the patch around each track's point, or of what of it lies in the frame."""
+    """Returns the mean colour of the patch around each track's point, float32 [P, T, 3], inside the frame."""
     height, width = frames.shape[1:3]
-    found = np.empty((*positions.shape[:2], 3), np.float32)
+    colours = np.empty((*positions.shape[:2], 3), np.float32)
     for t, frame in enumerate(frames):
         sums = np.zeros((height + 1, width + 1, 3), np.int64)
         sums[1:, 1:] = frame.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
@@ -238,5 +266,5 @@ def colours(
         total = (
             sums[down[1], across[1]] - sums[down[0], across[1]] - sums[down[1], across[0]] + sums[down[0], across[0]]
         )
-        found[:, t] = total / ((across[1] - across[0]) * (down[1] - down[0]))[:, None]
-    return found
+        colours[:, t] = total / ((across[1] - across[0]) * (down[1] - down[0]))[:, None]
+    return colours

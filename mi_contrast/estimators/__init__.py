@@ -1,6 +1,6 @@
-"""Estimators of mutual information, in nats: from scores, per anchor, and from embeddings at any size of pool.
+"""Estimators of mutual information in nats: from scores, from embeddings with pools of any size, and from samples.
 
-They know nothing of networks: `from mi_contrast import estimators as mi`.
+They do not depend on networks. Use them as `from mi_contrast import estimators as mi`.
 """
 
 from mi_contrast.estimators import tasks
@@ -13,13 +13,13 @@ from mi_contrast.estimators.embeddings import contrast
 from mi_contrast.estimators.honesty import bound_holds, ceiling
 from mi_contrast.estimators.learned import estimate
 from mi_contrast.estimators.matrices import donsker_varadhan, interpolated, nwj, tuba
+from mi_contrast.estimators.multiple_positives import local_aggregation, supervised
 from mi_contrast.estimators.neighbours import ksg, three_kl
 from mi_contrast.estimators.pairwise import all_pairs, shifted_pairs
-from mi_contrast.estimators.reading import Estimate
+from mi_contrast.estimators.result import Estimate
 from mi_contrast.estimators.reweighted import hard_negatives
 from mi_contrast.estimators.samples import normal_scores
 from mi_contrast.estimators.scores import ball, cave, contrastive, decoupled, info_nce, rank_weights, ring
-from mi_contrast.estimators.several import local_aggregation, supervised
 from mi_contrast.estimators.statistics import Match, Statistics, contrast_statistics
 from mi_contrast.estimators.supports import (
     All,
@@ -34,7 +34,7 @@ from mi_contrast.estimators.supports import (
     Ring,
     Softmax,
 )
-from mi_contrast.estimators.trained_apart import Partition, jensen_shannon, mine, smile
+from mi_contrast.estimators.surrogates import Partition, jensen_shannon, mine, smile
 from mi_contrast.estimators.trajectories import (
     SERIES,
     Twins,

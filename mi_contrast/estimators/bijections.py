@@ -1,4 +1,4 @@
-"""One-to-one maps of samples: they change what an estimator sees and leave the mutual information as it was."""
+"""One-to-one maps of samples. They change the distribution and leave the mutual information unchanged."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Float
 
 Samples = Float[Array, "n d"]
-HALVINGS = 40  # of a bracket: beyond float32's resolution from any width here
-WAVES = (  # amplitude, frequency, phase; amplitude x frequency adds up to less than 1, so that the sum rises
+NUM_BISECTIONS = 40  # enough for the resolution of float32 from any bracket used here
+WAVES = (  # (amplitude, frequency, phase); amplitudes x frequencies sum to less than 1, so t + waves increases
     ((0.4, 1.0, 0.0), (0.2, 1.7, 1.0), (0.03, 3.3, -2.5)),
     ((-0.4, 0.4, 0.0), (0.17, 1.3, 3.5), (0.02, 4.3, -2.5)),
 )
@@ -21,15 +21,15 @@ WAVES = (  # amplitude, frequency, phase; amplitude x frequency adds up to less 
 
 @dataclass(frozen=True)
 class Bijection:
-    """A map of samples [n, d] and its inverse, both row by row; only swiss_roll changes d."""
+    """A map of samples [n, d] and its inverse, applied to each row. Only swiss_roll changes d."""
 
     name: str
     forward: Callable[[Samples], Samples]
     inverse: Callable[[Samples], Samples]
 
 
-def solve(rising: Callable[[Array], Array], value: Array, low: Array, high: Array) -> Array:
-    """The t in [low, high] where rising(t) = value, element by element, by bisection. float32, any shape.
+def solve(increasing: Callable[[Array], Array], value: Array, low: Array, high: Array) -> Array:
+    """Returns the t in [low, high] with increasing(t) = value, by bisection of each element; float32, any shape.
 
     >>> bool(jnp.abs(solve(lambda t: t**3, jnp.array(8.0), jnp.array(0.0), jnp.array(5.0)) - 2) < 1e-5)
     True
@@ -38,15 +38,15 @@ def solve(rising: Callable[[Array], Array], value: Array, low: Array, high: Arra
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
         middle = (low + high) / 2
-        below = rising(middle) < value
-        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+        is_low = increasing(middle) < value
+        return jnp.where(is_low, middle, low), jnp.where(is_low, high, middle)
 
-    low, high = jax.lax.fori_loop(0, HALVINGS, halve, (low, high))
+    low, high = jax.lax.fori_loop(0, NUM_BISECTIONS, halve, (low, high))
     return (low + high) / 2
 
 
 def half_cube() -> Bijection:
-    """Longer tails: t sqrt|t|, element by element.
+    """Returns the elementwise map t sqrt|t|, which makes tails longer.
 
     >>> half_cube().forward(jnp.array([[-4.0, 9.0]]))
     Array([[-8., 27.]], dtype=float32)
@@ -57,7 +57,7 @@ def half_cube() -> Bijection:
 
 
 def asinh() -> Bijection:
-    """Inverse hyperbolic sine, element by element: shorter tails.
+    """Returns the elementwise inverse hyperbolic sine, which makes tails shorter.
 
     >>> asinh().inverse(asinh().forward(jnp.array([[0.0, 1.0]])))
     Array([[0., 1.]], dtype=float32)
@@ -66,19 +66,19 @@ def asinh() -> Bijection:
 
 
 def normal_cdf() -> Bijection:
-    """The standard normal distribution function, element by element: uniform margins where they were standard normal.
+    """Returns the elementwise distribution function of a standard normal, which makes standard normal margins uniform.
 
-    Its inverse takes 1, to which float32 rounds what lies beyond 5.4, for the last number below it.
+    float32 rounds it to 1 beyond 5.4. The inverse treats 1 as the largest number below 1.
 
     >>> normal_cdf().forward(jnp.array([[0.0]]))
     Array([[0.5]], dtype=float32)
     """
-    last = 1 - 2.0**-24
-    return Bijection("normal_cdf", ndtr, lambda u: ndtri(jnp.minimum(u, last)))
+    largest = 1 - 2.0**-24
+    return Bijection("normal_cdf", ndtr, lambda u: ndtri(jnp.minimum(u, largest)))
 
 
 def wiggly(side: int) -> Bijection:
-    """Adds three small sines, element by element, others to x (side 0) than to y (side 1); rising everywhere.
+    """Returns the increasing elementwise map that adds three small sines, different ones for x (side 0) and y (side 1).
 
     >>> bool((jnp.diff(wiggly(0).forward(jnp.linspace(-9, 9, 500)[:, None]), axis=0) > 0).all())
     True
@@ -92,7 +92,7 @@ def wiggly(side: int) -> Bijection:
 
 
 def spiral(speed: float, plane: tuple[int, int]) -> Bijection:
-    """Each row turned within a plane of two coordinates by the angle speed |t|^2, |t| over all of them: keeps volumes.
+    """Returns the map that rotates two coordinates of each row t by the angle speed |t|^2, which preserves volumes.
 
     >>> quarter = spiral(math.pi / 2, (0, 1))
     >>> bool(jnp.allclose(quarter.forward(jnp.array([[1.0, 0.0]])), jnp.array([[0.0, 1.0]]), atol=1e-6))
@@ -100,16 +100,16 @@ def spiral(speed: float, plane: tuple[int, int]) -> Bijection:
     """
     i, j = plane
 
-    def turned(t: Samples, sign: float) -> Samples:
+    def rotate(t: Samples, sign: float) -> Samples:
         angle = sign * speed * jnp.sum(jnp.square(t), axis=-1)
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         return t.at[:, i].set(cos * t[:, i] - sin * t[:, j]).at[:, j].set(sin * t[:, i] + cos * t[:, j])
 
-    return Bijection("spiral", lambda t: turned(t, 1.0), lambda t: turned(t, -1.0))
+    return Bijection("spiral", lambda t: rotate(t, 1.0), lambda t: rotate(t, -1.0))
 
 
 def swiss_roll() -> Bijection:
-    """Rolls u in [0, 1], one dimension, up in two: (t cos t, t sin t) / 21 with t = 3 pi (1 + 2 u) / 2.
+    """Returns the map of u in [0, 1] to a roll in the plane: (t cos t, t sin t) / 21 with t = 3 pi (1 + 2 u) / 2.
 
     >>> bool(jnp.allclose(swiss_roll().forward(jnp.array([[0.5]])), jnp.array([[-3 * math.pi / 21, 0.0]]), atol=1e-6))
     True
@@ -127,7 +127,7 @@ def swiss_roll() -> Bijection:
 
 
 def bimodal(weights: tuple[float, float], means: tuple[float, float]) -> Bijection:
-    """From standard normal to a mixture of two normals of unit variance, element by element, by their quantiles.
+    """Returns the elementwise map of a standard normal to a mixture of two normals of unit variance, by quantiles.
 
     >>> bool(jnp.allclose(bimodal((0.5, 0.5), (-1, 3)).forward(jnp.array([[0.0]])), 1.0))
     True
@@ -136,7 +136,7 @@ def bimodal(weights: tuple[float, float], means: tuple[float, float]) -> Bijecti
     def inverse(t: Array) -> Array:
         below = sum(w * ndtr(t - m) for w, m in zip(weights, means, strict=True))
         above = sum(w * ndtr(m - t) for w, m in zip(weights, means, strict=True))
-        return jnp.where(below < above, ndtri(below), -ndtri(above))  # the smaller tail is the one that is exact
+        return jnp.where(below < above, ndtri(below), -ndtri(above))  # the smaller tail is more precise
 
-    # a mixture's quantile lies between its components'
+    # The quantile of a mixture lies between those of its components.
     return Bijection("bimodal", lambda z: solve(inverse, z, z + min(means), z + max(means)), inverse)

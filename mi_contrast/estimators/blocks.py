@@ -1,4 +1,4 @@
-"""A function of rows, applied to a block of rows at a time, so that what it builds stays small."""
+"""Applies a function to rows block by block, so that its intermediate arrays stay small."""
 
 from __future__ import annotations
 
@@ -11,61 +11,61 @@ from jax import lax
 from jaxtyping import Array, Bool, Int
 
 
-def over_rows(function: Callable[[Any], Any], rows: Any, block: int) -> Any:
-    """function(rows), computed in blocks along axis 0, one after another; a row's result may depend on that row alone.
+def map_blocks(function: Callable[[Any], Any], rows: Any, block_size: int) -> Any:
+    """Returns function(rows), computed one block of rows after another.
 
-    The last block begins early enough to be full, so that nothing is padded; rows that it shares with the block before
-    are computed twice, to the same result.
+    The function must treat each row by itself. The last block starts early enough to be full, so nothing is padded.
+    The rows that it shares with the block before it are computed twice, with the same result.
 
     Args:
-      function: pytree of arrays [block, ...] to a pytree of arrays [block, ...].
+      function: maps a pytree of arrays [block_size, ...] to a pytree of arrays [block_size, ...].
       rows: pytree of arrays [N, ...].
-      block: rows at a time, at least 1.
+      block_size: number of rows in a block, at least 1.
     Returns:
       pytree of arrays [N, ...].
 
-    >>> over_rows(lambda x: 2 * x, jnp.arange(5), 2)
+    >>> map_blocks(lambda x: 2 * x, jnp.arange(5), 2)
     Array([0, 2, 4, 6, 8], dtype=int32)
     """
-    count = jax.tree.leaves(rows)[0].shape[0]
-    blocks = -(-count // block)
-    if blocks <= 1:
+    num_rows = jax.tree.leaves(rows)[0].shape[0]
+    num_blocks = -(-num_rows // block_size)
+    if num_blocks <= 1:
         return function(rows)
-    results = lax.map(lambda i: function(_block(rows, i, block, count)), jnp.arange(blocks))
-    joined = jax.tree.map(lambda x: x.reshape(blocks * block, *x.shape[2:]), results)
-    if blocks * block == count:
-        return joined
-    row = jnp.arange(count)
-    place = jnp.where(row < (blocks - 1) * block, row, row + blocks * block - count)
-    return jax.tree.map(lambda x: x[place], joined)
+    results = lax.map(lambda i: function(_slice_block(rows, i, block_size, num_rows)), jnp.arange(num_blocks))
+    stacked = jax.tree.map(lambda x: x.reshape(num_blocks * block_size, *x.shape[2:]), results)
+    if num_blocks * block_size == num_rows:
+        return stacked
+    row = jnp.arange(num_rows)
+    position = jnp.where(row < (num_blocks - 1) * block_size, row, row + num_blocks * block_size - num_rows)
+    return jax.tree.map(lambda x: x[position], stacked)
 
 
-def sum_over_rows(function: Callable[[Any, Bool[Array, " block"]], Any], rows: Any, block: int) -> Any:
-    """The sum of function(rows of a block, once) over the blocks of `over_rows`; `once` is False for a row that the
-    block before held as well.
+def sum_blocks(function: Callable[[Any, Bool[Array, " block"]], Any], rows: Any, block_size: int) -> Any:
+    """Returns the sum over blocks of function(block, is_new), with the blocks of `map_blocks`.
 
     Args:
-      function: pytree of arrays [block, ...] and bool [block] to a pytree of arrays.
+      function: maps a pytree of arrays [block_size, ...] and a mask to a pytree of arrays. The mask, bool [block_size],
+        is False for rows that the block before contained too; they must not be added again.
       rows: pytree of arrays [N, ...].
-      block: rows at a time, at least 1.
+      block_size: number of rows in a block, at least 1.
     Returns:
-      pytree of arrays, as the function gives.
+      pytree of arrays with the shapes that the function returns.
 
-    >>> sum_over_rows(lambda x, once: jnp.sum(x * once), jnp.arange(5), 2)
+    >>> sum_blocks(lambda x, is_new: jnp.sum(x * is_new), jnp.arange(5), 2)
     Array(10, dtype=int32)
     """
-    count = jax.tree.leaves(rows)[0].shape[0]
-    block = min(block, count)
-    blocks = -(-count // max(1, block))
+    num_rows = jax.tree.leaves(rows)[0].shape[0]
+    block_size = min(block_size, num_rows)
+    num_blocks = -(-num_rows // max(1, block_size))
 
-    def of(i: Int[Array, ""] | int) -> Any:
-        once = jnp.arange(block) >= i * block - jnp.minimum(i * block, count - block)
-        return function(_block(rows, i, block, count), once)
+    def compute_block(i: Int[Array, ""] | int) -> Any:
+        is_new = jnp.arange(block_size) >= i * block_size - jnp.minimum(i * block_size, num_rows - block_size)
+        return function(_slice_block(rows, i, block_size, num_rows), is_new)
 
-    add = lambda total, i: (jax.tree.map(jnp.add, total, of(i)), None)  # noqa: E731
-    return of(0) if blocks <= 1 else lax.scan(add, of(0), jnp.arange(1, blocks))[0]
+    add = lambda total, i: (jax.tree.map(jnp.add, total, compute_block(i)), None)  # noqa: E731
+    return compute_block(0) if num_blocks <= 1 else lax.scan(add, compute_block(0), jnp.arange(1, num_blocks))[0]
 
 
-def _block(rows: Any, i: Int[Array, ""] | int, block: int, count: int) -> Any:
-    start = jnp.minimum(i * block, count - block)
-    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, block), rows)
+def _slice_block(rows: Any, i: Int[Array, ""] | int, block_size: int, num_rows: int) -> Any:
+    start = jnp.minimum(i * block_size, num_rows - block_size)
+    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, block_size), rows)

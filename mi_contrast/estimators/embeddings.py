@@ -1,4 +1,4 @@
-"""Nats from embeddings: anchors against a pool in blocks, never holding B x K, equal to the dense forms throughout."""
+"""Contrastive values from embeddings, without holding all B x K scores at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import jax
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from mi_contrast.estimators.inputs import Given, gather
+from mi_contrast.estimators.inputs import OptionalInputs, prepare_inputs
 from mi_contrast.estimators.shards import Axis
-from mi_contrast.estimators.streaming import Plan, compiled
+from mi_contrast.estimators.streaming import StaticArgs, jit_compute_nats
 from mi_contrast.estimators.supports import SOFTMAX, Form, Support
 
 
@@ -30,38 +30,41 @@ def contrast(
     axis_name: Axis = None,
     pool_gradient: bool = False,
 ) -> Float[Array, " B"]:
-    """Nats of each anchor with its positive against a support of the pool.
+    """Returns the contrastive value of each anchor with its positive against a support of the pool, in nats.
 
-    value = reduce_P(f) - log( (1/|C|) sum_C e^f ), f = inner product / temperature: the values of `info_nce`, `ball`,
-    `ring`, `cave`, `local_aggregation`, `supervised`, `decoupled`, `hard_negatives` and `binary_nce`, and their
-    gradients to anchors, positives and temperature, from blocks of anchors and sums over bands of ranks.
+    value = reduce_P(f) - log( (1/|C|) sum_C e^f ), with f = inner product / temperature, P the positives and C the
+    candidates. Supports and forms give the same values as `info_nce`, `ball`, `ring`, `cave`, `local_aggregation`,
+    `supervised`, `decoupled`, `hard_negatives` and `binary_nce` on the matrix of scores, and the same gradients with
+    respect to anchors, positives and temperature.
 
     Args:
-      anchors, positives: f32 or bf16 [B, D], row i of one being the positive of row i of the other.
-      pool: f32 or bf16 [K, D], candidates; the positive is not among them unless excluded by id.
-      support: All(), Ball(lower), Ring(lower, upper), Cave(lower, upper), Nearest(k), Close(of) or Drawn(k, of);
-        percentiles may be traced, one for all or [B].
-      form: Softmax(reduce), Decoupled(), Hard(beta, prior, floor) or Binary(log_normaliser, data_size); the last three
-        take supports of one positive.
-      temperature: > 0, may be traced, one for all or [B].
-      valid: bool [K], False for candidates that do not exist (unfilled slots of a queue); their rows are finite too.
-      anchor_ids: int32 [B] or [B, A]; pool_ids: int32 [K]. A candidate whose id equals any of an anchor's ids is not a
-        candidate of that anchor. The id -1 matches nothing.
-      anchor_labels, pool_labels: int32 [B] and [K], or [B, R] and [K, R], for `Close`: a candidate is a positive too
-        where a column agrees. The label -1 matches nothing.
-      key: for `Drawn`: one for all, an anchor's draws depending on its place among all anchors too, or one each [B].
-      block: how many anchors are scored at a time; memory beyond the inputs is about 2 x block x K float32.
-      axis_name: inside `shard_map`, the mesh axis (or axes) over which anchors and pool are cut. Anchors, positives,
-        ids, labels and nats are this device's, the pool's rows too; anchors are gathered, the pool stays where it is.
-      pool_gradient: also give a gradient to the pool; without it the pool is a constant.
+      anchors, positives: f32 or bf16 [B, D]; row i of `positives` is the positive of row i of `anchors`.
+      pool: f32 or bf16 [K, D], the candidates. If the positive is among them, exclude it by ids.
+      support: All(), Ball(lower), Ring(lower, upper), Cave(lower, upper), Nearest(k), Close(of) or Drawn(k, of).
+        Percentiles may be traced, one for all or [B].
+      form: Softmax(reduce), Decoupled(), Hard(beta, prior, floor) or Binary(log_normaliser, data_size). The last three
+        need a support with one positive.
+      temperature: > 0; may be traced; one for all or [B].
+      valid: bool [K], False for candidates that do not exist, such as empty slots of a queue. Their rows must be
+        finite too.
+      anchor_ids, pool_ids: int32 [B] or [B, A], and int32 [K]. A candidate that has one of an anchor's ids is excluded
+        for this anchor. The id -1 matches nothing.
+      anchor_labels, pool_labels: int32 [B] and [K], or [B, R] and [K, R], for `Close`: a candidate is a further
+        positive if it agrees with the anchor in any column. The label -1 matches nothing.
+      key: random key for `Drawn`. With one key for all, the draws of an anchor also depend on its index in the global
+        batch. With keys [B], each anchor uses its own.
+      block: number of anchors scored at a time. Memory beyond the inputs is about 2 x block x K float32.
+      axis_name: inside `shard_map`, the mesh axis (or axes) over which anchors and pool are sharded. All arrays and the
+        result are this device's parts. Anchors are gathered, the pool is not.
+      pool_gradient: whether the pool receives a gradient. By default it is a constant.
     Returns:
-      nats, f32 [B], at most log(|C| / |P|) for the softmax form; 0 with zero gradient where the support is empty; NaN
-      where a valid score is.
+      nats, f32 [B], at most log(|C| / |P|) for `Softmax`; 0 with zero gradient where the support is empty; NaN where a
+      valid score is NaN.
     Raises:
-      UserError: shapes that do not fit, an unknown support or form or a pair that means nothing, concrete percentiles
-        that hold nothing, a concrete temperature <= 0, ids or labels on one side only, no labels for Close, no key for
-        Drawn.
-    Source: Wu et al. 2020 and 2021; value, ranks and ties as the package defines them.
+      UserError: shapes that do not fit; an unknown support or form, or a form that cannot handle the support; empty
+        concrete bands; a concrete temperature <= 0; ids or labels on one side only; no labels for `Close`; no key for
+        `Drawn`.
+    Source: Wu et al. 2020 and 2021. The definitions of value, ranks and ties are those of this package's page.
 
     >>> import jax.numpy as jnp
     >>> from mi_contrast.estimators import Ring
@@ -70,8 +73,9 @@ def contrast(
     >>> bool(jnp.allclose(nats, jnp.log(6 * 3 / (6 + 2 + 3))))
     True
     """
-    given = Given(valid, anchor_ids, pool_ids, anchor_labels, pool_labels, key)
-    rows, candidates = gather(anchors, positives, pool, support, form, temperature, given, axis_name)
+    optional = OptionalInputs(valid, anchor_ids, pool_ids, anchor_labels, pool_labels, key)
+    inputs = prepare_inputs(anchors, positives, pool, support, form, temperature, optional, axis_name)
+    anchor_inputs, pool_inputs = inputs
     if not pool_gradient:
-        candidates = candidates._replace(rows=lax.stop_gradient(candidates.rows))
-    return compiled(Plan(block, pool_gradient, axis_name), rows, candidates)
+        pool_inputs = pool_inputs._replace(rows=lax.stop_gradient(pool_inputs.rows))
+    return jit_compute_nats(StaticArgs(block, pool_gradient, axis_name), anchor_inputs, pool_inputs)

@@ -1,13 +1,14 @@
-"""Every form as a small function of streamed sums: what is summed over the scores, how nats follow, and the slopes.
+"""The forms of the contrastive value, each expressed by a few sums over the scores.
 
-A form asks for sums over candidates or further positives of w x (a function of f), reads each (its logarithm, or as it
-is), and combines the readings with f+ and the sizes. Its slope to a score is then the slope to each reading times the
-reading's slope to that score, so that gradients are never written twice. A form's own fields are float32 [B].
+A form lists the sums it needs over candidates or further positives (`required_sums`). It computes the value from f+,
+the sums and the sizes of both sets (`combine_sums`). The gradient with respect to a score follows by the chain rule:
+the gradient of the value with respect to each sum times the gradient of that sum (`score_gradient`). So a new form
+needs no gradient of its own. The fields of a form are float32 [B] here.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,18 +21,23 @@ from mi_contrast.estimators.supports import Binary, Decoupled, Hard, Softmax
 Column = Float[Array, "B 1"]
 
 
-class Sum(NamedTuple):
-    """One streamed sum: over candidates or further positives, of w e^{power f} (read as its log), w f, or
-    w log(sigmoid(offset - f)).
+class SumSpec(NamedTuple):
+    """One weighted sum over the scores f of an anchor.
+
+    Attributes:
+      over: the set of scores, which is also the name of their weights w.
+      function: what is summed: 'exponential' is w e^{power f}, 'score' is w f, 'log_sigmoid' is
+        w log(sigmoid(offset - f)).
+      power: of the exponential, one for all or [B, 1].
     """
 
     over: Literal["candidates", "positives"]
-    of: Literal["exponential", "score", "doubt"]
+    function: Literal["exponential", "score", "log_sigmoid"]
     power: Column | float = 1.0
 
 
 class Sizes(NamedTuple):
-    """Sums of weights: of candidates and of further positives, float32 [B, 1]; neither counts the positive."""
+    """Sums of the weights of candidates and of further positives, float32 [B, 1]. Neither counts the positive."""
 
     candidates: Column
     positives: Column
@@ -41,85 +47,106 @@ def _column(x: Array | float) -> Column:
     return jnp.asarray(x)[:, None]
 
 
-def sums(form: Any, several: bool) -> tuple[Sum, ...]:
-    """What the form asks of the scores; `several`: there are further positives."""
+def required_sums(form: Any, has_several: bool) -> tuple[SumSpec, ...]:
+    """Returns the sums that a form needs. `has_several` says whether there are further positives."""
     match form:
-        case Softmax("mean") if several:
-            return Sum("candidates", "exponential"), Sum("positives", "score")
-        case Softmax() if several:
-            return Sum("candidates", "exponential"), Sum("positives", "exponential")
+        case Softmax("mean") if has_several:
+            return SumSpec("candidates", "exponential"), SumSpec("positives", "score")
+        case Softmax() if has_several:
+            return SumSpec("candidates", "exponential"), SumSpec("positives", "exponential")
         case Hard(beta):
-            return Sum("candidates", "exponential", 1 + _column(beta)), Sum("candidates", "exponential", _column(beta))
+            return (
+                SumSpec("candidates", "exponential", 1 + _column(beta)),
+                SumSpec("candidates", "exponential", _column(beta)),
+            )
         case Binary():
-            return (Sum("candidates", "doubt"),)
+            return (SumSpec("candidates", "log_sigmoid"),)
         case _:
-            return (Sum("candidates", "exponential"),)
+            return (SumSpec("candidates", "exponential"),)
 
 
-def offset(form: Any, sizes: Sizes) -> Column:
-    """The score at which `Binary` is undecided: log Z + log(K / N); 0 for other forms."""
+def binary_offset(form: Any, sizes: Sizes) -> Column:
+    """Returns log Z + log(K / N), the score at which `Binary` is undecided; 0 for other forms."""
     if not isinstance(form, Binary):
         return jnp.zeros_like(sizes.candidates)
-    some = jnp.maximum(sizes.candidates, 1.0)
-    return _column(form.log_normaliser) + jnp.log(some) - jnp.log(_column(form.data_size))
+    size = jnp.maximum(sizes.candidates, 1.0)
+    return _column(form.log_normaliser) + jnp.log(size) - jnp.log(_column(form.data_size))
 
 
-def summand(sum: Sum, f: Float[Array, "B K"], weight: Array | None, offset: Column) -> Float[Array, "B K"]:
-    """What is summed: float32 [B, K], 0 where the weight is."""
-    match sum.of:
+def compute_terms(
+    spec: SumSpec, scores: Float[Array, "B K"], weights: Array | None, offset: Column
+) -> Float[Array, "B K"]:
+    """Returns the terms of a sum, float32 [B, K]; 0 where the weight is 0."""
+    match spec.function:
         case "exponential":
-            terms = jnp.exp(sum.power * f if not isinstance(sum.power, float) else f)
+            terms = jnp.exp(spec.power * scores if not isinstance(spec.power, float) else scores)
         case "score":
-            terms = f
-        case "doubt":
-            terms = jax.nn.log_sigmoid(offset - f)
-    if weight is None:
-        # A removed score is -inf, whose e^f is 0 already, unless it is raised to the power 0.
-        return terms if isinstance(sum.power, float) and sum.of != "score" else jnp.where(f == -jnp.inf, 0.0, terms)
-    return jnp.where(weight > 0, weight * terms, 0.0)
+            terms = scores
+        case "log_sigmoid":
+            terms = jax.nn.log_sigmoid(offset - scores)
+    if weights is None:
+        # The exponential of a removed score (-inf) is 0 already, unless the power is 0.
+        is_zero = isinstance(spec.power, float) and spec.function != "score"
+        return terms if is_zero else jnp.where(scores == -jnp.inf, 0.0, terms)
+    return jnp.where(weights > 0, weights * terms, 0.0)
 
 
-def reading(sum: Sum, total: Column) -> Column:
-    """How the form sees a sum."""
-    if sum.of != "exponential":
+def transform_total(spec: SumSpec, total: Column) -> Column:
+    """Returns the logarithm of a sum of exponentials (-inf for an empty one), and other sums unchanged."""
+    if spec.function != "exponential":
         return total
     return jnp.where(total == 0, -jnp.inf, jnp.log(jnp.where(total == 0, 1.0, total)))
 
 
-def pull(
-    sum: Sum, f: Float[Array, "B K"], weight: Array | None, offset: Column, total: Column
+def score_gradient(
+    spec: SumSpec, scores: Float[Array, "B K"], weights: Array | None, offset: Column, total: Column
 ) -> tuple[Float[Array, "B K"], Column]:
-    """The reading's slope to each score, as a matrix and what its rows are to be multiplied by."""
-    match sum.of:
+    """Returns the gradient of `transform_total` with respect to each score, as a matrix and a factor for each row."""
+    match spec.function:
         case "exponential":
-            return summand(sum, f, weight, offset), sum.power / jnp.where(total == 0, 1.0, total)
+            return compute_terms(spec, scores, weights, offset), spec.power / jnp.where(total == 0, 1.0, total)
         case "score":
-            assert weight is not None
-            return weight, jnp.ones_like(total)
-        case "doubt":
-            doubt = jax.nn.sigmoid(f - offset)
-            return doubt if weight is None else weight * doubt, -jnp.ones_like(total)
+            assert weights is not None
+            return weights, jnp.ones_like(total)
+        case "log_sigmoid":
+            gradient = jax.nn.sigmoid(scores - offset)
+            return gradient if weights is None else weights * gradient, -jnp.ones_like(total)
 
 
-def nats(
-    form: Any, several: bool, positive: Column, readings: tuple[Column, ...], sizes: Sizes, offset: Column, top: Column
+def combine_sums(
+    form: Any,
+    has_several: bool,
+    positive: Column,
+    sums: tuple[Column, ...],
+    sizes: Sizes,
+    offset: Column,
+    reference: Column,
 ) -> Column:
-    """The value from f+ and the readings, all scores being measured from `top` (nats, 0 for `Binary`)."""
+    """Returns the value in nats.
+
+    Args:
+      form: a Form.
+      has_several: whether there are further positives.
+      positive: f+ - reference.
+      sums: `required_sums` of scores f - reference, after `transform_total`.
+      sizes, offset: see `Sizes` and `binary_offset`.
+      reference: a score of each anchor, in nats; 0 for `Binary`.
+    """
     one = jnp.ones_like(positive)
     match form:
         case Softmax(reduce):
-            among = log_mean(join(Mass(positive, one), Mass(readings[0], sizes.candidates)))
-            if not several:
-                return positive - among
+            denominator = log_mean(join(Mass(positive, one), Mass(sums[0], sizes.candidates)))
+            if not has_several:
+                return positive - denominator
             if reduce == "mean":
-                return (positive + readings[1]) / (1 + sizes.positives) - among
-            return log_mean(join(Mass(positive, one), Mass(readings[1], sizes.positives))) - among
+                return (positive + sums[1]) / (1 + sizes.positives) - denominator
+            return log_mean(join(Mass(positive, one), Mass(sums[1], sizes.positives))) - denominator
         case Decoupled():
-            some = sizes.candidates > 0
-            return jnp.where(some, positive - log_mean(Mass(readings[0], sizes.candidates)), 0.0)
+            nonempty = sizes.candidates > 0
+            return jnp.where(nonempty, positive - log_mean(Mass(sums[0], sizes.candidates)), 0.0)
         case Hard(_, prior, floor):
-            floor = None if floor is None else _column(floor) - top
-            return reweighted_nats(positive, readings[0], readings[1], sizes.candidates, _column(prior), floor)
+            floor = None if floor is None else _column(floor) - reference
+            return reweighted_nats(positive, sums[0], sums[1], sizes.candidates, _column(prior), floor)
         case _:  # Binary
-            some = sizes.candidates > 0
-            return jnp.where(some, jax.nn.log_sigmoid(positive - offset) + readings[0], 0.0)
+            nonempty = sizes.candidates > 0
+            return jnp.where(nonempty, jax.nn.log_sigmoid(positive - offset) + sums[0], 0.0)

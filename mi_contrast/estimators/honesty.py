@@ -1,58 +1,60 @@
-"""What a number may be called: when a restricted support still bounds InfoNCE, and how much an estimate can read."""
+"""Says which values are lower bounds on the mutual information, and how large a value can be."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mi_contrast.estimators.mass import log_mean, mass, present
+from mi_contrast.estimators.mass import log_mean, mask_weights, mass
 
 
 def bound_holds(
     pool: Float[Array, "... B K"], weights: Float[Array, "... B K"], *, where: Array | None = None, strict: bool = False
 ) -> Bool[Array, "... B"]:
-    """Whether the value over a support is still at most InfoNCE over the pool, anchor by anchor.
+    """Returns, for each anchor, whether the value over a support is at most InfoNCE over the pool.
 
     weak:   mean of e^f over the support >= mean of e^f over the pool;
-    strict: every candidate of the support has e^f above the pool's mean.
+    strict: every candidate of the support has e^f above the mean of the pool.
 
-    Scope. With one positive outside the pool, the value over a *whole* support of size n is at most J_n = f+ -
-    log((e^{f+} + n meanexp(pool)) / (n + 1)), itself at most InfoNCE with n negatives in the mean, exactly where the
-    weak condition holds; with the positive in the pool it does not tell. For k draws from the support, against InfoNCE
-    with k draws from the pool, it suffices (and is not needed at a given k) where the support is a percentile band; for
-    other supports ask `strict`. With several positives nothing here bounds the mutual information, and n must not be
-    chosen by score. A batch is honest where the mean of value - J_n is at most 0: a share of anchors can hide a gap.
-    Draws with replacement bound I only where k is small against the support.
+    Scope. Let one positive be outside of the pool, n the size of the support, and J_n = f+ - log((e^{f+} + n
+    meanexp(pool)) / (n + 1)), whose mean is at most InfoNCE with n negatives. The value over the *whole* support is at
+    most J_n if and only if the weak condition holds. If the positive is in the pool, the condition says nothing. For k
+    draws from the support, compared with InfoNCE with k draws from the pool, the weak condition suffices if the support
+    is a band of percentiles; for other supports use `strict`. With several positives, and with n chosen by score,
+    nothing here bounds the mutual information.
+
+    Over a batch, the mean of value - J_n has to be at most 0. The share of anchors whose condition holds does not tell
+    this. Draws with replacement bound I only if k is small against the support.
 
     Args:
-      pool: f32 or bf16 [..., B, K], critic values of each anchor with every candidate; the positive in neither set.
-      weights: bool or weights >= 0 [..., B, K], the support.
+      pool: f32 or bf16 [..., B, K], critic values of each anchor with every candidate, without the positive.
+      weights: bool or weights >= 0 [..., B, K], of the support.
       where: bool or weights >= 0 [..., B, K], the pool's valid candidates; default all.
-      strict: ask the strict condition.
+      strict: whether to check the strict condition.
     Returns:
-      bool [..., B]; True where the support is empty (the value is then 0 nats), False where a counted score is NaN.
-    Source: Wu et al. 2021, theorem 1 (strict); the weak form follows from second-order dominance of percentile bands.
+      bool [..., B]; True where the support is empty (the value is 0 nats), False where a valid score is NaN.
+    Source: Wu et al. 2021, theorem 1 (strict). The weak form follows from second-order dominance of percentile bands.
 
     >>> f = jnp.log(jnp.array([[1.0, 2.0, 3.0, 10.0]]))
     >>> bound_holds(f, jnp.array([[0, 0, 1, 0]])), bound_holds(f, jnp.array([[0, 0, 0, 1]]))
     (Array([False], dtype=bool), Array([ True], dtype=bool))
     """
     pool = jnp.asarray(pool).astype(jnp.float32)
-    inside, _ = present(pool, weights)
-    average, support = log_mean(mass(pool, where)), mass(pool, weights)
+    support_mask, _ = mask_weights(pool, weights)
+    pool_mean, support = log_mean(mass(pool, where)), mass(pool, weights)
     if strict:
-        holds = jnp.min(jnp.where(inside, pool, jnp.inf), axis=-1, initial=jnp.inf) > average
+        holds = jnp.min(jnp.where(support_mask, pool, jnp.inf), axis=-1, initial=jnp.inf) > pool_mean
     else:
-        holds = log_mean(support) >= average
+        holds = log_mean(support) >= pool_mean
     return holds | (support.size == 0)
 
 
 def ceiling(candidates: Float[Array, "..."] | int, positives: Float[Array, "..."] | int = 1) -> Float[Array, "..."]:
-    """The most an estimate can read: log(|C| / |P|) nats.
+    """Returns the largest possible contrastive value, log(|C| / |P|) nats.
 
     Args:
-      candidates: |C|, how many candidates there are, the positives among them: n + 1 for InfoNCE with n negatives.
-      positives: |P|, how many positives.
+      candidates: |C|, the number of candidates including the positives: n + 1 for InfoNCE with n negatives.
+      positives: |P|, the number of positives.
     Returns:
       nats, f32 [...].
 

@@ -1,4 +1,4 @@
-"""What `contrast` is given, checked and brought to one shape a kind: anchors, pool, and their products."""
+"""Checks the arguments of `contrast` and converts them to arrays with one row per anchor or per candidate."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.estimators.shards import Axis, first_row
-from mi_contrast.estimators.supports import Close, Drawn, Form, Support, check, resolved
+from mi_contrast.estimators.shards import Axis, first_row_index
+from mi_contrast.estimators.supports import Close, Drawn, Form, Support, check, convert_percentiles
 
-SCORES = 2**22  # scores held at a time where no block is asked for: 16 MiB
+MAX_SCORES = 2**22  # scores of a block of anchors if the caller gives no block size: 16 MiB
 
 
-class Rows(NamedTuple):
-    """What belongs to each anchor; the leaves of support and form are [B] too."""
+class AnchorInputs(NamedTuple):
+    """Everything that belongs to each anchor. The leaves of `support` and `form` are [B] too."""
 
     anchors: Float[Array, "B D"]
     positive: Float[Array, " B"]  # inner product with the positive
     temperature: Float[Array, " B"]
-    support: Any  # a resolved Support: percentiles in millionths
+    support: Any  # a Support with percentiles in millionths
     form: Any  # a Form
     ids: Int[Array, "B A"] | None
     labels: Int[Array, "B R"] | None
-    seeds: UInt32[Array, "B 2"] | None  # of the anchor's own draws
+    seeds: UInt32[Array, "B 2"] | None  # for the draws of `Drawn`
 
 
-class Pool(NamedTuple):
-    """What belongs to each candidate."""
+class PoolInputs(NamedTuple):
+    """Everything that belongs to each candidate."""
 
     rows: Float[Array, "K D"]
     valid: Bool[Array, " K"] | None
@@ -40,8 +40,8 @@ class Pool(NamedTuple):
     labels: Int[Array, "K R"] | None
 
 
-class Given(NamedTuple):
-    """Optional inputs of `contrast`, under the names they have there."""
+class OptionalInputs(NamedTuple):
+    """The optional arrays of `contrast`, by the names of its keywords."""
 
     valid: Array | None = None
     anchor_ids: Array | None = None
@@ -51,99 +51,104 @@ class Given(NamedTuple):
     key: Array | None = None
 
 
-def gather(
+def prepare_inputs(
     anchors: Array,
     positives: Array,
     pool: Array,
     support: Support,
     form: Form,
     temperature: Any,
-    given: Given,
+    optional: OptionalInputs,
     axis: Axis = None,
-) -> tuple[Rows, Pool]:
-    """Checks the inputs of `contrast` and brings them to one shape a kind.
+) -> tuple[AnchorInputs, PoolInputs]:
+    """Returns the checked arguments of `contrast`, broadcast to one row per anchor and per candidate.
 
     Raises:
-      UserError: as `contrast`.
+      UserError: see `contrast`.
     """
     anchors, positives, pool = jnp.asarray(anchors), jnp.asarray(positives), jnp.asarray(pool)
     if anchors.ndim != 2 or positives.shape != anchors.shape or pool.ndim != 2 or pool.shape[1] != anchors.shape[1]:
         shapes = f"anchors {anchors.shape}, positives {positives.shape} and pool {pool.shape}"
         raise UserError(f"{shapes} do not fit", fix="give [B, D], [B, D] and [K, D]")
     check(support, form)
-    _check_given(given, support, len(anchors), len(pool))
+    _check_optional(optional, support, len(anchors), len(pool))
     if not isinstance(temperature, jax.core.Tracer) and not np.all(np.asarray(temperature) > 0):
         raise UserError(f"temperature {temperature} is not above 0", fix="give a positive number")
-    each = lambda x: jnp.broadcast_to(x, (len(anchors),))  # noqa: E731
-    support, bad = resolved(support)
-    temperature = each(jnp.asarray(temperature, jnp.float32) + lax.stop_gradient(bad))
-    form = jax.tree.map(lambda x: each(jnp.asarray(x, jnp.float32)), form)
+    to_rows = lambda x: jnp.broadcast_to(x, (len(anchors),))  # noqa: E731
+    support, nan_or_zero = convert_percentiles(support)
+    temperature = to_rows(jnp.asarray(temperature, jnp.float32) + lax.stop_gradient(nan_or_zero))
+    form = jax.tree.map(lambda x: to_rows(jnp.asarray(x, jnp.float32)), form)
     positive = jnp.sum(anchors.astype(jnp.float32) * positives.astype(jnp.float32), axis=1)
-    columns = lambda x: None if x is None else jnp.atleast_2d(jnp.asarray(x).T).T  # noqa: E731
-    seeds, key = None, given.key
+    to_columns = lambda x: None if x is None else jnp.atleast_2d(jnp.asarray(x).T).T  # noqa: E731
+    seeds, key = None, optional.key
     if isinstance(support, Drawn) and key is not None:
-        places = first_row(len(anchors), axis) + jnp.arange(len(anchors))
-        keys = key if key.ndim else jax.vmap(lambda i: jax.random.fold_in(key, i))(places)
-        seeds = jax.vmap(lambda own: jax.random.bits(own, (2,)))(keys)
-    ids, labels = columns(given.anchor_ids), columns(given.anchor_labels)
-    rows = Rows(anchors, positive, temperature, jax.tree.map(each, support), form, ids, labels, seeds)
-    return alike((rows, Pool(pool, given.valid, given.pool_ids, columns(given.pool_labels))))
+        indices = first_row_index(len(anchors), axis) + jnp.arange(len(anchors))
+        keys = key if key.ndim else jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
+        seeds = jax.vmap(lambda anchor_key: jax.random.bits(anchor_key, (2,)))(keys)
+    ids, labels = to_columns(optional.anchor_ids), to_columns(optional.anchor_labels)
+    support = jax.tree.map(to_rows, support)
+    anchor_inputs = AnchorInputs(anchors, positive, temperature, support, form, ids, labels, seeds)
+    pool_inputs = PoolInputs(pool, optional.valid, optional.pool_ids, to_columns(optional.pool_labels))
+    return match_varying_axes((anchor_inputs, pool_inputs))
 
 
-def _check_given(given: Given, support: Support, count: int, size: int) -> None:
-    for one, other in (("anchor_ids", "pool_ids"), ("anchor_labels", "pool_labels")):
-        own, theirs = getattr(given, one), getattr(given, other)
-        if (own is None) != (theirs is None):
-            missing = other if theirs is None else one
-            raise UserError(f"{one.split('_')[1]} were given on one side only", fix=f"give {missing} too, or neither")
-        for name, x, rows in ((one, own, count), (other, theirs, size)):
-            if x is not None and x.shape[:1] != (rows,):
-                raise UserError(f"{name} {x.shape} does not fit", fix=f"give {rows} of them")
-    if given.valid is not None and given.valid.shape != (size,):
-        raise UserError(f"valid {given.valid.shape} does not fit", fix=f"give {size} of them")
+def _check_optional(optional: OptionalInputs, support: Support, num_anchors: int, num_candidates: int) -> None:
+    for anchor_name, pool_name in (("anchor_ids", "pool_ids"), ("anchor_labels", "pool_labels")):
+        anchor_value, pool_value = getattr(optional, anchor_name), getattr(optional, pool_name)
+        if (anchor_value is None) != (pool_value is None):
+            missing = pool_name if pool_value is None else anchor_name
+            kind = anchor_name.split("_")[1]
+            raise UserError(f"{kind} were given on one side only", fix=f"give {missing} too, or neither")
+        for name, x, length in ((anchor_name, anchor_value, num_anchors), (pool_name, pool_value, num_candidates)):
+            if x is not None and x.shape[:1] != (length,):
+                raise UserError(f"{name} {x.shape} does not fit", fix=f"give {length} of them")
+    if optional.valid is not None and optional.valid.shape != (num_candidates,):
+        raise UserError(f"valid {optional.valid.shape} does not fit", fix=f"give {num_candidates} of them")
     if isinstance(support, Close):
-        if given.anchor_labels is None or given.pool_labels is None:
+        if optional.anchor_labels is None or optional.pool_labels is None:
             raise UserError("Close() knows no labels", fix="give anchor_labels and pool_labels")
-        if given.anchor_labels.shape[1:] != given.pool_labels.shape[1:]:
-            shapes = f"anchor_labels {given.anchor_labels.shape} and pool_labels {given.pool_labels.shape}"
+        if optional.anchor_labels.shape[1:] != optional.pool_labels.shape[1:]:
+            shapes = f"anchor_labels {optional.anchor_labels.shape} and pool_labels {optional.pool_labels.shape}"
             raise UserError(f"{shapes} do not fit", fix="give [B] and [K], or [B, R] and [K, R]")
-    if isinstance(support, Drawn) and given.key is None:
+    if isinstance(support, Drawn) and optional.key is None:
         raise UserError("Drawn() has no key to draw by", fix="give key=jax.random.key(...)")
-    if given.key is not None and given.key.shape not in ((), (count,)):
-        raise UserError(f"key {given.key.shape} does not fit", fix=f"give one, or {count} of them")
+    if optional.key is not None and optional.key.shape not in ((), (num_anchors,)):
+        raise UserError(f"key {optional.key.shape} does not fit", fix=f"give one, or {num_anchors} of them")
 
 
-def alike(tree: Any) -> Any:
-    """Inside `shard_map`: every array varies over the mesh axes that any of them varies over, so that they mix freely.
+def match_varying_axes(tree: Any) -> Any:
+    """Marks every array as varying over all mesh axes that any array of the tree varies over.
 
-    Told to the tracer by a choice that is never taken, which the compiler drops.
+    Inside `shard_map`, operations on arrays that vary over different axes are type errors. Each array passes through a
+    `where` on a condition that is always False and depends on all arrays. The compiler removes it.
     """
     never = functools.reduce(jnp.logical_or, (jnp.zeros_like(x[:1], bool).any() for x in jax.tree.leaves(tree)))
     return jax.tree.map(lambda x: jnp.where(never, jnp.zeros_like(x), x), tree)
 
 
-def block_size(block: int | None, rows: int, pool: int) -> int:
-    """The block asked for, else equal blocks of as many rows as make 2^22 scores or fewer, 16 at least.
+def choose_block_size(block_size: int | None, num_anchors: int, num_candidates: int) -> int:
+    """Returns how many anchors are scored at a time, at most `num_anchors`.
 
-    Never more rows than there are. Blocks are equal because rows that two of them share are computed twice.
+    By default blocks have at most 2^22 scores, but at least 16 anchors, and equal sizes: the rows that two blocks share
+    would be computed twice.
 
     Raises:
-      UserError: a block below 1.
+      UserError: a block size below 1.
     """
-    if block is not None and block < 1:
-        raise UserError(f"block {block} holds no anchors", fix="give at least 1, or None")
-    if block is None:
-        most = max(16, SCORES // max(1, pool))
-        block = -(-rows // max(1, -(-rows // most)))
-    return max(1, min(block, rows))
+    if block_size is not None and block_size < 1:
+        raise UserError(f"block {block_size} holds no anchors", fix="give at least 1, or None")
+    if block_size is None:
+        max_size = max(16, MAX_SCORES // max(1, num_candidates))
+        block_size = -(-num_anchors // max(1, -(-num_anchors // max_size)))
+    return max(1, min(block_size, num_anchors))
 
 
-def products(rows: Rows, pool: Pool) -> Float[Array, "B K"]:
-    """Inner products of anchors with the pool, -inf where a row of the pool is no candidate."""
-    scores = jnp.matmul(rows.anchors, pool.rows.T, preferred_element_type=jnp.float32)
+def inner_products(anchors: AnchorInputs, pool: PoolInputs) -> Float[Array, "B K"]:
+    """Returns the inner products of anchors with the pool; -inf for rows that are not candidates of the anchor."""
+    scores = jnp.matmul(anchors.anchors, pool.rows.T, preferred_element_type=jnp.float32)
     if pool.valid is not None:
         scores = jnp.where(pool.valid, scores, -jnp.inf)
-    if rows.ids is not None:
-        for ids in jnp.moveaxis(rows.ids, 1, 0):
+    if anchors.ids is not None:
+        for ids in jnp.moveaxis(anchors.ids, 1, 0):
             scores = jnp.where((ids[:, None] == pool.ids) & (ids[:, None] >= 0), -jnp.inf, scores)
     return scores

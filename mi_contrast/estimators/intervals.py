@@ -1,4 +1,4 @@
-"""The interval of an estimate by a trained critic: the Gaussian copula's where the critic shows nothing beyond it."""
+"""Computes the result of `estimate` from a trained critic and from the Gaussian copula, with its 90 % interval."""
 
 from __future__ import annotations
 
@@ -10,56 +10,64 @@ import numpy as np
 from jaxtyping import Float
 
 from mi_contrast.estimators.copula import gaussian_copula
-from mi_contrast.estimators.reading import Estimate
+from mi_contrast.estimators.result import Estimate
 
-WIDTH = 2.24  # standard errors on either side of the estimate: 97.5 % of a normal law
-BEYOND = 2.0  # standard errors by which a trained critic must read more than the Gaussian copula to be believed
-MARGIN = 0.5  # nats below log of a part's size from where the answer is a lower limit
-PAIRS = 10  # samples per product of dimensions that an interval needs
+WIDTH = 2.24  # standard errors on either side of the estimate, which hold 97.5 % of a normal distribution
+MIN_GAIN = 2.0  # standard errors by which the critic's value must exceed that of the Gaussian copula to be used
+MARGIN = 0.5  # an estimate within this many nats of log(size of a part) is a lower limit
+SAMPLES_PER_PRODUCT = 10  # an interval needs this many samples for each product dx dy of dimensions
 
 
-class Reading(NamedTuple):
-    """A cross-fitted reading, its error, and the error of its gain over the Gaussian copula's critic; critics fixed."""
+class CrossFit(NamedTuple):
+    """Result of cross-fitting, in nats. Standard errors are over draws of held-out samples, with fixed critics.
+
+    Attributes:
+      nats: mean over parts of the bound on held-out samples.
+      error: standard error of nats.
+      gain_error: standard error of the difference between nats and the value of the Gaussian copula's critic.
+    """
 
     nats: float
     error: float
     gain_error: float
 
 
-def with_interval(
+def estimate_with_interval(
     x: Float[np.ndarray, "N dx"],
     y: Float[np.ndarray, "N dy"],
-    found: Reading,
+    cross_fit: CrossFit,
     ceiling: float,
-    draw: np.random.Generator,
-    size: int,
-    read_again: Callable[[np.ndarray, int], float] | None,
+    rng: np.random.Generator,
+    part_size: int,
+    refit: Callable[[np.ndarray, int], float] | None,
 ) -> Estimate:
-    """Returns the estimate and its interval, as `estimate` describes them.
+    """Returns the estimate and its interval by the rules in the docstring of `estimate`.
 
     Args:
       x, y: float64 [N, dx], [N, dy].
-      found: the reading of all samples.
-      ceiling: the largest value that the method can read.
-      draw: the generator of the bootstrap and of the halves.
-      size: pairs in a held-out part.
-      read_again: reads the samples with these indices; the number tells its trainings apart. None: too few to halve.
+      cross_fit: the result for all samples.
+      ceiling: the largest value that the method can return.
+      rng: random generator for the bootstrap and for the split into halves.
+      part_size: number of samples in a held-out part.
+      refit: returns the nats of cross-fitting on a subset of the samples, from their indices and a number that makes
+        its random keys differ. None if half of the samples are too few.
     Returns:
-      Estimate of float32 scalars; low and high are at least 0, high is infinite for a lower limit.
+      Estimate of float32 scalars. low and high are at least 0; high is infinite for a lower limit.
     """
-    copula = gaussian_copula(x, y, draw)
-    nats, error, missing = found.nats, found.error, 0.0
-    visible = np.log(size) - MARGIN  # beyond, held-out pairs cannot tell two critics apart
-    limit = not max(nats, copula.nats) <= visible or x.shape[1] * y.shape[1] * PAIRS > len(x)
-    # of independent samples both are nearly 0, and g has the spread of a chi-squared of dx dy degrees over 2 N
-    noise = np.hypot(found.gain_error, np.sqrt(x.shape[1] * y.shape[1] / 2) / len(x))
-    if not limit and not nats > max(copula.nats, 0.0) + BEYOND * noise:
+    copula = gaussian_copula(x, y, rng)
+    nats, error, bias = cross_fit.nats, cross_fit.error, 0.0
+    max_nats = np.log(part_size) - MARGIN  # above it, held-out samples cannot tell two critics apart
+    product = x.shape[1] * y.shape[1]
+    is_limit = not max(nats, copula.nats) <= max_nats or product * SAMPLES_PER_PRODUCT > len(x)
+    # For independent variables, 2 N times the nats of the copula is chi-squared with dx dy degrees of freedom.
+    noise = np.hypot(cross_fit.gain_error, np.sqrt(product / 2) / len(x))
+    if not is_limit and not nats > max(copula.nats, 0.0) + MIN_GAIN * noise:
         nats, error = copula
-    elif not limit and read_again is not None:
-        halves = np.array_split(draw.permutation(len(x))[: len(x) // 2 * 2], 2)
-        again = [read_again(own, number) for number, own in enumerate(halves, 1)]
-        missing = max(nats - float(np.mean(again)), 0.0)
-    estimate, spread, unseen, highest = (jnp.float32(value) for value in (nats, error, missing, ceiling))
-    low = jnp.maximum(estimate - WIDTH * spread, 0.0)
-    high = jnp.maximum(estimate + WIDTH * spread + unseen, 0.0)
-    return Estimate(estimate, spread, jnp.asarray(highest), low, high).as_lower_limit(limit)
+    elif not is_limit and refit is not None:
+        halves = np.array_split(rng.permutation(len(x))[: len(x) // 2 * 2], 2)
+        half_nats = [refit(indices, number) for number, indices in enumerate(halves, 1)]
+        bias = max(nats - float(np.mean(half_nats)), 0.0)
+    nats, error, bias, ceiling = (jnp.float32(value) for value in (nats, error, bias, ceiling))
+    low = jnp.maximum(nats - WIDTH * error, 0.0)
+    high = jnp.maximum(nats + WIDTH * error + bias, 0.0)
+    return Estimate(nats, error, jnp.asarray(ceiling), low, high).as_lower_limit(is_limit)

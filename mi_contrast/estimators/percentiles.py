@@ -1,4 +1,4 @@
-"""Percentiles of similarity and the exact integer ranks they stand for."""
+"""Converts percentiles of similarity to exact integer ranks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Percentile = Float[Array, "..."] | float
 
 
 def check_band(lower: Percentile, upper: Percentile) -> None:
-    """Refuses a band that is empty or outside [0, 1]; traced percentiles pass.
+    """Raises an error if a band is empty or not within [0, 1]. Traced percentiles are not checked.
 
     Raises:
       UserError: a concrete percentile is not in [0, 1], or a concrete lower >= upper.
@@ -28,14 +28,20 @@ def check_band(lower: Percentile, upper: Percentile) -> None:
         raise UserError(f"band [{edges[0]}, {edges[1]}) holds nothing", fix="give lower < upper, 0 being least similar")
 
 
-def not_a_number(*percentiles: Percentile) -> Float[Array, "..."]:
-    """NaN where any percentile is, else 0: what is added so that a bad schedule is never read as a good number."""
-    bad = [jnp.isnan(jnp.asarray(p, jnp.float32)) for p in percentiles]
-    return jnp.where(functools.reduce(jnp.logical_or, bad), jnp.float32(jnp.nan), 0.0)
+def nan_or_zero(*percentiles: Percentile) -> Float[Array, "..."]:
+    """Returns NaN where any percentile is NaN and 0 elsewhere.
+
+    Ranks are integers and cannot hold a NaN. Adding this value to a result keeps a broken schedule visible.
+    """
+    is_nan = [jnp.isnan(jnp.asarray(p, jnp.float32)) for p in percentiles]
+    return jnp.where(functools.reduce(jnp.logical_or, is_nan), jnp.float32(jnp.nan), 0.0)
 
 
 def millionths(percentile: Percentile) -> Int[Array, "..."]:
-    """P = round(10^6 p), int32, kept within [0, 10^6]. Device arrays are read in float32, host numbers in float64."""
+    """Returns P = round(10^6 p) as int32, clipped to [0, 10^6].
+
+    Device arrays are rounded in float32, numbers and numpy arrays in float64.
+    """
     if isinstance(percentile, jax.Array):
         rounded = jnp.round(percentile.astype(jnp.float32) * 1e6)
     else:
@@ -44,17 +50,18 @@ def millionths(percentile: Percentile) -> Int[Array, "..."]:
 
 
 def rank(millionths: Int[Array, "..."] | int, count: Int[Array, "..."] | int) -> Int[Array, "..."]:
-    """The rank r = floor((n P + 500,000) / 10^6) that a percentile of P millionths stands for among n.
+    """Returns how many of `count` candidates lie below a percentile: r = floor((n P + 500,000) / 10^6).
 
-    In int32 throughout, exact to n = 2^31 - 1, where float32 and float64 both miss by one in places:
-    q, s = divmod(n, 1000); a, b = divmod(P, 1000); u, v = divmod(b q, 1000);
-    r = a q + u + (1000 v + P s + 500,000) // 10^6.
+    All arithmetic is int32 and exact up to n = 2^31 - 1; float32 and float64 are off by one for some n and P.
+    With q, s = divmod(n, 1000); a, b = divmod(P, 1000); u, v = divmod(b q, 1000):
+
+        r = a q + u + (1000 v + P s + 500,000) // 10^6.
 
     Args:
-      millionths: P, int32 [...], 0 to 10^6; 0 = least similar.
+      millionths: P, int32 [...], from 0 (least similar) to 10^6.
       count: n >= 0, int32 [...].
     Returns:
-      int32 [...], 0 to n: how many of the n lie below the percentile.
+      int32 [...], from 0 to n.
 
     >>> int(rank(millionths(0.99), 65536)) - int(rank(millionths(0.9), 65536))
     5899

@@ -1,8 +1,8 @@
-"""Prepares paired samples for the estimators that read them: checks the type, centres, scales, and casts to float32.
+"""Checks, centres and scales samples, and casts them to float32.
 
-Concrete arrays are prepared on the host in float64, so that neither their unit nor their offset matters: strain in
-units of 1e-21, stellar masses of 1e30 kg and time stamps in nanoseconds all keep their digits. Inside `jit`, `vmap`
-and `grad` the samples stay in the graph, in the precision in which they arrive there.
+Concrete arrays are prepared on the host in float64. So units and offsets do not matter: strain of 1e-21, stellar masses
+of 1e30 kg and time stamps in nanoseconds keep their digits. Under `jit`, `vmap` and `grad` samples are traced, and they
+are prepared in the precision in which they come.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from jaxtyping import Array, Float
 
 from mi_contrast.core.errors import UserError
 
-LARGEST = 1e30  # times the typical size of a column: distances in float32 can still hold it
+LARGEST = 1e30  # ratio of an outlier to the typical size of its column up to which float32 can hold distances
+
+NO_EXPONENT = np.iinfo(np.int32).min // 4  # of constant columns, which must not determine a shared scale
+MIN_EXPONENT = -2000  # scales any float64 to 0
 
 
-class Paired(NamedTuple):
-    """Samples x and y in float32, and the standard deviation of each column in the same unit (1 where constant)."""
+class SamplePair(NamedTuple):
+    """Samples x and y in float32, and the standard deviation of each of their columns (1 for constant columns)."""
 
     x: Float[Array, "... N dx"]
     y: Float[Array, "... N dy"]
@@ -32,22 +35,24 @@ class Paired(NamedTuple):
     deviation_y: Float[Array, "... 1 dy"]
 
 
-def paired(x: Any, y: Any, least: int = 2, *, scale: str = "columns", normal_scores: bool = False) -> Paired:
-    """Returns both samples centred, scaled by powers of two and cast to float32; [N] becomes [N, 1].
+def prepare_pair(
+    x: Any, y: Any, min_samples: int = 2, *, scale: str = "columns", normal_scores: bool = False
+) -> SamplePair:
+    """Returns x and y as float32 [..., N, d], centred and scaled by powers of two.
 
     Args:
-      x, y: numbers [..., N, dx] and [..., N, dy], or [N]; leading axes alike.
-      least: the smallest number of samples that the caller can use.
-      scale: 'columns' scales each column by itself. 'shared' scales all columns of x and y by one factor, so that
-        their sizes relative to each other stay.
-      normal_scores: whether each column is replaced by its normal scores first (`normal_scores`).
+      x, y: numbers [..., N, dx] and [..., N, dy], or [N], with equal leading axes.
+      min_samples: the smallest N that the caller can handle.
+      scale: 'columns' scales each column separately. 'shared' scales all columns of x and y by one factor, so their
+        relative sizes do not change.
+      normal_scores: whether to replace each column by its normal scores first; see `normal_scores`.
     Returns:
-      Paired, float32.
+      SamplePair, float32.
     Raises:
-      UserError: values that are not real numbers, numbers of samples or leading axes that differ, no column, fewer
-      than `least` samples, a range that float32 cannot hold.
+      UserError: values that are not real numbers; different numbers of samples or leading axes; no column; fewer than
+      `min_samples` samples; a range that float32 cannot hold.
 
-    >>> paired(jnp.arange(5.0), jnp.zeros((5, 2))).y.shape
+    >>> prepare_pair(jnp.arange(5.0), jnp.zeros((5, 2))).y.shape
     (5, 2)
     """
     x, y = as_columns(x, "x"), as_columns(y, "y")
@@ -55,19 +60,21 @@ def paired(x: Any, y: Any, least: int = 2, *, scale: str = "columns", normal_sco
         raise UserError(f"samples x {x.shape} and y {y.shape} do not fit", fix="give [..., N, dx] and [..., N, dy]")
     if 0 in (x.shape[-1], y.shape[-1]):
         raise UserError(f"samples x {x.shape} and y {y.shape} lack columns", fix="give one of each at least")
-    if x.shape[-2] < least:
-        turned = "; are they transposed? Samples are rows" if max(x.shape[-1], y.shape[-1]) > x.shape[-2] else ""
-        raise UserError(f"{x.shape[-2]} samples are too few", fix=f"give {least} at least{turned}")
+    if x.shape[-2] < min_samples:
+        is_wide = max(x.shape[-1], y.shape[-1]) > x.shape[-2]
+        hint = "; are they transposed? Samples are rows" if is_wide else ""
+        raise UserError(f"{x.shape[-2]} samples are too few", fix=f"give {min_samples} at least{hint}")
     if normal_scores:
-        x, y = _scores(x), _scores(y)
-    traced = isinstance(x, jax.core.Tracer) or isinstance(y, jax.core.Tracer)
-    return _in_graph(x, y, scale) if traced else _on_host(x, y, scale)
+        x, y = _normal_scores(x), _normal_scores(y)
+    is_traced = isinstance(x, jax.core.Tracer) or isinstance(y, jax.core.Tracer)
+    return _prepare_traced(x, y, scale) if is_traced else _prepare_on_host(x, y, scale)
 
 
 def as_columns(x: Any, name: str = "x") -> Any:
-    """Returns [..., N, d] in float64 numpy with exact offsets removed, or in float32 in the graph where x is traced.
+    """Returns x as a float64 numpy array [..., N, d], or as float32 if it is traced.
 
-    Integers lose their smallest value, and extended precision its first sample, before the conversion to float64.
+    Where float64 would lose digits, an offset is subtracted first, which does not change mutual information: from
+    integers the smallest value of each column, from extended precision the first sample.
 
     Raises:
       UserError: complex, masked, object, text or date values.
@@ -77,14 +84,15 @@ def as_columns(x: Any, name: str = "x") -> Any:
     """
     if isinstance(x, jax.core.Tracer):
         if jnp.issubdtype(x.dtype, jnp.complexfloating):
-            raise _not_real(name, x.dtype)
+            raise _type_error(name, x.dtype)
         x = lax.stop_gradient(x).astype(jnp.float32)
         return x[:, None] if x.ndim == 1 else x
     x = as_real(x, name)
     axis = -2 if x.ndim > 1 else 0
     if x.size and x.dtype.kind in "iu":
-        wide = x.astype(np.uint64 if x.dtype.kind == "u" else np.int64)
-        x = (wide.view(np.uint64) - wide.min(axis=axis, keepdims=True).view(np.uint64)).astype(np.float64)
+        integers = x.astype(np.uint64 if x.dtype.kind == "u" else np.int64)
+        smallest = integers.min(axis=axis, keepdims=True)
+        x = (integers.view(np.uint64) - smallest.view(np.uint64)).astype(np.float64)  # cannot overflow
     elif x.size and x.dtype.itemsize > 8:
         with np.errstate(invalid="ignore"):
             x = x - np.take(x, [0], axis=axis)
@@ -93,7 +101,7 @@ def as_columns(x: Any, name: str = "x") -> Any:
 
 
 def as_real(x: Any, name: str = "x") -> np.ndarray:
-    """Returns a numpy array of real numbers, its dtype kept where numpy computes with it, in native byte order.
+    """Returns x as a numpy array of real numbers in native byte order. Types that numpy does not know become float64.
 
     Raises:
       UserError: complex, masked, object, text or date values; lists of rows whose lengths differ.
@@ -111,44 +119,47 @@ def as_real(x: Any, name: str = "x") -> np.ndarray:
         return x.astype(x.dtype.newbyteorder("="), copy=False)
     if x.dtype.kind == "b" or jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer):
         return x.astype(np.float64)  # booleans, and the short types of machine learning
-    raise _not_real(name, x.dtype)
+    raise _type_error(name, x.dtype)
 
 
-def _not_real(name: str, dtype: Any) -> UserError:
+def _type_error(name: str, dtype: Any) -> UserError:
     kind = np.dtype(dtype).kind
     fixes = {"c": "give real and imaginary parts as columns", "O": "give numbers of one kind: x.astype(float)"}
-    otherwise = "give numbers: x.astype('int64')" if kind in "mM" else "give numbers"
+    default_fix = "give numbers: x.astype('int64')" if kind in "mM" else "give numbers"
     words = {"c": "complex", "O": "an array of objects", "M": "dates", "m": "time spans"}
     return UserError(
-        f"{name} holds {words.get(kind, f'{dtype} values')}, not real numbers", fix=fixes.get(kind, otherwise)
+        f"{name} holds {words.get(kind, f'{dtype} values')}, not real numbers", fix=fixes.get(kind, default_fix)
     )
 
 
-def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """Returns a Python int of any integer type. UserError where the value is none, or below `least`.
+def as_whole_number(name: str, value: Any, minimum: int = 1) -> int:
+    """Returns a number of any integer type as a Python int.
 
-    >>> whole_number("k", np.int64(3))
+    Raises:
+      UserError: the value is not an integer, or below the minimum.
+
+    >>> as_whole_number("k", np.int64(3))
     3
     """
     try:
         number = operator.index(value)
     except TypeError:
-        number = least - 1
-    if number < least:
-        raise UserError(f"{name} = {value}", fix=f"give a whole number from {least} up")
+        number = minimum - 1
+    if number < minimum:
+        raise UserError(f"{name} = {value}", fix=f"give a whole number from {minimum} up")
     return number
 
 
 def normal_scores(x: Any) -> Float[Array, "... N d"]:
-    """Replaces each column by Phi^-1((rank - 1/2) / N): a monotone map of each coordinate onto a normal law.
+    """Returns the normal scores of each column, Phi^-1((rank - 1/2) / N), which have a standard normal distribution.
 
-    Mutual information does not change under such maps, and heavy tails go. Equal values share their mean rank, so ties
-    stay ties and the answer does not depend on the order of the samples.
+    Such monotone maps of coordinates leave mutual information unchanged and remove heavy tails. Equal values get their
+    mean rank, so ties stay ties, and the result does not depend on the order of the samples.
 
     Args:
       x: numbers [..., N, d] or [N].
     Returns:
-      float32 of the same shape. A column that is not finite everywhere is NaN.
+      float32 of the same shape. A column with values that are not finite is NaN.
     Raises:
       UserError: values that are not real numbers.
 
@@ -156,66 +167,70 @@ def normal_scores(x: Any) -> Float[Array, "... N d"]:
     [-0.967..., 0.0, 0.967...]
     """
     columns = as_columns(x)
-    return jnp.asarray(_scores(columns), jnp.float32).reshape(np.shape(x))
+    return jnp.asarray(_normal_scores(columns), jnp.float32).reshape(np.shape(x))
 
 
-def _scores(x: Any) -> Any:
-    """The normal scores of [..., N, d], on the host or in the graph."""
-    traced = isinstance(x, jax.core.Tracer)
-    xp: Any = jnp if traced else np
-    below: Any
-    up_to: Any
+def _normal_scores(x: Any) -> Any:
+    """Returns the normal scores of [..., N, d], by numpy or, for traced samples, by jax."""
+    is_traced = isinstance(x, jax.core.Tracer)
+    xp: Any = jnp if is_traced else np
+    num_below: Any
+    num_up_to: Any
     count = x.shape[-2]
     columns = xp.moveaxis(x, -2, -1).reshape(-1, count)
-    if traced:
+    if is_traced:
         ordered = jnp.sort(columns, axis=1)
-        below, up_to = (
+        num_below, num_up_to = (
             jax.vmap(lambda row, values, side=side: jnp.searchsorted(row, values, side=side))(ordered, columns)
             for side in ("left", "right")
         )
     else:
-        rows = [(np.sort(row), row) for row in columns]
-        below, up_to = (
-            np.array([np.searchsorted(ordered, row, side) for ordered, row in rows]).reshape(columns.shape)
+        pairs = [(np.sort(column), column) for column in columns]
+        num_below, num_up_to = (
+            np.array([np.searchsorted(ordered, column, side) for ordered, column in pairs]).reshape(columns.shape)
             for side in ("left", "right")
         )
-    shares = (below + up_to) / (2 * count)
-    scores = ndtri(shares) if traced else np.asarray(_normal_quantile(shares))
+    quantiles = (num_below + num_up_to) / (2 * count)
+    scores = ndtri(quantiles) if is_traced else np.asarray(_normal_quantile(quantiles))
     scores = xp.where(xp.all(xp.isfinite(columns), axis=1, keepdims=True), scores, xp.nan)
     return xp.moveaxis(scores.reshape(*x.shape[:-2], x.shape[-1], count), -1, -2)
 
 
-def _normal_quantile(shares: np.ndarray) -> np.ndarray:
+def _normal_quantile(probabilities: np.ndarray) -> np.ndarray:
     from scipy.special import ndtri as quantile
 
-    return quantile(shares)
+    return quantile(probabilities)
 
 
-def scaled(x: Float[np.ndarray, "... N d"]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns x less a central value of each column in units of a power of two, and its exponent for each column.
+def centre_and_scale(x: Float[np.ndarray, "... N d"]) -> tuple[np.ndarray, np.ndarray]:
+    """Subtracts the mode of each column and divides by a power of two. Returns the result and the exponents.
 
-    The central value is the column's mode (half-sample mode), because float32 resolves best near 0 and
-    that is where samples lie closest. Columns that are not finite everywhere stay as they are.
+    float32 has its finest resolution near 0, so that is where the densest samples should lie: at the half-sample mode.
+    Columns with values that are not finite do not change.
 
-    >>> scaled(np.array([[1e30], [3e30], [3.5e30]]))[0][:, 0].round(2).tolist()
+    >>> centre_and_scale(np.array([[1e30], [3e30], [3.5e30]]))[0][:, 0].round(2).tolist()
     [-7.1, -0.79, 0.79]
     """
     finite = np.all(np.isfinite(x), axis=-2, keepdims=True)
     safe = np.where(finite, x, 0.0)
     largest = np.max(np.abs(safe), axis=-2, keepdims=True, initial=0.0)
-    safe = np.ldexp(safe, -np.frexp(largest)[1])  # so that no difference overflows
+    safe = np.ldexp(safe, -np.frexp(largest)[1])  # prevents overflow of differences
     safe = safe - _modes(safe)
-    size = np.where(safe == 0, np.nan, np.abs(safe))
+    magnitude = np.where(safe == 0, np.nan, np.abs(safe))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of a constant column
-        middle = np.nanmedian(size, axis=-2, keepdims=True)
-    exponent = np.frexp(np.where(np.isnan(middle), 1.0, middle))[1]
+        warnings.simplefilter("ignore", RuntimeWarning)  # a constant column has no values to take the median of
+        median = np.nanmedian(magnitude, axis=-2, keepdims=True)
+    exponent = np.frexp(np.where(np.isnan(median), 1.0, median))[1]
     centred = np.where(finite, np.ldexp(safe, -exponent), x)
     return centred, np.where(finite, exponent + np.frexp(largest)[1], 0)
 
 
 def _modes(x: np.ndarray) -> np.ndarray:
-    """The half-sample mode of each column, [..., 1, d]: the middle of its two samples that lie closest in the end."""
+    """Returns the half-sample mode of each column, [..., 1, d].
+
+    The shortest interval that holds half of the samples is kept, again and again, until two samples are left. The mode
+    is their midpoint.
+    """
     ordered = np.sort(np.moveaxis(x, -2, -1).reshape(-1, x.shape[-2]), axis=1)
     while ordered.shape[1] > 2:
         half = (ordered.shape[1] + 1) // 2
@@ -224,27 +239,28 @@ def _modes(x: np.ndarray) -> np.ndarray:
     return (ordered[:, 0] / 2 + ordered[:, -1] / 2).reshape(*x.shape[:-2], 1, x.shape[-1])
 
 
-def _on_host(x: np.ndarray, y: np.ndarray, scale: str) -> Paired:
+def _prepare_on_host(x: np.ndarray, y: np.ndarray, scale: str) -> SamplePair:
+    """Centres and scales float64 samples, and computes their standard deviations before casting to float32."""
     values: list[np.ndarray] = []
     deviations: list[np.ndarray] = []
     exponents: list[np.ndarray] = []
     for z in (x, y):
-        centred, exponent = scaled(z)
+        centred, exponent = centre_and_scale(z)
         finite = np.all(np.isfinite(z), axis=-2, keepdims=True)
         spread = np.std(np.where(finite, centred, 0.0), axis=-2, keepdims=True)
         constant = np.all(np.where(finite, centred, 0.0) == 0, axis=-2, keepdims=True)
         values.append(centred)
         deviations.append(np.where(constant, 1.0, spread))
-        exponents.append(np.where(constant, np.iinfo(np.int32).min // 4, exponent))
+        exponents.append(np.where(constant, NO_EXPONENT, exponent))
     if scale == "shared":
         shared = np.maximum(*(e.max(axis=-1, keepdims=True) for e in exponents))
-        moves = [np.maximum(e - shared, -2000) for e in exponents]
-        values = [np.ldexp(v, m) for v, m in zip(values, moves, strict=True)]
-        deviations = [np.where(m == -2000, d, np.ldexp(d, m)) for d, m in zip(deviations, moves, strict=True)]
+        shifts = [np.maximum(e - shared, MIN_EXPONENT) for e in exponents]
+        values = [np.ldexp(v, s) for v, s in zip(values, shifts, strict=True)]
+        deviations = [np.where(s == MIN_EXPONENT, d, np.ldexp(d, s)) for d, s in zip(deviations, shifts, strict=True)]
     for name, z in zip("xy", values, strict=True):
         _check_range(name, z)
     with np.errstate(over="ignore"):
-        return Paired(*(jnp.asarray(np.asarray(z, np.float32)) for z in (*values, *deviations)))
+        return SamplePair(*(jnp.asarray(np.asarray(z, np.float32)) for z in (*values, *deviations)))
 
 
 def _check_range(name: str, z: np.ndarray) -> None:
@@ -256,38 +272,38 @@ def _check_range(name: str, z: np.ndarray) -> None:
         )
 
 
-def _in_graph(x: Array, y: Array, scale: str) -> Paired:
-    """As on the host, but only scaled, by the largest magnitude."""
+def _prepare_traced(x: Array, y: Array, scale: str) -> SamplePair:
+    """Scales by a power of two near the largest magnitude, without centring."""
     x, y = (lax.stop_gradient(jnp.asarray(z, jnp.float32)) for z in (x, y))
     largest = [jnp.max(jnp.abs(z), axis=-2, keepdims=True) for z in (x, y)]
     if scale == "shared":
-        one = jnp.maximum(*(m.max(axis=-1, keepdims=True) for m in largest))
-        largest = [one, one]
+        shared = jnp.maximum(*(m.max(axis=-1, keepdims=True) for m in largest))
+        largest = [shared, shared]
     exponents = [jnp.frexp(jnp.where(jnp.isfinite(m), m, 1.0))[1] for m in largest]
     x, y = (jnp.ldexp(z, -e) for z, e in zip((x, y), exponents, strict=True))
-    return Paired(x, y, deviation(x), deviation(y))
+    return SamplePair(x, y, standard_deviation(x), standard_deviation(y))
 
 
-def together(series: Any) -> Float[Array, "P T d"]:
-    """Returns series [P, T, d] in float32, each column centred, all scaled by one power of two.
+def prepare_series(series: Any) -> Float[Array, "P T d"]:
+    """Returns series [P, T, d] in float32, with each column centred and all of them scaled by one power of two.
 
     Raises:
-      UserError: values that are not real numbers, a range that float32 cannot hold.
+      UserError: values that are not real numbers; a range that float32 cannot hold.
     """
     columns = as_columns(series, "series")
     if isinstance(columns, jax.core.Tracer):
         largest = jnp.max(jnp.where(jnp.isfinite(columns), jnp.abs(columns), 0.0))
         return jnp.ldexp(columns, -jnp.frexp(largest)[1])
-    centred, exponents = scaled(columns)
-    moving = np.any(centred != 0, axis=-2, keepdims=True)
-    shared = np.max(exponents, where=moving, initial=np.iinfo(np.int32).min // 4)
-    values = np.ldexp(centred, np.where(moving, np.maximum(exponents - shared, -2000), 0))
+    centred, exponents = centre_and_scale(columns)
+    varies = np.any(centred != 0, axis=-2, keepdims=True)
+    shared = np.max(exponents, where=varies, initial=NO_EXPONENT)
+    values = np.ldexp(centred, np.where(varies, np.maximum(exponents - shared, MIN_EXPONENT), 0))
     _check_range("series", values)
     return jnp.asarray(np.asarray(values, np.float32))
 
 
 def as_series(tracks: Any, name: str = "tracks") -> Any:
-    """Returns tracks [..., T, d] in float64 less their first sample, or in float32 where they are traced.
+    """Returns tracks [..., T, d] in float64 with their first sample subtracted, or in float32 if they are traced.
 
     Raises:
       UserError: values that are not real numbers.
@@ -298,10 +314,10 @@ def as_series(tracks: Any, name: str = "tracks") -> Any:
     return columns - columns[..., :1, :] if columns.ndim > 1 and columns.shape[-2] else columns
 
 
-def deviation(x: Float[Array, "... N d"]) -> Float[Array, "... 1 d"]:
-    """The standard deviation of each column; 1 where a column is constant.
+def standard_deviation(x: Float[Array, "... N d"]) -> Float[Array, "... 1 d"]:
+    """Returns the standard deviation of each column; 1 for constant columns.
 
-    >>> deviation(jnp.array([[1.0, 7.0], [5.0, 7.0]]))
+    >>> standard_deviation(jnp.array([[1.0, 7.0], [5.0, 7.0]]))
     Array([[2., 1.]], dtype=float32)
     """
     spread = jnp.std(x, axis=-2, keepdims=True)

@@ -1,7 +1,8 @@
-"""Nats from scores, per anchor: one core, *reduce over positives minus log-mean-exp over candidates*, and its forms.
+"""Contrastive values from scores, in nats, one for each anchor.
 
-Scores are critic values f = similarity / temperature, float32 or bfloat16 in, float32 out. Larger means more; a
-training loss is minus the mean of these. With P the positives, C the candidates (P belongs to C), |.| sums of weights:
+Scores are critic values f = similarity / temperature, float32 or bfloat16; results are float32. Larger values mean more
+information, and a training loss is minus their mean. Every softmax form has the same core. With P the positives, C the
+candidates (P is part of C) and |.| sums of weights:
 
     value = reduce_P(f) - log( (1/|C|) sum_C e^f ),   reduce_P = log-mean-exp over P, or the mean over P
 """
@@ -17,9 +18,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.estimators.mass import Mass, join, log_mean, mass, present
-from mi_contrast.estimators.percentiles import Percentile, check_band, millionths, not_a_number, rank
-from mi_contrast.estimators.selection import census, select, weigh
+from mi_contrast.estimators.mass import Mass, join, log_mean, mask_weights, mass
+from mi_contrast.estimators.percentiles import Percentile, check_band, millionths, nan_or_zero, rank
+from mi_contrast.estimators.selection import select_band, take_census, weigh
 
 REDUCTIONS = ("logsumexp", "mean")
 
@@ -31,18 +32,18 @@ def contrastive(
     *,
     reduce: str = "logsumexp",
 ) -> Float[Array, "... B"]:
-    """The core: reduce over positives minus log-mean-exp over candidates.
+    """Returns the reduced score of the positives minus the log-mean-exp over the candidates.
 
-    value = reduce_P(f) - log( (1/|C|) sum_C e^f ), |.| sums of weights; at most log(|C| / |P|).
+    value = reduce_P(f) - log( (1/|C|) sum_C e^f ), with |.| sums of weights. It is at most log(|C| / |P|).
 
     Args:
       scores: f32 or bf16 [..., B, C], critic values; -inf removes a candidate from the sum and from |C|.
-      positives: bool or weights >= 0 [..., B, C], who is a positive.
-      candidates: bool or weights >= 0 [..., B, C], who is a candidate; contains the positives unless decoupled.
+      positives: bool or weights >= 0 [..., B, C] of the positives.
+      candidates: bool or weights >= 0 [..., B, C] of the candidates, including the positives unless decoupled.
       reduce: 'logsumexp' (log-mean-exp over the positives) or 'mean' (their weighted mean).
     Returns:
-      nats, f32 [..., B]; 0 with zero gradient where there is no positive or no candidate; NaN where a score that counts
-      is NaN.
+      nats, f32 [..., B]; 0 with zero gradient where there is no positive or no candidate; NaN where a valid score is
+      NaN.
     Raises:
       UserError: an unknown `reduce`.
 
@@ -59,32 +60,32 @@ def contrastive(
 @functools.partial(jax.jit, static_argnums=3)
 def _contrastive(scores: Array, positives: Array, candidates: Array, reduce: str) -> Array:
     scores = jnp.asarray(scores).astype(jnp.float32)
-    among = mass(scores, candidates)
-    here, weights = present(scores, positives)
+    denominator = mass(scores, candidates)
+    valid, weights = mask_weights(scores, positives)
     size = jnp.sum(weights, axis=-1)
     if reduce == "mean":
-        total = jnp.sum(jnp.where(here, weights * jnp.where(here, scores, 0.0), 0.0), axis=-1)
+        total = jnp.sum(jnp.where(valid, weights * jnp.where(valid, scores, 0.0), 0.0), axis=-1)
         reduced = total / jnp.where(size == 0, 1.0, size)
     else:
         reduced = log_mean(mass(scores, positives))
-    return jnp.where((size == 0) | (among.size == 0), 0.0, reduced - log_mean(among))
+    return jnp.where((size == 0) | (denominator.size == 0), 0.0, reduced - log_mean(denominator))
 
 
 @jax.jit
 def _one_positive(positive: Array, pool: Array, weights: Array | None) -> Array:
-    """f+ - log((e^{f+} + sum_S w e^f) / (1 + |S|)): the core with one positive, without joining the arrays."""
+    """Returns f+ - log((e^{f+} + sum_S w e^f) / (1 + |S|)), with S the candidates other than the positive."""
     candidates = join(Mass(positive, jnp.ones_like(positive)), mass(pool, weights))
     missing = positive == -jnp.inf
     return jnp.where(missing, 0.0, jnp.where(missing, 0.0, positive) - log_mean(candidates))
 
 
-def fitting(
+def as_float32(
     positive: Float[Array, "... B"], pool: Float[Array, "... B K"]
 ) -> tuple[Float[Array, "... B"], Float[Array, "... B K"]]:
-    """Both in float32.
+    """Returns both arrays in float32.
 
     Raises:
-      UserError: shapes that would be broadcast into something never meant.
+      UserError: the shapes are not [..., B] and [..., B, K] with equal leading axes.
     """
     positive, pool = jnp.asarray(positive), jnp.asarray(pool)
     if positive.shape != pool.shape[:-1]:
@@ -94,40 +95,42 @@ def fitting(
     return positive.astype(jnp.float32), pool.astype(jnp.float32)
 
 
-def beside(positive: Array, pool: Array, close: Array, background: Array, reduce: str) -> Float[Array, "... B"]:
-    """The core with candidates of the pool beside the positive: P = {f+} + close, C = {f+} + background."""
+def contrastive_with_positive(
+    positive: Array, pool: Array, close: Array, background: Array, reduce: str
+) -> Float[Array, "... B"]:
+    """Returns `contrastive` with the positive added to both sets: P = {f+} + close, C = {f+} + background."""
     one = jnp.ones_like(positive)[..., None]
-    roles = [jnp.concatenate([one, weights], axis=-1) for weights in (close, background)]
-    return contrastive(jnp.concatenate([positive[..., None], pool], axis=-1), *roles, reduce=reduce)
+    weights = [jnp.concatenate([one, weights], axis=-1) for weights in (close, background)]
+    return contrastive(jnp.concatenate([positive[..., None], pool], axis=-1), *weights, reduce=reduce)
 
 
 def info_nce(
     positive: Float[Array, "... B"], pool: Float[Array, "... B K"], *, where: Array | None = None
 ) -> Float[Array, "... B"]:
-    """InfoNCE: the positive against every valid candidate of the pool.
+    """Returns InfoNCE of the positive against all valid candidates of the pool.
 
-    value = f+ - log((e^{f+} + sum_j e^{f_j}) / (n + 1)), n the number of valid candidates.
+    value = f+ - log((e^{f+} + sum_j e^{f_j}) / (n + 1)), with n the number of valid candidates.
 
     Args:
       positive: f32 or bf16 [..., B], critic value of each anchor with its positive (similarity / temperature).
-      pool: f32 or bf16 [..., B, K], critic values of each anchor with every candidate, the positive not among them.
+      pool: f32 or bf16 [..., B, K], critic values of each anchor with every candidate, without the positive.
       where: bool or weights >= 0 [..., B, K], valid candidates; default all.
     Returns:
-      nats, f32 [..., B], at most log(n + 1); in the mean a lower bound on I where candidates are independent draws.
-    Source: van den Oord et al. 2018; the form with the positive inside, as Wu et al. 2020 and 2021 have it.
+      nats, f32 [..., B], at most log(n + 1). The mean is a lower bound on I if the candidates are independent draws.
+    Source: van den Oord et al. 2018, with the positive in the denominator as in Wu et al. 2020 and 2021.
 
     >>> bool(jnp.allclose(info_nce(jnp.log(jnp.array([6.0])), jnp.log(jnp.array([[1.0, 2.0]]))), jnp.log(6 / 3)))
     True
     """
-    return _one_positive(*fitting(positive, pool), where)
+    return _one_positive(*as_float32(positive, pool), where)
 
 
 def ball(
     positive: Float[Array, "... B"], pool: Float[Array, "... B K"], lower: Percentile, *, where: Array | None = None
 ) -> Float[Array, "... B"]:
-    """Ball discrimination: InfoNCE against the closest (1 - lower) of the pool.
+    """Returns the value of ball discrimination: InfoNCE against the most similar share (1 - lower) of the pool.
 
-    value = f+ - log((e^{f+} + sum_{j in S} e^{f_j}) / (n + 1)), S = candidates of similarity rank `lower` or more.
+    value = f+ - log((e^{f+} + sum_{j in S} e^{f_j}) / (n + 1)), with S the n candidates from percentile `lower` up.
 
     Args:
       positive: f32 or bf16 [..., B], critic value of each anchor with its positive (similarity / temperature).
@@ -135,10 +138,11 @@ def ball(
       lower: percentile in [0, 1), 0 = least similar; may be traced; one for all or [..., B].
       where: bool or weights >= 0 [..., B, K], valid candidates; default all.
     Returns:
-      nats, f32 [..., B], at most log(n + 1), and at most InfoNCE with as many draws from the whole pool, in the mean.
+      nats, f32 [..., B], at most log(n + 1). The mean is at most that of InfoNCE with n draws from the whole pool.
     Raises:
       UserError: a concrete `lower` outside [0, 1).
-    Source: Wu et al. 2020 (ball discrimination); value, ranks and ties as the package defines them.
+    Source: Wu et al. 2020 (ball discrimination). The definitions of value, ranks and ties are those of this package's
+    page.
 
     >>> f = jnp.log(jnp.array([[1.0, 2.0, 3.0, 4.0]]))
     >>> bool(jnp.allclose(ball(jnp.log(jnp.array([5.0])), f, 0.5), jnp.log(5 / 4)))
@@ -155,9 +159,9 @@ def ring(
     *,
     where: Array | None = None,
 ) -> Float[Array, "... B"]:
-    """Ring discrimination: InfoNCE against a percentile band of the pool.
+    """Returns the value of ring discrimination: InfoNCE against a band of percentiles of the pool.
 
-    value = f+ - log((e^{f+} + sum_{j in S} e^{f_j}) / (n + 1)), S = candidates of similarity rank in [lower, upper).
+    value = f+ - log((e^{f+} + sum_{j in S} e^{f_j}) / (n + 1)), with S the n candidates of percentiles [lower, upper).
 
     Args:
       positive: f32 or bf16 [..., B], critic value of each anchor with its positive (similarity / temperature).
@@ -168,13 +172,13 @@ def ring(
       nats, f32 [..., B], at most log(n + 1). A lower bound on I only where `bound_holds`.
     Raises:
       UserError: concrete percentiles outside [0, 1] or lower >= upper.
-    Source: Wu et al. 2021 (Ring), section 3; value, ranks and ties as the package defines them.
+    Source: Wu et al. 2021 (Ring), section 3. The definitions of value, ranks and ties are those of this package's page.
 
     >>> f = jnp.log(jnp.array([[4.0, 1.0, 3.0, 2.0]]))
     >>> bool(jnp.allclose(ring(jnp.log(jnp.array([6.0])), f, 0.25, 0.75), jnp.log(6 * 3 / (6 + 2 + 3))))
     True
     """
-    positive, pool = fitting(positive, pool)
+    positive, pool = as_float32(positive, pool)
     return _one_positive(positive, pool, rank_weights(pool, lower, upper, where=where))
 
 
@@ -187,7 +191,7 @@ def cave(
     where: Array | None = None,
     reduce: str = "logsumexp",
 ) -> Float[Array, "... B"]:
-    """Cave discrimination: the band [lower, upper) as negatives, what lies above it as more positives.
+    """Returns the value of cave discrimination: a band of percentiles as negatives, all above it as further positives.
 
     P = the positive and the candidates from `upper` up; C = the positive and the candidates from `lower` up;
     value = reduce_P(f) - log( (1/|C|) sum_C e^f ).
@@ -199,43 +203,43 @@ def cave(
       where: bool or weights >= 0 [..., B, K], valid candidates; default all.
       reduce: 'logsumexp' or 'mean', over the positives.
     Returns:
-      nats, f32 [..., B], at most log(|C| / |P|). No bound on I: positives picked by score read above 0 on independent
-      data.
+      nats, f32 [..., B], at most log(|C| / |P|). It is no bound on I: positives chosen by their score give
+      values above 0 even for independent data.
     Raises:
       UserError: concrete percentiles outside [0, 1] or lower >= upper; an unknown `reduce`.
-    Source: Wu et al. 2020; value, ranks and ties as the package defines them.
+    Source: Wu et al. 2020. The definitions of value, ranks and ties are those of this package's page.
 
     >>> f = jnp.log(jnp.array([[1.0, 2.0, 3.0, 4.0]]))
     >>> bool(jnp.allclose(cave(jnp.log(jnp.array([6.0])), f, 0.5, 0.75), jnp.log((10 / 2) / (13 / 3))))
     True
     """
     check_band(lower, upper)
-    positive, pool = fitting(positive, pool)
-    close = rank_weights(pool, lower, 1.0, where=where)
-    above = close - rank_weights(pool, lower, upper, where=where)
-    return beside(positive, pool, above, close, reduce)
+    positive, pool = as_float32(positive, pool)
+    candidates = rank_weights(pool, lower, 1.0, where=where)
+    further_positives = candidates - rank_weights(pool, lower, upper, where=where)
+    return contrastive_with_positive(positive, pool, further_positives, candidates, reduce)
 
 
 def decoupled(
     positive: Float[Array, "... B"], pool: Float[Array, "... B K"], *, where: Array | None = None
 ) -> Float[Array, "... B"]:
-    """Decoupled: the positive left out of the candidates.
+    """Returns the decoupled contrastive value: InfoNCE without the positive among the candidates.
 
-    value = f+ - log( (1/n) sum_j e^{f_j} ), n the number of valid candidates.
+    value = f+ - log( (1/n) sum_j e^{f_j} ), with n the number of valid candidates.
 
     Args:
       positive: f32 or bf16 [..., B], critic value of each anchor with its positive (similarity / temperature).
-      pool: f32 or bf16 [..., B, K], critic values of each anchor with every candidate, the positive not among them.
+      pool: f32 or bf16 [..., B, K], critic values of each anchor with every candidate, without the positive.
       where: bool or weights >= 0 [..., B, K], valid candidates or the weights of any support; default all.
     Returns:
-      nats, f32 [..., B]; 0 with zero gradient where there is no positive or no candidate. No lower bound on I and no
-      ceiling: in the mean it is at least Donsker and Varadhan's bound for the same critic.
+      nats, f32 [..., B]; 0 with zero gradient where there is no positive or no candidate. It is no lower bound on I
+      and has no ceiling: its mean is at least Donsker and Varadhan's bound for the same critic.
     Source: Yeh et al. 2022, equation without the positive in the denominator; their loss is log(n) minus this value.
 
     >>> bool(jnp.allclose(decoupled(jnp.log(jnp.array([6.0])), jnp.log(jnp.array([[1.0, 2.0]]))), jnp.log(6 / 1.5)))
     True
     """
-    return _decoupled(*fitting(positive, pool), where)
+    return _decoupled(*as_float32(positive, pool), where)
 
 
 @jax.jit
@@ -248,40 +252,40 @@ def _decoupled(positive: Array, pool: Array, where: Array | None) -> Array:
 def rank_weights(
     pool: Float[Array, "... B K"], lower: Percentile, upper: Percentile, *, where: Array | None = None
 ) -> Float[Array, "... B K"]:
-    """Weights of the candidates of similarity rank in [lower, upper): 1 inside, 0 outside, shared by ties at an edge.
+    """Returns the weights of candidates in a band of percentiles: 1 inside, 0 outside, fractions for ties at an edge.
 
-    With n valid candidates the band holds r(upper) - r(lower) of them, r(p) = floor((n P + 500,000) / 10^6) and
-    P = round(10^6 p); t tied candidates of which s belong inside weigh s / t each, so the weights sum to the band's
-    size and nothing depends on the pool's order. -0 and +0 tie (subnormal numbers too, where the device flushes them).
-    No gradient.
+    Of n valid candidates the band contains r(upper) - r(lower), with r(p) = floor((n P + 500,000) / 10^6) and
+    P = round(10^6 p). If s of t tied candidates belong inside, each of them weighs s / t. So the weights sum to the
+    size of the band, and nothing depends on the order of the pool. -0 and +0 are tied, and so are subnormal numbers on
+    devices that flush them to 0. There is no gradient.
 
     Args:
       pool: f32 or bf16 [..., B, K], scores; -inf is no candidate.
       lower, upper: percentiles in [0, 1], lower < upper; 0 = least similar. May be traced; one for all or [..., B].
-      where: bool or weights >= 0 [..., B, K], default all. Candidates of positive weight are ranked, each counted
-        once; the weight returned is theirs times the band's.
+      where: bool or weights >= 0 [..., B, K]; default all. Candidates of positive weight are ranked, each counted
+        once. The result is the product of this weight and the weight in the band.
     Returns:
-      f32 [..., B, K]; NaN for an anchor that has a NaN among its valid scores.
+      f32 [..., B, K]; NaN for an anchor with a NaN among its valid scores.
     Raises:
       UserError: concrete percentiles outside [0, 1] or lower >= upper.
-    Source: Wu et al. 2021 (Ring), section 3, with ties shared.
+    Source: Wu et al. 2021 (Ring), section 3, except for ties.
 
     >>> rank_weights(jnp.array([[1.0, 2.0, 2.0, 3.0]]), 0.5, 1.0)
     Array([[0. , 0.5, 0.5, 1. ]], dtype=float32)
     """
     check_band(lower, upper)
-    pool, where, bad = lax.stop_gradient((jnp.asarray(pool), where, not_a_number(lower, upper)))
-    return _rank_weights(pool, millionths(lower), millionths(upper), where) + bad[..., None]
+    pool, where, nan = lax.stop_gradient((jnp.asarray(pool), where, nan_or_zero(lower, upper)))
+    return _rank_weights(pool, millionths(lower), millionths(upper), where) + nan[..., None]
 
 
 @jax.jit
 def _rank_weights(pool: Array, lower: Array, upper: Array, where: Array | None) -> Array:
     pool = pool.astype(jnp.float32)
-    here, weights = present(pool, where)
-    rows = jnp.where(here, pool, -jnp.inf).reshape(math.prod(pool.shape[:-1]), pool.shape[-1])
+    valid, weights = mask_weights(pool, where)
+    rows = jnp.where(valid, pool, -jnp.inf).reshape(math.prod(pool.shape[:-1]), pool.shape[-1])
     low, high = (jnp.broadcast_to(p, pool.shape[:-1]).reshape(-1) for p in (lower, upper))
-    found = census(rows)
-    low, high = rank(low, found.size), rank(high, found.size)
-    inside = weigh(rows, select(rows, low, jnp.maximum(low, high), found))
-    inside = jnp.where(found.has_nan[:, None], jnp.nan, inside).reshape(pool.shape)
-    return jnp.where(here, inside * weights, 0.0)
+    census = take_census(rows)
+    low, high = rank(low, census.size), rank(high, census.size)
+    band_weights = weigh(rows, select_band(rows, low, jnp.maximum(low, high), census))
+    band_weights = jnp.where(census.has_nan[:, None], jnp.nan, band_weights).reshape(pool.shape)
+    return jnp.where(valid, band_weights * weights, 0.0)

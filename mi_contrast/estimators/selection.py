@@ -1,9 +1,11 @@
-"""Selection by counting: the band of ranks [lower, upper) of every row, without sorting.
+"""Selects the candidates of ranks [lower, upper) in every row of scores, by counting and without sorting.
 
-Whether a candidate is inside needs only two edges a row: scores between them weigh 1, scores equal to an edge share.
-Counts of scores below a pivot are all that is asked of the scores, and counts add across blocks and devices.
+A band of ranks is described by two edge scores per row. Scores between the edges weigh 1, scores equal to an edge share
+the places that are left, all others weigh 0. Finding an edge takes only counts of scores below trial values (pivots).
+Such counts add up across blocks and devices, which sorting does not.
 
-An *image* is an int32 that orders as the float32 it stands for, so that halving between images halves float32 numbers.
+The search bisects int32 *codes*: integers that sort as the float32 scores do. Neighbouring codes are neighbouring
+float32 numbers, so the search is exact.
 """
 
 from __future__ import annotations
@@ -17,32 +19,38 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from mi_contrast.estimators.blocks import over_rows
-from mi_contrast.estimators.shards import Axis, devices, greatest, least, total
+from mi_contrast.estimators.blocks import map_blocks
+from mi_contrast.estimators.shards import Axis, count_devices, max_over_devices, min_over_devices, sum_over_devices
 
-SMALLEST, LARGEST = jnp.iinfo(jnp.int32).min, jnp.iinfo(jnp.int32).max
-INFINITY = 0x7F800000  # the image of +inf; that of -inf is -INFINITY - 1
-GROUP = 16  # rows whose scores stay in a processor's cache from one pass to the next
+MIN_INT32, MAX_INT32 = jnp.iinfo(jnp.int32).min, jnp.iinfo(jnp.int32).max
+INFINITY_CODE = 0x7F800000  # the code of +inf; that of -inf is -INFINITY_CODE - 1
+CPU_BLOCK_SIZE = 16  # rows whose scores stay in a CPU's cache from one pass to the next
 FIRST_SPREAD = 0.03  # half-width of the first three pivots, as a share of the scores' range
 
 
 class Census(NamedTuple):
-    """Of the candidates of each row, int32 [R]: how many, the images of the least and the greatest score."""
+    """Number and range of the candidates of each row.
+
+    Attributes:
+      size: number of candidates (scores other than -inf), int32 [R].
+      lowest, highest: codes of the lowest and highest score, int32 [R].
+    """
 
     size: Int[Array, " R"]
-    least: Int[Array, " R"]
-    most: Int[Array, " R"]
+    lowest: Int[Array, " R"]
+    highest: Int[Array, " R"]
 
     @property
     def has_nan(self) -> Bool[Array, " R"]:
-        """Whether a row holds a NaN: its image lies beyond an infinity's."""
-        return (self.most > INFINITY) | (self.least < -INFINITY - 1)
+        """Whether a row contains a NaN. The code of a NaN lies beyond those of the infinities."""
+        return (self.highest > INFINITY_CODE) | (self.lowest < -INFINITY_CODE - 1)
 
 
 class Band(NamedTuple):
-    """Scores f of a row weigh 1 if lower < f < upper, `lower_share` at lower, `upper_share` at upper, else 0.
+    """Edges of a band of scores and the weights of scores at the edges. All float32 [R, 1].
 
-    Where lower = upper both shares are the same; an empty band has lower > upper. All float32 [R, 1].
+    A score f weighs 1 if lower < f < upper, `lower_share` if f = lower, `upper_share` if f = upper, and 0 otherwise.
+    If lower = upper, both shares are equal. An empty band has lower > upper.
     """
 
     lower: Float[Array, "R 1"]
@@ -51,27 +59,34 @@ class Band(NamedTuple):
     upper_share: Float[Array, "R 1"]
 
 
-class Goal(NamedTuple):
-    """What is asked for in each row: ranks int32 [R], the row's census, and the reach of `select`."""
+class Request(NamedTuple):
+    """The arguments of `select_band` beside the scores, one for each row."""
 
     lower: Int[Array, " R"]
     upper: Int[Array, " R"]
-    found: Census
+    census: Census
     reach: Float[Array, "R 1"]
 
 
 class Ranks(NamedTuple):
-    """What is sought in each row: the number of scores below either edge, int32 [R, 2], among `total` scores of which
-    the `removed` [R, 1] lowest are -inf.
+    """The numbers of scores that must lie below the two edges of each row.
+
+    Attributes:
+      below: number of scores below the lower and the upper edge, including removed ones, int32 [R, 2].
+      removed: number of scores that are -inf, int32 [R, 1].
+      num_scores: number of scores in a row over all devices.
     """
 
     below: Int[Array, "R 2"]
     removed: Int[Array, "R 1"]
-    total: int
+    num_scores: int
 
 
 class Bracket(NamedTuple):
-    """Where each edge lies: images, and counts of scores below them, below_low < rank <= below_high. int32 [R, 2]."""
+    """An interval of codes around each edge, and the numbers of scores below its ends. All int32 [R, 2].
+
+    Invariant: below_low < rank <= below_high.
+    """
 
     low: Int[Array, "R 2"]
     high: Int[Array, "R 2"]
@@ -79,157 +94,170 @@ class Bracket(NamedTuple):
     below_high: Int[Array, "R 2"]
 
 
-def ordered(scores: Float[Array, "..."]) -> Int[Array, "..."]:
-    """The image of float32 scores; -0 and +0 share one."""
+def encode_scores(scores: Float[Array, "..."]) -> Int[Array, "..."]:
+    """Returns int32 codes that sort as the float32 scores do. -0 and +0 have the same code."""
     bits = lax.bitcast_convert_type(scores, jnp.int32)
-    bits = jnp.where(bits == SMALLEST, 0, bits)
-    return bits ^ ((bits >> 31) & LARGEST)
+    bits = jnp.where(bits == MIN_INT32, 0, bits)
+    return bits ^ ((bits >> 31) & MAX_INT32)
 
 
-def unordered(image: Int[Array, "..."]) -> Float[Array, "..."]:
-    """The score of an image."""
-    return lax.bitcast_convert_type(image ^ ((image >> 31) & LARGEST), jnp.float32)
+def decode_scores(codes: Int[Array, "..."]) -> Float[Array, "..."]:
+    """Returns the float32 scores of codes: the inverse of `encode_scores`."""
+    return lax.bitcast_convert_type(codes ^ ((codes >> 31) & MAX_INT32), jnp.float32)
 
 
-def census(scores: Float[Array, "R K"], axis: Axis = None) -> Census:
-    """Counts the candidates (scores other than -inf) and finds their range, over the devices of `axis`."""
-    image, here = ordered(scores), scores != -jnp.inf
-    start = jnp.int32(0), jnp.int32(LARGEST), jnp.int32(-INFINITY - 1)
+def take_census(scores: Float[Array, "R K"], axis: Axis = None) -> Census:
+    """Returns number and range of the candidates of each row, over all devices of `axis`."""
+    codes, valid = encode_scores(scores), scores != -jnp.inf
+    start = jnp.int32(0), jnp.int32(MAX_INT32), jnp.int32(-INFINITY_CODE - 1)
     combine = lambda a, b: (a[0] + b[0], jnp.minimum(a[1], b[1]), jnp.maximum(a[2], b[2]))  # noqa: E731
-    size, low, high = lax.reduce((here.astype(jnp.int32), jnp.where(here, image, LARGEST), image), start, combine, (1,))
-    return Census(total(size, axis), least(low, axis), greatest(high, axis))
+    operands = valid.astype(jnp.int32), jnp.where(valid, codes, MAX_INT32), codes
+    size, lowest, highest = lax.reduce(operands, start, combine, (1,))
+    return Census(sum_over_devices(size, axis), min_over_devices(lowest, axis), max_over_devices(highest, axis))
 
 
 def count_below(scores: Float[Array, "R K"], pivots: Float[Array, "R P"]) -> Int[Array, "R P"]:
-    """How many scores of each row lie below each of its pivots, in one pass."""
-    # Several int32 sums in one reduction become one loop of vector code; a float32 sum would first write its terms out.
+    """Returns how many scores of each row lie below each of the row's pivots, in one pass over the scores."""
+    # XLA fuses several int32 sums in one reduction into one vectorised loop; it would materialise float32 terms first.
     operands = tuple((scores < pivots[:, i : i + 1]).astype(jnp.int32) for i in range(pivots.shape[1]))
     add = lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True))  # noqa: E731
     return jnp.stack(lax.reduce(operands, (jnp.int32(0),) * len(operands), add, (1,)), axis=1)
 
 
 def weigh(scores: Float[Array, "R K"], band: Band) -> Float[Array, "R K"]:
-    """Each score's weight in its row's band, in [0, 1]."""
+    """Returns the weight of each score in its row's band, in [0, 1]."""
     edge = jnp.where(scores == band.lower, band.lower_share, 0.0)
     edge = jnp.where(scores == band.upper, band.upper_share, edge)
     return jnp.where((scores > band.lower) & (scores < band.upper), 1.0, edge)
 
 
 @functools.partial(jax.jit, static_argnames="axis")
-def select(
+def select_band(
     scores: Float[Array, "R K"],
     lower: Int[Array, " R"],
     upper: Int[Array, " R"],
-    found: Census,
+    census: Census,
     reach: Float[Array, "R 1"] | float = jnp.inf,
     *,
     axis: Axis = None,
 ) -> Band:
-    """The band of ranks [lower, upper) among the candidates of each row, ties at an edge sharing.
+    """Returns the band of ranks [lower, upper) among the candidates of each row. Ties at an edge share its weight.
 
     Args:
       scores: float32 [R, K]; -inf is no candidate. With `axis`, this device's columns of the same rows.
       lower, upper: int32 [R], 0 <= lower <= upper <= number of candidates.
-      found: census(scores, axis).
-      reach: how far above the greatest score inside it `Band.upper` may lie, float32 [R, 1].
-      axis: the mesh axis over which the columns are cut; only counts cross it.
+      census: take_census(scores, axis).
+      reach: how far `Band.upper` may lie above the highest score inside the band, float32 [R, 1] or one for all.
+      axis: the mesh axis over which the columns are sharded. Only counts are communicated.
     Returns:
-      Band, whose weights sum to upper - lower in every row, and whose upper is at least every score inside.
+      Band. Its weights sum to upper - lower in every row, and `Band.upper` is at least every score inside.
     """
     reach = jnp.broadcast_to(jnp.asarray(reach, jnp.float32), (len(scores), 1))
-    rows = scores, Goal(lower, upper, found, reach)
-    in_groups = lambda f: lambda *x: over_rows(lambda group: f(*group), x, GROUP)  # noqa: E731
-    if axis is None:  # a group of rows is settled before the next is looked at
-        alone = functools.partial(_close_in, count_below)
-        return lax.platform_dependent(*rows, cpu=in_groups(alone), default=alone)
+    rows = scores, Request(lower, upper, census, reach)
+    in_blocks = lambda f: lambda *x: map_blocks(lambda block: f(*block), x, CPU_BLOCK_SIZE)  # noqa: E731
+    if axis is None:
+        # On CPU the whole search of a block of rows runs before the next block, while its scores are in the cache.
+        search = functools.partial(_search_edges, count_below)
+        return lax.platform_dependent(*rows, cpu=in_blocks(search), default=search)
 
     def count(scores: Array, pivots: Array) -> Array:
-        return total(lax.platform_dependent(scores, pivots, cpu=in_groups(count_below), default=count_below), axis)
+        counts = lax.platform_dependent(scores, pivots, cpu=in_blocks(count_below), default=count_below)
+        return sum_over_devices(counts, axis)
 
-    return _close_in(count, *rows, devices(axis))
+    return _search_edges(count, *rows, count_devices(axis))
 
 
-def _close_in(count: Callable[[Array, Array], Array], scores: Array, goal: Goal, devices: int = 1) -> Band:
-    """Closes in on each edge by three pivots a pass, until a number has as many scores below it as the rank says, or
-    the bracket's ends are neighbouring float32 numbers: the scores at its low end are tied.
+def _search_edges(
+    count: Callable[[Array, Array], Array], scores: Array, request: Request, num_devices: int = 1
+) -> Band:
+    """Narrows a bracket around each edge, with three pivots per pass over the scores, until `_is_done`.
 
-    Pivots lie around the rank's place on a logistic curve through the bracket's ends or, after a pass that kept more
-    than a quarter of the scores, at the quarters of the float32 numbers between. 2 * 17 + log4(K) passes always do.
+    Pivots are first placed where interpolation expects the edge (`_interpolate_pivots`). After a pass that left more
+    than a quarter of the scores in the bracket, they quarter the codes of the bracket instead. Together this takes at
+    most 2 * 17 + log4(K) passes.
     """
-    total, found, reach = scores.shape[1] * devices, goal.found, goal.reach
-    removed = total - found.size[:, None]
-    ranks = Ranks(jnp.stack([goal.lower, goal.upper], axis=1) + removed, removed, total)
-    both = jnp.zeros_like(ranks.below)
-    bracket = Bracket(found.least[:, None] + both, found.most[:, None] + 1 + both, removed + both, total + both)
-
-    def tighten(state: tuple[Bracket, Array]) -> tuple[Bracket, Array]:
-        bracket, stuck = state
-        images = jnp.where(stuck[..., None], _quarters(bracket), _guesses(bracket, ranks))
-        images = jnp.clip(images, bracket.low[..., None] + 1, bracket.high[..., None] - 1)
-        counts = count(scores, unordered(images).reshape(len(scores), 2 * 3)).reshape(images.shape)
-        less = counts < ranks.below[..., None]
-        closer = Bracket(
-            jnp.max(jnp.where(less, images, bracket.low[..., None]), axis=-1),
-            jnp.min(jnp.where(less, bracket.high[..., None], images), axis=-1),
-            jnp.max(jnp.where(less, counts, bracket.below_low[..., None]), axis=-1),
-            jnp.min(jnp.where(less, bracket.below_high[..., None], counts), axis=-1),
-        )
-        slow = 4 * (closer.below_high - closer.below_low) > bracket.below_high - bracket.below_low
-        keep = _settled(bracket, ranks, reach)
-        return Bracket(*(jnp.where(keep, a, b) for a, b in zip(bracket, closer, strict=True))), slow & ~stuck
-
-    unsettled = lambda state: ~jnp.all(_settled(state[0], ranks, reach))  # noqa: E731
-    bracket, _ = lax.while_loop(unsettled, tighten, (bracket, both != 0))
-    return _band(bracket, ranks, found.most)
-
-
-def _settled(bracket: Bracket, ranks: Ranks, reach: Float[Array, "R 1"]) -> Bool[Array, "R 2"]:
-    outside = (ranks.below <= ranks.removed) | (ranks.below >= ranks.total)  # nothing or everything is below the edge
-    near = unordered(bracket.high) - unordered(bracket.low) <= reach
-    return outside | ((bracket.below_high == ranks.below) & near) | (bracket.low + 1 >= bracket.high)
-
-
-def _quarters(bracket: Bracket) -> Int[Array, "R 2 3"]:
-    """The images at the quarters of a bracket."""
-    middle = lambda a, b: (a >> 1) + (b >> 1) + (a & b & 1)  # noqa: E731
-    half = middle(bracket.low, bracket.high)
-    return jnp.stack([middle(bracket.low, half), half, middle(half, bracket.high)], axis=-1)
-
-
-def _guesses(bracket: Bracket, ranks: Ranks) -> Int[Array, "R 2 3"]:
-    """Images around where the rank lies if counts follow a logistic curve between the ends; the caller clips them."""
-    real = lambda count: count.astype(jnp.float32)  # noqa: E731
-    removed, total = real(ranks.removed), float(ranks.total)
-    logit = lambda below: jnp.log((below - removed + 0.5) / (total - below + 0.5))  # noqa: E731
-    low, high = logit(real(bracket.below_low)), logit(real(bracket.below_high))
-    place = (logit(real(ranks.below) - 0.5) - low) / (high - low)
-    between = real(bracket.below_high - bracket.below_low)
-    spread = jnp.minimum(1.5 * lax.rsqrt(between), 0.25)
-    spread = jnp.where(between > 0.9 * (total - removed), FIRST_SPREAD, spread)
-    places = jnp.clip(place[..., None] + spread[..., None] * jnp.array([-1.0, 0.0, 1.0], jnp.float32), 0.0, 1.0)
-    start, end = unordered(bracket.low)[..., None], unordered(bracket.high)[..., None]
-    return ordered(start + (end - start) * places)
-
-
-def _band(bracket: Bracket, ranks: Ranks, most: Int[Array, " R"]) -> Band:
-    """Edges and shares: all scores below an edge are below the rank, and so are `inside` of the `tied` at the edge."""
-    nothing, everything = ranks.below <= ranks.removed, ranks.below >= ranks.total
-    exact = bracket.below_high == ranks.below
-    tie = ~(nothing | everything | exact)
-    edge = unordered(jnp.where(everything, most[:, None], jnp.where(exact, bracket.high, bracket.low)))
-    edge = jnp.where(nothing, -jnp.inf, edge)
-    tied = jnp.where(tie, bracket.below_high - bracket.below_low, 1)
-    inside = jnp.where(tie, ranks.below - bracket.below_low, nothing | everything)
-    (before, upto), (below, among) = (jnp.split(x, 2, axis=1) for x in (inside, tied))
-    share = lambda part, whole: part.astype(jnp.float32) / whole.astype(jnp.float32)  # noqa: E731
-    both = share(
-        jnp.where(everything[:, 1:], below, upto) - before, jnp.maximum(below, among)
-    )  # the edges are one score
-    same = edge[:, :1] == edge[:, 1:]
-    empty = ranks.below[:, :1] >= ranks.below[:, 1:]
-    return Band(
-        jnp.where(empty, jnp.inf, edge[:, :1]),
-        jnp.where(empty, -jnp.inf, edge[:, 1:]),
-        jnp.where(empty, 0.0, jnp.where(same, both, share(below - before, below))),
-        jnp.where(empty, 0.0, jnp.where(same, both, share(upto, among))),
+    num_scores, census = scores.shape[1] * num_devices, request.census
+    removed = num_scores - census.size[:, None]
+    ranks = Ranks(jnp.stack([request.lower, request.upper], axis=1) + removed, removed, num_scores)
+    zeros = jnp.zeros_like(ranks.below)
+    bracket = Bracket(
+        census.lowest[:, None] + zeros, census.highest[:, None] + 1 + zeros, removed + zeros, num_scores + zeros
     )
+
+    def narrow(state: tuple[Bracket, Array]) -> tuple[Bracket, Array]:
+        bracket, slow = state
+        pivots = jnp.where(slow[..., None], _quarter_pivots(bracket), _interpolate_pivots(bracket, ranks))
+        pivots = jnp.clip(pivots, bracket.low[..., None] + 1, bracket.high[..., None] - 1)
+        counts = count(scores, decode_scores(pivots).reshape(len(scores), 2 * 3)).reshape(pivots.shape)
+        is_low = counts < ranks.below[..., None]
+        narrower = Bracket(
+            jnp.max(jnp.where(is_low, pivots, bracket.low[..., None]), axis=-1),
+            jnp.min(jnp.where(is_low, bracket.high[..., None], pivots), axis=-1),
+            jnp.max(jnp.where(is_low, counts, bracket.below_low[..., None]), axis=-1),
+            jnp.min(jnp.where(is_low, bracket.below_high[..., None], counts), axis=-1),
+        )
+        is_slow = 4 * (narrower.below_high - narrower.below_low) > bracket.below_high - bracket.below_low
+        done = _is_done(bracket, ranks, request.reach)
+        return Bracket(*(jnp.where(done, a, b) for a, b in zip(bracket, narrower, strict=True))), is_slow & ~slow
+
+    unfinished = lambda state: ~jnp.all(_is_done(state[0], ranks, request.reach))  # noqa: E731
+    bracket, _ = lax.while_loop(unfinished, narrow, (bracket, zeros != 0))
+    return _make_band(bracket, ranks, census.highest)
+
+
+def _is_done(bracket: Bracket, ranks: Ranks, reach: Float[Array, "R 1"]) -> Bool[Array, "R 2"]:
+    """Whether the bracket's high end separates the right number of scores, or its low end holds tied scores."""
+    is_trivial = (ranks.below <= ranks.removed) | (ranks.below >= ranks.num_scores)  # no or every candidate is below
+    is_near = decode_scores(bracket.high) - decode_scores(bracket.low) <= reach
+    return is_trivial | ((bracket.below_high == ranks.below) & is_near) | (bracket.low + 1 >= bracket.high)
+
+
+def _quarter_pivots(bracket: Bracket) -> Int[Array, "R 2 3"]:
+    """Returns the three codes that divide a bracket into quarters."""
+    midpoint = lambda a, b: (a >> 1) + (b >> 1) + (a & b & 1)  # noqa: E731
+    middle = midpoint(bracket.low, bracket.high)
+    return jnp.stack([midpoint(bracket.low, middle), middle, midpoint(middle, bracket.high)], axis=-1)
+
+
+def _interpolate_pivots(bracket: Bracket, ranks: Ranks) -> Int[Array, "R 2 3"]:
+    """Returns three codes around the expected edge, which may lie outside of the bracket.
+
+    The expectation is that counts follow a logistic curve through both ends of the bracket.
+    """
+    to_float = lambda count: count.astype(jnp.float32)  # noqa: E731
+    removed, num_scores = to_float(ranks.removed), float(ranks.num_scores)
+    logit = lambda below: jnp.log((below - removed + 0.5) / (num_scores - below + 0.5))  # noqa: E731
+    low, high = logit(to_float(bracket.below_low)), logit(to_float(bracket.below_high))
+    position = (logit(to_float(ranks.below) - 0.5) - low) / (high - low)
+    num_inside = to_float(bracket.below_high - bracket.below_low)
+    spread = jnp.minimum(1.5 * lax.rsqrt(num_inside), 0.25)
+    spread = jnp.where(num_inside > 0.9 * (num_scores - removed), FIRST_SPREAD, spread)
+    positions = position[..., None] + spread[..., None] * jnp.array([-1.0, 0.0, 1.0], jnp.float32)
+    positions = jnp.clip(positions, 0.0, 1.0)
+    start, end = decode_scores(bracket.low)[..., None], decode_scores(bracket.high)[..., None]
+    return encode_scores(start + (end - start) * positions)
+
+
+def _make_band(bracket: Bracket, ranks: Ranks, highest: Int[Array, " R"]) -> Band:
+    """Returns edges and shares. Of `num_tied` scores at an edge, `num_below` have a rank below that of the edge."""
+    nothing, everything = ranks.below <= ranks.removed, ranks.below >= ranks.num_scores
+    exact = bracket.below_high == ranks.below
+    tied = ~(nothing | everything | exact)
+    edge = decode_scores(jnp.where(everything, highest[:, None], jnp.where(exact, bracket.high, bracket.low)))
+    edge = jnp.where(nothing, -jnp.inf, edge)
+    num_tied = jnp.where(tied, bracket.below_high - bracket.below_low, 1)
+    num_below = jnp.where(tied, ranks.below - bracket.below_low, nothing | everything)
+    (lower_below, upper_below), (lower_tied, upper_tied) = (jnp.split(x, 2, axis=1) for x in (num_below, num_tied))
+    divide = lambda part, whole: part.astype(jnp.float32) / whole.astype(jnp.float32)  # noqa: E731
+    common_share = divide(
+        jnp.where(everything[:, 1:], lower_tied, upper_below) - lower_below, jnp.maximum(lower_tied, upper_tied)
+    )
+    is_common = edge[:, :1] == edge[:, 1:]  # both edges are the same score
+    empty = ranks.below[:, :1] >= ranks.below[:, 1:]
+    lower = jnp.where(empty, jnp.inf, edge[:, :1])
+    upper = jnp.where(empty, -jnp.inf, edge[:, 1:])
+    lower_share = jnp.where(is_common, common_share, divide(lower_tied - lower_below, lower_tied))
+    lower_share = jnp.where(empty, 0.0, lower_share)
+    upper_share = jnp.where(is_common, common_share, divide(upper_below, upper_tied))
+    upper_share = jnp.where(empty, 0.0, upper_share)
+    return Band(lower, upper, lower_share, upper_share)

@@ -1,7 +1,8 @@
-"""Sums and extremes over devices, inside `shard_map`; over one device, the identity.
+"""Collectives over the devices of a mesh axis, for code inside `shard_map`. With `axis=None` they do nothing.
 
-An axis is a mesh axis's name, several, or None for "all of it is here". Results are the same on every device, and are
-marked as varying, so that they mix freely with what each device has for itself.
+An axis is the name of a mesh axis, a tuple of names, or None where one device holds everything. Sums, maxima and minima
+are the same on every device. They are marked as varying over the axis, so that they combine with arrays that differ
+between devices.
 """
 
 from __future__ import annotations
@@ -14,54 +15,54 @@ from jax import lax
 Axis = str | tuple[str, ...] | None
 
 
-def _over(axis: Axis, operation: Any, tree: Any) -> Any:
+def _reduce(axis: Axis, collective: Any, tree: Any) -> Any:
     if axis is None:
         return tree
-    return jax.tree.map(lambda x: lax.pcast(operation(x, axis), axis, to="varying"), tree)
+    return jax.tree.map(lambda x: lax.pcast(collective(x, axis), axis, to="varying"), tree)
 
 
-def total(tree: Any, axis: Axis) -> Any:
-    """The sum over devices of each array."""
-    return _over(axis, lax.psum, tree)
+def sum_over_devices(tree: Any, axis: Axis) -> Any:
+    """Returns the elementwise sum over devices of each array."""
+    return _reduce(axis, lax.psum, tree)
 
 
-def greatest(tree: Any, axis: Axis) -> Any:
-    """The largest over devices of each array, element by element."""
-    return _over(axis, lax.pmax, tree)
+def max_over_devices(tree: Any, axis: Axis) -> Any:
+    """Returns the elementwise maximum over devices of each array."""
+    return _reduce(axis, lax.pmax, tree)
 
 
-def least(tree: Any, axis: Axis) -> Any:
-    """The smallest over devices of each array, element by element."""
-    return _over(axis, lax.pmin, tree)
+def min_over_devices(tree: Any, axis: Axis) -> Any:
+    """Returns the elementwise minimum over devices of each array."""
+    return _reduce(axis, lax.pmin, tree)
 
 
-def everyone(tree: Any, axis: Axis) -> Any:
-    """Every device's rows, one after another, on every device: arrays [B, ...] to [devices x B, ...]."""
+def gather_rows(tree: Any, axis: Axis) -> Any:
+    """Concatenates the rows of all devices: local arrays [B, ...] become [devices x B, ...] on every device."""
     return tree if axis is None else jax.tree.map(lambda x: lax.all_gather(x, axis, tiled=True), tree)
 
 
-def own(tree: Any, axis: Axis) -> Any:
-    """The device's own part of arrays [devices x B, ...] that are the same everywhere: the inverse of `everyone`."""
+def take_local_rows(tree: Any, axis: Axis) -> Any:
+    """Returns this device's rows [B, ...] of arrays [devices x B, ...]: the inverse of `gather_rows`."""
     if axis is None:
         return tree
 
-    def part(x: jax.Array) -> jax.Array:
-        rows = len(x) // lax.axis_size(axis)
-        return lax.dynamic_slice_in_dim(x, lax.axis_index(axis) * rows, rows)
+    def take(x: jax.Array) -> jax.Array:
+        num_rows = len(x) // lax.axis_size(axis)
+        return lax.dynamic_slice_in_dim(x, lax.axis_index(axis) * num_rows, num_rows)
 
-    return jax.tree.map(part, tree)
+    return jax.tree.map(take, tree)
 
 
-def own_of_total(x: jax.Array, axis: Axis) -> jax.Array:
-    """The device's own rows of the sum over devices of [devices x B, ...]."""
+def sum_and_take_local_rows(x: jax.Array, axis: Axis) -> jax.Array:
+    """Sums an array [devices x B, ...] over devices and returns this device's rows [B, ...] (a reduce-scatter)."""
     return x if axis is None else lax.psum_scatter(x, axis, scatter_dimension=0, tiled=True)
 
 
-def first_row(rows: int, axis: Axis) -> Any:
-    """Where this device's `rows` rows begin among everyone's."""
-    return 0 if axis is None else lax.axis_index(axis) * rows
+def first_row_index(num_rows: int, axis: Axis) -> Any:
+    """Returns the index that this device's first row has in the output of `gather_rows`, with `num_rows` a device."""
+    return 0 if axis is None else lax.axis_index(axis) * num_rows
 
 
-def devices(axis: Axis) -> int:
-    """How many devices share."""
+def count_devices(axis: Axis) -> int:
+    """Returns the number of devices along the axis; 1 for None."""
     return 1 if axis is None else lax.axis_size(axis)

@@ -1,4 +1,4 @@
-"""What a support holds, anchor by anchor: sizes, means and labels, for diagnostics rather than for training."""
+"""Diagnostics of a support: its size, its mean scores and the labels of its candidates, for each anchor."""
 
 from __future__ import annotations
 
@@ -12,20 +12,33 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.estimators.blocks import over_rows
-from mi_contrast.estimators.inputs import Given, Pool, Rows, alike, block_size, gather, products
+from mi_contrast.estimators.blocks import map_blocks
+from mi_contrast.estimators.inputs import (
+    AnchorInputs,
+    OptionalInputs,
+    PoolInputs,
+    choose_block_size,
+    inner_products,
+    match_varying_axes,
+    prepare_inputs,
+)
 from mi_contrast.estimators.mass import Mass, log_mean, mass
-from mi_contrast.estimators.roles import assign
-from mi_contrast.estimators.selection import census, weigh
-from mi_contrast.estimators.shards import Axis, everyone, greatest, own, total
+from mi_contrast.estimators.selection import take_census, weigh
+from mi_contrast.estimators.shards import Axis, gather_rows, max_over_devices, sum_over_devices, take_local_rows
 from mi_contrast.estimators.supports import SOFTMAX, Close, Drawn, Support, check
+from mi_contrast.estimators.weights import find_bands
 
 Labels = dict[str, Int[Array, "..."]]
 
 
 class Match(NamedTuple):
-    """Weight inside the support, float32 [B], of candidates whose label is known as the anchor's is, and of those whose
-    label is the same. Over anchors a share is sum(same) / sum(known).
+    """How many candidates of the support have the anchor's label, as sums of weights, float32 [B].
+
+    The share of equal labels over several anchors is sum(same) / sum(known).
+
+    Attributes:
+      same: candidates with the label of the anchor.
+      known: candidates whose label is known; 0 where the label of the anchor is unknown.
     """
 
     same: Float[Array, " B"]
@@ -33,8 +46,15 @@ class Match(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Of each anchor, float32 [B]: size of the support and of the valid pool, log mean e^f over each (0 where empty),
-    whether the weak bound condition holds (`bound_holds`), and the labels' matches by name.
+    """Diagnostics of the support of each anchor, float32 [B] where not said otherwise.
+
+    Attributes:
+      size: number of candidates in the support.
+      pool_size: number of valid candidates in the pool.
+      log_mean_support: log of the mean of e^f over the support; 0 if it is empty.
+      log_mean_pool: the same over the valid pool.
+      bound_holds: whether the weak condition of `bound_holds` is met, bool [B].
+      matches: a `Match` for each name of the labels.
     """
 
     size: Float[Array, " B"]
@@ -58,67 +78,84 @@ def contrast_statistics(
     block: int | None = None,
     axis_name: Axis = None,
 ) -> Statistics:
-    """What the support of `contrast` holds, on the same inputs; the positive is in neither support nor pool.
+    """Returns diagnostics of the support that `contrast` uses for the same inputs. The positive is not counted.
 
-    Of `Cave` and `Close` all candidates are looked at, further positives among them; of `Drawn`, what is drawn from.
+    For `Cave` and `Close` the support includes the further positives; for `Drawn` it is what is drawn from.
 
     Args:
-      anchors, pool, support, temperature, valid, anchor_ids, pool_ids, block, axis_name: as for `contrast`; no
-        gradient.
-      labels: by name, int32 labels of the anchors [B] and of the pool [K]; -1 is unknown and counts nowhere.
+      anchors, pool, support, temperature, valid, anchor_ids, pool_ids, block, axis_name: see `contrast`. They receive
+        no gradient.
+      labels: int32 labels of the anchors [B] and of the pool [K], by name. The label -1 is unknown.
     Returns:
       Statistics.
     Raises:
-      UserError: as `contrast`; labels that do not fit.
+      UserError: see `contrast`; labels that do not fit.
 
     >>> from mi_contrast.estimators import Ball
     >>> pool = jnp.log(jnp.array([[1.0], [2.0], [3.0], [4.0]]))
     >>> labels = {"class": (jnp.array([7]), jnp.array([7, 7, -1, 7]))}
-    >>> found = contrast_statistics(jnp.ones((1, 1)), pool, Ball(0.25), temperature=1.0, labels=labels)
-    >>> found.size, found.matches["class"]
+    >>> statistics = contrast_statistics(jnp.ones((1, 1)), pool, Ball(0.25), temperature=1.0, labels=labels)
+    >>> statistics.size, statistics.matches["class"]
     (Array([3.], dtype=float32), Match(same=Array([2.], dtype=float32), known=Array([2.], dtype=float32)))
     """
-    for name, (of_anchor, theirs) in (labels or {}).items():
-        if of_anchor.shape != anchors.shape[:1] or theirs.shape != pool.shape[:1]:
-            raise UserError(f"labels {name!r} {of_anchor.shape} and {theirs.shape} do not fit", fix="give [B] and [K]")
+    labels = labels or {}
+    for name, (anchor_label, pool_label) in labels.items():
+        if anchor_label.shape != anchors.shape[:1] or pool_label.shape != pool.shape[:1]:
+            shapes = f"{anchor_label.shape} and {pool_label.shape}"
+            raise UserError(f"labels {name!r} {shapes} do not fit", fix="give [B] and [K]")
     check(support, SOFTMAX)
     support = support.of if isinstance(support, (Close, Drawn)) else support
     anchors, pool = lax.stop_gradient((anchors, pool))
-    given = Given(valid, anchor_ids, pool_ids)
-    rows, candidates = gather(anchors, anchors, pool, support, SOFTMAX, temperature, given, axis_name)
-    of_anchors = {name: jnp.asarray(of_anchor) for name, (of_anchor, _) in (labels or {}).items()}
-    of_pool = {name: jnp.asarray(theirs) for name, (_, theirs) in (labels or {}).items()}
-    rows, of_anchors, candidates, of_pool = alike((rows, of_anchors, candidates, of_pool))
-    return _compiled(block, axis_name, rows, of_anchors, candidates, of_pool)
+    optional = OptionalInputs(valid, anchor_ids, pool_ids)
+    anchor_inputs, pool_inputs = prepare_inputs(
+        anchors, anchors, pool, support, SOFTMAX, temperature, optional, axis_name
+    )
+    anchor_labels = {name: jnp.asarray(label) for name, (label, _) in labels.items()}
+    pool_labels = {name: jnp.asarray(label) for name, (_, label) in labels.items()}
+    inputs = match_varying_axes((anchor_inputs, anchor_labels, pool_inputs, pool_labels))
+    return _compute_statistics(block, axis_name, *inputs)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _compiled(block: int | None, axis: Axis, rows: Rows, of_anchors: Labels, pool: Pool, of_pool: Labels) -> Statistics:
-    def of_block(part: tuple[Rows, Labels]) -> Statistics:
-        rows, labels = part
-        inner = products(rows, pool)
-        scores, weights = inner / rows.temperature[:, None], (inner != -jnp.inf).astype(jnp.float32)
-        band = assign(inner, rows, census(inner, axis), axis).among
+def _compute_statistics(
+    block_size: int | None,
+    axis: Axis,
+    anchors: AnchorInputs,
+    anchor_labels: Labels,
+    pool: PoolInputs,
+    pool_labels: Labels,
+) -> Statistics:
+    def compute_block(block: tuple[AnchorInputs, Labels]) -> Statistics:
+        anchors, labels = block
+        inner = inner_products(anchors, pool)
+        scores, weights = inner / anchors.temperature[:, None], (inner != -jnp.inf).astype(jnp.float32)
+        band = find_bands(inner, anchors, take_census(inner, axis), axis).candidates
         if band is not None:
             weights = weigh(inner, band)
-        inside, whole = _of_all(mass(scores, weights), axis), _of_all(mass(scores, None), axis)
-        holds = (log_mean(inside) >= log_mean(whole)) | (inside.size == 0)
-        matches = {name: total(_match(weights, label, of_pool[name]), axis) for name, label in labels.items()}
-        return Statistics(inside.size, whole.size, log_mean(inside), log_mean(whole), holds, matches)
+        support_mass, pool_mass = _sum_masses(mass(scores, weights), axis), _sum_masses(mass(scores, None), axis)
+        holds = (log_mean(support_mass) >= log_mean(pool_mass)) | (support_mass.size == 0)
+        matches = {
+            name: sum_over_devices(_count_matches(weights, label, pool_labels[name]), axis)
+            for name, label in labels.items()
+        }
+        return Statistics(
+            support_mass.size, pool_mass.size, log_mean(support_mass), log_mean(pool_mass), holds, matches
+        )
 
-    rows, of_anchors = everyone((rows, of_anchors), axis)
-    return own(over_rows(of_block, (rows, of_anchors), block_size(block, len(rows.anchors), len(pool.rows))), axis)
+    rows = gather_rows((anchors, anchor_labels), axis)
+    block_size = choose_block_size(block_size, len(rows[0].anchors), len(pool.rows))
+    return take_local_rows(map_blocks(compute_block, rows, block_size), axis)
 
 
-def _of_all(part: Mass, axis: Axis) -> Mass:
-    """The mass of every device's part together."""
-    top = greatest(part.log_sum, axis)
+def _sum_masses(local: Mass, axis: Axis) -> Mass:
+    """Returns the mass of the union over devices."""
+    top = max_over_devices(local.log_sum, axis)
     top = jnp.where(jnp.isfinite(top), top, 0.0)
-    among = jnp.log(total(jnp.exp(part.log_sum - top), axis)) + top
-    return Mass(part.log_sum if axis is None else among, total(part.size, axis))
+    log_sum = jnp.log(sum_over_devices(jnp.exp(local.log_sum - top), axis)) + top
+    return Mass(local.log_sum if axis is None else log_sum, sum_over_devices(local.size, axis))
 
 
-def _match(weights: Float[Array, "B K"], own: Int[Array, " B"], theirs: Int[Array, " K"]) -> Match:
-    known = (own[:, None] >= 0) & (theirs >= 0)
-    same = known & (own[:, None] == theirs)
-    return Match(*(jnp.sum(jnp.where(counted, weights, 0.0), axis=1) for counted in (same, known)))
+def _count_matches(weights: Float[Array, "B K"], labels: Int[Array, " B"], pool_labels: Int[Array, " K"]) -> Match:
+    known = (labels[:, None] >= 0) & (pool_labels >= 0)
+    same = known & (labels[:, None] == pool_labels)
+    return Match(*(jnp.sum(jnp.where(mask, weights, 0.0), axis=1) for mask in (same, known)))

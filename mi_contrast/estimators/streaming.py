@@ -1,7 +1,11 @@
-"""Anchors against a pool in blocks: sums of functions of f over rank bands, the nats that follow, and their slopes.
+"""Contrastive values of anchors against a pool, and their gradients, one block of anchors at a time.
 
-Forward and backward are one pass over the scores. With the pool cut over devices, anchors travel and the pool does not:
-only counts and sums per anchor cross.
+The scores of a block against the whole pool are computed once. They determine the weights of the candidates, the sums
+of the form, the values in nats and the gradients. No [B, K] array outlives its block. If the pool receives a gradient,
+the backward pass computes the scores a second time.
+
+If the pool is sharded over devices, the anchors are gathered and the pool stays where it is. Only counts and sums per
+anchor are communicated.
 """
 
 from __future__ import annotations
@@ -15,39 +19,56 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from mi_contrast.estimators import forms
-from mi_contrast.estimators.blocks import over_rows, sum_over_rows
-from mi_contrast.estimators.forms import Column, Sizes
-from mi_contrast.estimators.inputs import Pool, Rows, block_size, products
-from mi_contrast.estimators.roles import REACH, Roles, Weights, assign, size_of, weights
-from mi_contrast.estimators.selection import Census, census, unordered
-from mi_contrast.estimators.shards import Axis, everyone, greatest, own, own_of_total, total
-from mi_contrast.estimators.supports import Binary, Drawn, Hard, several
+from mi_contrast.estimators.blocks import map_blocks, sum_blocks
+from mi_contrast.estimators.forms import Column, Sizes, SumSpec
+from mi_contrast.estimators.inputs import AnchorInputs, PoolInputs, choose_block_size, inner_products
+from mi_contrast.estimators.selection import Census, decode_scores, take_census
+from mi_contrast.estimators.shards import (
+    Axis,
+    gather_rows,
+    max_over_devices,
+    sum_and_take_local_rows,
+    sum_over_devices,
+    take_local_rows,
+)
+from mi_contrast.estimators.supports import Binary, Drawn, Hard, has_several_positives
+from mi_contrast.estimators.weights import REACH, Bands, Weights, compute_weights, find_bands, sum_weights
 
 
-class Plan(NamedTuple):
-    """What is fixed when a program is compiled: how many anchors at a time, whether the pool is given a gradient, and
-    the mesh axis that the pool is cut over.
+class StaticArgs(NamedTuple):
+    """The arguments that are fixed at compile time.
+
+    Attributes:
+      block_size: number of anchors per block, or None for `choose_block_size`.
+      pool_gradient: whether the pool receives a gradient.
+      axis: the mesh axis over which anchors and pool are sharded, or None.
     """
 
-    block: int | None
+    block_size: int | None
     pool_gradient: bool
     axis: Axis
 
 
-class Fit(NamedTuple):
-    """Of a block of anchors: who is who, and of each sum of the form the score it is measured from, its total and the
-    slope of the nats to its reading; float32 [B, 1].
+class BlockStats(NamedTuple):
+    """Statistics of a block of anchors from which the gradients with respect to scores follow.
+
+    Attributes:
+      bands: bands of the support.
+      offset: `forms.binary_offset`, float32 [B, 1].
+      references: for each sum of the form, the score that is subtracted before it is computed, float32 [B, 1].
+      totals: the sums, over all devices, float32 [B, 1].
+      slopes: derivatives of the nats with respect to `forms.transform_total` of the sums, float32 [B, 1].
     """
 
-    roles: Roles
+    bands: Bands
     offset: Column
-    tops: tuple[Column, ...]
+    references: tuple[Column, ...]
     totals: tuple[Column, ...]
     slopes: tuple[Column, ...]
 
 
-class Slopes(NamedTuple):
-    """Derivatives of each anchor's nats."""
+class AnchorGradients(NamedTuple):
+    """Derivatives of each anchor's nats with respect to its inputs; `positive` is the inner product."""
 
     anchors: Float[Array, "B D"]
     positive: Float[Array, " B"]
@@ -55,138 +76,173 @@ class Slopes(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def nats(plan: Plan, rows: Rows, pool: Pool) -> Float[Array, " B"]:
-    """Nats of each anchor, float32 [B], of this device's anchors where the pool is cut over devices."""
-    rows = everyone(rows, plan.axis)
-    found = over_rows(lambda part: _fit(part, pool, plan.axis)[0], rows, _block(plan, rows, pool))
-    return own(found[:, 0], plan.axis)
+def compute_nats(static: StaticArgs, anchors: AnchorInputs, pool: PoolInputs) -> Float[Array, " B"]:
+    """Returns the nats of this device's anchors, float32 [B]. See `contrast` for the values and the arguments."""
+    anchors = gather_rows(anchors, static.axis)
+    nats = map_blocks(
+        lambda block: _forward_block(block, pool, static.axis)[0], anchors, _block_size(static, anchors, pool)
+    )
+    return take_local_rows(nats[:, 0], static.axis)
 
 
-def _forward(plan: Plan, rows: Rows, pool: Pool) -> tuple[Array, Any]:
-    mine, rows = rows, everyone(rows, plan.axis)
+def _forward(static: StaticArgs, anchors: AnchorInputs, pool: PoolInputs) -> tuple[Array, Any]:
+    """Returns the nats, and as residuals the anchors' gradients, with what the pool's gradient needs."""
+    local_anchors, anchors = anchors, gather_rows(anchors, static.axis)
 
-    def of_block(part: Rows) -> tuple[Array, Array, Array, Fit | None]:
-        nats, towards, fit, scores, weights = _fit(part, pool, plan.axis)
-        pulls, scale = _pulls(part, scores, weights, fit)
-        kind = jnp.promote_types(part.anchors.dtype, pool.rows.dtype)
-        pulled = jnp.matmul(pulls.astype(kind), pool.rows, preferred_element_type=jnp.float32)
-        return nats, towards, pulled * scale, fit if plan.pool_gradient else None
+    def compute_block(block: AnchorInputs) -> tuple[Array, Array, Array, BlockStats | None]:
+        nats, positive_slope, stats, scores, weights = _forward_block(block, pool, static.axis)
+        gradient, factor = _score_gradients(block, scores, weights, stats)
+        dtype = jnp.promote_types(block.anchors.dtype, pool.rows.dtype)
+        product = jnp.matmul(gradient.astype(dtype), pool.rows, preferred_element_type=jnp.float32)
+        return nats, positive_slope, product * factor, stats if static.pool_gradient else None
 
-    nats, towards, pulled, fit = over_rows(of_block, rows, _block(plan, rows, pool))
-    nats, towards = own((nats, towards), plan.axis)
-    slopes = _slopes(mine, towards, own_of_total(pulled, plan.axis))
-    return nats[:, 0], (slopes, (rows, pool, fit) if plan.pool_gradient else None)
-
-
-def _backward(plan: Plan, residuals: Any, g: Array) -> tuple[Rows, Pool | None]:
-    slopes, again = residuals
-    anchors = (g[:, None] * slopes.anchors).astype(slopes.anchors.dtype)
-    to_rows = Rows(anchors, g * slopes.positive, g * slopes.temperature, None, None, None, None, None)
-    if not plan.pool_gradient:
-        return to_rows, None
-    rows, pool, fit = again
-
-    def of_block(part: tuple[Rows, Fit, Array], once: Bool[Array, " block"]) -> Array:
-        rows, fit, g = part
-        scores = products(rows, pool)  # the same products as before: an edge is an exact score
-        pulls, scale = _pulls(rows, scores, weights(scores, rows, pool, fit.roles, plan.axis), fit)
-        missing = ~once[:, None] | jnp.isneginf(rows.positive)[:, None]
-        pulls = jnp.where(missing, 0.0, g[:, None] * scale / rows.temperature[:, None]) * pulls
-        return jnp.matmul(pulls.T, rows.anchors, preferred_element_type=jnp.float32)
-
-    to_pool = sum_over_rows(of_block, (rows, fit, everyone(g, plan.axis)), _block(plan, rows, pool))
-    return to_rows, Pool(to_pool.astype(pool.rows.dtype), None, None, None)
+    nats, positive_slope, product, stats = map_blocks(compute_block, anchors, _block_size(static, anchors, pool))
+    nats, positive_slope = take_local_rows((nats, positive_slope), static.axis)
+    gradients = _anchor_gradients(local_anchors, positive_slope, sum_and_take_local_rows(product, static.axis))
+    return nats[:, 0], (gradients, (anchors, pool, stats) if static.pool_gradient else None)
 
 
-nats.defvjp(_forward, _backward)
-compiled = jax.jit(nats, static_argnums=0)  # one program a shape, outside of jit too
+def _backward(static: StaticArgs, residuals: Any, cotangent: Array) -> tuple[AnchorInputs, PoolInputs | None]:
+    gradients, saved = residuals
+    anchors_bar = (cotangent[:, None] * gradients.anchors).astype(gradients.anchors.dtype)
+    positive_bar, temperature_bar = cotangent * gradients.positive, cotangent * gradients.temperature
+    to_anchors = AnchorInputs(anchors_bar, positive_bar, temperature_bar, None, None, None, None, None)
+    if not static.pool_gradient:
+        return to_anchors, None
+    anchors, pool, stats = saved
+
+    def compute_block(block: tuple[AnchorInputs, BlockStats, Array], is_new: Bool[Array, " block"]) -> Array:
+        anchors, stats, cotangent = block
+        # Ties at the edges of a band need bit-equal scores, so this must be the same product as in the forward pass.
+        scores = inner_products(anchors, pool)
+        weights = compute_weights(scores, anchors, pool, stats.bands, static.axis)
+        gradient, factor = _score_gradients(anchors, scores, weights, stats)
+        excluded = ~is_new[:, None] | jnp.isneginf(anchors.positive)[:, None]
+        factor = jnp.where(excluded, 0.0, cotangent[:, None] * factor / anchors.temperature[:, None])
+        return jnp.matmul((factor * gradient).T, anchors.anchors, preferred_element_type=jnp.float32)
+
+    rows = anchors, stats, gather_rows(cotangent, static.axis)
+    pool_bar = sum_blocks(compute_block, rows, _block_size(static, anchors, pool))
+    return to_anchors, PoolInputs(pool_bar.astype(pool.rows.dtype), None, None, None)
 
 
-def _block(plan: Plan, rows: Rows, pool: Pool) -> int:
-    return block_size(plan.block, len(rows.anchors), len(pool.rows))
+compute_nats.defvjp(_forward, _backward)
+jit_compute_nats = jax.jit(compute_nats, static_argnums=0)
 
 
-def _relative(scores: Float[Array, "B K"], rows: Rows, top: Column) -> Float[Array, "B K"]:
-    return (scores - top) / rows.temperature[:, None]
+def _block_size(static: StaticArgs, anchors: AnchorInputs, pool: PoolInputs) -> int:
+    return choose_block_size(static.block_size, len(anchors.anchors), len(pool.rows))
 
 
-def _fit(rows: Rows, pool: Pool, axis: Axis) -> tuple[Column, Column, Fit, Array, Weights]:
-    """Nats of a block of anchors, their slope to f+, and what the slopes to the pool's scores are made of."""
-    scores, temperature, many = products(rows, pool), rows.temperature[:, None], several(rows.support)
-    found = census(scores, axis)
-    roles = assign(scores, rows, found, axis)
-    counted = weights(scores, rows, pool, roles, axis)
-    size = size_of(counted.candidates, axis) if isinstance(rows.support, Drawn) else roles.size
-    more = jnp.zeros_like(size) if counted.positives is None else size_of(counted.positives, axis)
-    sizes = Sizes(size, more)
-    offset = forms.offset(rows.form, sizes)
-    asked = forms.sums(rows.form, many)
-    tops = tuple(_top(sum, scores, getattr(counted, sum.over), rows, roles, found, axis) for sum in asked)
-    each = [
-        forms.summand(sum, _relative(scores, rows, top), getattr(counted, sum.over), offset)
-        for sum, top in zip(asked, tops, strict=True)
+def _forward_block(
+    anchors: AnchorInputs, pool: PoolInputs, axis: Axis
+) -> tuple[Column, Column, BlockStats, Float[Array, "B K"], Weights]:
+    """Returns nats, their derivative with respect to f+, statistics for the gradients, scores and weights."""
+    form, has_several = anchors.form, has_several_positives(anchors.support)
+
+    # 1. Score the pool, and find out which candidates belong to the support.
+    scores, temperature = inner_products(anchors, pool), anchors.temperature[:, None]
+    census = take_census(scores, axis)
+    bands = find_bands(scores, anchors, census, axis)
+    weights = compute_weights(scores, anchors, pool, bands, axis)
+    sizes = _compute_sizes(anchors, bands, weights, axis)
+
+    # 2. Compute the sums of the form, each relative to a reference score so that no exponential overflows.
+    offset = forms.binary_offset(form, sizes)
+    specs = forms.required_sums(form, has_several)
+    references = tuple(_reference_score(spec, scores, weights, anchors, bands, census, axis) for spec in specs)
+    terms = [
+        forms.compute_terms(spec, _relative(scores, anchors, reference), getattr(weights, spec.over), offset)
+        for spec, reference in zip(specs, references, strict=True)
     ]
-    totals = tuple(total([jnp.sum(x, axis=1, keepdims=True) for x in each], axis))
+    totals = tuple(sum_over_devices([jnp.sum(x, axis=1, keepdims=True) for x in terms], axis))
 
-    from_top = lambda top: (top - tops[0]) / temperature  # noqa: E731
-    readings = tuple(
-        forms.reading(sum, x) + (from_top(top) if sum.of == "exponential" else 0.0)
-        for sum, x, top in zip(asked, totals, tops, strict=True)
+    # 3. Bring all sums to the first reference, and combine them to nats.
+    to_first = lambda reference: (reference - references[0]) / temperature  # noqa: E731
+    sums = tuple(
+        forms.transform_total(spec, total) + (to_first(reference) if spec.function == "exponential" else 0.0)
+        for spec, total, reference in zip(specs, totals, references, strict=True)
     )
-    positive = (rows.positive[:, None] - tops[0]) / temperature
-    value = lambda f, readings: forms.nats(  # noqa: E731
-        rows.form, many, f, readings, sizes, offset, tops[0] / temperature
+    positive = (anchors.positive[:, None] - references[0]) / temperature
+    combine = lambda positive, sums: forms.combine_sums(  # noqa: E731
+        form, has_several, positive, sums, sizes, offset, references[0] / temperature
     )
-    answer, back = jax.vjp(value, positive, readings)
-    towards, slopes = back(jnp.ones_like(answer))
-    missing, bad = jnp.isneginf(positive), jnp.where(found.has_nan, jnp.float32(jnp.nan), 0.0)[:, None]
-    answer, towards = (jnp.where(missing, 0.0, x) + bad for x in (answer, towards))
-    slopes = tuple(jnp.where(missing, 0.0, x) + bad for x in slopes)
-    return answer, towards, Fit(roles, offset, tops, totals, slopes), scores, counted
+    nats, vjp = jax.vjp(combine, positive, sums)
+    positive_slope, slopes = vjp(jnp.ones_like(nats))
+
+    # 4. An anchor without a positive has 0 nats and no gradient. A NaN score makes its anchor's results NaN.
+    missing, nan = jnp.isneginf(positive), jnp.where(census.has_nan, jnp.float32(jnp.nan), 0.0)[:, None]
+    nats, positive_slope = (jnp.where(missing, 0.0, x) + nan for x in (nats, positive_slope))
+    slopes = tuple(jnp.where(missing, 0.0, x) + nan for x in slopes)
+    return nats, positive_slope, BlockStats(bands, offset, references, totals, slopes), scores, weights
 
 
-def _top(
-    sum: forms.Sum, scores: Array, weight: Array | None, rows: Rows, roles: Roles, found: Census, axis: Axis
+def _relative(scores: Float[Array, "B K"], anchors: AnchorInputs, reference: Column) -> Float[Array, "B K"]:
+    return (scores - reference) / anchors.temperature[:, None]
+
+
+def _compute_sizes(anchors: AnchorInputs, bands: Bands, weights: Weights, axis: Axis) -> Sizes:
+    is_drawn = isinstance(anchors.support, Drawn)
+    candidates = sum_weights(weights.candidates, axis) if is_drawn else bands.size
+    no_positives = weights.positives is None
+    return Sizes(candidates, jnp.zeros_like(candidates) if no_positives else sum_weights(weights.positives, axis))
+
+
+def _reference_score(
+    spec: SumSpec,
+    scores: Float[Array, "B K"],
+    weights: Weights,
+    anchors: AnchorInputs,
+    bands: Bands,
+    census: Census,
+    axis: Axis,
 ) -> Column:
-    """The score from which a sum is measured: no term of it is much above 1, and the largest is not far below."""
-    if isinstance(rows.form, Binary):
-        return jnp.zeros_like(roles.highest)
-    picked = isinstance(rows.support, Drawn) or isinstance(rows.form, Hard)  # the highest among may be far above these
-    if sum.of == "score" or (sum.over == "candidates" and not picked):
-        return roles.highest
+    """Returns the score to subtract before exponentiating: no term is much above 1, and the largest not far below 1."""
+    if isinstance(anchors.form, Binary):
+        return jnp.zeros_like(bands.highest)
+    # `bands.highest` may be REACH nats above the scores that count. That is too much for `Hard`, which multiplies them
+    # by 1 + beta, and for `Drawn`, where the highest scores may not be drawn.
+    is_partial = isinstance(anchors.support, Drawn) or isinstance(anchors.form, Hard)
+    if spec.function == "score" or (spec.over == "candidates" and not is_partial):
+        return bands.highest
 
-    def counted() -> Column:
-        kept = scores if weight is None else jnp.where(weight > 0, scores, -jnp.inf)
-        return jnp.max(kept, axis=1, keepdims=True, initial=-jnp.inf)
+    def highest_weighted() -> Column:
+        weight = getattr(weights, spec.over)
+        valid_scores = scores if weight is None else jnp.where(weight > 0, scores, -jnp.inf)
+        return jnp.max(valid_scores, axis=1, keepdims=True, initial=-jnp.inf)
 
-    if isinstance(rows.support, Drawn) and not isinstance(rows.form, Hard):
-        # Looking for the highest drawn score is a pass over the scores, which is spared where all of them are close.
-        near = roles.highest - unordered(found.least)[:, None] <= REACH * rows.temperature[:, None]
-        top = lax.cond(jnp.all(near), lambda: roles.highest, counted)
+    if isinstance(anchors.support, Drawn) and not isinstance(anchors.form, Hard):
+        # Finding the highest drawn score costs a pass over the scores. It is skipped if all scores are close together.
+        is_close = bands.highest - decode_scores(census.lowest)[:, None] <= REACH * anchors.temperature[:, None]
+        highest = lax.cond(jnp.all(is_close), lambda: bands.highest, highest_weighted)
     else:
-        top = counted()
-    top = greatest(top, axis)
-    return jnp.where(jnp.isfinite(top), top, 0.0)
+        highest = highest_weighted()
+    highest = max_over_devices(highest, axis)
+    return jnp.where(jnp.isfinite(highest), highest, 0.0)
 
 
-def _pulls(rows: Rows, scores: Array, counted: Weights, fit: Fit) -> tuple[Float[Array, "B K"], Column]:
-    """The nats' slope to each candidate's f, as a matrix and what its rows are to be multiplied by."""
+def _score_gradients(
+    anchors: AnchorInputs, scores: Float[Array, "B K"], weights: Weights, stats: BlockStats
+) -> tuple[Float[Array, "B K"], Column]:
+    """Returns the derivative of the nats with respect to each score f, as a matrix and a factor for each row."""
+    specs = forms.required_sums(anchors.form, has_several_positives(anchors.support))
     parts = []
-    for sum, top, whole, slope in zip(
-        forms.sums(rows.form, several(rows.support)), fit.tops, fit.totals, fit.slopes, strict=True
-    ):
-        f = _relative(scores, rows, top)
-        matrix, scale = forms.pull(sum, f, getattr(counted, sum.over), fit.offset, whole)
-        parts.append((matrix, scale * slope))
+    for spec, reference, total, slope in zip(specs, stats.references, stats.totals, stats.slopes, strict=True):
+        relative = _relative(scores, anchors, reference)
+        matrix, factor = forms.score_gradient(spec, relative, getattr(weights, spec.over), stats.offset, total)
+        parts.append((matrix, factor * slope))
     if len(parts) == 1:
         return parts[0]
-    return functools.reduce(jnp.add, (matrix * scale for matrix, scale in parts)), jnp.ones_like(fit.offset)
+    return functools.reduce(jnp.add, (matrix * factor for matrix, factor in parts)), jnp.ones_like(stats.offset)
 
 
-def _slopes(rows: Rows, towards: Column, pulled: Float[Array, "B D"]) -> Slopes:
-    """To anchors by way of the pool, to the inner product with the positive, and to the temperature."""
-    positive, temperature = rows.positive[:, None], rows.temperature[:, None]
-    anchors, towards = pulled / temperature, towards / temperature
-    inner = jnp.sum(anchors * rows.anchors.astype(jnp.float32), axis=1, keepdims=True)
-    colder = -(towards * jnp.where(jnp.isneginf(positive), 0.0, positive) + inner) / temperature
-    return Slopes(anchors.astype(rows.anchors.dtype), towards[:, 0], colder[:, 0])
+def _anchor_gradients(anchors: AnchorInputs, positive_slope: Column, product: Float[Array, "B D"]) -> AnchorGradients:
+    """Returns the gradients with respect to the anchors (through the pool), the positive score and the temperature.
+
+    `product` is the product of the scores' gradients with the rows of the pool.
+    """
+    positive, temperature = anchors.positive[:, None], anchors.temperature[:, None]
+    to_anchors, positive_slope = product / temperature, positive_slope / temperature
+    inner = jnp.sum(to_anchors * anchors.anchors.astype(jnp.float32), axis=1, keepdims=True)
+    to_temperature = -(positive_slope * jnp.where(jnp.isneginf(positive), 0.0, positive) + inner) / temperature
+    return AnchorGradients(to_anchors.astype(anchors.anchors.dtype), positive_slope[:, 0], to_temperature[:, 0])

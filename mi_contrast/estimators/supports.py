@@ -1,4 +1,7 @@
-"""Supports (which candidates an anchor meets) and forms (how it is scored): frozen values, pytrees of their fields."""
+"""Supports say which candidates an anchor is compared with, forms say how the scores become a value in nats.
+
+Both are frozen dataclasses and pytrees of their fields, so that percentiles and other numbers may be traced.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.estimators.percentiles import Percentile, check_band, millionths, not_a_number, rank
+from mi_contrast.estimators.percentiles import Percentile, check_band, millionths, nan_or_zero, rank
 
 REDUCTIONS = ("logsumexp", "mean")
 
@@ -28,13 +31,17 @@ def _pytree(*static: str) -> Callable[[type], type]:
 @_pytree()
 @dataclasses.dataclass(frozen=True)
 class All:
-    """Every valid candidate: InfoNCE."""
+    """Every valid candidate, as in InfoNCE."""
 
 
 @_pytree()
 @dataclasses.dataclass(frozen=True)
 class Ball:
-    """Candidates from percentile `lower` up: the closest (1 - lower). Float or traced, one for all or [B]."""
+    """The most similar candidates, from percentile `lower` up.
+
+    Attributes:
+      lower: percentile in [0, 1), 0 = least similar; a float or a traced array, one for all or [B].
+    """
 
     lower: Percentile
 
@@ -42,7 +49,11 @@ class Ball:
 @_pytree()
 @dataclasses.dataclass(frozen=True)
 class Ring:
-    """Candidates in the percentile band [lower, upper), 0 = least similar. Floats or traced, one for all or [B]."""
+    """The candidates in a band of percentiles.
+
+    Attributes:
+      lower, upper: the band [lower, upper), 0 = least similar; floats or traced arrays, one for all or [B].
+    """
 
     lower: Percentile
     upper: Percentile
@@ -51,7 +62,11 @@ class Ring:
 @_pytree()
 @dataclasses.dataclass(frozen=True)
 class Cave:
-    """The band [lower, upper) as negatives, what lies above it as more positives. Floats or traced, one or [B]."""
+    """A band of percentiles as negatives, and the candidates above it as further positives.
+
+    Attributes:
+      lower, upper: the band [lower, upper), 0 = least similar; floats or traced arrays, one for all or [B].
+    """
 
     lower: Percentile
     upper: Percentile
@@ -60,7 +75,11 @@ class Cave:
 @_pytree()
 @dataclasses.dataclass(frozen=True)
 class Nearest:
-    """The k most similar candidates, or all where there are fewer. A whole number or traced, one for all or [B]."""
+    """The k most similar candidates, or all of them if there are fewer.
+
+    Attributes:
+      k: a whole number or a traced array, one for all or [B].
+    """
 
     k: Int[Array, "..."] | int
 
@@ -68,10 +87,13 @@ class Nearest:
 @_pytree()
 @dataclasses.dataclass(frozen=True)
 class Close:
-    """Candidates of the support `of`; those that share a label with the anchor are positives too.
+    """The candidates of another support. Those with the label of the anchor are further positives.
 
-    With labels from several clusterings, one in common is enough: local aggregation over `Nearest(k)`, and with class
-    labels the supervised form.
+    If there are several columns of labels (several clusterings), one common label is enough. With cluster labels and
+    `Nearest(k)` this is local aggregation, with class labels the supervised contrastive loss.
+
+    Attributes:
+      of: the support that holds the candidates.
     """
 
     of: Any = dataclasses.field(default_factory=All)
@@ -80,11 +102,16 @@ class Close:
 @_pytree("k")
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """k draws, with replacement, from the support `of`, fresh for every key and anchor.
+    """k candidates drawn with replacement from another support, anew for every key and anchor.
 
-    Over one device exactly k. Over a sharded pool each candidate comes up a Poisson number of times, k in all in the
-    mean, and the value divides by 1 + the number that came. Draws reproduce the k of papers. They save no time: every
-    candidate is scored, and the support itself gives the same value with less variance.
+    If the pool is on one device, exactly k are drawn. If it is sharded, the count of each candidate is Poisson
+    distributed, their sum is k in expectation, and the value is normalised by the actual sum. Use draws to reproduce
+    the k of a paper. They save no time, because every candidate is scored anyway, and the support itself gives the same
+    value with less variance.
+
+    Attributes:
+      k: number of draws.
+      of: the support to draw from.
     """
 
     k: int
@@ -94,9 +121,10 @@ class Drawn:
 @_pytree("reduce")
 @dataclasses.dataclass(frozen=True)
 class Softmax:
-    """The positives among the candidates, equal weights within the support: the form of InfoNCE.
+    """The form of InfoNCE: the positives are also candidates, and all candidates of the support weigh the same.
 
-    `reduce` joins several positives: 'logsumexp' (the log of their mean e^f) or 'mean' (the mean of f).
+    Attributes:
+      reduce: how several positives are combined: 'logsumexp' (the log of the mean of e^f) or 'mean' (the mean of f).
     """
 
     reduce: str = "logsumexp"
@@ -105,16 +133,18 @@ class Softmax:
 @_pytree()
 @dataclasses.dataclass(frozen=True)
 class Decoupled:
-    """The positive is left out of the candidates; not a bound."""
+    """InfoNCE without the positive among the candidates. It is no bound on the mutual information."""
 
 
 @_pytree()
 @dataclasses.dataclass(frozen=True)
 class Hard:
-    """Candidates weighed by e^{beta f} and corrected for `prior`, the chance that one is of the anchor's class.
+    """Hard negatives: candidates weigh e^{beta f}, with a correction for false negatives. See `hard_negatives`.
 
-    beta 0 is the debiased form. `floor` is the least log of a candidate's corrected e^f, as released -1 / temperature.
-    Numbers or traced, one for all or [B].
+    Attributes, each a number or a traced array, one for all or [B]:
+      beta: how much more similar candidates weigh; 0 is the debiased contrastive loss.
+      prior: probability that a candidate has the anchor's class.
+      floor: lower limit of the log of the corrected mean of e^f, -1 / temperature in the released code; or None.
     """
 
     beta: Float[Array, "..."] | float
@@ -125,7 +155,12 @@ class Hard:
 @_pytree()
 @dataclasses.dataclass(frozen=True)
 class Binary:
-    """Each score told apart from noise on its own: the historical loss, with its normaliser from the caller's state."""
+    """Binary NCE, the loss of the first papers: each score is classified as data or noise. See `binary_nce`.
+
+    Attributes:
+      log_normaliser: log Z, which the caller keeps as state.
+      data_size: number of examples in the data.
+    """
 
     log_normaliser: Float[Array, "..."] | float
     data_size: Float[Array, "..."] | float
@@ -146,16 +181,16 @@ SUPPORTS = (
 FORMS = ("Softmax(reduce)", "Decoupled()", "Hard(beta, prior, floor)", "Binary(log_normaliser, data_size)")
 
 
-def several(support: Support) -> bool:
-    """Whether candidates of the support may be positives as well."""
+def has_several_positives(support: Support) -> bool:
+    """Whether candidates of the support can be further positives."""
     return isinstance(support, (Cave, Close))
 
 
 def check(support: Support, form: Form) -> None:
-    """Refuses what is no support or form, closed bands, and pairs that mean nothing.
+    """Checks a support, a form and their combination.
 
     Raises:
-      UserError: as said, with the reason.
+      UserError: not a support or not a form, an invalid field, or a form that cannot handle the support.
     """
     match support:
         case All():
@@ -165,7 +200,7 @@ def check(support: Support, form: Form) -> None:
         case Ring(lower, upper) | Cave(lower, upper):
             check_band(lower, upper)
         case Nearest(k):
-            _at_least_one("Nearest", k)
+            _check_at_least_one("Nearest", k)
         case Close(of) | Drawn(of=of):
             if isinstance(of, (Cave, Close, Drawn)):
                 name = type(support).__name__
@@ -173,7 +208,7 @@ def check(support: Support, form: Form) -> None:
                 raise UserError(f"{name} of {type(of).__name__}: one choice has been made there already", fix=fix)
             check(of, SOFTMAX)
             if isinstance(support, Drawn):
-                _at_least_one("Drawn", support.k)
+                _check_at_least_one("Drawn", support.k)
         case _:
             raise unknown("support", support, SUPPORTS)
     match form:
@@ -181,7 +216,7 @@ def check(support: Support, form: Form) -> None:
             if reduce not in REDUCTIONS:
                 raise unknown("reduce", reduce, REDUCTIONS)
         case Decoupled() | Hard() | Binary():
-            if several(support):
+            if has_several_positives(support):
                 name = type(form).__name__
                 why = f"{name} scores one positive, {type(support).__name__} has several"
                 raise UserError(why, fix="take Softmax(), or another support")
@@ -189,31 +224,33 @@ def check(support: Support, form: Form) -> None:
             raise unknown("form", form, FORMS)
 
 
-def _at_least_one(name: str, k: Any) -> None:
+def _check_at_least_one(name: str, k: Any) -> None:
     if not isinstance(k, jax.core.Tracer) and not np.all(np.asarray(k) >= 1):
         raise UserError(f"{name}({k}) takes no candidate", fix="give a whole number above 0")
 
 
-def resolved(support: Support) -> tuple[Any, Float[Array, "..."]]:
-    """The support with percentiles in int32 millionths and counts in int32; and NaN where a percentile is, else 0."""
+def convert_percentiles(support: Support) -> tuple[Any, Float[Array, "..."]]:
+    """Returns the support with percentiles as int32 millionths and counts as int32, and `nan_or_zero` of them."""
     match support:
         case Ball(lower):
-            return Ball(millionths(lower)), not_a_number(lower)
+            return Ball(millionths(lower)), nan_or_zero(lower)
         case Ring(lower, upper) | Cave(lower, upper):
-            return type(support)(millionths(lower), millionths(upper)), not_a_number(lower, upper)
+            return type(support)(millionths(lower), millionths(upper)), nan_or_zero(lower, upper)
         case Nearest(k):
             return Nearest(jnp.asarray(k, jnp.int32)), jnp.zeros(())
         case Close(of) | Drawn(of=of):
-            inner, bad = resolved(of)
-            return dataclasses.replace(support, of=inner), bad
+            inner, nan = convert_percentiles(of)
+            return dataclasses.replace(support, of=inner), nan
         case _:
             return support, jnp.zeros(())
 
 
 def ranks(support: Any, count: Int[Array, "..."]) -> tuple[Int[Array, "..."], Int[Array, "..."]] | None:
-    """Candidates among `count` by similarity, ranks [lower, upper) from least to most similar; None = all of them.
+    """Returns the ranks [lower, upper) of a support among `count` candidates, least similar first, or None for all.
 
-    Takes a `resolved` support; of Drawn and Close, those of what they are taken from.
+    Args:
+      support: the first result of `convert_percentiles`. For `Drawn` and `Close` the ranks are those of their `of`.
+      count: number of valid candidates, int32 [...].
     """
     match support:
         case All():
@@ -231,11 +268,11 @@ def ranks(support: Any, count: Int[Array, "..."]) -> tuple[Int[Array, "..."], In
 
 
 def size(support: Support, count: Int[Array, "..."]) -> Int[Array, "..."]:
-    """How many candidates an anchor meets among `count` valid ones, the positive not counted; int32 [...].
+    """Returns the size of a support among `count` valid candidates, without the positive; int32 [...].
 
     >>> int(size(Ring(0.9, 0.99), 65536)), int(size(Drawn(4096, Ball(0.9)), 65536))
     (5899, 4096)
     """
-    inside = ranks(resolved(support)[0], jnp.asarray(count, jnp.int32))
-    found = jnp.asarray(count, jnp.int32) if inside is None else inside[1] - inside[0]
-    return jnp.where(found > 0, support.k, 0) if isinstance(support, Drawn) else found
+    band = ranks(convert_percentiles(support)[0], jnp.asarray(count, jnp.int32))
+    band_size = jnp.asarray(count, jnp.int32) if band is None else band[1] - band[0]
+    return jnp.where(band_size > 0, support.k, 0) if isinstance(support, Drawn) else band_size

@@ -1,4 +1,4 @@
-"""Warns of values that repeat, where an estimate from nearest neighbours supposes a density."""
+"""Warns about repeated values, for which estimates from nearest neighbours are not made."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from jaxtyping import Array, Float
 
 
 def most_copies(x: Float[np.ndarray, "... N d"]) -> int:
-    """Returns how often the most frequent value of a column occurs. A constant column counts as none.
+    """Returns how often the most frequent value of any column occurs; 1 for constant columns.
 
     >>> most_copies(np.array([[0.0, 5.0], [1.0, 5.0], [1.0, 5.0]]))
     2
     """
     columns = np.sort(np.moveaxis(x, -2, -1).reshape(-1, x.shape[-2]), axis=1)
-    most = 1
+    maximum = 1
     for column in columns[columns[:, 0] != columns[:, -1]]:
         edges = np.flatnonzero(np.r_[True, column[1:] != column[:-1], True])
-        most = max(most, int(np.diff(edges).max()))
-    return most
+        maximum = max(maximum, int(np.diff(edges).max()))
+    return maximum
 
 
 def warn_of_ties(x: Float[Array, "... N dx"], y: Float[Array, "... N dy"], k: int, variant: int) -> None:
-    """Warns where a column has a value that occurs more than k times. Traced samples are not looked at."""
+    """Warns if a value occurs more than k times in a column. Traced samples are not checked."""
     if isinstance(x, jax.core.Tracer) or isinstance(y, jax.core.Tracer):
         return
     copies = {name: most_copies(np.asarray(z)) for name, z in (("x", x), ("y", y))}
-    tied = [name for name, number in copies.items() if number > k]
+    tied = [name for name, count in copies.items() if count > k]
     if not tied:
         return
     if len(tied) == 2:
-        right = "estimators.discrete (both discrete), or noise below the data's resolution"
+        better = "estimators.discrete (both discrete), or noise below the data's resolution"
     else:
-        right = f"estimators.discrete_continuous with {tied[0]} as the labels" + (
+        better = f"estimators.discrete_continuous with {tied[0]} as the labels" + (
             ", or variant=1" if variant == 2 else ""
         )
     effect = "reads far too low" if variant == 2 else "has no density to read"
     times = " and ".join(f"{name} {copies[name]} times" for name in tied)
     warnings.warn(
-        f"a value repeats in {times}, more than k = {k}: variant {variant} {effect} there; use {right}", stacklevel=3
+        f"a value repeats in {times}, more than k = {k}: variant {variant} {effect} there; use {better}", stacklevel=3
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.config import fields
+from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory
 from mi_contrast.data import sets
@@ -47,7 +47,7 @@ def config_of(task: Mapping[str, Any], *, features: bool = True) -> ConfigDict:
 
 def check_fields(config: Mapping[str, Any]) -> None:
     """UserError on a field that no evaluation has, or where task, data, batch_size or seed is missing."""
-    fields("the config", config, FIELDS[:-1], FIELDS[-1:])
+    check_section("the config", config, FIELDS[:-1], FIELDS[-1:])
 
 
 def chosen_data(given: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def chosen_data(given: Mapping[str, Any], training: Mapping[str, Any]) -> dict[s
       name, dir, split, test_split, options, label, broken, and test_name and test_dir where test_name is given.
       UserError where no set is named, or it would be tested on itself.
     """
-    fields("config.data", given, (), DATA_FIELDS + TEST_FIELDS)
+    check_section("config.data", given, (), DATA_FIELDS + TEST_FIELDS)
     own = given.get("name") in (None, training.get("name"))
     usual: dict[str, Any] = {
         "name": None,

@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key, UInt8
 
 from mi_contrast.core.errors import BadNumbersError, UserError, unknown
-from mi_contrast.core.keys import stream
+from mi_contrast.core.rngs import stream_rng
 from mi_contrast.data.sets import ImageSet
 from mi_contrast.evaluation.features import Encoder, in_blocks
 from mi_contrast.views import policies
-from mi_contrast.views.augmenting import draws_of, over_batch
-from mi_contrast.views.two_crops import crop
+from mi_contrast.views.augmentation import draw_batch, map_batch
+from mi_contrast.views.two_crops import crop_view
 
 BLACK, WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # mean and std that leave pixels in [0, 1]
 POLICIES: Mapping[str, Callable[[int], dict[str, Any]]] = {
@@ -60,8 +60,8 @@ def policy_named(name: str, size: int, training: Mapping[str, Any]) -> dict[str,
 @partial(jax.jit, static_argnums=0)
 def _view(frozen: str, images: UInt8[Array, "B H W 3"], keys: Key[Array, " B"], number: Array) -> Array:
     policy = json.loads(frozen)
-    draws = draws_of(policy["query"], 0, jax.vmap(lambda key: jax.random.fold_in(key, number))(keys), images)
-    return jnp.clip(over_batch(partial(crop, policy, policy["query"]), images, draws), 0.0, 1.0)
+    draws = draw_batch(policy["query"], 0, jax.vmap(lambda key: jax.random.fold_in(key, number))(keys), images)
+    return jnp.clip(map_batch(partial(crop_view, policy, policy["query"]), images, draws), 0.0, 1.0)
 
 
 def view(
@@ -76,7 +76,7 @@ def view(
 
 def keys_of(rows: np.ndarray, seed: int) -> Key[Array, " B"]:
     """The keys of the examples in these rows of a split."""
-    key = stream(jax.random.key(seed), "views")
+    key = stream_rng(jax.random.key(seed), "views")
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.asarray(rows))
 
 

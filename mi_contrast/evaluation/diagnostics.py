@@ -14,7 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.core.layout import replacing, write_json
+from mi_contrast.core.layout import write_atomically, write_json
 from mi_contrast.data.order import permutation
 from mi_contrast.data.sets import ImageSet
 from mi_contrast.evaluation import on_features
@@ -100,7 +100,7 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     }
     path = begun.results / on_features.name_of(begun, "diagnostics")
     picture = neighbours_of(images, plain, truth[rows], settings.queries, settings.neighbours)
-    with replacing(path.with_suffix(".png")) as file:
+    with write_atomically(path.with_suffix(".png")) as file:
         picture.save(file, "PNG")
     result["seconds"] = round(time.perf_counter() - began, 3)
     write_json(path, result)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mi_contrast.core.config import fields
+from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import BadNumbersError, UserError, unknown
 from mi_contrast.core.progress import Progress
 from mi_contrast.data.order import permutation
@@ -65,7 +65,7 @@ class Taking:
     @classmethod
     def read(cls, given: Mapping[str, Any]) -> Taking:
         """The section as written in a config. UserError on a field or a value that can't be."""
-        fields("config.features", given, (), [field.name for field in dataclasses.fields(cls)])
+        check_section("config.features", given, (), [field.name for field in dataclasses.fields(cls)])
         found = cls(**given)
         if found.layer not in LAYERS:
             raise unknown("config.features.layer", found.layer, LAYERS)

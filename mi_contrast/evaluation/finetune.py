@@ -18,9 +18,9 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import BadNumbersError, UserError, unknown
-from mi_contrast.core.keys import example_keys, stream
 from mi_contrast.core.mesh import make_mesh, replicated
 from mi_contrast.core.progress import Progress
+from mi_contrast.core.rngs import example_rngs, stream_rng
 from mi_contrast.data.readers import make_reader
 from mi_contrast.evaluation import on_features
 from mi_contrast.evaluation.asked import Judgement
@@ -114,7 +114,7 @@ def tune(
         policy = policy_named(settings.views, start.spec["size"], begun.backbone.config)
     batch_size = min(settings.batch_size, count) // mesh.size * mesh.size
     key = jax.random.key(seed)
-    weights = 0.01 * jax.random.normal(stream(key, "init"), (start.dim, classes), jnp.float32)
+    weights = 0.01 * jax.random.normal(stream_rng(key, "init"), (start.dim, classes), jnp.float32)
     members = np.arange(count, dtype=np.int32)
     with make_reader(begun.fit, members, batch_size=batch_size, seed=seed, mesh=mesh) as reader:
         total = settings.epochs * reader.steps_per_epoch
@@ -147,7 +147,7 @@ def tune(
         try:
             for number in range(total):
                 batch = reader.batch(number)
-                keys = example_keys(seed, number, jnp.arange(batch_size))
+                keys = example_rngs(seed, number, jnp.arange(batch_size))
                 tuned, value = step(tuned, batch.sources[:, 0], batch.index[:, 0], keys)
                 if number % 10 == 9 or number + 1 == total:  # seldom: it waits for the step
                     if not np.isfinite(loss := float(value)):

@@ -15,7 +15,7 @@ import safetensors.numpy
 from jaxtyping import Array, Float
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.layout import replacing
+from mi_contrast.core.layout import write_atomically
 from mi_contrast.readout import linear
 from mi_contrast.readout.accuracy import Arrays
 
@@ -39,7 +39,7 @@ def write_head(path: Path, model: linear.Linear, classes: Sequence[str], about: 
     """Writes a head as safetensors: weights [F, C], bias [C], mean [F] and scale [F]; the rest in its metadata."""
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in model._asdict().items()}
     metadata = {"format": FORMAT, "classes": json.dumps(list(classes)), "about": json.dumps(about)}
-    with replacing(path) as file:
+    with write_atomically(path) as file:
         file.write(safetensors.numpy.save(tensors, metadata=metadata))
 
 

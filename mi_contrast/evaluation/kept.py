@@ -18,7 +18,7 @@ from jaxtyping import Float
 import mi_contrast
 from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.config import plain
-from mi_contrast.core.layout import replacing
+from mi_contrast.core.layout import write_atomically
 from mi_contrast.data.sets import ImageSet
 
 PROBES = 16  # images of a set that are looked at to tell it from another of the same name
@@ -95,5 +95,5 @@ def _read(path: Path, text: str) -> tuple[Values | None, str]:
 
 
 def _write(path: Path, values: Values, text: str) -> None:
-    with replacing(path) as file:
+    with write_atomically(path) as file:
         np.savez(file, values=values, key=np.array(text), sha256=np.array(hashlib.sha256(values.tobytes()).hexdigest()))

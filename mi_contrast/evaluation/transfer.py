@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mi_contrast.core.config import fields
+from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.layout import write_json
 from mi_contrast.core.progress import Progress
@@ -33,7 +33,7 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     in the table; and on a number of classes other than the config's in any case.
     """
     task = config["task"]
-    fields("config.task", task, ("kind", "by", "sets"), ("missing", "twin"))
+    check_section("config.task", task, ("kind", "by", "sets"), ("missing", "twin"))
     kind = task["by"].get("kind")
     if kind not in TASKS:
         raise unknown("task of a transfer", kind, TASKS)
@@ -90,7 +90,7 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
 
 def asked_of(given: Mapping[str, Any], where: str | None) -> dict[str, Any]:
     """One set of the config with its defaults. UserError on a field that it can't have, or lacks."""
-    fields("a set in config.task.sets", given, ("name", "classes"), SET_FIELDS)
+    check_section("a set in config.task.sets", given, ("name", "classes"), SET_FIELDS)
     each = {"split": "train", "test_split": "test", "label": None, "options": {}, "dir": where, **given}
     each["dir"] = where if each["dir"] is None else each["dir"]
     if each["split"] == each["test_split"]:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.keys import stream
-from mi_contrast.data.pairing import held_out
+from mi_contrast.core.rngs import stream_rng
+from mi_contrast.data.pairing import split_held_out
 from mi_contrast.data.sets import ImageSet
 from mi_contrast.interchange import Loaded
 from mi_contrast.models import towers
@@ -35,13 +35,13 @@ def untrained(backbone: Loaded, images: ImageSet) -> Loaded:
         raise UserError(f"{backbone.source} has no {error} in its config", fix="leave out --untrained") from None
     spec = backbone.representation.spec
     tower = towers.build(model)
-    key = stream(jax.random.key(seed), "init")
+    key = stream_rng(jax.random.key(seed), "init")
     born = tower.init(key, image_shape=(spec["size"], spec["size"], 3))
-    kept, _ = held_out(images)
+    kept, _ = split_held_out(images)
     beside = {name: v for name, v in backbone.representation.variables.items() if name not in towers.COLLECTIONS}
     if tower.split is not None and tower.split.generator is not None and backbone.config["generator"]["learn"]:
-        beside = {towers.GENERATOR: tower.split.generator.init(stream(jax.random.key(seed), "generator"))}
+        beside = {towers.GENERATOR: tower.split.generator.init(stream_rng(jax.random.key(seed), "generator"))}
     seen = Representation(beside, spec).prepare(jnp.asarray(images.images(kept[:batch])))
-    variables = towers.with_statistics_of(tower, born, seen)
+    variables = towers.calibrate_statistics(tower, born, seen)
     bare = {name: variables[name]["backbone"] for name in towers.COLLECTIONS}
     return replace(backbone, representation=Representation(bare | beside, spec), step=0)

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from mi_contrast.core.config import fields
+from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import families, torch_files
 from mi_contrast.interchange.loaded import Loaded
 from mi_contrast.interchange.names import COUNTER, are_fixed, from_foreign
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 from mi_contrast.models.vit import POSITIONS
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".tar", ".bin")
@@ -47,7 +47,7 @@ def read_foreign(path: Path, preprocessing: Mapping[str, Any] | None = None) -> 
     tensor that is missing, unexpected or of another shape.
     """
     given = dict(preprocessing or {})
-    fields("preprocessing", given, (), tuple(IMAGENET))
+    check_section("preprocessing", given, (), tuple(IMAGENET))
     held, digest = read_tensors(path)
     if any(name.startswith(("first.", "second.")) for name in held):
         raise UserError(f"{path} holds the two networks of a split", fix="give its export whole, with manifest.json")
@@ -68,7 +68,7 @@ def read_foreign(path: Path, preprocessing: Mapping[str, Any] | None = None) -> 
         taken = f"taken for {model['backbone']}, width {model['width']}, stem {model['stem']}"
     variables, count = from_foreign(tensors, towers.template(model), str(path))
     pixels = {**assumed, **given}
-    spec = spec_of(model, **pixels)
+    spec = make_spec(model, **pixels)
     representation = Representation(jax.tree.map(jnp.asarray, variables), spec)
     total = sum(not name.endswith(COUNTER) for name in held)
     remarks = (*([f"of several, {found.what}"] if found.what else []), taken, _assumed(pixels, given))

@@ -19,7 +19,7 @@ from mi_contrast.interchange.foreign import SUFFIXES, read_foreign, read_safeten
 from mi_contrast.interchange.loaded import Loaded
 from mi_contrast.interchange.names import check_finite, check_match, from_foreign, leaves, nested
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def read_export(path: Path) -> Loaded:
     check_match(tensors, listed, f"{file} against its manifest")
     model, pixels = manifest["model"], manifest["preprocessing"]
     variables, count = from_foreign(tensors, towers.template(model), str(file))
-    spec = spec_of(model, mean=pixels["mean"], std=pixels["std"], size=pixels["size"])
+    spec = make_spec(model, mean=pixels["mean"], std=pixels["std"], size=pixels["size"])
     representation = Representation(jax.tree.map(jnp.asarray, variables), spec)
     commit, remarks = manifest.get("commit"), tuple(manifest.get("remarks", ()))
     return Loaded(representation, path, count, manifest["step"], manifest["config"], digest, commit, remarks=remarks)
@@ -138,7 +138,7 @@ def read_run(path: Path) -> Loaded:
     try:
         config = read_json(run.config)["config"]
         weights = config.get("export", {}).get("weights", "online")
-        spec = spec_of(config["model"], **{name: config["views"][name] for name in ("mean", "std", "size")})
+        spec = make_spec(config["model"], **{name: config["views"][name] for name in ("mean", "std", "size")})
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.config} is not a run's config ({type(error).__name__}: {error})", fix=TAKES) from None
     template = towers.template(spec["model"])

@@ -16,7 +16,7 @@ from jax import Array, export
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange.parity import checked
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation, prepared, through
+from mi_contrast.models.representation import Representation, apply_backbone, preprocess
 
 FILE, PLATFORMS = "backbone.stablehlo", ("cpu", "cuda", "rocm", "tpu")
 
@@ -32,8 +32,8 @@ def write(representation: Representation, folder: Path) -> dict[str, Any]:
 
     def features(images: Array) -> Array:
         split, generator = representation.split, weights.get(towers.GENERATOR)
-        x = prepared(images, split, spec["mean"], spec["std"], generator)
-        return through(representation.backbone, split, weights, x)
+        x = preprocess(images, split, spec["mean"], spec["std"], generator)
+        return apply_backbone(representation.backbone, split, weights, x)
 
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, spec["size"], spec["size"], 3), jnp.float32)

@@ -1,7 +1,9 @@
-"""Recipes: every field a run has, and what a variant sets of them: data, sizes, temperature, queue and optimiser.
+"""The base of every config file: all fields of a run, and what each variant sets of them.
 
-A config file takes a recipe and adds its row, so that the same method runs on any of these data and the same data
-serve any method; a variant never touches terms or supports.
+A variant such as :cifar10 chooses data and sizes, with settings of our own that suit them. A recipe of a paper, a
+variant such as :paper_cifar10, has the optimiser, backbone, normalisation, views, temperature and number of steps of
+the paper or its released code (`papers`). A config file takes one of them and adds its row, so that any method runs on
+any data. Neither chooses terms or supports.
 """
 
 from __future__ import annotations
@@ -14,38 +16,64 @@ from ml_collections import ConfigDict
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Schedule, cosine
-from mi_contrast.methods.skeletons import across_batch
+from mi_contrast.methods.skeletons import make_split_batch_method
 from mi_contrast.views import policies
 from mi_contrast.views.colour import JITTERS
 from mi_contrast.views.two_crops import LOCAL, SOURCES
 
 
 class Recipe(NamedTuple):
-    """What a variant gives a config file: the config but for its row, and the sizes for the row to use.
+    """What a variant gives a config file.
 
-    queue: rows of a queue; temperature, of_bank, of_batch: temperatures against a queue, a bank and a batch; drawn:
-    candidates that an anchor draws from a bank; clusters: of one k-means over the bank, one for each 43 examples as
-    released for ImageNet; start: of a bank's rows, 'random' as released, or 'forward', one pass of the untrained
-    network, where a run has a few epochs and the first would go to random rows; groups: of batch statistics, for rows
-    whose keys are shuffled between groups. Any other row needs the whole batch's: there an anchor and its positive
-    would share a group.
+    Attributes:
+      config: every field of a run; `method` is empty, for the config file to fill.
+      queue_size: number of rows of a queue.
+      queue_temperature, bank_temperature, batch_temperature: temperature of the scores against a queue, a bank and the
+        batch.
+      num_draws: number of candidates that an anchor draws from a bank.
+      num_clusters: number of clusters of one k-means over the bank.
+      bank_start: 'random' rows, as released; or 'forward', the embeddings of one pass of the untrained network, for
+        runs of a few epochs, which would spend the first on random rows.
+      norm_groups: number of groups of the batch that have batch statistics of their own, for rows that shuffle keys
+        between the groups. Without shuffling an anchor and its positive would share a group, so any other row
+        normalises over the whole batch.
+      target_momentum: momentum of the target network's moving average.
+      least_area: least area of the crop of a row of channels, a share of the image.
+      objective_weight: sum of the weights of the row's terms. The step of SGD scales with it, so the recipe of a paper
+        whose loss is a multiple of ours has that multiple.
     """
 
     config: ConfigDict
-    queue: int
-    temperature: float
-    of_bank: float = 0.1
-    of_batch: float = 0.5
-    drawn: int = 4095
-    clusters: int = 552
-    start: str = "random"
-    groups: int = 1
+    queue_size: int
+    queue_temperature: float
+    bank_temperature: float = 0.1
+    batch_temperature: float = 0.5
+    num_draws: int = 4095
+    num_clusters: int = 552
+    bank_start: str = "random"
+    norm_groups: int = 1
+    target_momentum: Schedule = 0.999
+    least_area: float = 0.2
+    objective_weight: float = 1.0
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns the field that 0.1.0 knew under this name, for config files that were written then."""
+        if name not in OLD_FIELDS:
+            raise AttributeError(f"a recipe has no field {name!r}; it has {', '.join(self._fields)}")
+        return getattr(self, OLD_FIELDS[name])
 
 
-# For the variants of a few hundred or thousand steps. Features are means of ReLUs, so that those of any two images
-# point the same way: a head without batch norm keeps that, cosines of .87 +- .08 between the first embeddings of
-# different digits, and a softmax at temperature .2 hardly tells them apart, for hundreds of steps. Batch norm centres
-# and scales each unit: 0 +- .28, and learning begins at once.
+OLD_FIELDS = {
+    "queue": "queue_size", "temperature": "queue_temperature", "of_bank": "bank_temperature",
+    "of_batch": "batch_temperature", "drawn": "num_draws", "clusters": "num_clusters", "start": "bank_start",
+    "groups": "norm_groups",
+}  # fmt: skip
+
+
+# For runs of a few hundred or thousand steps. Features are means of ReLUs, so the features of any two images point in
+# nearly the same direction. A head without batch norm keeps that: the first embeddings of different digits have cosines
+# of .87 +- .08, and a softmax at temperature .2 cannot separate them for hundreds of steps. Batch norm centres and
+# scales each unit; the cosines are then 0 +- .28, and learning begins at once.
 SHORT_RUN_HEAD = dict(kind="mlp_bn", hidden=None, dim=128, layers=2)
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
@@ -85,7 +113,7 @@ def _base() -> ConfigDict:
 
 
 def _digits() -> Recipe:
-    """Four minutes on two cores: embedded frames of 32 px, a tiny network."""
+    """Embedded frames of 32 pixels and a tiny network: about four minutes on two cores."""
     config = _base()
     config.steps = 3000
     config.data.shared = ("digit",)
@@ -96,11 +124,14 @@ def _digits() -> Recipe:
     config.model.head = ConfigDict(SHORT_RUN_HEAD)
     config.optim.kind, config.optim.lr, config.optim.warmup = "adamw", cosine(0.003, 0.0), 200
     config.log.every = 100
-    return Recipe(config, queue=1024, temperature=0.2, of_bank=0.2, of_batch=0.2, drawn=1023, clusters=500)
+    return Recipe(
+        config, queue_size=1024, queue_temperature=0.2, bank_temperature=0.2, batch_temperature=0.2, num_draws=1023,
+        num_clusters=500, target_momentum=0.99,
+    )  # fmt: skip
 
 
 def _cifar10() -> Recipe:
-    """200 epochs of 50,000 images less the held-out twentieth, ResNet-18 with the small stem, a queue of 4,096."""
+    """ResNet-18 with the small stem, 200 epochs of CIFAR-10's 50,000 images less the twentieth that is held out."""
     config = _base()
     config.data.name = "cifar10"
     config.views = ConfigDict(policies.moco_v2(32))
@@ -108,53 +139,59 @@ def _cifar10() -> Recipe:
     config.steps = 200 * (47500 // 256)
     config.optim.lr = cosine(0.06, 0.0)
     config.optim.weight_decay = 5e-4
-    return Recipe(config, queue=4096, temperature=0.1)
+    return Recipe(config, queue_size=4096, queue_temperature=0.1)
 
 
 def _cifar10_small() -> Recipe:
-    """Five to ten minutes on two cores: a ResNet-18 of width 16. Too few epochs for banks to begin at random, or to be
-    written in turn.
+    """A ResNet-18 of width 16 and 400 steps: five to ten minutes on two cores.
+
+    These are too few epochs for a bank that begins with random rows, or whose rows are all rewritten in turn.
     """
-    config, queue, temperature, *_ = _cifar10()
+    recipe = _cifar10()
+    config = recipe.config
     config.data.order = "draws"
     config.model.width = 16
     config.model.head = ConfigDict(SHORT_RUN_HEAD)
     config.steps = 400
     config.eval.every = 200
-    return Recipe(config, queue, temperature, start="forward")
+    return recipe._replace(bank_start="forward")
 
 
 def _cifar100() -> Recipe:
-    """200 epochs of 50,000 images less the held-out twentieth, as CIFAR-10."""
+    """As CIFAR-10."""
     recipe = _cifar10()
     recipe.config.data.name = "cifar100"
     return recipe
 
 
 def _stl10() -> Recipe:
-    """200 epochs of the 100,000 images without labels, at 64 pixels; labels and their judges want split='train'."""
+    """200 epochs of the 100,000 unlabelled images at 64 pixels. Rows that need labels take data.split='train'."""
     recipe = _cifar10()
     config = recipe.config
     config.data.name, config.data.split, config.data.size = "stl10", "unlabelled", 64
     config.views = ConfigDict(policies.moco_v2(64))
     config.steps = 200 * (95000 // 256)
-    return recipe._replace(queue=16384)
+    return recipe._replace(queue_size=16384)
 
 
 def _imagenet() -> Recipe:
-    """200 epochs of 1,281,167 images less the held-out twentieth, ResNet-50, as MoCo v2."""
+    """ResNet-50, 200 epochs of 1,281,167 images less the twentieth that is held out, with MoCo v2's settings."""
     config = _base()
     config.data.name, config.data.test_split, config.data.size = "imagenet2012", "validation", 256
     config.views = ConfigDict(policies.moco_v2(224))
     config.model.backbone, config.model.stem, config.model.dtype = "resnet50", "imagenet", "bfloat16"
     config.steps = 200 * (1217109 // 256)
     config.eval.every = config.checkpoint.every = 5000
-    return Recipe(config, queue=65536, temperature=0.2, of_bank=0.07, of_batch=0.1, clusters=30000, groups=8)
+    return Recipe(
+        config, queue_size=65536, queue_temperature=0.2, bank_temperature=0.07, batch_temperature=0.1,
+        num_clusters=30000, norm_groups=8,
+    )  # fmt: skip
 
 
-def viewed(config: ConfigDict, policy: Callable[[int], dict[str, Any]]) -> None:
-    """Gives the config a policy's ops, at the variant's size, with its mean and std. Digits keep their light crops, and
-    take the policy's jigsaw alone: a crop of a fifth of the area has no digit in it.
+def set_views(config: ConfigDict, policy: Callable[[int], dict[str, Any]]) -> None:
+    """Sets the views to a policy's at the variant's size, normalised by the variant's mean and std.
+
+    Digits take only the jigsaw of the policy and keep their light crops: a crop of a fifth of the area has no digit.
     """
     views, made = config.views, policy(config.views.size)
     if config.data.name == "moving_digits":
@@ -163,13 +200,17 @@ def viewed(config: ConfigDict, policy: Callable[[int], dict[str, Any]]) -> None:
         config.views = ConfigDict({**made, "mean": views.mean, "std": views.std})
 
 
-def split(config: ConfigDict, division: Any) -> None:
-    """Two views of one crop, divided (see `core.division`), by the constants released for the colour space, each with a
-    network of half the variant's width.
+def set_split(config: ConfigDict, division: Any, low: float = 0.2) -> None:
+    """Sets the views to the two parts of one crop, each with a network of half the variant's width.
+
+    Args:
+      config: changed in place.
+      division: what divides the crop (`core.division`); its channels are normalised by the released constants.
+      low: least area of the crop, a share of the image; digits take .8.
     """
     digits = config.data.name == "moving_digits"
-    made = policies.cmc(config.views.size, division, 0.8 if digits else 0.2)
-    if digits:  # a mirrored digit is another
+    made = policies.cmc(config.views.size, division, 0.8 if digits else low)
+    if digits:  # a mirrored digit is another shape
         del made["both"]["flip"]
         made["both"]["order"] = ("crop",)
     with config.unlocked():
@@ -179,12 +220,19 @@ def split(config: ConfigDict, division: Any) -> None:
 
 
 def multi_crop(config: ConfigDict, count: int = 4, size: int | None = None) -> None:
-    """Gives a row of two crops `count` local crops of `size` pixels a side (see `policies.multi_crop`), the row being
-    in the config already. Every term is scored for each of them too, a local crop standing in for the anchor, or for
-    the positive where the anchor is looked up and carries no gradient; they and the term share its weight, so that the
-    objective stays an average. The target and the pools see the two large crops alone.
+    """Adds local crops, and a term for each of them, to a row of two crops.
 
-    Source: Caron et al. 2020 (SwAV). Raises UserError where the views are not two crops.
+    Each term is repeated with every local crop in place of the anchor, or in place of the positive where the anchor is
+    looked up and carries no gradient. The term and its repetitions share its weight, so the objective stays an average.
+    The target network and the pools see only the two large crops.
+
+    Args:
+      config: with its method set; changed in place.
+      count: number of local crops.
+      size: pixels a side (see `policies.multi_crop`).
+    Raises:
+      UserError: the views are not two crops.
+    Source: Caron et al. 2020 (SwAV).
     """
     views, method = plain(config.views), plain(config.method)
     if views.get("kind") != "two_crops" or not method.get("terms"):
@@ -194,7 +242,7 @@ def multi_crop(config: ConfigDict, count: int = 4, size: int | None = None) -> N
     for term in method["terms"]:
         side = "positive" if term.get("look_up") else "anchor"
         among = count + 1 if term[side] in SOURCES else 1
-        term = {**term, "weight": divided(term["weight"], among)}
+        term = {**term, "weight": divide_schedule(term["weight"], among)}
         whole.append(term)
         local += [{**term, side: f"{LOCAL}_{i}"} for i in range(among - 1)]
     with config.unlocked():
@@ -202,13 +250,13 @@ def multi_crop(config: ConfigDict, count: int = 4, size: int | None = None) -> N
         config.method = {**method, "terms": (*whole, *local)}
 
 
-def divided(weight: Schedule, among: int) -> Schedule:
-    """The schedule's values divided by a number."""
-    return mapped(weight, lambda value: value / among)
+def divide_schedule(schedule: Schedule, divisor: int) -> Schedule:
+    """Returns the schedule with each of its values divided by `divisor`."""
+    return map_schedule(schedule, lambda value: value / divisor)
 
 
-def mapped(schedule: Schedule, change: Callable[[float], float]) -> Schedule:
-    """The schedule with `change` done to each of its values, a linear one."""
+def map_schedule(schedule: Schedule, change: Callable[[float], float]) -> Schedule:
+    """Returns the schedule with each of its values changed by a linear function."""
     if not isinstance(schedule, Mapping):
         return change(schedule)
     values = {name: change(schedule[name]) for name in ("a", "b", "v") if name in schedule}
@@ -216,20 +264,21 @@ def mapped(schedule: Schedule, change: Callable[[float], float]) -> Schedule:
     return {**schedule, **values, **steps}
 
 
-GENERATOR = dict(kind="generator", space="rgb", flow="additive", couplings=6, hidden=16)  # what divides, if learned
+# The division of rows whose views are learned.
+GENERATOR = dict(kind="generator", space="rgb", flow="additive", couplings=6, hidden=16)
 
 
-def in_two(variant: str, division: Any) -> ConfigDict:
-    """The config of a variant whose examples are divided in two, a network each, against the batch."""
-    found = recipe(variant)
-    alone(found.config)
-    split(found.config, division)
-    found.config.method = across_batch(dict(kind="all"), found.of_bank)
-    return found.config
+def make_split_config(variant: str, division: Any) -> ConfigDict:
+    """Returns the config of a variant whose crops are divided in two parts, each scored against the batch's others."""
+    base = recipe(variant)
+    pair_with_itself(base.config)
+    set_split(base.config, division)
+    base.config.method = make_split_batch_method(dict(kind="all"), base.bank_temperature)
+    return base.config
 
 
-def alone(config: ConfigDict) -> None:
-    """Every example its own pair, as methods of one row an example have it."""
+def pair_with_itself(config: ConfigDict) -> None:
+    """Makes both views of an example from one image, as methods with one bank row for each example need it."""
     config.data.shared = ()
 
 
@@ -243,13 +292,22 @@ VARIANTS = {
 }
 
 
-def recipe(variant: str) -> Recipe:
-    """The recipe of a variant: a locked config whose `method` is empty, a queue size, a temperature.
+def recipe(variant: str, paper: Mapping[str, Callable[[], Recipe]] | None = None) -> Recipe:
+    """Returns a variant's recipe; its config is locked and has an empty `method`.
 
-    Raises UserError on an unknown variant.
+    Args:
+      variant: one of `VARIANTS`, or of the paper's own.
+      paper: the recipes of a paper by the names of their variants, such as `papers.RING`.
+    Raises:
+      UserError: an unknown variant.
     """
-    if variant not in VARIANTS:
-        raise unknown("variant", variant, VARIANTS)
-    found = VARIANTS[variant]()
-    found.config.lock()
-    return found
+    variants = {**VARIANTS, **(paper or {})}
+    if variant not in variants:
+        raise unknown("variant", variant, variants)
+    made = variants[variant]()
+    made.config.lock()
+    return made
+
+
+# Names that 0.1.0 had, for config files that were written then.
+alone, viewed = pair_with_itself, set_views

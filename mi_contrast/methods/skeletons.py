@@ -1,17 +1,26 @@
-"""Rows that several configs share but for a support, a form or a temperature: what `config.method` is made of."""
+"""Makers of `config.method` for rows that differ only in a support, a form, a temperature or the size of a pool."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from mi_contrast.core.schedules import Schedule
+
 Words = Mapping[str, Any]
 
 
-def over_bank(support: Words, temperature: float, start: str, momentum: float = 0.0, **bank: Any) -> dict[str, Any]:
-    """Each example against a support of a bank of one row an example, its own row the positive.
+def make_bank_method(
+    support: Words, temperature: float, start: str, momentum: float = 0.0, **bank: Any
+) -> dict[str, Any]:
+    """Returns the method that scores a query against a support of a bank; the example's own row is the positive.
 
-    Source: Wu et al. 2018; momentum 0 is Wu et al. 2020 and 2021.
+    Args:
+      support: which rows of the bank are candidates.
+      start: the bank's first rows, 'random' or 'forward'.
+      momentum: weight of the old row where a row is rewritten; Wu et al. 2020 and 2021 have 0.
+      bank: further fields of the bank.
+    Source: Wu et al. 2018.
     """
     term = dict(
         anchor="query",
@@ -26,12 +35,39 @@ def over_bank(support: Words, temperature: float, start: str, momentum: float = 
     return dict(views="two_crops", target="none", pools=dict(bank=bank), terms=(term,))
 
 
-def over_batch(support: Words, form: Words | str, temperature: float) -> dict[str, Any]:
-    """Both views of an example against this step's other examples, the two directions averaged.
+def make_queue_method(support: Words, temperature: float, queue_size: int, momentum: Schedule) -> dict[str, Any]:
+    """Returns the method that scores a query against a support of a queue of keys.
+
+    Keys are encoded by the moving average of the network, with the momentum given.
+
+    Source: He et al. 2020 (MoCo).
+    """
+    term = dict(
+        anchor="query",
+        positive="key",
+        pool="queue",
+        support=support,
+        form="softmax",
+        temperature=temperature,
+        weight=1.0,
+    )
+    return dict(
+        views="two_crops",
+        target="ema",
+        momentum=momentum,
+        pools=dict(queue=dict(size=queue_size)),
+        terms=(term,),
+    )
+
+
+def make_batch_method(support: Words, form: Words | str, temperature: float, weight: float = 1.0) -> dict[str, Any]:
+    """Returns the method that scores each of two views against the batch's other examples.
+
+    The two directions share the weight.
 
     Source: Chen et al. 2020 (SimCLR).
     """
-    term = dict(pool="in_batch", support=support, form=form, temperature=temperature, weight=0.5)
+    term = dict(pool="in_batch", support=support, form=form, temperature=temperature, weight=weight / 2)
     return dict(
         views="two_crops",
         target="none",
@@ -40,10 +76,12 @@ def over_batch(support: Words, form: Words | str, temperature: float) -> dict[st
     )
 
 
-def across_batch(support: Words, temperature: float) -> dict[str, Any]:
-    """Each view of a split against this step's other examples of the other view, the two directions averaged.
+def make_split_batch_method(support: Words, temperature: float) -> dict[str, Any]:
+    """Returns the method that scores each part of a split crop against the other part of the batch's other examples.
 
-    Source: Tian et al. 2020 (Contrastive Multiview Coding), its candidates those of Chen et al. 2020 (SimCLR).
+    The two directions are averaged.
+
+    Source: Tian et al. 2020 (Contrastive Multiview Coding), with the candidates of Chen et al. 2020 (SimCLR).
     """
     term = dict(support=support, form="softmax", temperature=temperature, weight=0.5)
     return dict(
@@ -59,12 +97,14 @@ def across_batch(support: Words, temperature: float) -> dict[str, Any]:
     )
 
 
-def across_channels(support: Words, temperature: float, start: str) -> dict[str, Any]:
-    """Each view of a split against a support of the other's bank, the two directions averaged.
+def make_split_bank_method(support: Words, temperature: float, start: str, weight: float = 1.0) -> dict[str, Any]:
+    """Returns the method that scores each part of a split crop against a support of the other part's bank.
 
-    Source: Tian et al. 2020 (Contrastive Multiview Coding), its bank momentum.
+    The two directions share the weight; the banks have the paper's momentum.
+
+    Source: Tian et al. 2020 (Contrastive Multiview Coding).
     """
-    term = dict(positive="row", support=support, form="softmax", temperature=temperature, weight=0.5)
+    term = dict(positive="row", support=support, form="softmax", temperature=temperature, weight=weight / 2)
     return dict(
         views="channels",
         target="none",

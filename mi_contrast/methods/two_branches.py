@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import UserError
-from mi_contrast.methods.recipes import mapped
+from mi_contrast.methods.recipes import map_schedule
 from mi_contrast.methods.rows import OWN_ROW
 from mi_contrast.methods.rows import TWIN as SECOND
 from mi_contrast.views.two_crops import JIGSAW, LOCAL, TWIN
@@ -82,7 +82,7 @@ def second_term(term: Mapping[str, Any], weight: float) -> dict[str, Any]:
         "anchor": to_twin(term["anchor"]),
         "positive": TWIN if term["positive"] == OWN_ROW else to_twin(term["positive"]),
         "pool": PREFIX + term["pool"],
-        "weight": mapped(term["weight"], lambda value: weight * value),
+        "weight": map_schedule(term["weight"], lambda value: weight * value),
         "head": SECOND,
     }
 

@@ -24,7 +24,9 @@ PATCH_VALUES = 2**20  # gathered at a time: 4 MiB of float32, about what a proce
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def direct(x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stride: int) -> Float[Array, "B h w O"]:
+def convolve_direct(
+    x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stride: int
+) -> Float[Array, "B h w O"]:
     """Convolution with k // 2 zeros on every side (the same on both, unlike 'SAME' when the stride is 2)."""
     padding = [(kernel.shape[0] // 2,) * 2] * 2
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT)
@@ -33,14 +35,16 @@ def direct(x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stride: 
 def gather_patches(x: Float[Array, "*N H W I"], size: int, stride: int) -> Float[Array, "*N h w kkI"]:
     """Returns the size x size window that each output pixel of a convolution sees, with zeros beyond the edges."""
     pad = size // 2
-    height, width = (output_side(side, size, stride) for side in x.shape[-3:-1])
+    height, width = (output_size(side, size, stride) for side in x.shape[-3:-1])
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(pad, pad), (pad, pad), (0, 0)])
     rows = [slice(i, i + stride * (height - 1) + 1, stride) for i in range(size)]
     columns = [slice(j, j + stride * (width - 1) + 1, stride) for j in range(size)]
     return jnp.concatenate([x[..., row, column, :] for row in rows for column in columns], axis=-1)
 
 
-def by_patches(x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stride: int) -> Float[Array, "B h w O"]:
+def convolve_by_patches(
+    x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stride: int
+) -> Float[Array, "B h w O"]:
     """The same convolution as one matrix product of patches, [B h w, k k I] x [k k I, O].
 
     Meant for maps of a few pixels: there XLA's CPU convolution, or its gradient, was seen 10 to 80 times slower.
@@ -48,21 +52,21 @@ def by_patches(x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stri
     return gather_patches(x, kernel.shape[0], stride) @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def output_side(side: int, size: int, stride: int) -> int:
+def output_size(side: int, size: int, stride: int) -> int:
     """Pixels a side after a convolution of `size` with size // 2 zeros on every side."""
     return (side + 2 * (size // 2) - size) // stride + 1
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], stride: int) -> Float[Array, "B h w O"]:
-    """The convolution of `direct`, with gradients that are fast on CPUs; on other platforms all of it is XLA's own.
+    """Convolves as `convolve_direct` does, with gradients that are fast on CPUs. Other platforms use XLA's own.
 
-    It has reverse-mode derivatives of every order and no forward-mode ones (`jax.jvp`): `direct` has both.
+    It has reverse-mode derivatives of every order and no forward-mode ones (`jax.jvp`): `convolve_direct` has both.
     """
     if kernel.shape[0] > 1:
-        return direct(x, kernel, stride)
+        return convolve_direct(x, kernel, stride)
     product = lambda x, kernel: x[:, ::stride, ::stride] @ kernel[0, 0]  # noqa: E731
-    return lax.platform_dependent(x, kernel, cpu=product, default=partial(direct, stride=stride))  # type: ignore
+    return lax.platform_dependent(x, kernel, cpu=product, default=partial(convolve_direct, stride=stride))  # type: ignore
 
 
 def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
@@ -71,7 +75,7 @@ def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, 
 
 def _backward(stride: int, inputs: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     def by_xla(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
-        return jax.vjp(partial(direct, stride=stride), x, kernel)[1](gradient)  # type: ignore[no-any-return]
+        return jax.vjp(partial(convolve_direct, stride=stride), x, kernel)[1](gradient)  # type: ignore[no-any-return]
 
     def on_cpu(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
         return input_gradient(x, kernel, gradient, stride), kernel_gradient(x, kernel, gradient, stride)
@@ -85,7 +89,7 @@ convolve.defvjp(_forward, _backward)
 def input_gradient(
     x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], gradient: Float[Array, "B h w O"], stride: int
 ) -> Float[Array, "B H W I"]:
-    """The gradient of `direct` with respect to its input.
+    """The gradient of `convolve_direct` with respect to its input.
 
     A 1 x 1 kernel needs one product, with zeros at the pixels that the stride leaves out. A stride above 1 over few
     channels is handled by `input_gradient_by_offsets`. XLA's own gradient is the fastest otherwise.
@@ -94,7 +98,7 @@ def input_gradient(
         return _spread(gradient @ kernel[0, 0].T, stride, x.shape)
     if stride > 1 and x.shape[-1] <= FEW_CHANNELS:
         return input_gradient_by_offsets(x, kernel, gradient, stride)
-    (back,) = jax.vjp(lambda x: direct(x, kernel, stride), x)[1](gradient)
+    (back,) = jax.vjp(lambda x: convolve_direct(x, kernel, stride), x)[1](gradient)
     return back  # type: ignore[no-any-return]
 
 
@@ -132,7 +136,7 @@ def input_gradient_by_offsets(
 def kernel_gradient(
     x: Float[Array, "B H W I"], kernel: Float[Array, "k k I O"], gradient: Float[Array, "B h w O"], stride: int
 ) -> Float[Array, "k k I O"]:
-    """The gradient of `direct` with respect to its kernel: the sum over output pixels of gradient_p patch_p^T.
+    """The gradient of `convolve_direct` with respect to its kernel: the sum over output pixels of gradient_p patch_p^T.
 
     The sum runs over blocks of the batch whose patches fit a processor's cache, in float32 whatever the dtype. Each
     device sums its own part of a batch that is cut over devices, and the parts are added once, at the end.
@@ -183,6 +187,6 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "B H W I"]) -> Float[Array, "B h w O"]:
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", KAIMING_FAN_OUT, shape, jnp.float32)
-        largest = max(output_side(side, self.size, self.stride) for side in x.shape[1:3])
-        form = by_patches if largest <= SMALL_MAP and self.size > 1 else convolve
+        largest = max(output_size(side, self.size, self.stride) for side in x.shape[1:3])
+        form = convolve_by_patches if largest <= SMALL_MAP and self.size > 1 else convolve
         return form(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)

@@ -14,7 +14,7 @@ BACKBONES = (*RESNETS, "tiny", *VITS)
 STEMS = ("imagenet", "small")
 PATCHES = {"imagenet": 16, "small": 4}  # of a transformer, whose stem they are
 POSITIONS: Mapping[str, Mapping[str, Any]] = {"sincos": {}, "learned": {"grid": 14}}
-LEARNS = ("frozen", "trained")
+EMBED_MODES = ("frozen", "trained")
 DTYPES = ("float32", "bfloat16")
 NORMS: Mapping[str, Mapping[str, Any]] = {"batch": {"groups": 1}, "frozen": {}}
 PATCH_HEADS: Mapping[str, Mapping[str, Any]] = {"linear": {"dim": 128}, "mlp": {"hidden": None, "dim": 128}}
@@ -37,8 +37,8 @@ DEFAULTS: Mapping[str, Any] = {
     "jigsaw": None,
     "split": None,
 }
-BEYOND_BACKBONE = ("head", "predictor", "twin", "jigsaw", "patch_embed")
-OF_VITS = ("patch", "depth", "heads", "positions", "patch_embed")
+HEAD_FIELDS = ("head", "predictor", "twin", "jigsaw", "patch_embed")
+VIT_FIELDS = ("patch", "depth", "heads", "positions", "patch_embed")
 
 
 def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,21 +51,23 @@ def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError("config.model names no backbone", fix=f"one of: {', '.join(BACKBONES)}")
     stem = "small" if model["backbone"] in ("tiny", "vit_tiny") else DEFAULTS["stem"]
     model = {"backbone": model["backbone"], **DEFAULTS, "stem": stem, **model}
-    one_of(model["backbone"], BACKBONES, "backbone")
-    one_of(model["stem"], STEMS, "stem")
-    one_of(model["dtype"], DTYPES, "dtype")
-    whole(model["width"], "width")
-    truth(model["remat"], "remat")
-    model["norm"] = chosen(model["norm"], NORMS, "norm")
-    model["head"] = chosen(model["head"], HEADS, "head")
+    check_word(model["backbone"], BACKBONES, "backbone")
+    check_word(model["stem"], STEMS, "stem")
+    check_word(model["dtype"], DTYPES, "dtype")
+    check_whole_number(model["width"], "width")
+    check_bool(model["remat"], "remat")
+    model["norm"] = fill_kind(model["norm"], NORMS, "norm")
+    model["head"] = fill_kind(model["head"], HEADS, "head")
     if model["predictor"] is not None:
-        model["predictor"] = filled(section(model["predictor"], "predictor", PREDICTOR), PREDICTOR, "predictor")
+        model["predictor"] = fill_defaults(
+            check_mapping(model["predictor"], "predictor", PREDICTOR), PREDICTOR, "predictor"
+        )
     if model["jigsaw"] is not None:
-        jigsaw = section(model["jigsaw"], "jigsaw", PATCH_HEADS["linear"])
-        model["jigsaw"] = chosen({"kind": "linear", **jigsaw}, PATCH_HEADS, "jigsaw")
-    division.read(model["split"], "config.model.split")
+        jigsaw = check_mapping(model["jigsaw"], "jigsaw", PATCH_HEADS["linear"])
+        model["jigsaw"] = fill_kind({"kind": "linear", **jigsaw}, PATCH_HEADS, "jigsaw")
+    division.parse_optional(model["split"], "config.model.split")
     if model["twin"] is not None:
-        model["twin"] = chosen(section(model["twin"], "twin", {"kind": "mlp", "dim": 128}), HEADS, "twin")
+        model["twin"] = fill_kind(check_mapping(model["twin"], "twin", {"kind": "mlp", "dim": 128}), HEADS, "twin")
         if other := next((name for name in ("jigsaw", "split") if model[name] is not None), None):
             raise UserError(f"config.model has a head for twins beside {other}", fix=f"set twin=None or {other}=None")
     if model["backbone"] == "tiny":
@@ -74,34 +76,34 @@ def resolve(model: Mapping[str, Any]) -> dict[str, Any]:
         if model["stem"] != "small" or model["remat"]:
             field = "stem" if model["stem"] != "small" else "remat"
             raise UserError(f"tiny has no {field} {model[field]!r}", fix="set stem='small' and remat=False")
-    return transformer(model)
+    return resolve_vit(model)
 
 
-def transformer(model: dict[str, Any]) -> dict[str, Any]:
+def resolve_vit(model: dict[str, Any]) -> dict[str, Any]:
     """The description with the words of a transformer filled in, or, of another backbone, without any."""
     backbone = model["backbone"]
     if backbone not in VITS:
-        for word in OF_VITS:
+        for word in VIT_FIELDS:
             if model[word] is not None:
                 raise UserError(f"{backbone} has no {word}", fix=f"set model.{word}=None, or take: {', '.join(VITS)}")
         return model
     own = {"patch": PATCHES[model["stem"]], "depth": 12, "heads": VITS[backbone], "patch_embed": "frozen"}
     model |= {word: value for word, value in own.items() if model[word] is None}
     for word in ("patch", "depth", "heads"):
-        whole(model[word], word)
-    model["positions"] = chosen(model["positions"] or {"kind": "sincos"}, POSITIONS, "positions")
-    one_of(model["patch_embed"], LEARNS, "patch_embed")
+        check_whole_number(model[word], word)
+    model["positions"] = fill_kind(model["positions"] or {"kind": "sincos"}, POSITIONS, "positions")
+    check_word(model["patch_embed"], EMBED_MODES, "patch_embed")
     if model["width"] * model["heads"] % 4:
         said = f"{model['heads']} heads of config.model.width {model['width']}"
         raise UserError(said, fix="give a product that is a multiple of 4")
     return model
 
 
-def chosen(field: Any, kinds: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
+def fill_kind(field: Any, kinds: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
     """{'kind': .., its fields with defaults}. A field of another kind is let pass where it is None or a default."""
     if not isinstance(field, Mapping) or "kind" not in field:
         raise UserError(f"config.model.{name} is {field!r}", fix=f"give dict(kind=...), one of: {', '.join(kinds)}")
-    kind = one_of(field["kind"], kinds, f"{name}.kind")
+    kind = check_word(field["kind"], kinds, f"{name}.kind")
     others = {n: v for fields in kinds.values() for n, v in fields.items() if n not in kinds[kind]}
     for word in others:
         if word in field and field[word] != others[word]:
@@ -109,10 +111,10 @@ def chosen(field: Any, kinds: Mapping[str, Mapping[str, Any]], name: str) -> dic
                 f"config.model.{name}: kind {kind!r} has no {word}", fix=f"set {name}.{word}={others[word]}"
             )
     own = {n: v for n, v in field.items() if n != "kind" and n not in others}
-    return {"kind": kind, **filled(own, kinds[kind], name, ("kind", *kinds[kind], *others))}
+    return {"kind": kind, **fill_defaults(own, kinds[kind], name, ("kind", *kinds[kind], *others))}
 
 
-def filled(
+def fill_defaults(
     field: Mapping[str, Any], defaults: Mapping[str, Any], name: str, words: Collection[str] = ()
 ) -> dict[str, Any]:
     """The field over its defaults, each value of its default's sort; `words` are those an unknown one is told."""
@@ -122,13 +124,13 @@ def filled(
     made = {n: field.get(n, default) for n, default in defaults.items()}
     for word, given in made.items():
         if isinstance(defaults[word], bool):
-            truth(given, f"{name}.{word}")
+            check_bool(given, f"{name}.{word}")
         elif not (given is None and defaults[word] is None):
-            whole(given, f"{name}.{word}")
+            check_whole_number(given, f"{name}.{word}")
     return made
 
 
-def section(field: Any, name: str, example: Mapping[str, Any]) -> Mapping[str, Any]:
+def check_mapping(field: Any, name: str, example: Mapping[str, Any]) -> Mapping[str, Any]:
     """The field, or UserError where it is no mapping."""
     if not isinstance(field, Mapping):
         fields = ", ".join(f"{n}={v}" for n, v in example.items())
@@ -136,20 +138,20 @@ def section(field: Any, name: str, example: Mapping[str, Any]) -> Mapping[str, A
     return field
 
 
-def one_of(word: Any, words: Collection[str], name: str) -> str:
+def check_word(word: Any, words: Collection[str], name: str) -> str:
     """The word, or UserError where it isn't one of `words`."""
     if word not in tuple(words):
         raise unknown(f"config.model.{name}", word, words)
     return str(word)
 
 
-def truth(given: Any, name: str) -> None:
+def check_bool(given: Any, name: str) -> None:
     """UserError unless `given` is True or False."""
     if not isinstance(given, bool):
         raise UserError(f"config.model.{name} is {given!r}", fix="give True or False")
 
 
-def whole(number: Any, name: str) -> None:
+def check_whole_number(number: Any, name: str) -> None:
     """UserError unless `number` is a whole number above 0."""
     if isinstance(number, bool) or not isinstance(number, int) or number < 1:
         raise UserError(f"config.model.{name} is {number!r}", fix="give a whole number above 0")

@@ -23,13 +23,13 @@ from mi_contrast.core import division
 from mi_contrast.core.colour import from_rgb
 from mi_contrast.core.division import Division
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.core.mesh import DATA, along_batch, replicated
+from mi_contrast.core.mesh import DATA, batch_sharding, replicated
 from mi_contrast.models import towers
-from mi_contrast.models.description import BEYOND_BACKBONE, resolve
+from mi_contrast.models.description import HEAD_FIELDS, resolve
 
 # One program serves blocks of at most this many images; smaller ones are a power of two, which makes a few more.
 BLOCK = 256
-CALLERS = 8  # threads at most, on a CPU
+MAX_THREADS = 8  # threads at most, on a CPU
 RANGE_SLACK = 1e-3
 LAYERS = ("pooled", "map")
 
@@ -58,7 +58,7 @@ class Representation:
     @cached_property
     def split(self) -> Division | None:
         """What divides an image between two networks, if anything."""
-        return division.read(self.spec["split"])
+        return division.parse_optional(self.spec["split"])
 
     @property
     def dim(self) -> int:
@@ -66,9 +66,9 @@ class Representation:
         return self.backbone.dim * (1 if self.split is None else len(self.split.slices))
 
     def prepare(self, images: Images) -> Float[Array, "B H W C"]:
-        """What the networks are given: see `prepared`."""
+        """What the networks are given: see `preprocess`."""
         spec = self.spec
-        return prepared(images, self.split, spec["mean"], spec["std"], self.variables.get(towers.GENERATOR))
+        return preprocess(images, self.split, spec["mean"], spec["std"], self.variables.get(towers.GENERATOR))
 
     def encode(self, images: Images, *, layer: str = "pooled") -> Float[Array, "B F"]:
         """Features of each image alone, in evaluation mode.
@@ -89,8 +89,8 @@ class Representation:
             raise unknown("layer", layer, LAYERS)
         network = self.backbone, self.split, layer == "pooled"
         mean, std = (np.asarray(self.spec[name], np.float32) for name in ("mean", "std"))
-        mesh = data_mesh(self.variables)
-        batch, callers = images.shape[0], callers_of(images, self.variables, mesh)
+        mesh = find_data_mesh(self.variables)
+        batch, callers = images.shape[0], count_threads(images, self.variables, mesh)
         block = min(BLOCK, 1 << (-(-batch // callers) - 1).bit_length())
         if mesh is not None and block % mesh.shape[DATA]:
             mesh = None
@@ -113,13 +113,13 @@ class Representation:
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
 
 
-def callers_of(images: Images, variables: towers.Variables, mesh: Mesh | None) -> int:
+def count_threads(images: Images, variables: towers.Variables, mesh: Mesh | None) -> int:
     """How many threads call a block each. On a CPU several: XLA shares one block's work among the cores badly, and two
     threads on two cores take half as many images again a second. Elsewhere, and inside a traced function, one.
     """
     if mesh is not None or any(isinstance(x, jax.core.Tracer) for x in (images, *jax.tree.leaves(variables))):
         return 1
-    return min(CALLERS, os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
+    return min(MAX_THREADS, os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -133,17 +133,17 @@ def _features(
 ) -> Array:
     backbone, split, pooled = network
     if mesh is not None:
-        images = jax.lax.with_sharding_constraint(images, along_batch(mesh))
-    x = prepared(images, split, mean, std, variables.get(towers.GENERATOR))
-    features = through(backbone, split, variables, x, pooled)
+        images = jax.lax.with_sharding_constraint(images, batch_sharding(mesh))
+    x = preprocess(images, split, mean, std, variables.get(towers.GENERATOR))
+    features = apply_backbone(backbone, split, variables, x, pooled)
     features = features.reshape(len(features), -1)
     return features if mesh is None else jax.lax.with_sharding_constraint(features, replicated(mesh))
 
 
-def through(
+def apply_backbone(
     backbone: towers.Backbone, split: Division | None, variables: towers.Variables, x: Array, pooled: bool = True
 ) -> Array:
-    """Features in evaluation mode of what `prepared` made; of a split those of both networks, side by side."""
+    """Features in evaluation mode of what `preprocess` made; of a split those of both networks, side by side."""
     if split is None:
         return cast(Array, backbone.apply(variables, x, False, pooled))
     own = {view: {name: variables[name][view] for name in towers.COLLECTIONS} for view in split.slices}
@@ -151,7 +151,7 @@ def through(
     return jnp.concatenate(cast(list[Array], parts), axis=-1)
 
 
-def prepared(
+def preprocess(
     images: Images, split: Division | None, mean: Any, std: Any, generator: Any = None
 ) -> Float[Array, "B H W C"]:
     """(x - mean) / std, x the pixels in [0, 1] or, with a split, in its colour space; and then as the split divides it:
@@ -169,7 +169,7 @@ def prepared(
     return x if split is None else split.apply(x, generator)
 
 
-def data_mesh(variables: towers.Variables) -> Mesh | None:
+def find_data_mesh(variables: towers.Variables) -> Mesh | None:
     """The mesh that the variables are placed on, where it has an axis `data` of several devices."""
     sharding = getattr(jax.tree.leaves(variables)[0], "sharding", None)
     mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
@@ -193,19 +193,19 @@ def check_images(images: Images) -> None:
         )
 
 
-def spec_of(model: Mapping[str, Any], *, mean: Sequence[float], std: Sequence[float], size: int) -> dict[str, Any]:
+def make_spec(model: Mapping[str, Any], *, mean: Sequence[float], std: Sequence[float], size: int) -> dict[str, Any]:
     """The spec of a representation: `model` resolved and without its heads, and the pixels it was trained on.
 
     Raises UserError on an unknown word in `model`, or where mean and std are not three numbers each, std above 0.
     """
-    described = {name: field for name, field in resolve(model).items() if name not in BEYOND_BACKBONE}
+    described = {name: field for name, field in resolve(model).items() if name not in HEAD_FIELDS}
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
         raise UserError(f"mean {mean} and std {std} of pixels", fix="give three numbers each, std above 0")
     pixels = {"mean": tuple(map(float, mean)), "std": tuple(map(float, std)), "size": int(size)}
     return {"model": described, "split": described["split"], **pixels}
 
 
-def of_tower(
+def from_tower(
     variables: towers.Variables,
     model: Mapping[str, Any],
     *,
@@ -225,4 +225,4 @@ def of_tower(
     backbone = {name: variables[name]["backbone"] for name in towers.COLLECTIONS}
     if generator:
         backbone[towers.GENERATOR] = generator
-    return Representation(backbone, spec_of(model, mean=mean, std=std, size=size))
+    return Representation(backbone, make_spec(model, mean=mean, std=std, size=size))

@@ -52,7 +52,7 @@ class Block(nn.Module):
         x = Conv(features, size, stride, self.dtype, name=f"conv{index}")(x)
         return BatchNorm(self.statistics, name=f"bn{index}")(x, train)
 
-    def joined(self, y: Array, x: Array, train: bool) -> Array:
+    def add_shortcut(self, y: Array, x: Array, train: bool) -> Array:
         """relu(y + shortcut(x))."""
         if self.stride > 1 or x.shape[-1] != y.shape[-1]:
             x = Downsample(y.shape[-1], self.stride, self.statistics, self.dtype, name="downsample")(x, train)
@@ -66,7 +66,7 @@ class BasicBlock(Block):
     def __call__(self, x: Float[Array, "B H W I"], train: bool) -> Float[Array, "B h w O"]:
         y = nn.relu(self.unit(x, train, 1, self.width, 3, self.stride))
         y = self.unit(y, train, 2, self.width, 3)
-        return self.joined(y, x, train)
+        return self.add_shortcut(y, x, train)
 
 
 class Bottleneck(Block):
@@ -79,7 +79,7 @@ class Bottleneck(Block):
         y = nn.relu(self.unit(x, train, 1, self.width, 1))
         y = nn.relu(self.unit(y, train, 2, self.width, 3, self.stride))
         y = self.unit(y, train, 3, self.width * self.expansion, 1)
-        return self.joined(y, x, train)
+        return self.add_shortcut(y, x, train)
 
 
 class Stage(nn.Module):

@@ -39,7 +39,7 @@ GENERATOR = "generator"  # the collection of a generator's parameters, beside th
 PATCHES = 9
 
 
-class Encoded(NamedTuple):
+class TowerOutput(NamedTuple):
     """What a tower makes of a batch: features f32 [B, F] (the backbone's, pooled), embedding f32 [B, D] of unit norm,
     the batch statistics after this batch, the prediction f32 [B, D] of unit norm (the embedding where the tower has no
     predictor), and what the second head makes of the same features, f32 [B, E] of unit norm (None without one).
@@ -63,7 +63,7 @@ class Tower:
       split: what divides an image into two views with a network each, of the same description but for its channels:
         every part of the variables is then {'first', 'second'}.
       twin: a second head on the same features, into a space of its own, for pairs of another kind.
-      frozen: parts of the backbone that keep their first values: no gradient reaches them (see `learns`).
+      frozen: parts of the backbone that keep their first values: no gradient reaches them (see `trainable_mask`).
     """
 
     backbone: Backbone
@@ -97,7 +97,7 @@ class Tower:
         train: bool,
         view: str | None = None,
         key: Key[Array, ""] | None = None,
-    ) -> Encoded:
+    ) -> TowerOutput:
         """Features, embeddings and predictions of a batch.
 
         Calls in training are threaded by hand, each given the statistics that the one before returned: their order is
@@ -114,7 +114,7 @@ class Tower:
         Raises UserError where the tower has no such view, takes no patches, or the channels are not the view's.
         """
         self.check(images, view)
-        own = {name: variables[name] if view is None else _of_view(variables[name], view) for name in COLLECTIONS}
+        own = {name: variables[name] if view is None else _select_view(variables[name], view) for name in COLLECTIONS}
         still = {part: jax.lax.stop_gradient(own["params"]["backbone"][part]) for part in self.frozen}
         moved = dict(own["batch_stats"])
         draws = {} if key is None else {"dropout": key}
@@ -133,13 +133,13 @@ class Tower:
         else:
             features = through(self.backbone, "backbone", images)
             raw = through(self.head, "head", features)
-        embedding = prediction = unit(raw)
+        embedding = prediction = normalise(raw)
         if self.predictor is not None:
-            prediction = unit(through(self.predictor, "predictor", raw))
-        twin = None if self.twin is None else unit(through(self.twin, "twin", features))
+            prediction = normalise(through(self.predictor, "predictor", raw))
+        twin = None if self.twin is None else normalise(through(self.twin, "twin", features))
         if view is not None:
             moved = {part: variables["batch_stats"][part] | {view: of_view} for part, of_view in moved.items()}
-        return Encoded(features, embedding, moved, prediction, twin)
+        return TowerOutput(features, embedding, moved, prediction, twin)
 
     def check(self, images: Array, view: str | None) -> None:
         """UserError unless `images` can be this view's."""
@@ -154,7 +154,7 @@ class Tower:
         if images.shape[-1] != (count := self.split.count(view)):
             raise UserError(f"images of shape {shape}", fix=f"view {view!r} has {count} channels")
 
-    def following(self, statistics: Statistics) -> Tower:
+    def with_statistics(self, statistics: Statistics) -> Tower:
         """The tower whose batch norms, all of them, take their statistics so."""
 
         def follow(module: Any) -> Any:
@@ -168,7 +168,7 @@ class Tower:
         """Whether any part normalises over the batch."""
         return any(hasattr(part, "statistics") for part in (self.backbone, self.head, self.predictor, self.twin))
 
-    def learns(self, params: Variables) -> Variables:
+    def trainable_mask(self, params: Variables) -> Variables:
         """Whether each of the parameters may move, in a tree of the same shape: not those of a frozen part."""
 
         def learned(path: tuple[Any, ...], _: Array) -> bool:
@@ -178,21 +178,21 @@ class Tower:
         return cast(Variables, jax.tree_util.tree_map_with_path(learned, params))
 
 
-def _of_view(parts: Variables, view: str) -> Variables:
+def _select_view(parts: Variables, view: str) -> Variables:
     return {part: of_views[view] for part, of_views in parts.items()}
 
 
 @partial(jax.jit, static_argnums=(0, 2))
 def _init(tower: Tower, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
     if tower.split is None:
-        return _fresh(tower, key, image_shape)
+        return _init_parts(tower, key, image_shape)
     keys = dict(zip(division.VIEWS, jax.random.split(key), strict=True))
-    made = {view: _fresh(tower, keys[view], (*image_shape[:2], tower.split.count(view))) for view in keys}
+    made = {view: _init_parts(tower, keys[view], (*image_shape[:2], tower.split.count(view))) for view in keys}
     parts = made["first"]["params"]
     return {name: {part: {view: made[view][name][part] for view in keys} for part in parts} for name in COLLECTIONS}
 
 
-def _fresh(tower: Tower, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
+def _init_parts(tower: Tower, key: Key[Array, ""], image_shape: tuple[int, int, int]) -> Variables:
     of_backbone, of_head = jax.random.split(key)
     of_predictor, of_jigsaw = jax.random.split(jax.random.fold_in(key, 2))
     features = jnp.zeros((1, tower.backbone.dim), jnp.float32)
@@ -209,14 +209,14 @@ def _fresh(tower: Tower, key: Key[Array, ""], image_shape: tuple[int, int, int])
     return {name: {part: of_part.get(name, {}) for part, of_part in made.items()} for name in COLLECTIONS}
 
 
-def unit(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
+def normalise(x: Float[Array, "*batch D"]) -> Float[Array, "*batch D"]:
     """Vectors divided by their lengths, in float32; 0 stays 0, with a finite gradient."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
 
 
 @partial(jax.jit, static_argnums=0)
-def with_statistics_of(tower: Tower, variables: Variables, images: Float[Array, "B H W 3"]) -> Variables:
+def calibrate_statistics(tower: Tower, variables: Variables, images: Float[Array, "B H W 3"]) -> Variables:
     """The variables with every part's running statistics set to this batch's, from one forward pass.
 
     An untrained network scored with its initial statistics (0 and 1) is scored far below what it is worth; so is a
@@ -225,7 +225,7 @@ def with_statistics_of(tower: Tower, variables: Variables, images: Float[Array, 
     Args:
       images: f32 [B, H, W, 3], normalised; of a split as `Division.apply` returns them.
     """
-    whole, statistics = tower.following(Statistics(momentum=1.0)), variables["batch_stats"]
+    whole, statistics = tower.with_statistics(Statistics(momentum=1.0)), variables["batch_stats"]
     for view in tower.views:
         seen = images if tower.split is None or view is None else images[..., tower.split.slices[view]]
         given = {"params": variables["params"], "batch_stats": statistics}
@@ -238,7 +238,7 @@ def template(model: Mapping[str, Any]) -> Variables:
     each is {'first', 'second'}, and there is a 'generator' where one divides.
     """
     model = resolve(model)
-    backbone, split = build_backbone(model), division.read(model["split"])
+    backbone, split = build_backbone(model), division.parse_optional(model["split"])
 
     def made(channels: int) -> Variables:
         image = jax.ShapeDtypeStruct((1, 224, 224, channels), jnp.float32)
@@ -262,7 +262,7 @@ def build(model: Mapping[str, Any]) -> Tower:
         vit the channels a head); stem ('imagenet', 'small'; tiny has the small one only; of a vit patches of 16 or 4);
         of a vit patch, depth and heads (None: as its name says), positions (None or kind 'sincos': fixed, of any size;
         kind 'learned' with grid, the patches a side) and patch_embed (None or 'frozen', or 'trained');
-        norm (kind 'batch' with groups, or 'frozen', which wants statistics first: see `with_statistics_of`; for every
+        norm (kind 'batch' with groups, or 'frozen', which wants statistics first: see `calibrate_statistics`; for every
         batch norm of the tower); head (kind 'linear', 'mlp' or 'mlp_bn', dim, hidden of the last two (None is the
         features' width), layers and last_bn of mlp_bn); dtype of the backbone's computation ('float32', 'bfloat16');
         remat (by blocks); predictor (None, or hidden and layers); twin (None, or a second head, as head); jigsaw (None,
@@ -270,7 +270,7 @@ def build(model: Mapping[str, Any]) -> Tower:
     Raises UserError on an unknown or wrong word, naming the nearest.
     """
     model = resolve(model)
-    backbone, statistics, dim = build_backbone(model), statistics_of(model), model["head"]["dim"]
+    backbone, statistics, dim = build_backbone(model), read_statistics(model), model["head"]["dim"]
     predictor = jigsaw = None
     if (words := model["predictor"]) is not None:
         hidden = words["hidden"] or backbone.dim
@@ -278,12 +278,12 @@ def build(model: Mapping[str, Any]) -> Tower:
     if model["jigsaw"] is not None:
         jigsaw = JigsawHead(dim, cast(LinearHead | MLPHead, build_head(model["jigsaw"], statistics)))
     twin = None if model["twin"] is None else build_head(model["twin"], statistics)
-    split = division.read(model["split"])
+    split = division.parse_optional(model["split"])
     frozen = (EMBEDDING,) if model["patch_embed"] == "frozen" else ()
     return Tower(backbone, build_head(model["head"], statistics), predictor, jigsaw, split, twin, frozen)
 
 
-def statistics_of(model: Mapping[str, Any]) -> Statistics:
+def read_statistics(model: Mapping[str, Any]) -> Statistics:
     """How the batch norms of a resolved description take their statistics."""
     return Statistics(groups=model["norm"].get("groups", 1), frozen=model["norm"]["kind"] == "frozen")
 
@@ -299,7 +299,7 @@ def build_head(head: Mapping[str, Any], statistics: Statistics) -> Head:
 
 def build_backbone(model: Mapping[str, Any]) -> Backbone:
     """The backbone alone, from a resolved description; of a split, that of either network."""
-    statistics, dtype = statistics_of(model), DTYPES[model["dtype"]]
+    statistics, dtype = read_statistics(model), DTYPES[model["dtype"]]
     if model["backbone"] == "tiny":
         return Tiny(model["width"], statistics, dtype)
     if model["backbone"] in VITS:

@@ -19,7 +19,7 @@ from mi_contrast.core.errors import UserError
 
 EPSILON, WIDENING, SLOWEST = 1e-6, 4, 10_000.0
 EMBEDDING, TOKEN, POSITIONS = "patch_embed", "cls_token", "pos_embed"
-XAVIER, BY_HAND = nn.initializers.xavier_uniform(), nn.initializers.truncated_normal(0.02)
+XAVIER, TRUNCATED_NORMAL = nn.initializers.xavier_uniform(), nn.initializers.truncated_normal(0.02)
 
 
 def uniform(bound: float) -> nn.initializers.Initializer:
@@ -115,7 +115,7 @@ class Perceptron(nn.Module):
         return nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=XAVIER, name="fc2")(wide)
 
 
-def normed(dtype: DTypeLike, name: str) -> nn.LayerNorm:
+def layer_norm(dtype: DTypeLike, name: str) -> nn.LayerNorm:
     """Layer norm over channels, its statistics in float32 about the mean."""
     return nn.LayerNorm(EPSILON, dtype=dtype, use_fast_variance=False, name=name)
 
@@ -128,8 +128,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
-        x = x + Attention(self.heads, self.dtype, name="attn")(normed(self.dtype, "norm1")(x))
-        return x + Perceptron(self.dtype, name="mlp")(normed(self.dtype, "norm2")(x))
+        x = x + Attention(self.heads, self.dtype, name="attn")(layer_norm(self.dtype, "norm1")(x))
+        return x + Perceptron(self.dtype, name="mlp")(layer_norm(self.dtype, "norm2")(x))
 
 
 class Blocks(nn.Module):
@@ -189,14 +189,14 @@ class ViT(nn.Module):
         token = jnp.broadcast_to((token + of_token).astype(self.dtype), (batch, 1, dim))
         x = jnp.concatenate([token, x], axis=1)
         x = Blocks(self.depth, self.heads, self.dtype, self.remat, name="blocks")(x)
-        x = normed(self.dtype, "norm")(x).astype(jnp.float32)
+        x = layer_norm(self.dtype, "norm")(x).astype(jnp.float32)
         return x[:, 0] if pooled else x[:, 1:].reshape(batch, rows, columns, dim)
 
     def positions(self, rows: int, columns: int) -> tuple[Array, Array]:
         """What is added to the class token [1, 1, D] and to the patches [1, rows columns, D]."""
         if self.grid is None:
             return jnp.zeros((1, 1, self.dim)), jnp.asarray(sine_cosine(rows, columns, self.dim))[None]
-        learned = self.param(POSITIONS, BY_HAND, (1, 1 + self.grid**2, self.dim), jnp.float32)
+        learned = self.param(POSITIONS, TRUNCATED_NORMAL, (1, 1 + self.grid**2, self.dim), jnp.float32)
         of_patches = learned[:, 1:]
         if (rows, columns) != (self.grid, self.grid):
             square = of_patches.reshape(self.grid, self.grid, self.dim)

@@ -68,7 +68,7 @@ def refresh(bank: Bank, clusters: int, seeds: Sequence[int], mesh: Mesh) -> Int[
         labels = np.empty((len(rows), len(seeds)), np.int32)
     if jax.process_count() > 1:
         labels = np.asarray(multihost_utils.broadcast_one_to_all(labels))
-    return jax.make_array_from_callback(labels.shape, along_batch(mesh), lambda at: labels[at])
+    return jax.make_array_from_callback(labels.shape, batch_sharding(mesh), lambda at: labels[at])
 
 
 def _on_host(x: Array) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Classifiers of a few examples a class, in closed form: ridge regression on one-hot labels, and prototypes."""
+"""Classifiers from a few examples per class, in closed form: ridge regression on one-hot labels, and prototypes."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ def ridge(
     *,
     classes: int,
 ) -> Float[Array, "Q C"]:
-    """Scores of ridge regression from the support's features to its one-hot labels, on centred features.
+    """Returns the queries' scores by ridge regression from the support's features to its one-hot labels.
 
-    W = argmin |X W - Y|^2 + l2 |W|^2, X the support's features less their mean, Y the one-hot labels less theirs;
-    by the S x S system where S < F, W = X^T (X X^T + l2)^-1 Y, else by the F x F one. Scores: (q - mean) W + mean of Y.
+    W = argmin |X W - Y|^2 + l2 |W|^2, with X the features and Y the one-hot labels, both minus their means. The scores
+    are (q - mean of features) W + mean of labels. The linear system is S x S if S < F, with
+    W = X^T (X X^T + l2)^-1 Y, and F x F otherwise.
 
     Args:
-      queries, support: float [Q, F] and [S, F]; labels: int [S] in [0, classes).
-      l2: above 0; it belongs to the scale of the features.
-      classes: static.
+      queries, support: features, float [Q, F] and [S, F].
+      labels: of the support, int [S] in [0, classes).
+      l2: regulariser, > 0. The best value depends on the scale of the features.
+      classes: number of classes, static.
     Returns:
       float32 [Q, classes].
     Source: Hoerl and Kennard 1970; as a few-shot classifier Bertinetto et al. 2019 (R2-D2), without their learned
@@ -37,15 +39,15 @@ def ridge(
     """
     support, queries = jnp.asarray(support, jnp.float32), jnp.asarray(queries, jnp.float32)
     targets = jax.nn.one_hot(labels, classes)
-    centre, level = jnp.mean(support, axis=0), jnp.mean(targets, axis=0)
-    x, y = support - centre, targets - level
+    feature_mean, target_mean = jnp.mean(support, axis=0), jnp.mean(targets, axis=0)
+    x, y = support - feature_mean, targets - target_mean
     if len(x) < x.shape[1]:
         gram = jnp.matmul(x, x.T, precision="highest") + l2 * jnp.eye(len(x))
         weights = jnp.matmul(x.T, jnp.linalg.solve(gram, y), precision="highest")
     else:
         gram = jnp.matmul(x.T, x, precision="highest") + l2 * jnp.eye(x.shape[1])
         weights = jnp.linalg.solve(gram, jnp.matmul(x.T, y, precision="highest"))
-    return jnp.matmul(queries - centre, weights, precision="highest") + level
+    return jnp.matmul(queries - feature_mean, weights, precision="highest") + target_mean
 
 
 @partial(jax.jit, static_argnames=("classes", "cosine"))
@@ -57,21 +59,24 @@ def prototypes(
     classes: int,
     cosine: bool = False,
 ) -> Float[Array, "Q C"]:
-    """Nearness of each query to each class's prototype, the mean of its examples.
+    """Returns the similarity of each query q to the prototype p_c of each class, the mean of the class's examples.
 
-    -|q - p_c|^2, or the cosine of q and p_c, the examples made of length 1 before their mean.
+    The similarity is -|q - p_c|^2. With `cosine` it is the cosine of q and p_c, where p_c is the mean of examples
+    normalised to length 1.
 
     Args:
-      queries, support: float [Q, F] and [S, F]; labels: int [S] in [0, classes), each class at least once.
-      classes, cosine: static.
+      queries, support: features, float [Q, F] and [S, F].
+      labels: of the support, int [S] in [0, classes), each class at least once.
+      classes: number of classes, static.
+      cosine: static.
     Returns:
-      float32 [Q, classes]; NaN for a class without an example.
-    Source: Snell et al. 2017 (prototypical networks), whose features are learned for it.
+      float32 [Q, classes]; NaN for a class without examples.
+    Source: Snell et al. 2017 (prototypical networks, where the features are trained for this classifier).
     """
     support, queries = jnp.asarray(support, jnp.float32), jnp.asarray(queries, jnp.float32)
     support = unit(support) if cosine else support
-    member = jax.nn.one_hot(labels, classes)
-    means = jnp.matmul(member.T, support, precision="highest") / jnp.sum(member, axis=0)[:, None]
+    membership = jax.nn.one_hot(labels, classes)
+    means = jnp.matmul(membership.T, support, precision="highest") / jnp.sum(membership, axis=0)[:, None]
     if cosine:
         return jnp.matmul(unit(queries), unit(means).T, precision="highest")
     product = jnp.matmul(queries, means.T, precision="highest")

@@ -1,4 +1,4 @@
-"""How embeddings lie: alignment of pairs, uniformity on the sphere, effective rank."""
+"""Geometry of embeddings: alignment of pairs, uniformity on the sphere, and effective rank."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from mi_contrast.readout.knn import unit
 
 @jax.jit
 def alignment(x: Float[Arrays, "N D"], y: Float[Arrays, "N D"]) -> Float[Array, ""]:
-    """Mean squared distance of positive pairs on the unit sphere: mean_i |x_i - y_i|^2, in [0, 4]; smaller is closer.
+    """Returns the mean squared distance of positive pairs on the unit sphere, mean_i |x_i - y_i|^2, in [0, 4].
 
-    Args: float [N, D] each, made unit length here. Returns: float32 scalar.
+    Args:
+      x, y: float [N, D]; rows are normalised to unit length here.
+    Returns:
+      float32 scalar.
     Source: Wang & Isola 2020, "Understanding contrastive representation learning through alignment and uniformity on
       the hypersphere" (alpha = 2).
     """
@@ -23,9 +26,14 @@ def alignment(x: Float[Arrays, "N D"], y: Float[Arrays, "N D"]) -> Float[Array, 
 
 @jax.jit
 def uniformity(x: Float[Arrays, "N D"]) -> Float[Array, ""]:
-    """How evenly points cover the sphere: log mean_{i != j} e^{-2 |x_i - x_j|^2}, in [-8, 0]; smaller is more even.
+    """Returns the uniformity of points on the sphere, log mean_{i != j} e^{-2 |x_i - x_j|^2}, in [-8, 0].
 
-    Args: float [N, D], N >= 2, made unit length here; N x N similarities are held. Returns: float32 scalar.
+    Smaller values mean that the points cover the sphere more evenly. Memory is N x N.
+
+    Args:
+      x: float [N, D], N >= 2; rows are normalised to unit length here.
+    Returns:
+      float32 scalar.
     Source: Wang & Isola 2020 (t = 2), over distinct pairs.
     """
     x = unit(x)
@@ -36,9 +44,12 @@ def uniformity(x: Float[Arrays, "N D"]) -> Float[Array, ""]:
 
 @jax.jit
 def effective_rank(x: Float[Arrays, "N D"]) -> Float[Array, ""]:
-    """Directions in use: exp(-sum p_k log p_k), p_k = s_k / sum s over singular values s; in [1, min(N, D)].
+    """Returns the effective rank exp(-sum p_k log p_k), with p_k = s_k / sum s from the singular values s.
 
-    Args: float [N, D], taken as they are (neither centred nor scaled). Returns: float32 scalar; NaN for a zero matrix.
+    Args:
+      x: float [N, D]; neither centred nor scaled here.
+    Returns:
+      float32 scalar in [1, min(N, D)]; NaN for a zero matrix.
     Source: Roy & Vetterli 2007, "The effective rank"; Garrido et al. 2023 (RankMe).
     """
     values = jnp.linalg.svd(jnp.asarray(x, jnp.float32), compute_uv=False)

@@ -1,4 +1,4 @@
-"""Weighted nearest neighbours by cosine, in blocks of queries."""
+"""Weighted k-nearest-neighbour classification by cosine similarity."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mi_contrast.readout.accuracy import Arrays, top1
 
 __all__ = ["knn", "top1", "unit"]
 
-BLOCK_ELEMENTS = 2**23  # similarities held at once: 32 MiB
+MAX_SIMILARITIES = 2**23  # computed at once: 32 MiB
 
 
 def unit(x: Float[Arrays, "... D"]) -> Float[Array, "... D"]:
-    """Rows of length 1 along the last axis, float32; a zero row stays zero."""
+    """Normalises the last axis to length 1, in float32. A zero vector stays zero."""
     x = jnp.asarray(x, jnp.float32)
     return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
@@ -32,21 +32,22 @@ def knn(
     temperature: float = 0.07,
     classes: int,
 ) -> Float[Array, "Q C"]:
-    """Each class's share of the weight of a query's k nearest bank rows, a neighbour weighing e^{cos / temperature}.
+    """Returns the share of each class among the k nearest neighbours of each query, weighted by e^{cosine / T}.
 
     share_c = sum_{j in k nearest, label_j = c} e^{cos_j / T} / sum_{j in k nearest} e^{cos_j / T}
 
     Args:
-      queries: float [Q, D], any scale: cosines are of the rows made unit length.
-      bank, labels: float [N, D], int [N] in [0, classes).
-      k: neighbours; of rows tied at the k-th place the earlier ones count.
+      queries: features, float [Q, D], of any scale.
+      bank: features of the neighbours, float [N, D], of any scale.
+      labels: of the bank, int [N] in [0, classes).
+      k: number of neighbours. Of rows tied at the k-th place the first ones count.
+      temperature: T.
       classes: number of classes, static.
-
     Returns:
-      float32 [Q, classes], rows summing to 1; NaN rows for NaN queries. Memory is a block of Q times N, never Q N C.
-
+      float32 [Q, classes]. Rows sum to 1; a query with a NaN has a row of NaN. Queries are processed in blocks, so
+      memory does not grow with Q x N.
     Raises:
-      UserError where k is not in [1, N] or a (concrete) label is out of range.
+      UserError: k is not in [1, N], or a concrete label is out of range.
     Source: Wu et al. 2018, "Unsupervised feature learning via non-parametric instance discrimination" (k 200, T .07).
     """
     if not 1 <= k <= len(bank):
@@ -62,10 +63,10 @@ def knn(
 def _knn(queries, bank, labels, temperature, k, classes):
     bank = unit(bank)
 
-    def shares(query):
+    def class_shares(query):
         cosines, rows = jax.lax.top_k(jnp.matmul(bank, query, precision="highest"), k)
         weights = jax.nn.softmax(cosines / temperature)
-        return jnp.full(classes, 0 * jnp.sum(weights)).at[labels[rows]].add(weights)  # one NaN makes a NaN row
+        return jnp.full(classes, 0 * jnp.sum(weights)).at[labels[rows]].add(weights)  # a NaN makes the whole row NaN
 
-    block = max(1, min(len(queries), BLOCK_ELEMENTS // len(bank)))
-    return jax.lax.map(shares, unit(queries), batch_size=block)
+    block_size = max(1, min(len(queries), MAX_SIMILARITIES // len(bank)))
+    return jax.lax.map(class_shares, unit(queries), batch_size=block_size)

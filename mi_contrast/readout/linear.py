@@ -1,4 +1,4 @@
-"""A linear classifier on frozen features, fitted by stochastic gradient descent as the papers' linear probes are."""
+"""Linear classifiers on frozen features, trained by SGD like the linear probes of the papers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jaxtyping import Array, Float, Int, Key
 
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.keys import stream
+from mi_contrast.core.rngs import stream_rng
 from mi_contrast.readout.accuracy import Arrays
 
 
 class Linear(NamedTuple):
-    """A classifier on standardised features: scores = ((x - mean) / scale) weights + bias."""
+    """A linear classifier with logits ((x - mean) / scale) weights + bias."""
 
     weights: Float[Array, "F C"]
     bias: Float[Array, " C"]
@@ -31,10 +31,16 @@ class Linear(NamedTuple):
 class SGD:
     """How a linear probe is trained.
 
-    lr: a number or a schedule of progress (core.schedules); momentum, weight_decay (on weights and bias, inside the
-    momentum, as in the released codes); epochs; batch_size; standardise: whether features are brought to mean 0 and
-    variance 1 by the training features' own statistics first. A learning rate belongs to a scale of features: MoCo's
-    30 to pooled ResNet-50 features as they come, Ring's .01 to ResNet-18's.
+    The right learning rate depends on the scale of the features: 30 in MoCo is for pooled ResNet-50 features without
+    standardisation, .01 in Ring for those of ResNet-18.
+
+    Attributes:
+      lr: learning rate, a number or a schedule of progress (core.schedules).
+      momentum: of SGD.
+      weight_decay: of weights and bias, added to the gradient before momentum, as in the released code of the papers.
+      epochs: number of epochs.
+      batch_size: number of examples per step.
+      standardise: whether to bring features to mean 0 and variance 1 first, by the statistics of the training features.
     """
 
     lr: schedules.Schedule = 0.01
@@ -45,15 +51,18 @@ class SGD:
     standardise: bool = True
 
     def __post_init__(self):
-        """Raises UserError on a value that can't be."""
+        """Raises UserError if a value is out of range."""
         schedules.check(self.lr, "lr")
-        for name, least in (("epochs", 1), ("batch_size", 1), ("momentum", 0), ("weight_decay", 0)):
-            if not getattr(self, name) >= least:
-                raise UserError(f"{name} is {getattr(self, name)}", fix=f"give {least} or more")
+        for name, minimum in (("epochs", 1), ("batch_size", 1), ("momentum", 0), ("weight_decay", 0)):
+            if not getattr(self, name) >= minimum:
+                raise UserError(f"{name} is {getattr(self, name)}", fix=f"give {minimum} or more")
 
 
 def statistics(features: Float[Array, "N F"], standardise: bool) -> tuple[Float[Array, " F"], Float[Array, " F"]]:
-    """Mean and standard deviation of each feature, float32 [F]; 0 and 1 where not standardised; 1 for constant ones."""
+    """Returns mean and standard deviation of each feature, float32 [F]; the deviation of constant features is 1.
+
+    If not `standardise`, all means are 0 and all deviations 1.
+    """
     if not standardise:
         return jnp.zeros(features.shape[1], jnp.float32), jnp.ones(features.shape[1], jnp.float32)
     mean, spread = jnp.mean(features, axis=0), jnp.std(features, axis=0)
@@ -62,7 +71,7 @@ def statistics(features: Float[Array, "N F"], standardise: bool) -> tuple[Float[
 
 @jax.jit
 def scores(model: Linear, features: Float[Arrays, "N F"]) -> Float[Array, "N C"]:
-    """Logits, float32 [N, C]."""
+    """Returns the logits, float32 [N, C]."""
     standardised = (jnp.asarray(features, jnp.float32) - model.mean) / model.scale
     return jnp.matmul(standardised, model.weights, precision="highest") + model.bias
 
@@ -76,18 +85,18 @@ def fit(
     classes: int,
     watch: Callable[[range], Iterable[int]] | None = None,
 ) -> Linear:
-    """The classifier after the last epoch of SGD, as `fit_each` with the learning rate as it stands."""
+    """Returns the classifier after the last epoch of SGD; see `fit_each`."""
     return one_of(fit_each(features, labels, key, settings, (1.0,), classes=classes, watch=watch), 0)
 
 
 def one_of(models: Linear, index: int) -> Linear:
-    """One of the classifiers that `fit_each` fitted side by side."""
+    """Returns one of the classifiers of `fit_each`."""
     return Linear(models.weights[index], models.bias[index], models.mean, models.scale)
 
 
 @jax.jit
 def scores_each(models: Linear, features: Float[Arrays, "N F"]) -> Float[Array, "R N C"]:
-    """Logits of each of the classifiers that `fit_each` fitted, float32 [R, N, C]."""
+    """Returns the logits of all classifiers of `fit_each`, float32 [R, N, C]."""
     standardised = (jnp.asarray(features, jnp.float32) - models.mean) / models.scale
     return jnp.einsum("nf,rfc->rnc", standardised, models.weights, precision="highest") + models.bias[:, None]
 
@@ -102,33 +111,37 @@ def fit_each(
     classes: int,
     watch: Callable[[range], Iterable[int]] | None = None,
 ) -> Linear:
-    """Classifiers after the last epoch (not the best one) of SGD on mean cross-entropy, one a learning rate.
+    """Returns classifiers for several learning rates, each after the last epoch of SGD on the mean cross-entropy.
 
-    All are fitted in one run, by one matrix product a batch: the rates are those of `settings` times each of the
-    factors. They start from the same weights and see the same batches; none depends on the others.
+    The learning rates are that of `settings` times each factor. All classifiers are trained together, from the same
+    initial weights and on the same batches, with one matrix product per batch; they do not influence each other.
 
-    v <- momentum v + gradient + weight_decay w;  w <- w - lr v. Weights start as normal(0, .01), the bias as 0.
-    Each epoch is a new permutation of all N examples; a last smaller batch counts with its own mean.
+    v <- momentum v + gradient + weight_decay w;  w <- w - lr v. Weights start as normal(0, .01), biases as 0.
+    Each epoch is a new permutation of all N examples. The last batch may be smaller; its loss is the mean over its
+    examples.
 
     Args:
-      features: float [N, F], frozen; labels: int [N] in [0, classes).
-      factors: R numbers above 0, of the learning rate.
-      key: decides the first weights and the permutations; equal arguments give equal bits.
-      watch: wraps the loop over epochs, to show how it goes.
-
+      features: frozen features, float [N, F].
+      labels: int [N] in [0, classes).
+      key: random key for initial weights and permutations. Equal arguments give bit-equal results.
+      settings: how to train.
+      factors: R numbers > 0 that multiply the learning rate.
+      classes: number of classes.
+      watch: wraps the loop over epochs, for a progress display.
     Returns:
-      Linear, float32, weights [R, F, C] and bias [R, C]; not finite where a learning rate was too large for the
-      features, which the caller checks.
-    Raises UserError on no factor, or one that is not above 0.
+      Linear, float32, with weights [R, F, C] and bias [R, C]. They are not finite if the learning rate was too large;
+      the caller must check.
+    Raises:
+      UserError: no factor, or a factor that is not above 0.
     Source: He et al. 2020 (MoCo), linear classification protocol; Wu et al. 2021 (Ring), transfer settings. Both train
-      on augmented images, this one on features taken once.
+    on augmented images; here the features are computed once.
     """
     if not factors or min(factors) <= 0:
         raise UserError(f"factors of the learning rate are {tuple(factors)}", fix="give some, all above 0")
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels, jnp.int32)
     mean, scale = statistics(features, settings.standardise)
     standardised = (features - mean) / scale
-    weights = 0.01 * jax.random.normal(stream(key, "init"), (features.shape[1], classes), jnp.float32)
+    weights = 0.01 * jax.random.normal(stream_rng(key, "init"), (features.shape[1], classes), jnp.float32)
     weights = jnp.broadcast_to(weights, (len(factors), *weights.shape))
     parameters = (weights, jnp.zeros((len(factors), classes), jnp.float32))
     state = _optimiser(settings.momentum, settings.weight_decay).init(parameters)
@@ -140,7 +153,7 @@ def fit_each(
             state,
             standardised,
             labels,
-            jax.random.fold_in(stream(key, "permutation"), epoch),
+            jax.random.fold_in(stream_rng(key, "permutation"), epoch),
             jnp.outer(jnp.asarray(factors), jax.vmap(partial(schedules.value, settings.lr))(progress)),
             settings.momentum,
             settings.weight_decay,
@@ -152,32 +165,32 @@ def fit_each(
 
 
 def _optimiser(momentum, weight_decay):
-    """Everything of the update but the rate, which is torch's SGD: the rate stands outside the momentum."""
+    """Returns torch's SGD without the learning rate, which multiplies the update after momentum."""
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.trace(decay=momentum))
 
 
 @partial(jax.jit, static_argnames="batch_size")
 def _epoch(parameters, state, features, labels, key, rates, momentum, weight_decay, *, batch_size):
-    """An epoch of every classifier; parameters, state and rates have a leading axis of classifiers, the rest none."""
-    count, padded = len(features), rates.shape[1] * batch_size
+    """Trains all classifiers for one epoch. Parameters, state and rates have a leading axis of classifiers."""
+    count, padded_count = len(features), rates.shape[1] * batch_size
     optimiser = _optimiser(momentum, weight_decay)
 
-    def loss(parameters, rows, real):
+    def compute_loss(parameters, rows, is_example):
         weights, bias = parameters
         logits = jnp.matmul(features[rows], weights, precision="highest") + bias
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows])
-        return jnp.sum(each * real) / jnp.sum(real)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows])
+        return jnp.sum(losses * is_example) / jnp.sum(is_example)
 
-    def step(carry, batch):
-        rows, real, rates = batch
-        return jax.vmap(partial(move, rows=rows, real=real))(carry, rates), None
+    def train_step(carry, batch):
+        rows, is_example, rates = batch
+        return jax.vmap(partial(update, rows=rows, is_example=is_example))(carry, rates), None
 
-    def move(carry, rate, *, rows, real):
+    def update(carry, rate, *, rows, is_example):
         parameters, state = carry
-        gradient = jax.grad(loss)(parameters, rows, real)
+        gradient = jax.grad(compute_loss)(parameters, rows, is_example)
         updates, state = optimiser.update(gradient, state, parameters)
         return jax.tree.map(lambda p, u: p - rate * u, parameters, updates), state
 
-    rows = jnp.pad(jax.random.permutation(key, count), (0, padded - count)).reshape(-1, batch_size)
-    real = (jnp.arange(padded) < count).astype(jnp.float32).reshape(-1, batch_size)
-    return jax.lax.scan(step, (parameters, state), (rows, real, rates.T))[0]
+    rows = jnp.pad(jax.random.permutation(key, count), (0, padded_count - count)).reshape(-1, batch_size)
+    is_example = (jnp.arange(padded_count) < count).astype(jnp.float32).reshape(-1, batch_size)
+    return jax.lax.scan(train_step, (parameters, state), (rows, is_example, rates.T))[0]

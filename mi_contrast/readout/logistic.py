@@ -20,8 +20,11 @@ from mi_contrast.readout.linear import Linear, statistics
 class LBFGS:
     """How a logistic regression is solved.
 
-    l2: weight of |weights|^2 / 2 beside the mean cross-entropy (the bias is free); scikit-learn's C is 1 / (l2 N).
-    It ends when no entry of the gradient exceeds `tolerance`, or after `iterations`.
+    Attributes:
+      l2: factor of |weights|^2 / 2 in the loss; the bias is not regularised. scikit-learn's C is 1 / (l2 N).
+      iterations: maximum number of iterations.
+      tolerance: the solver stops when no entry of the gradient exceeds it.
+      standardise: whether to bring features to mean 0 and variance 1 first.
     """
 
     l2: float = 1e-4
@@ -30,14 +33,14 @@ class LBFGS:
     standardise: bool = True
 
     def __post_init__(self):
-        """Raises UserError on a value that can't be."""
-        for name, least in (("l2", 0), ("iterations", 1), ("tolerance", 0)):
-            if not getattr(self, name) >= least:
-                raise UserError(f"{name} is {getattr(self, name)}", fix=f"give {least} or more")
+        """Raises UserError if a value is out of range."""
+        for name, minimum in (("l2", 0), ("iterations", 1), ("tolerance", 0)):
+            if not getattr(self, name) >= minimum:
+                raise UserError(f"{name} is {getattr(self, name)}", fix=f"give {minimum} or more")
 
 
 class Solution(NamedTuple):
-    """The classifier, and how far the solver came: iterations done, largest entry of the gradient left."""
+    """The classifier, the number of iterations, and the largest entry of the gradient at the end."""
 
     model: Linear
     iterations: Int[Array, ""]
@@ -45,13 +48,15 @@ class Solution(NamedTuple):
 
 
 def fit(features: Float[Arrays, "N F"], labels: Int[Arrays, " N"], settings: LBFGS, *, classes: int) -> Solution:
-    """The (W, b) of least mean cross-entropy(x W + b, label) + l2 |W|^2 / 2, sought from zero.
+    """Returns the (W, b) that minimises the mean of cross-entropy(x W + b, label) + l2 |W|^2 / 2, starting from zero.
 
     Args:
-      features: float [N, F]; labels: int [N] in [0, classes).
-
+      features: float [N, F].
+      labels: int [N] in [0, classes).
+      settings: how to solve.
+      classes: number of classes.
     Returns:
-      Solution, float32. The optimum is unique for l2 > 0, but for a shift of b common to all classes.
+      Solution, float32. For l2 > 0 the optimum is unique up to a constant added to all of b.
     Source: optax.lbfgs (Nocedal & Wright 2006, algorithm 7.5, zoom line search).
     """
     return fit_path(features, labels, settings, (settings.l2,), classes=classes)[0]
@@ -66,58 +71,60 @@ def fit_path(
     classes: int,
     watch: Callable[[range], Iterable[int]] | None = None,
 ) -> list[Solution]:
-    """The classifier of each regulariser, in the order given, each sought from the one before, the first from zero.
+    """Returns a solution for each l2 in the given order. Each starts from the one before, the first from zero.
 
-    From strong to weak is quickest: a strong one's optimum is near zero, and each is near the next.
+    Decreasing order is fastest: the optimum for a large l2 is near zero, and that for the next is near the last.
 
     Args:
-      l2s: the regularisers, in place of the one in `settings`.
-      watch: wraps the loop over them, to show how it goes.
-    Raises UserError on one that can't be.
+      features, labels, settings, classes: see `fit`.
+      l2s: the values of l2, instead of that in `settings`.
+      watch: wraps the loop over l2s, for a progress display.
+    Raises:
+      UserError: an l2 below 0.
     """
     for l2 in l2s:
-        replace(settings, l2=l2)  # raises where it can't be
+        replace(settings, l2=l2)  # checks the value
     features, labels = jnp.asarray(features, jnp.float32), jnp.asarray(labels, jnp.int32)
     mean, scale = statistics(features, settings.standardise)
     standardised = (features - mean) / scale
     start = (jnp.zeros((features.shape[1], classes), jnp.float32), jnp.zeros(classes, jnp.float32))
-    found = []
+    solutions = []
     for i in range(len(l2s)) if watch is None else watch(range(len(l2s))):
-        (weights, bias), done, left = _solve(
+        (weights, bias), iterations, gradient = _solve(
             start, standardised, labels, l2s[i], settings.tolerance, settings.iterations
         )
         start = weights, bias
-        found.append(Solution(Linear(weights, bias, mean, scale), done, left))
+        solutions.append(Solution(Linear(weights, bias, mean, scale), iterations, gradient))
         if watch is not None:
             jax.block_until_ready(start)
-    return found
+    return solutions
 
 
 @jax.jit
-def _solve(begin, features, labels, l2, tolerance, iterations):
-    def loss(parameters):
+def _solve(initial, features, labels, l2, tolerance, max_iterations):
+    def compute_loss(parameters):
         weights, bias = parameters
         logits = jnp.matmul(features, weights, precision="highest") + bias
-        each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return jnp.mean(each) + 0.5 * l2 * jnp.sum(weights**2)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.mean(losses) + 0.5 * l2 * jnp.sum(weights**2)
 
     solver = optax.lbfgs()
-    value_and_gradient = optax.value_and_grad_from_state(loss)
+    value_and_gradient = optax.value_and_grad_from_state(compute_loss)
 
-    def largest(gradient):
+    def max_entry(gradient):
         return jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(gradient)]))
 
-    def step(carry):
-        parameters, state, done, _ = carry
+    def iterate(carry):
+        parameters, state, iteration, _ = carry
         value, gradient = value_and_gradient(parameters, state=state)
-        updates, state = solver.update(gradient, state, parameters, value=value, grad=gradient, value_fn=loss)
+        updates, state = solver.update(gradient, state, parameters, value=value, grad=gradient, value_fn=compute_loss)
         parameters = optax.apply_updates(parameters, updates)
-        return parameters, state, done + 1, largest(optax.tree.get(state, "grad"))
+        return parameters, state, iteration + 1, max_entry(optax.tree.get(state, "grad"))
 
-    def goes_on(carry):
-        _, _, done, left = carry
-        return (done < iterations) & (left > tolerance)
+    def should_continue(carry):
+        _, _, iteration, max_gradient = carry
+        return (iteration < max_iterations) & (max_gradient > tolerance)
 
-    start = (begin, solver.init(begin), jnp.int32(0), largest(jax.grad(loss)(begin)))
-    parameters, _, done, left = jax.lax.while_loop(goes_on, step, start)
-    return parameters, done, left
+    start = (initial, solver.init(initial), jnp.int32(0), max_entry(jax.grad(compute_loss)(initial)))
+    parameters, _, iterations, max_gradient = jax.lax.while_loop(should_continue, iterate, start)
+    return parameters, iterations, max_gradient

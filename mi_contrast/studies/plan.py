@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mi_contrast.core.config import change, differences, fields, load_config, plain
+from mi_contrast.core.config import change, check_section, differences, load_config, plain
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.layout import RunDirectory, read_json
 from mi_contrast.reporting.study_runs import MEASURES
@@ -64,7 +64,7 @@ class Plan:
 def settle(config: Any, name: str = "study", variant: str | None = None) -> Plan:
     """Every run and task of a study's config, checked field by field. UserError on any mistake; touches no disk."""
     study = plain(config)
-    fields("config", study, STUDY_FIELDS, ("curve",))
+    check_section("config", study, STUDY_FIELDS, ("curve",))
     tasks, told_tasks = _tasks(study["evaluate"], study["data_dir"])
     tables = {"columns": MEASURES, "figure": (*(task["name"] for task in told_tasks), *study["columns"])}
     for field, table in tables.items():
@@ -76,7 +76,7 @@ def settle(config: Any, name: str = "study", variant: str | None = None) -> Plan
     starts: list[Start] = []
     settings = []
     for at, given in enumerate(study["runs"]):
-        fields(f"config.runs.{at}", given, RUN_NEEDED, RUN_DEFAULTS)
+        check_section(f"config.runs.{at}", given, RUN_NEEDED, RUN_DEFAULTS)
         made, told = _setting(study, {**RUN_DEFAULTS, **given})
         starts += made
         settings.append(told)
@@ -98,9 +98,9 @@ def _tasks(evaluate: Sequence[Any], data_dir: Any) -> tuple[list[dict[str, Any]]
     tasks, told = [], []
     for at, given in enumerate(evaluate):
         where = f"config.evaluate.{at}"
-        fields(where, given, TASK_NEEDED, TASK_DEFAULTS)
+        check_section(where, given, TASK_NEEDED, TASK_DEFAULTS)
         task, *_ = _resolve(where, {**TASK_DEFAULTS, **given})
-        fields(f"{where}: {given['config']}", task, ("task", "data", "seed"), ("batch_size", "features"))
+        check_section(f"{where}: {given['config']}", task, ("task", "data", "seed"), ("batch_size", "features"))
         if task["data"]["name"] is not None and task["data"]["dir"] is None:
             task["data"]["dir"] = data_dir
         named = (task["task"]["kind"], task["data"]["name"], task["data"]["label"])

@@ -17,12 +17,12 @@ from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, nearest, unknown
 from mi_contrast.core.mesh import make_mesh, replicated
 from mi_contrast.data import sets
-from mi_contrast.data.pairing import held_out, make_pairing
+from mi_contrast.data.pairing import make_pairing, split_held_out
 from mi_contrast.data.readers import ORDERS, RESIDENT_BYTES, Reader, make_reader
 from mi_contrast.methods import recipes, rows
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation, of_tower, prepared
-from mi_contrast.models.towers import with_statistics_of
+from mi_contrast.models.representation import Representation, from_tower, preprocess
+from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.pools import bank as banks
 from mi_contrast.training import adaptive, generators, optimiser, probe
 from mi_contrast.training.encoding import Encoder, encode_plain, select_head
@@ -95,7 +95,7 @@ class Job:
         """
         views = self.parts.views
         plain = policies.plain(images, views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        return prepared(plain, self.parts.tower.split, views.mean, views.std, self.parts.generator)
+        return preprocess(plain, self.parts.tower.split, views.mean, views.std, self.parts.generator)
 
     def fill(self, state: State) -> State:
         """Returns the first state with the banks that start from a forward pass written, over evaluation views."""
@@ -250,7 +250,9 @@ def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str]
 
     def represent(state: State, weights: str = "online") -> Representation:
         network, generator = getattr(state, weights), state.generator.get("params")
-        return of_tower(network, config["model"], mean=views.mean, std=views.std, size=views.size, generator=generator)
+        return from_tower(
+            network, config["model"], mean=views.mean, std=views.std, size=views.size, generator=generator
+        )
 
     judges = [make_information(parts, images, held, data["shared"], config["eval"]["pairs"])]
     flow = parts.tower.split.generator if parts.learning is not None and parts.tower.split is not None else None

@@ -11,7 +11,7 @@ from jaxtyping import Array, Int
 
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
-from mi_contrast.core.mesh import DATA, along_batch, replicated
+from mi_contrast.core.mesh import DATA, batch_sharding, replicated
 from mi_contrast.core.schedules import Progress
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import words

@@ -30,7 +30,7 @@ from mi_contrast.core.checks import check_schedule, check_whole
 from mi_contrast.core.config import differences, fields, plain
 from mi_contrast.core.division import Division
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.core.keys import stream
+from mi_contrast.core.rngs import stream_rng
 from mi_contrast.data.order import permutation
 from mi_contrast.interchange import open_source
 from mi_contrast.methods.rows import Row

@@ -19,9 +19,9 @@ from mi_contrast.core import keys as streams
 from mi_contrast.core import schedules
 from mi_contrast.core.division import Division
 from mi_contrast.core.schedules import Progress
-from mi_contrast.data.pairing import distinct_pairs
+from mi_contrast.data.pairing import make_distinct_pairs
 from mi_contrast.data.sets import ImageSet
-from mi_contrast.models.representation import Representation, prepared
+from mi_contrast.models.representation import Representation, preprocess
 from mi_contrast.readout import geometry
 from mi_contrast.readout.accuracy import top1
 from mi_contrast.readout.knn import knn

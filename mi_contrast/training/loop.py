@@ -16,7 +16,7 @@ from mi_contrast.core import legacy
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, locked, read_json, remove_leftovers
 from mi_contrast.core.progress import Progress
-from mi_contrast.core.stopping import SIGNALS, asked_to_stop
+from mi_contrast.core.stopping import SIGNALS, catch_stop_signals
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
 from mi_contrast.training import assemble
@@ -74,13 +74,13 @@ def run(
     config = legacy.complete(config)
     if folder.config.is_file():
         config = legacy.adopt(read_json(folder.config), config)
-    begun = checkpoints.latest(folder.checkpoints) is not None
+    begun = checkpoints.latest_step(folder.checkpoints) is not None
     recorded = read_json(folder.data) if begun and folder.data.is_file() else None
     known = None if recorded is None else recorded.get("broken", ())
     job = assemble.build(config, begun, known)  # every mistake in the config is found before anything is written
-    with locked(folder):
+    with hold_lock(folder):
         remove_leftovers(folder)
-        newest, total = checkpoints.latest(folder.checkpoints), job.parts.total_steps
+        newest, total = checkpoints.latest_step(folder.checkpoints), job.parts.total_steps
         finished = newest is not None and newest >= total and (folder.export / "manifest.json").is_file()
         if newest is not None and newest > total and not finished:
             raise UserError(

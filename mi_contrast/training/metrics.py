@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_contrast.core.errors import DISK, UserError, cannot_write
-from mi_contrast.core.layout import RunDirectory, replacing, write_text
+from mi_contrast.core.layout import RunDirectory, write_atomically, write_text
 
 Numbers = dict[str, Any]  # one line: the step, seconds since the start, and numbers by name
 
@@ -48,7 +48,7 @@ def cut_back(run: RunDirectory, step: int) -> None:
     if bad:
         aside = run.metrics.with_name(f"{run.metrics.name}.bad")
         before = aside.read_bytes() if aside.is_file() else b""
-        with replacing(aside) as file:
+        with write_atomically(aside) as file:
             file.write(before + b"".join(line + b"\n" for line in bad))
         print(f"{run.metrics}: {len(bad)} line{'s' * (len(bad) > 1)} can't be read; moved to {aside.name}")
     write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))

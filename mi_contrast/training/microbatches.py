@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.models.normalisation import Statistics
-from mi_contrast.models.towers import Encoded, Tower
+from mi_contrast.models.towers import Tower, TowerOutput
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def build(optim: Mapping[str, Any], learns: Learns | None = None) -> optax.Gradi
     schedules.check(optim["lr"], "config.optim.lr")
     if schedules.pace(optim["lr"]):
         raise UserError("config.optim.lr is adaptive", fix="take a schedule of progress, such as cosine(.03, 0.)")
-    if min(schedules.points(optim["lr"])) < 0:
+    if min(schedules.extreme_values(optim["lr"])) < 0:
         raise UserError("config.optim.lr is below 0", fix="give rates of 0 or more")
     if not 0 <= optim["momentum"] < 1:
         raise UserError(f"config.optim.momentum is {optim['momentum']}", fix="give a number in [0, 1)")

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 from mi_contrast.core import keys as streams
 from mi_contrast.core.colour import SPACES, from_rgb
 from mi_contrast.core.division import Division
-from mi_contrast.core.layout import replacing
-from mi_contrast.data.pairing import distinct_pairs
+from mi_contrast.core.layout import write_atomically
+from mi_contrast.data.pairing import make_distinct_pairs
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.state import State
 from mi_contrast.views.policies import unnormalise
@@ -97,7 +97,7 @@ def as_rgb(name: str, images: np.ndarray, split: Division | None) -> np.ndarray:
         return grid.transpose(0, 1, 3, 2, 4, 5).reshape(
             len(images), side * images.shape[2], side * images.shape[3], images.shape[4]
         )
-    if split is None or not split.plain:
+    if split is None or not split.is_colour_space:
         return images
     whole = np.zeros((*images.shape[:-1], 3), images.dtype)
     whole[..., split.slices[name]] = images

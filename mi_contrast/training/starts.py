@@ -116,10 +116,10 @@ def claim_data(
       UserError: the data are not those that the run began with.
     """
     if recorded is not None:
-        if why := fingerprint.changed(recorded, images.fingerprint):
+        if why := fingerprint.describe_change(recorded, images.fingerprint):
             raise UserError(why, fix="restore the data as they were, or give another --workdir")
         return
-    if begun and not sets.lists_alike(data["name"], data["split"], data["dir"]):
+    if begun and not sets.has_same_listing(data["name"], data["split"], data["dir"]):
         raise UserError(
             f"{folder.root} began under 0.1.0, which lists other files of {data['name']} than are listed now",
             fix="end it with 0.1.0, or give another --workdir",

@@ -14,7 +14,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from mi_contrast.core.checkpoint import Tree
-from mi_contrast.core.mesh import along_batch, replicated
+from mi_contrast.core.mesh import batch_sharding, replicated
 from mi_contrast.methods.rows import Row
 from mi_contrast.training.adaptive import find_paces
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from mi_contrast import estimators as mi
 from mi_contrast.core import keys as streams
 from mi_contrast.core import schedules
-from mi_contrast.core.mesh import along_batch, replicated
+from mi_contrast.core.mesh import batch_sharding, replicated
 from mi_contrast.core.schedules import Progress
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import scoring, words
@@ -60,7 +60,7 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
 
     return jax.jit(
         step,
-        in_shardings=(placed, along_batch(parts.mesh), everywhere),
+        in_shardings=(placed, batch_sharding(parts.mesh), everywhere),
         out_shardings=(placed, everywhere),
         donate_argnums=0,
     )

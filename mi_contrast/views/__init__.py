@@ -1,4 +1,4 @@
-"""Images in, views out: policies as plain data, random ops on the device, one key an example."""
+"""Makes augmented views of images on the device. Policies are plain data, and every example has its own rng."""
 
 from mi_contrast.views.policies import (
     Views,

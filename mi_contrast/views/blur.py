@@ -1,4 +1,4 @@
-"""Separable Gaussian blur with a static number of taps, on one image float32 [H, 3, W]."""
+"""Separable Gaussian blur of one image, float32 [H, 3, W], with a static number of taps."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ from jaxtyping import Array, Float
 from mi_contrast.views.resampling import Image, Scalar
 
 
-def reach(sigma: float) -> int:
-    """Taps on either side of the middle one: three standard deviations; what lies beyond weighs a thousandth."""
+def count_taps(sigma: float) -> int:
+    """Returns the number of taps on each side of the middle one: three standard deviations.
+
+    The weights beyond them are about a hundredth of the middle one or less.
+    """
     return math.ceil(3.0 * sigma)
 
 
-def kernel(sigma: Scalar, radius: int) -> Float[Array, " taps"]:
-    """e^{-t^2 / (2 sigma^2)} at t = -radius .. radius, summing to 1. sigma in pixels, above 0; may be traced."""
+def gaussian_kernel(sigma: Scalar, radius: int) -> Float[Array, " taps"]:
+    """Returns e^{-t^2 / (2 sigma^2)} at t = -radius .. radius, divided by its sum.
+
+    sigma is in pixels, above 0, and may be traced.
+    """
     t = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
     weights = jnp.exp(-0.5 * jnp.square(t / sigma))
     return weights / jnp.sum(weights)
 
 
 def gaussian_blur(image: Image, sigma: Scalar, radius: int) -> Image:
-    """Rows and columns convolved with `kernel(sigma, radius)`; past the edge the outermost pixel goes on, as in PIL."""
+    """Convolves rows and columns with `gaussian_kernel(sigma, radius)`. Edge pixels are repeated, as in PIL."""
     height, _, width = image.shape
-    weights = kernel(sigma, radius)
+    weights = gaussian_kernel(sigma, radius)
     padded = jnp.pad(image, ((radius, radius), (0, 0), (0, 0)), mode="edge")
     image = sum(weights[k] * padded[k : k + height] for k in range(2 * radius + 1))  # type: ignore[assignment]
     padded = jnp.pad(image, ((0, 0), (0, 0), (radius, radius)), mode="edge")

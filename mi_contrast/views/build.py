@@ -1,4 +1,4 @@
-"""The views that a policy makes: one face for every kind."""
+"""Views, the one interface to policies of every kind."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ KINDS: Mapping[str, ModuleType] = {"two_crops": two_crops, "channels": channels,
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """The views of a checked policy; make one with `policies.build`.
+    """Makes the views of a policy. Construct it with `policies.build`, which checks the policy.
 
-    views(sources, keys) -> {name: [B, *shapes[name]]}, each view made from the source that `sources` says, with a key
-    of its own folded from the example's. Over a mesh of several devices each makes those of its own part of the batch,
-    where the batch divides among them; the values are the same.
+    views(sources, rngs) -> {name: [B, *shapes[name]]}. Each view folds its own rng from the example's. On a mesh of
+    several devices, each device makes the views of its own part of the batch, if the batch size is divisible by their
+    number. This does not change the values.
     """
 
     policy: Mapping[str, Any]
@@ -37,13 +37,13 @@ class Views:
 
     @property
     def sources(self) -> dict[str, int]:
-        """Each view's name, and which of the example's sources it is made from: 0 the first, -1 the last."""
-        return KINDS[self.policy["kind"]].sources_of(self.policy)
+        """For each view, the index of the source image that it is made from: 0 the first, -1 the last."""
+        return KINDS[self.policy["kind"]].view_sources(self.policy)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Each view's name and the shape of one example: (H, W, C), or (patches, h, w, 3) of a jigsaw."""
-        return KINDS[self.policy["kind"]].shapes_of(self.policy)
+        """For each view, the shape of one example: (H, W, C), or (patches, h, w, 3) for a jigsaw."""
+        return KINDS[self.policy["kind"]].view_shapes(self.policy)
 
     @property
     def size(self) -> int:
@@ -51,7 +51,7 @@ class Views:
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Of the three channels: of RGB in [0, 1], or of the space that `channels` splits."""
+        """Mean of the three channels, of RGB in [0, 1] or of the colour space that a policy of channels divides."""
         return tuple(self.policy["mean"])
 
     @property
@@ -59,48 +59,45 @@ class Views:
         return tuple(self.policy["std"])
 
     def fit(self, height: int, width: int) -> None:
-        """UserError where images of that size can't be viewed so."""
+        """Raises UserError if images of this size are too small for the policy."""
         if self.policy["kind"] == "patches":
-            patches.room(self.policy["size"], self.policy["distance"], height, width)
+            patches.count_places(self.policy["size"], self.policy["distance"], height, width)
 
     def channels(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and std of the channels of one view."""
-        return KINDS[self.policy["kind"]].constants_of(self.policy, name)
+        """Returns the mean and std of the channels of one view."""
+        return KINDS[self.policy["kind"]].channel_constants(self.policy, name)
 
     def __call__(
-        self, sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"], generator: Any = None
+        self, sources: UInt8[Array, "B V H W 3"], rngs: Key[Array, " B"], generator: Any = None
     ) -> dict[str, Float[Array, "B ..."]]:
-        """Every view of a batch, normalised by the policy's mean and std: `divided` of its `crops`.
+        """Makes every view of a batch, normalised by the policy's mean and std: first `crops`, then `divide`.
 
         Args:
-          sources: uint8 [B, V, H, W, 3], V 1 or 2; any H and W.
-          keys: typed keys [B], one an example.
-          generator: the parameters of the generator that divides, where the policy's split has one.
+          sources: uint8 [B, V, H, W, 3], V = 1 or 2 images an example, any H and W.
+          rngs: typed keys of JAX, [B], one an example.
+          generator: parameters of the view generator, if the policy's split has one.
 
         Returns:
-          float32 [B, *shapes[name]] a view. An example's views depend on its own sources and key alone.
+          float32 [B, *shapes[name]] by view. An example's views depend only on its own sources and rng.
         """
-        return self.divided(self.crops(sources, keys), generator)
+        return self.divide(self.crops(sources, rngs), generator)
 
-    def crops(self, sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"]) -> dict[str, Float[Array, "B ..."]]:
-        """What the views are made of, all that is drawn: the views themselves, or the whole that a split divides."""
+    def crops(self, sources: UInt8[Array, "B V H W 3"], rngs: Key[Array, " B"]) -> dict[str, Float[Array, "B ..."]]:
+        """Makes everything that is random: the views themselves or, if the policy has a split, the undivided crop."""
         make = partial(KINDS[self.policy["kind"]].make_views, self.policy)
         if self.mesh is not None and self.mesh.size > 1 and len(sources) % self.mesh.size == 0:
-            cut = PartitionSpec(DATA)
-            make = jax.shard_map(make, mesh=self.mesh, in_specs=(cut, cut), out_specs=cut, check_vma=False)
-        return make(sources, keys)
+            spec = PartitionSpec(DATA)
+            make = jax.shard_map(make, mesh=self.mesh, in_specs=(spec, spec), out_specs=spec, check_vma=False)
+        return make(sources, rngs)
 
-    def divided(self, crops: Mapping[str, Array], generator: Any = None) -> dict[str, Float[Array, "B ..."]]:
-        """The views of what `crops` made, divided where the policy has a split."""
+    def divide(self, crops: Mapping[str, Array], generator: Any = None) -> dict[str, Float[Array, "B ..."]]:
+        """Divides what `crops` returned into views if the policy has a split, else returns it."""
         if self.policy["kind"] != "channels":
             return dict(crops)
-        return channels.divided(self.policy["split"], crops[channels.WHOLE], generator)
+        return channels.divide(self.policy["split"], crops[channels.WHOLE], generator)
 
 
 def build(policy: Mapping[str, Any], mesh: Mesh | None = None) -> Views:
-    """The views of a policy; over a mesh of several devices each makes those of its own part of the batch.
-
-    Raises UserError as `check` does.
-    """
+    """Checks a policy and returns its `Views`. Raises UserError as `check` does."""
     check(policy)
     return Views(policy, mesh)

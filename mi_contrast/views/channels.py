@@ -1,6 +1,4 @@
-"""One crop, divided between two views: by channels as CMC's, by bands, or by a generator. Both are the same pixels, by
-the same draws.
-"""
+"""Two views of one crop, divided by colour channels (as in CMC), by frequency bands or by a view generator."""
 
 from __future__ import annotations
 
@@ -13,16 +11,16 @@ from jaxtyping import Array, Float, Key, UInt8
 
 from mi_contrast.core import division
 from mi_contrast.core.colour import SPACES
-from mi_contrast.views.augmenting import augment, draws_of, over_batch
+from mi_contrast.views.augmentation import augment, draw_batch, map_batch
 from mi_contrast.views.draws import Draw
 from mi_contrast.views.plain import normalise, plain
 from mi_contrast.views.resampling import to_pixels
 
-SOURCES = dict.fromkeys(division.VIEWS, 0)  # both of the first source
+SOURCES = dict.fromkeys(division.VIEWS, 0)  # both views are made from the first source
 WHOLE = "whole"  # the crop before it is divided
-# Mean and std by which the released code normalises a space. Of CMC: lab and ycbcr; of its re-implementation beside
-# InfoMin: ydbdr; rgb as ImageNet's. The stds of the three others are half the ranges, not deviations. Nothing was
-# released for the rest: the middle and half of the range of each channel (see `core.colour.SPACES`).
+# Mean and std by which a colour space is normalised. lab and ycbcr are from CMC's released code, ydbdr from the one of
+# InfoMin; their stds are half the ranges, not deviations. rgb has ImageNet's. Nothing was released for the others: they
+# have the middle and half of the range of each channel (see `core.colour.SPACES`).
 CONSTANTS = {
     "lab": ((50.0, 6.025, -6.6895), (50.0, 92.208, 101.1675)),
     "ydbdr": ((0.457, -0.082, -0.052), (0.5, 1.331, 1.333)),
@@ -35,50 +33,50 @@ CONSTANTS = {
 }
 
 
-def sources_of(policy: Mapping[str, Any]) -> dict[str, int]:
-    """Each view's name and the source that it is made from."""
+def view_sources(policy: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the index of the source image that each view is made from."""
     return dict(SOURCES)
 
 
-def shapes_of(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shape of one example of each view."""
-    count = division.named(policy["split"]).count
+def view_shapes(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of one example of each view."""
+    count = division.parse(policy["split"]).count
     return {view: (policy["size"], policy["size"], count(view)) for view in SOURCES}
 
 
-def constants_of(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of the channels of one view, where it has some of a colour space's; else 0 and 1."""
-    found = division.named(policy["split"])
-    if found.plain:
-        own = found.slices[name]
-        return tuple(policy["mean"])[own], tuple(policy["std"])[own]
-    count = found.count(name)
+def channel_constants(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the mean and std of the channels of one view; 0 and 1 if they are not channels of a colour space."""
+    split = division.parse(policy["split"])
+    if split.is_colour_space:
+        channels = split.slices[name]
+        return tuple(policy["mean"])[channels], tuple(policy["std"])[channels]
+    count = split.count(name)
     return (0.0,) * count, (1.0,) * count
 
 
 def make_views(
-    policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"]
+    policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], rngs: Key[Array, " B"]
 ) -> dict[str, Float[Array, "B size size 3"]]:
-    """The crop of the first source that both views are of, not divided yet, on one device."""
+    """Makes the crop of the first source, not divided yet, on one device."""
     ops, images = policy["both"], sources[:, 0]
-    return {WHOLE: over_batch(partial(crop, policy, ops), images, draws_of(ops, 0, keys, images))}
+    return {WHOLE: map_batch(partial(crop_view, policy, ops), images, draw_batch(ops, 0, rngs, images))}
 
 
-def crop(
+def crop_view(
     policy: Mapping[str, Any], ops: Mapping[str, Any], source: UInt8[Array, "H W 3"], draw: Draw, *, banded: bool
 ) -> Float[Array, "size size 3"]:
-    """The crop of one source in the policy's colour space, normalised."""
+    """Crops one image, converts it to the policy's colour space and normalises it."""
     image = augment(ops, policy["size"], source, draw, banded=banded)
-    made = SPACES[division.named(policy["split"]).space][0](image, -2)
-    return normalise(to_pixels(made), tuple(policy["mean"]), tuple(policy["std"]))
+    converted = SPACES[division.parse(policy["split"]).space][0](image, -2)
+    return normalise(to_pixels(converted), tuple(policy["mean"]), tuple(policy["std"]))
 
 
-def divided(
+def divide(
     split: Any, images: Float[Array, "*batch H W 3"], generator: Any = None
 ) -> dict[str, Float[Array, "*batch H W channels"]]:
-    """The two views of normalised images."""
-    found = division.named(split)
-    return found.views(found.apply(images, generator))
+    """Divides normalised images into the two views."""
+    parsed = division.parse(split)
+    return parsed.views(parsed.apply(images, generator))
 
 
 def plain_channels(
@@ -89,18 +87,18 @@ def plain_channels(
     std: tuple[float, ...],
     generator: Any = None,
 ) -> dict[str, Float[Array, "B size size channels"]]:
-    """The evaluation transform: the centre square, resized, in the colour space, normalised and divided.
+    """Applies the evaluation transform: crops the centre square, resizes, converts, normalises and divides.
 
     Args:
       images: uint8, or float in [0, 1], [B, H, W, 3].
       size: pixels a side.
-      split: the policy's.
-      mean, std: of the space's three channels, as the policy has them.
-      generator: its parameters, where one divides.
+      split: the policy's split.
+      mean, std: the policy's mean and std of the colour space's three channels.
+      generator: parameters of the view generator, if the split has one.
 
     Returns:
       float32 'first' and 'second', [B, size, size, channels].
     """
     pixels = jnp.clip(plain(images, size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), 0.0, 1.0)
-    whole = normalise(SPACES[division.named(split).space][0](pixels), mean, std)
-    return divided(split, whole, generator)
+    whole = normalise(SPACES[division.parse(split).space][0](pixels), mean, std)
+    return divide(split, whole, generator)

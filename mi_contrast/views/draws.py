@@ -1,4 +1,4 @@
-"""What chance decides about one view: its crop box, which ops apply, and how strongly."""
+"""Draws the random choices for a view: its crop box, which ops apply, and how strongly."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mi_contrast.views.colour import JITTERS, ORDERS
 from mi_contrast.views.randaugment import Layers, draw_layers
 
 TRIES = 10
-# A view makes one vector of uniform numbers; each decision reads its own place in it, so that adding or removing an op
-# changes no other. A place is part of every run's result: add at the end, never renumber.
+# A view draws one vector of uniform numbers, and every choice reads its own entries. Adding or removing an op therefore
+# changes no other choice. The places influence the results of every run: add new ones at the end, and never renumber.
 PLACES = {
     "area": slice(0, TRIES),
     "aspect": slice(TRIES, 2 * TRIES),
@@ -30,34 +30,36 @@ PLACES = {
     "solarize": 32,
 }
 COUNT = 33
-# What else a view draws, it draws from a key folded from its own by one of these numbers, which are as lasting. They
-# begin above the places: in JAX, number i of a key's vector and the key folded by i come of the same bits.
+# For other choices, a view folds its rng by one of these numbers, which must never change either. They are above the
+# places, because in JAX entry i of an rng's uniform vector and the rng folded by i come from the same bits.
 STREAMS = {"layers": 1000, "patches": 1001, "place": 1002}
 
 
 class Draw(NamedTuple):
-    """One view's decisions. Parameters of an op that does not apply are drawn all the same."""
+    """The random choices for one view. The parameters of an op are drawn even if the op does not apply."""
 
-    box: Float[Array, " 4"]  # top, left, height, width, whole pixels of the source
+    box: Float[Array, " 4"]  # top, left, height, width in whole pixels of the source
     flip: Bool[Array, ""]
     jitter: Bool[Array, ""]
-    factors: Float[Array, " 4"]  # of brightness, contrast, saturation; the turn of the hue
-    order: Int[Array, " 4"]  # a permutation of 0 to 3
+    factors: Float[Array, " 4"]  # factors of brightness, contrast and saturation; turn of the hue
+    order: Int[Array, " 4"]  # order of the jitters, a permutation of 0 to 3
     grey: Bool[Array, ""]
     blur: Bool[Array, ""]
     sigma: Float[Array, ""]
     solarize: Bool[Array, ""]
-    layers: Layers | None  # of RandAugment; None where the policy has none
+    layers: Layers | None  # layers of RandAugment; None if the policy has none
 
 
-def draw(ops: Mapping[str, Any], key: Key[Array, ""], height: int, width: int) -> Draw:
-    """The decisions for one view of a source of height x width pixels, from its key alone.
+def draw_view(ops: Mapping[str, Any], rng: Key[Array, ""], height: int, width: int) -> Draw:
+    """Draws the choices for one view of an image of height x width pixels.
 
-    Laws: an op applies with its probability p; brightness, contrast and saturation factors are uniform in
-    [max(0, 1 - s), 1 + s], the hue's turn in [-s, s], their order uniform over the 24; sigma is uniform; the box as in
-    `crop_box` (the whole source without a crop).
+    - An op applies with its probability p.
+    - The factors of brightness, contrast and saturation of strength s are uniform in [max(0, 1 - s), 1 + s], and the
+      turn of the hue in [-s, s]. Their order is uniform over all 24.
+    - The blur's sigma is uniform in its range.
+    - The box is drawn as in `crop_box`. Without a crop it is the whole image.
     """
-    uniform = jax.random.uniform(key, (COUNT,))
+    uniform = jax.random.uniform(rng, (COUNT,))
     u = {name: uniform[place] for name, place in PLACES.items()}
     crop, jitter, blur, solarize = (ops.get(name) or {} for name in ("crop", "jitter", "blur", "solarize"))
     strength = jnp.array([jitter.get(name, 0.0) for name in JITTERS], jnp.float32)
@@ -76,13 +78,13 @@ def draw(ops: Mapping[str, Any], key: Key[Array, ""], height: int, width: int) -
         blur=u["blur"] < blur.get("p", 0.0),
         sigma=low + u["sigma"] * (high - low),
         solarize=u["solarize"] < solarize.get("p", 0.0),
-        layers=draw_layers(ops["randaugment"], stream(key, "layers")) if "randaugment" in ops else None,
+        layers=draw_layers(ops["randaugment"], stream_rng(rng, "layers")) if "randaugment" in ops else None,
     )
 
 
-def stream(key: Key[Array, ""], name: str) -> Key[Array, ""]:
-    """The view's key folded by the number of one of `STREAMS`."""
-    return jax.random.fold_in(key, STREAMS[name])
+def stream_rng(rng: Key[Array, ""], name: str) -> Key[Array, ""]:
+    """Folds the view's rng by the number of one of `STREAMS`."""
+    return jax.random.fold_in(rng, STREAMS[name])
 
 
 def crop_box(
@@ -94,13 +96,19 @@ def crop_box(
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> Float[Array, " 4"]:
-    """Inception's random crop as torchvision draws it: the first of the tries that fits, else a centre crop.
+    """Returns the box of Inception's random crop as torchvision draws it: the first try that fits, else a centre crop.
 
-    A try has area uniform in `area` (of the source's) and aspect (width / height) log-uniform in `aspect`, both sides
-    rounded to whole pixels; it fits if no side is 0 or longer than the source's. The corner is uniform over whole
-    pixels. The fallback is the largest centred box of the aspect nearest to the source's.
+    A try has an area uniform in `area` (shares of the image's area) and an aspect (width / height) log-uniform in
+    `aspect`. Its sides are rounded to whole pixels. It fits if no side is 0 or longer than the image's. The corner is
+    uniform over whole pixels. The fallback is the largest centred box with the aspect closest to the image's.
 
-    Returns: float32 [4]: top, left, height, width.
+    Args:
+      u_area, u_aspect, u_corner: uniform numbers in [0, 1).
+      height, width: of the image, in pixels.
+      area, aspect: ranges (low, high).
+
+    Returns:
+      float32 [4]: top, left, height, width.
     Source: torchvision.transforms.RandomResizedCrop.get_params.
     """
     target = height * width * (area[0] + u_area * (area[1] - area[0]))
@@ -114,7 +122,7 @@ def crop_box(
 
 
 def centre_box(height: int, width: int, aspect: tuple[float, float]) -> Float[Array, " 4"]:
-    """The largest centred box of height x width whose aspect lies in `aspect`: float32 [4] top, left, height, width."""
+    """Returns the largest centred box with an aspect in `aspect`, float32 [4]: top, left, height, width."""
     ratio = width / height
     wide = min(width, round(height * aspect[1])) if ratio > aspect[1] else width
     tall = min(height, round(width / aspect[0])) if ratio < aspect[0] else height

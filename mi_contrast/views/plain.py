@@ -1,4 +1,4 @@
-"""Images as an evaluation sees them, and back to pictures: nothing here is random."""
+"""The deterministic transform of evaluations, and its inverse for pictures."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def plain(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Float[Array, "B size size 3"]:
-    """The evaluation transform: the centre square of each image, resized to size x size, normalised.
+    """Applies the evaluation transform: crops the centre square of each image, resizes it to `size`, and normalises.
 
-    That is a resize of the short side with antialiasing and a centre crop, in one; an image of size x size is left as
-    it is.
+    This equals a resize of the short side with antialiasing, then a centre crop. An image of size x size is not
+    resampled.
 
     Args:
       images: uint8, or float in [0, 1], [B, H, W, 3].
       size: pixels a side.
-      mean, std: per channel, of images in [0, 1].
+      mean, std: of each channel of images in [0, 1].
 
     Returns:
       float32 [B, size, size, 3].
@@ -42,13 +42,13 @@ def plain(
 
 
 def normalise(pixels: Float[Array, "... 3"], mean: tuple[float, ...], std: tuple[float, ...]) -> Float[Array, "... 3"]:
-    """(pixels - mean) / std per channel, float32."""
+    """Returns (pixels - mean) / std for each channel, float32."""
     return (pixels - jnp.array(mean, jnp.float32)) / jnp.array(std, jnp.float32)
 
 
 def unnormalise(
     images: Float[Array, "... 3"], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> UInt8[np.ndarray, "... 3"]:
-    """Normalised images as a picture file holds them: uint8, round(255 (images x std + mean)), on the host."""
+    """Returns pictures of normalised images: round(255 (images * std + mean)), uint8, on the host."""
     pixels = np.asarray(images) * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
     return np.round(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8)

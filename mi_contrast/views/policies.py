@@ -1,30 +1,32 @@
-"""Policies of augmentation as plain data, and what is made of them.
+"""Augmentation policies of the papers, as plain data.
 
-A policy of kind 'two_crops': size (pixels a side), mean and std (per channel, of images in [0, 1]), and for each view,
-`query` and `key`, its ops. An op that is left out does not happen:
+A policy of kind 'two_crops' has size (pixels a side), mean and std (of each channel, of images in [0, 1]) and, for each
+of the views `query` and `key`, the ops of that view. An op that is left out is not applied:
 
-  crop      dict(area=(low, high), aspect=(low, high))    share of the source's area, width / height
+  crop      dict(area=(low, high), aspect=(low, high))    share of the image's area; width / height
   flip      p                                             left to right
-  jitter    dict(brightness, contrast, saturation, hue, p)   strengths; the four in random order
+  jitter    dict(brightness, contrast, saturation, hue, p)   strengths; the four are applied in random order
   grey      p
-  blur      dict(sigma=(low, high), p)                    Gaussian, pixels of the view
+  blur      dict(sigma=(low, high), p)                    Gaussian; sigma in pixels of the view
   solarize  dict(threshold, p)
   randaugment  dict(layers, magnitude, std, p, ops, fill)   see the module of that name; fill in levels, 0 to 255
-  order     the ops' names in the order they are applied, crop first
+  order     the names of the ops in the order in which they are applied, crop first
 
-It may have a section `jigsaw`: such ops, and grid (cells a side), cell and patch (pixels a side). That view is a crop
-of grid x cell pixels a side, a patch cut at random out of each of its cells, the patches in random order.
+Optional sections of this kind:
 
-It may have a section `local`: such ops, count, and size. They are as many further crops of the first source, named
-local_0, local_1, .., of that size: small parts of an image that are held against its two large ones (multi-crop).
+  twin      the ops of a view of the example's second image; query and key are then views of the first.
+  jigsaw    ops, and grid (cells a side), cell and patch (pixels a side). The view is a crop of grid * cell pixels a
+            side. A patch is cut at random out of each cell, and the patches are in random order.
+  local     ops, count and size. They make `count` further crops of the first image, of `size` pixels a side, named
+            local_0, local_1, .. (multi-crop).
 
-A policy of kind 'patches': size, mean and std, and `distance`: 'query' and 'key' are two patches of size x size pixels
-of the first source, the key `distance` pixels right of the query and below it, anywhere that both fit; nothing is
-resampled. Each may have ops of its own, in a section `query` or `key` as above but without a crop.
+A policy of kind 'patches' has size, mean, std and `distance`. The views 'query' and 'key' are two patches of
+size x size pixels of one image, without resampling. The key is `distance` pixels to the right of the query and below
+it. Their position is random. Sections `query` and `key` may give them ops as above, but no crop.
 
-A policy of kind 'channels': size, `split`, what divides an image into the views 'first' and 'second' (a colour space,
-bands, a generator: see `core.division`), mean and std of its space's channels, and `both`, the ops of the one crop that
-both are made from.
+A policy of kind 'channels' has size, `split`, mean and std (of the channels of the split's colour space) and `both`.
+The views 'first' and 'second' are made by dividing one crop as `split` says (see `core.division`). `both` has the ops
+of the crop.
 """
 
 from __future__ import annotations
@@ -65,26 +67,27 @@ __all__ = [
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def crop(low: float) -> dict[str, Any]:
-    """A random resized crop of at least `low` of the area, aspect 3/4 to 4/3."""
+def crop_op(low: float) -> dict[str, Any]:
+    """Returns a random resized crop of at least the share `low` of the area, with aspect 3/4 to 4/3."""
     return {"area": (low, 1.0), "aspect": (3 / 4, 4 / 3)}
 
 
 def two_crops(size: int, ops: Mapping[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Any]:
-    """The policy that makes both views by the same ops, in the order in which `ops` gives them. The two share no dict:
-    a change to one view leaves the other alone.
+    """Returns the policy whose two views have the same ops, applied in the order of `ops`.
+
+    The views share no dict, so that changing one does not change the other.
     """
-    both = {name: {**copy.deepcopy(dict(ops)), "order": tuple(ops)} for name in SOURCES}
-    return {"kind": "two_crops", "size": size, "mean": mean, "std": std, **both}
+    sections = {name: {**copy.deepcopy(dict(ops)), "order": tuple(ops)} for name in SOURCES}
+    return {"kind": "two_crops", "size": size, "mean": mean, "std": std, **sections}
 
 
 def moco_v1(size: int) -> dict[str, Any]:
-    """MoCo v1's (and instance discrimination's): crop, greyscale, then a strong jitter always, flip.
+    """Returns the policy of MoCo v1 and instance discrimination: crop, greyscale, strong jitter (always), flip.
 
-    Source: He et al. 2020 (MoCo), the released code; ImageNet's mean and std at every size, as there.
+    Source: He et al. 2020 (MoCo), released code, which uses ImageNet's mean and std.
     """
     ops = {
-        "crop": crop(0.2),
+        "crop": crop_op(0.2),
         "grey": 0.2,
         "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4, "p": 1.0},
         "flip": 0.5,
@@ -93,13 +96,13 @@ def moco_v1(size: int) -> dict[str, Any]:
 
 
 def moco_v2(size: int) -> dict[str, Any]:
-    """MoCo v2's: crop, jitter, greyscale, blur, flip.
+    """Returns the policy of MoCo v2: crop, jitter, greyscale, blur, flip.
 
-    Source: Chen et al. 2020 (MoCo v2) and Wu et al. 2021 (Ring), the released code; sigma in pixels at every size, as
-    there. Its blur is PIL's approximation of a Gaussian, ours a Gaussian.
+    Source: Chen et al. 2020 (MoCo v2) and Wu et al. 2021 (Ring), released code. sigma is in pixels at every size, as
+    there. Its blur is PIL's approximation of a Gaussian, ours is a Gaussian.
     """
     ops = {
-        "crop": crop(0.2),
+        "crop": crop_op(0.2),
         "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8},
         "grey": 0.2,
         "blur": {"sigma": (0.1, 2.0), "p": 0.5},
@@ -109,17 +112,20 @@ def moco_v2(size: int) -> dict[str, Any]:
 
 
 def simclr(size: int, strength: float = 1.0, blur: float = 0.5) -> dict[str, Any]:
-    """SimCLR's: crop, flip, jitter of the given strength, greyscale, blur; images stay in [0, 1].
+    """Returns the policy of SimCLR: crop, flip, jitter, greyscale, blur. Views stay in [0, 1].
 
-    For CIFAR-10 the released recipe has strength .5 and blur 0.
+    Args:
+      size: pixels a side.
+      strength: of the jitter. The released recipe for CIFAR-10 has .5.
+      blur: probability. The released recipe for CIFAR-10 has 0.
 
-    Source: Chen et al. 2020 (SimCLR), the released code. It resizes bicubically, where ours is bilinear with
-    antialiasing, and ends its blur at a tenth of the image's side.
+    Source: Chen et al. 2020 (SimCLR), released code. It resizes bicubically, while ours is bilinear with antialiasing,
+    and its blur kernel is a tenth of the image's side wide.
     """
     ops: dict[str, Any] = {
-        "crop": crop(0.08),
+        "crop": crop_op(0.08),
         "flip": 0.5,
-        "jitter": strong(strength),
+        "jitter": jitter_op(strength),
         "grey": 0.2,
     }
     if blur > 0.0:
@@ -128,13 +134,18 @@ def simclr(size: int, strength: float = 1.0, blur: float = 0.5) -> dict[str, Any
 
 
 def moco_v3(size: int, low: float = 0.2) -> dict[str, Any]:
-    """MoCo v3's: MoCo v2's with a smaller saturation, blur always on one view and seldom on the other, which is also
-    solarized at times. `low` is the crop's least area: .2 for a ResNet-50, .08 for the transformers.
+    """Returns the policy of MoCo v3: that of MoCo v2 with less saturation, and with different ops for the two views.
 
-    Source: Chen, Xie and He 2021 (MoCo v3), the released code.
+    The query is always blurred. The key is blurred with probability .1 and solarized with probability .2.
+
+    Args:
+      size: pixels a side.
+      low: the crop's least share of the area: .2 for ResNet-50, .08 for transformers.
+
+    Source: Chen, Xie and He 2021 (MoCo v3), released code.
     """
     ops = {
-        "crop": crop(low),
+        "crop": crop_op(low),
         "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "p": 0.8},
         "grey": 0.2,
         "blur": {"sigma": (0.1, 2.0), "p": 1.0},
@@ -148,23 +159,23 @@ def moco_v3(size: int, low: float = 0.2) -> dict[str, Any]:
 
 
 def byol(size: int) -> dict[str, Any]:
-    """BYOL's: MoCo v3's ops on crops of .08 of the area or more.
+    """Returns the policy of BYOL: the ops of MoCo v3 on crops of at least .08 of the area.
 
-    Source: Grill et al. 2020 (BYOL), the appendix on image augmentations.
+    Source: Grill et al. 2020 (BYOL), appendix on image augmentations.
     """
     return moco_v3(size, low=0.08)
 
 
 def infomin(size: int, jigsaw: bool = True) -> dict[str, Any]:
-    """InfoMin's: crop, flip, SimCLR's jitter, blur, RandAugment, greyscale; and a jigsaw of another crop.
+    """Returns the policy of InfoMin: crop, flip, SimCLR's jitter, blur, RandAugment, greyscale, and a jigsaw.
 
-    Source: Tian et al. 2020 (InfoMin), the released code. Its blur has 23 taps at every sigma and reflects at the edge;
-    ours ends at three standard deviations and the outermost pixel goes on.
+    Source: Tian et al. 2020 (InfoMin), released code. Its blur has 23 taps for every sigma and reflects at the edge.
+    Ours ends at three standard deviations and repeats the edge pixels.
     """
     ops = {
-        "crop": crop(0.2),
+        "crop": crop_op(0.2),
         "flip": 0.5,
-        "jitter": strong(1.0),
+        "jitter": jitter_op(1.0),
         "blur": {"sigma": (0.1, 2.0), "p": 0.5},
         "randaugment": {
             "layers": 2,
@@ -177,27 +188,29 @@ def infomin(size: int, jigsaw: bool = True) -> dict[str, Any]:
         "grey": 0.2,
     }
     policy = two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD)
-    return {**policy, "jigsaw": cells(size)} if jigsaw else policy
+    return {**policy, "jigsaw": jigsaw_section(size)} if jigsaw else policy
 
 
 def pirl(size: int) -> dict[str, Any]:
-    """PIRL's, as re-implemented beside InfoMin: MoCo v1's ops in another order, on crops of .08 of the area or more,
-    and a jigsaw.
+    """Returns the policy of PIRL in InfoMin's reimplementation.
 
-    Source: Misra and van der Maaten 2020 (PIRL); the released code of Tian et al. 2020.
+    It has the ops of MoCo v1 in another order, on crops of at least .08 of the area, and a jigsaw.
+
+    Source: Misra and van der Maaten 2020 (PIRL); released code of Tian et al. 2020 (InfoMin).
     """
     ops = {
-        "crop": crop(0.08),
+        "crop": crop_op(0.08),
         "flip": 0.5,
         "jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.4, "p": 1.0},
         "grey": 0.2,
     }
-    return {**two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD), "jigsaw": cells(size)}
+    return {**two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD), "jigsaw": jigsaw_section(size)}
 
 
-def cells(size: int) -> dict[str, Any]:
-    """The jigsaw's section: a crop of .6 of the area or more, flipped, cut into 3 x 3 cells of 85 / 224 of the view's
-    side, with patches of 64 / 224 of it, as released; both rounded (at 32 pixels a cell has 12, a patch 9).
+def jigsaw_section(size: int) -> dict[str, Any]:
+    """Returns the section `jigsaw` of the released code: a flipped crop of at least .6 of the area, in 3 x 3 cells.
+
+    A cell has 85 / 224 of the view's side and a patch 64 / 224, rounded: 12 and 9 pixels for views of 32 pixels.
     """
     return {
         "crop": {"area": (0.6, 1.0), "aspect": (3 / 4, 4 / 3)},
@@ -212,20 +225,25 @@ def cells(size: int) -> dict[str, Any]:
 def strengths(
     size: int, low: float = 0.2, jitter: float = 1.0, grey: float = 0.2, blur: float = 0.5, flip: float = 0.5
 ) -> dict[str, Any]:
-    """Two crops whose strengths are plain numbers, for curves over one of them. `low`: the crop's least area, up to
-    the whole; `jitter` x: (.8x, .8x, .8x, .2x) of brightness, contrast, saturation and hue, with probability .8, x 2.5
-    at most; grey, blur, flip: probabilities. What is 0 is left out.
+    """Returns a policy whose strengths are plain numbers, for studies that vary one. Ops of strength 0 are left out.
 
-    Source: Tian et al. 2020 (InfoMin), which finds low .2 and x 1 best; the ops beside crop and jitter are MoCo v2's.
+    Args:
+      size: pixels a side.
+      low: the crop's least share of the area, up to 1.
+      jitter: a strength x, at most 2.5: (.8x, .8x, .8x, .2x) of brightness, contrast, saturation and hue, with
+        probability .8.
+      grey, blur, flip: probabilities.
+
+    Source: Tian et al. 2020 (InfoMin), which finds low .2 and x 1 best. The other ops are those of MoCo v2.
     """
-    ops: dict[str, Any] = {"crop": crop(low), "jitter": strong(jitter), "grey": grey}
+    ops: dict[str, Any] = {"crop": crop_op(low), "jitter": jitter_op(jitter), "grey": grey}
     ops |= {"blur": {"sigma": (0.1, 2.0), "p": blur}, "flip": flip}
-    none = {name for name, p in (("jitter", jitter), ("grey", grey), ("blur", blur), ("flip", flip)) if p == 0.0}
-    return two_crops(size, {name: op for name, op in ops.items() if name not in none}, IMAGENET_MEAN, IMAGENET_STD)
+    absent = {name for name, p in (("jitter", jitter), ("grey", grey), ("blur", blur), ("flip", flip)) if p == 0.0}
+    return two_crops(size, {name: op for name, op in ops.items() if name not in absent}, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def strong(x: float) -> dict[str, float]:
-    """SimCLR's jitter at strength x."""
+def jitter_op(x: float) -> dict[str, float]:
+    """Returns SimCLR's jitter of strength x."""
     return {"brightness": 0.8 * x, "contrast": 0.8 * x, "saturation": 0.8 * x, "hue": 0.2 * x, "p": 0.8}
 
 
@@ -236,29 +254,32 @@ def patches(
     mean: tuple[float, ...] = IMAGENET_MEAN,
     std: tuple[float, ...] = IMAGENET_STD,
 ) -> dict[str, Any]:
-    """InfoMin's patches at a diagonal distance, in pixels; both by the same ops, in their order, where there are any.
+    """Returns InfoMin's policy of two patches at a diagonal distance in pixels. `ops` are applied to both, in order.
 
     Source: Tian et al. 2020 (InfoMin): size 64, distance 64 to 384.
     """
-    made: dict[str, Any] = {"kind": "patches", "size": size, "distance": distance, "mean": mean, "std": std}
+    policy: dict[str, Any] = {"kind": "patches", "size": size, "distance": distance, "mean": mean, "std": std}
     if ops:
-        made |= {name: {**copy.deepcopy(dict(ops)), "order": tuple(ops)} for name in SOURCES}
-    return made
+        policy |= {name: {**copy.deepcopy(dict(ops)), "order": tuple(ops)} for name in SOURCES}
+    return policy
 
 
 def multi_crop(
     policy: Mapping[str, Any], count: int = 4, size: int | None = None, area: tuple[float, float] | None = None
 ) -> dict[str, Any]:
-    """The policy of two crops with `count` local ones beside, by the query's ops on smaller parts of the image.
+    """Adds local crops to a policy of two crops. They have the query's ops, on smaller parts of the image.
 
-    size: pixels a side, 3/7 of the policy's where left out (96 of 224). area: the crops' shares of the source; where
-    left out, from a quarter of the query's least area up to that least area.
+    Args:
+      policy: of kind 'two_crops'.
+      count: number of local crops.
+      size: pixels a side of a local crop; by default 3/7 of the policy's size (96 of 224).
+      area: range of the crops' share of the area; by default from a quarter of the query's least area to that area.
 
-    Source: Caron et al. 2020 (SwAV), whose crops of .05 to .14 stand beside two of .14 or more.
+    Source: Caron et al. 2020 (SwAV), with local crops of .05 to .14 of the area and two large crops of at least .14.
     """
     ops = copy.deepcopy(dict(policy["query"]))
-    low = ops.get("crop", crop(1.0))["area"][0]
-    ops["crop"] = {**ops.get("crop", crop(1.0)), "area": (low / 4, low) if area is None else tuple(area)}
+    low = ops.get("crop", crop_op(1.0))["area"][0]
+    ops["crop"] = {**ops.get("crop", crop_op(1.0)), "area": (low / 4, low) if area is None else tuple(area)}
     ops["order"] = ("crop", *(name for name in ops["order"] if name != "crop"))
     size = max(1, round(policy["size"] * 3 / 7)) if size is None else size
     return {**policy, LOCAL: {"count": count, "size": size, **ops}}
@@ -271,19 +292,23 @@ def cmc(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> dict[str, Any]:
-    """CMC's: one crop, flipped or not, its lightness one view and its colours the other. `low` is the crop's least
-    area (the released code takes .08 for ResNets on ImageNet); mean and std are of the space's channels, the released
-    constants where left out.
+    """Returns the policy of CMC: one crop with a random flip, whose lightness is one view and whose colours the other.
 
-    Source: Tian et al. 2020 (Contrastive Multiview Coding), the released code. The one beside InfoMin splits 'ydbdr'
-    and adds a jitter, which `both` may have.
+    Args:
+      size: pixels a side.
+      split: how the crop is divided (see `core.division`).
+      low: the crop's least share of the area. The released code has .08 for ResNets on ImageNet.
+      mean, std: of the channels of the split's colour space; by default the released constants.
+
+    Source: Tian et al. 2020 (Contrastive Multiview Coding), released code. InfoMin's code splits 'ydbdr' and adds a
+    jitter, which can be added to `both`.
     """
-    known_mean, known_std = CONSTANTS[division.named(split, "split of channels").space]
+    known_mean, known_std = CONSTANTS[division.parse(split, "split of channels").space]
     return {
         "kind": "channels",
         "size": size,
         "split": split,
         "mean": known_mean if mean is None else tuple(mean),
         "std": known_std if std is None else tuple(std),
-        "both": {"crop": crop(low), "flip": 0.5, "order": ("crop", "flip")},
+        "both": {"crop": crop_op(low), "flip": 0.5, "order": ("crop", "flip")},
     }

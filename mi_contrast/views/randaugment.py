@@ -1,12 +1,12 @@
-"""RandAugment: in each layer an op chosen at random, or none. On whole levels 0 to 255, as PIL's ops are.
+"""RandAugment: each layer applies a randomly chosen op, or none, on whole grey levels 0 to 255, as PIL's ops do.
 
-Every op is one of three kinds, so three passes serve a layer, whatever each image of a batch has drawn: a table of 256
-levels a channel, a blend with a base image, or an affine resample. Levels are whole numbers held as float32; what PIL
-truncates is truncated here.
+Every op is one of three kinds: a lookup table of 256 levels a channel, a blend with a base image, or an affine
+resampling. A layer therefore needs only three computations for a whole batch. Levels are whole numbers stored as
+float32, and are truncated where PIL truncates.
 
-Source: Cubuk et al. 2020 (RandAugment), as InfoMin's released code has it: an op is drawn with replacement and skipped
-with probability 1 - p, the magnitude is normal around its mean and clipped to [0, 10], rotations, shears and
-translations go either way, resampling is bilinear or bicubic, each half of the time.
+Source: Cubuk et al. 2020 (RandAugment), in the variant of InfoMin's released code. Ops are drawn with replacement, and
+each is skipped with probability 1 - p. The magnitude is normal around its mean, clipped to [0, 10]. Rotations, shears
+and translations have a random sign. Resampling is bilinear or bicubic with probability one half each.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mi_contrast.views.resampling import Image, Scalar
 
 Table = Int[Array, "3 256"]
-HIGHEST = 10.0  # magnitudes run from 0 to 10
+MAX_MAGNITUDE = 10.0  # magnitudes run from 0 to 10
 NONE, TABLE, BLEND, WARP = range(4)  # the kinds of op
 
 
 class Op(NamedTuple):
-    """Its kind, its place among those of its kind, and its argument start + slope x magnitude / 10."""
+    """An op. Its argument is start + slope * magnitude / 10."""
 
     kind: int
-    place: int
+    place: int  # its index among the ops of its kind
     start: float = 0.0
     slope: float = 0.0
-    whole: bool = False  # the argument is truncated to a whole number
-    signed: bool = False  # either way, half of the time each
+    whole: bool = False  # whether the argument is truncated to a whole number
+    signed: bool = False  # whether the argument has a random sign
 
 
 OPS: Mapping[str, Op] = {
@@ -42,9 +42,9 @@ OPS: Mapping[str, Op] = {
     "autocontrast": Op(TABLE, 0),
     "equalize": Op(TABLE, 1),
     "invert": Op(TABLE, 2),
-    "posterize": Op(TABLE, 3, slope=4.0, whole=True),  # bits kept
-    "solarize": Op(TABLE, 4, slope=256.0, whole=True),  # the threshold: at 10 nothing is inverted, as released
-    "solarize_add": Op(TABLE, 5, slope=110.0, whole=True),  # what is added below 128
+    "posterize": Op(TABLE, 3, slope=4.0, whole=True),  # the number of bits that are kept
+    "solarize": Op(TABLE, 4, slope=256.0, whole=True),  # the threshold; magnitude 10 inverts nothing, as released
+    "solarize_add": Op(TABLE, 5, slope=110.0, whole=True),  # the amount that is added to levels below 128
     "colour": Op(BLEND, 0, start=0.1, slope=1.8),
     "contrast": Op(BLEND, 1, start=0.1, slope=1.8),
     "brightness": Op(BLEND, 2, start=0.1, slope=1.8),
@@ -52,7 +52,7 @@ OPS: Mapping[str, Op] = {
     "rotate": Op(WARP, 0, slope=30.0, signed=True),  # degrees
     "shear_x": Op(WARP, 1, slope=0.3, signed=True),
     "shear_y": Op(WARP, 2, slope=0.3, signed=True),
-    "translate_x": Op(WARP, 3, slope=0.45, signed=True),  # shares of the side
+    "translate_x": Op(WARP, 3, slope=0.45, signed=True),  # as a share of the side
     "translate_y": Op(WARP, 4, slope=0.45, signed=True),
 }
 ALL = tuple(name for name in OPS if name != "identity")  # the 15
@@ -60,7 +60,7 @@ GEOMETRY = ("identity", "autocontrast", "rotate", "sharpness", "shear_x", "shear
 
 
 class Layers(NamedTuple):
-    """What chance decides, a row a layer."""
+    """The random choices, one entry a layer."""
 
     kind: Int[Array, " layers"]
     place: Int[Array, " layers"]
@@ -68,121 +68,127 @@ class Layers(NamedTuple):
     cubic: Bool[Array, " layers"]
 
 
-def draw_layers(settings: Mapping[str, Any], key: Key[Array, ""]) -> Layers:
-    """The layers' decisions, from a key alone. `settings` as the policies' module says."""
+def draw_layers(settings: Mapping[str, Any], rng: Key[Array, ""]) -> Layers:
+    """Draws the choices of all layers. The docstring of `policies` explains the settings."""
     count, ops = settings["layers"], [OPS[name] for name in settings["ops"]]
     column = {field: jnp.array([getattr(op, field) for op in ops]) for field in Op._fields}
-    choice, chance, sign, cubic = jax.random.uniform(jax.random.fold_in(key, 0), (count, 4)).T
-    spread = jax.random.normal(jax.random.fold_in(key, 1), (count,))
-    level = jnp.clip(settings["magnitude"] + settings["std"] * spread, 0.0, HIGHEST)
-    at = jnp.int32(len(ops) * choice)
-    argument = column["start"][at] + column["slope"][at] * (level / HIGHEST)
-    argument = jnp.where(column["whole"][at], jnp.floor(argument), argument)
+    choice, chance, sign, cubic = jax.random.uniform(jax.random.fold_in(rng, 0), (count, 4)).T
+    noise = jax.random.normal(jax.random.fold_in(rng, 1), (count,))
+    magnitude = jnp.clip(settings["magnitude"] + settings["std"] * noise, 0.0, MAX_MAGNITUDE)
+    index = jnp.int32(len(ops) * choice)
+    argument = column["start"][index] + column["slope"][index] * (magnitude / MAX_MAGNITUDE)
+    argument = jnp.where(column["whole"][index], jnp.floor(argument), argument)
     return Layers(
-        kind=jnp.where(chance < settings["p"], column["kind"][at], NONE),
-        place=column["place"][at],
-        argument=jnp.where(column["signed"][at] & (sign < 0.5), -argument, argument),
+        kind=jnp.where(chance < settings["p"], column["kind"][index], NONE),
+        place=column["place"][index],
+        argument=jnp.where(column["signed"][index] & (sign < 0.5), -argument, argument),
         cubic=cubic < 0.5,
     )
 
 
 def randaugment(image: Image, layers: Layers, fill: tuple[float, ...]) -> Image:
-    """The layers one after the other, on the image rounded to 256 levels.
+    """Rounds an image to 256 levels and applies the layers one after the other.
 
     Args:
       image: float32 [H, 3, W] in [0, 1].
-      fill: three levels, 0 to 255, of what a resample finds outside the image.
+      layers: the random choices.
+      fill: the level of each channel, 0 to 255, that resampling reads outside the image.
 
     Returns:
       float32 [H, 3, W] in [0, 1], whole multiples of 1 / 255.
     """
     levels = jnp.round(255.0 * jnp.clip(image, 0.0, 1.0))
-    levels, _ = lax.scan(lambda x, one: (layer(x, one, fill), None), levels, layers)
+    levels, _ = lax.scan(lambda x, layer: (apply_layer(x, layer, fill), None), levels, layers)
     return levels / 255.0
 
 
-def layer(levels: Image, one: Layers, fill: tuple[float, ...]) -> Image:
-    """One layer on float32 [H, 3, W] of whole levels; `one` without its axis of layers."""
-    return lax.switch(
-        one.kind,
-        [
-            lambda x: x,
-            lambda x: look_up(lax.switch(one.place, TABLES, x, one.argument), x),
-            lambda x: blend(lax.switch(one.place, BASES, x), x, one.argument),
-            lambda x: warp(x, affine(one.place, one.argument, x.shape[0], x.shape[2]), one.cubic, fill),
-        ],
-        levels,
-    )
+def apply_layer(levels: Image, layer: Layers, fill: tuple[float, ...]) -> Image:
+    """Applies one layer, `Layers` without their axis, to whole levels, float32 [H, 3, W]."""
+
+    def apply_table(x: Image) -> Image:
+        return look_up(lax.switch(layer.place, TABLES, x, layer.argument), x)
+
+    def apply_blend(x: Image) -> Image:
+        return blend(lax.switch(layer.place, BASES, x), x, layer.argument)
+
+    def apply_warp(x: Image) -> Image:
+        matrix = affine_matrix(layer.place, layer.argument, x.shape[0], x.shape[2])
+        return warp_affine(x, matrix, layer.cubic, fill)
+
+    return lax.switch(layer.kind, [lambda x: x, apply_table, apply_blend, apply_warp], levels)
 
 
 def look_up(table: Table, levels: Image) -> Image:
-    """Each level by its channel's table."""
-    at = levels.astype(jnp.int32) + 256 * jnp.arange(3, dtype=jnp.int32)[:, None]
-    return table.reshape(-1).at[at].get(mode="promise_in_bounds").astype(jnp.float32)
+    """Replaces each level by the entry of its channel's table."""
+    index = levels.astype(jnp.int32) + 256 * jnp.arange(3, dtype=jnp.int32)[:, None]
+    return table.reshape(-1).at[index].get(mode="promise_in_bounds").astype(jnp.float32)
 
 
-def ramp() -> Table:
-    """The table that changes nothing."""
+def identity_table() -> Table:
+    """Returns the table that changes nothing."""
     return jnp.broadcast_to(jnp.arange(256, dtype=jnp.int32), (3, 256))
 
 
 def autocontrast(levels: Image, _: Scalar) -> Table:
-    """Each channel stretched to 0 .. 255: 255 (x - least) / (largest - least); as it is where they are equal."""
+    """Stretches each channel to 0 .. 255: 255 (x - min) / (max - min). A constant channel is unchanged."""
     least, most = (pick(levels, (0, 2)).astype(jnp.int32)[:, None] for pick in (jnp.min, jnp.max))
-    stretched = 255 * (ramp() - least) // jnp.maximum(most - least, 1)
-    return jnp.where(most > least, jnp.clip(stretched, 0, 255), ramp())
+    stretched = 255 * (identity_table() - least) // jnp.maximum(most - least, 1)
+    return jnp.where(most > least, jnp.clip(stretched, 0, 255), identity_table())
 
 
 def equalize(levels: Image, _: Scalar) -> Table:
-    """Each channel's levels by rank: (step // 2 + pixels below) // step, where step = (all pixels - those of the
-    largest level) // 255; as it is where step is 0.
+    """Equalises the histogram of each channel: x becomes (step // 2 + number of pixels below x) // step.
+
+    step = (number of pixels - number of those at the maximum) // 255. A channel whose step is 0 is unchanged.
     """
     counts = histogram(levels)
     most = jnp.max(levels, (0, 2)).astype(jnp.int32)[:, None]
     step = (jnp.sum(counts, 1, keepdims=True) - jnp.take_along_axis(counts, most, 1)) // 255
     below = jnp.cumsum(counts, 1) - counts
-    return jnp.where(step > 0, jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255), ramp())
+    return jnp.where(step > 0, jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255), identity_table())
 
 
 def invert(levels: Image, _: Scalar) -> Table:
-    """255 - x."""
-    return 255 - ramp()
+    """Maps x to 255 - x."""
+    return 255 - identity_table()
 
 
 def posterize(levels: Image, bits: Scalar) -> Table:
-    """The highest `bits` bits kept, the others 0."""
+    """Keeps the highest `bits` bits and sets the others to 0."""
     step = jnp.left_shift(1, 8 - bits.astype(jnp.int32))  # type: ignore[union-attr]
-    return ramp() // step * step
+    return identity_table() // step * step
 
 
 def solarize(levels: Image, threshold: Scalar) -> Table:
-    """Levels at or above the threshold are inverted."""
-    return jnp.where(ramp() < threshold, ramp(), 255 - ramp())
+    """Inverts levels at or above the threshold."""
+    return jnp.where(identity_table() < threshold, identity_table(), 255 - identity_table())
 
 
 def solarize_add(levels: Image, amount: Scalar) -> Table:
-    """Levels below 128 are raised, to 255 at most."""
-    raised = jnp.minimum(ramp() + amount.astype(jnp.int32), 255)  # type: ignore[union-attr]
-    return jnp.where(ramp() < 128, raised, ramp())
+    """Adds `amount` to levels below 128, up to 255."""
+    raised = jnp.minimum(identity_table() + amount.astype(jnp.int32), 255)  # type: ignore[union-attr]
+    return jnp.where(identity_table() < 128, raised, identity_table())
 
 
 TABLES = (autocontrast, equalize, invert, posterize, solarize, solarize_add)
 
 
 def histogram(levels: Image) -> Table:
-    """How many pixels of each channel have each level."""
-    return lax.platform_dependent(levels.astype(jnp.int32), tpu=by_product, default=by_count)
+    """Counts the pixels of each channel at each level."""
+    return lax.platform_dependent(levels.astype(jnp.int32), tpu=count_by_product, default=count_by_scatter)
 
 
-def by_count(levels: Int[Array, "H 3 W"]) -> Table:
-    """Counted one by one."""
-    at = (levels + 256 * jnp.arange(3, dtype=jnp.int32)[:, None]).reshape(-1)
-    return jnp.zeros(3 * 256, jnp.int32).at[at].add(1, mode="promise_in_bounds").reshape(3, 256)
+def count_by_scatter(levels: Int[Array, "H 3 W"]) -> Table:
+    """Counts by scatter-add."""
+    index = (levels + 256 * jnp.arange(3, dtype=jnp.int32)[:, None]).reshape(-1)
+    return jnp.zeros(3 * 256, jnp.int32).at[index].add(1, mode="promise_in_bounds").reshape(3, 256)
 
 
-def by_product(levels: Int[Array, "H 3 W"]) -> Table:
-    """The product of the one-hot high and low halves of the level: a TPU counts one at a time, and multiplies many.
-    Exact: zeros and ones in bfloat16, their sums in float32.
+def count_by_product(levels: Int[Array, "H 3 W"]) -> Table:
+    """Counts by the product of one-hot codes of the high and the low 4 bits of each level.
+
+    On a TPU, scatter-add handles one pixel at a time, while products are fast. The result is exact: the factors are 0
+    and 1 in bfloat16, and their sums are in float32.
     """
     flat = jnp.swapaxes(levels, 0, 1).reshape(3, 1, -1)
     digits = jnp.arange(16, dtype=jnp.int32)[:, None]
@@ -192,35 +198,35 @@ def by_product(levels: Int[Array, "H 3 W"]) -> Table:
 
 
 def blend(base: Image, levels: Image, factor: Scalar) -> Image:
-    """With b the base: b + factor (x - b), clipped and truncated: PIL's ImageEnhance."""
+    """Returns base + factor (x - base), clipped and truncated, as PIL's ImageEnhance does."""
     return jnp.floor(jnp.clip(base + factor * (levels - base), 0.0, 255.0))
 
 
 def grey(levels: Image) -> Image:
-    """The luma of PIL's convert("L"): (19595 R + 38470 G + 7471 B + 2^15) / 2^16, truncated; exact in float32."""
+    """Returns the luma of PIL's convert("L"): floor((19595 R + 38470 G + 7471 B + 2^15) / 2^16). Exact in float32."""
     red, green, blue = levels[:, 0:1], levels[:, 1:2], levels[:, 2:3]
     return jnp.floor((19595.0 * red + 38470.0 * green + 7471.0 * blue + 32768.0) / 65536.0)
 
 
-def base_of_colour(levels: Image) -> Image:
-    """The greyscale."""
+def colour_base(levels: Image) -> Image:
+    """Returns the image in greyscale."""
     return jnp.broadcast_to(grey(levels), levels.shape)
 
 
-def base_of_contrast(levels: Image) -> Image:
-    """The mean of the greyscale, rounded to a whole level."""
+def contrast_base(levels: Image) -> Image:
+    """Returns the mean of the greyscale image, rounded to a whole level."""
     luma = grey(levels)
     total = jnp.sum(luma.astype(jnp.int32))
     return jnp.full_like(levels, 1.0) * ((2 * total + luma.size) // (2 * luma.size))
 
 
-def base_of_brightness(levels: Image) -> Image:
-    """Black."""
+def brightness_base(levels: Image) -> Image:
+    """Returns black."""
     return jnp.zeros_like(levels)
 
 
-def base_of_sharpness(levels: Image) -> Image:
-    """Smoothed: the mean of 3 x 3 pixels, the middle one weighing 5, rounded; the border stays."""
+def sharpness_base(levels: Image) -> Image:
+    """Smooths the image: the rounded mean of 3 x 3 pixels, the middle one with weight 5. The border is unchanged."""
     height, _, width = levels.shape
     if height < 3 or width < 3:
         return levels
@@ -232,12 +238,14 @@ def base_of_sharpness(levels: Image) -> Image:
     return levels.at[1:-1, :, 1:-1].set(jnp.floor((total + 6.5) / 13.0))
 
 
-BASES = (base_of_colour, base_of_contrast, base_of_brightness, base_of_sharpness)
+BASES = (colour_base, contrast_base, brightness_base, sharpness_base)
 
 
-def affine(place: Int[Array, ""], argument: Scalar, height: int, width: int) -> Float[Array, "2 3"]:
-    """Where an output pixel (x, y, 1) is read from: rotation about the centre (counter-clockwise in degrees), shear
-    x + argument y or y + argument x, translation by a share of the side.
+def affine_matrix(place: Int[Array, ""], argument: Scalar, height: int, width: int) -> Float[Array, "2 3"]:
+    """Returns the matrix from output pixels (x, y, 1) to the positions that they are read from.
+
+    The five ops, by place: rotation about the centre by `argument` degrees counter-clockwise; shear to x + argument y;
+    shear to y + argument x; translation in x, and in y, by the share `argument` of the side.
     """
     turn = -jnp.deg2rad(argument)
     cos, sin = jnp.cos(turn), jnp.sin(turn)
@@ -254,9 +262,10 @@ def affine(place: Int[Array, ""], argument: Scalar, height: int, width: int) -> 
     )[place]
 
 
-def warp(levels: Image, matrix: Float[Array, "2 3"], cubic: Bool[Array, ""], fill: tuple[float, ...]) -> Image:
-    """The image read at matrix (x, y, 1), pixel centres at halves: PIL's Image.transform, bilinear or bicubic (of
-    parameter -1), clipped and truncated; beyond its edge lies `fill`.
+def warp_affine(levels: Image, matrix: Float[Array, "2 3"], cubic: Bool[Array, ""], fill: tuple[float, ...]) -> Image:
+    """Reads the image at matrix (x, y, 1), as PIL's Image.transform does, bilinear or bicubic (with parameter -1).
+
+    Pixel centres are at halves. The result is clipped and truncated. Outside the image the value is `fill`.
     """
     height, _, width = levels.shape
     across, down = jnp.arange(width) + 0.5, jnp.arange(height)[:, None] + 0.5
@@ -264,36 +273,39 @@ def warp(levels: Image, matrix: Float[Array, "2 3"], cubic: Bool[Array, ""], fil
     outside = (x < 0.0) | (x >= width) | (y < 0.0) | (y >= height)
     x, y = x - 0.5, y - 0.5
     left, top = jnp.floor(x), jnp.floor(y)
-    right_of, below = (x - left)[:, None], (y - top)[:, None]  # [H, 1, W]
+    weight_x, weight_y = (x - left)[:, None], (y - top)[:, None]  # [H, 1, W]
     left, top = left.astype(jnp.int32), top.astype(jnp.int32)
     flat = levels.reshape(-1)
 
     def read(row: int | Array, column: int) -> Image:
-        at = 3 * width * jnp.clip(top + row, 0, height - 1) + jnp.clip(left + column, 0, width - 1)
-        places = at[:, None] + width * jnp.arange(3, dtype=jnp.int32)[:, None]
-        return flat.at[places].get(mode="promise_in_bounds")
+        first = 3 * width * jnp.clip(top + row, 0, height - 1) + jnp.clip(left + column, 0, width - 1)
+        index = first[:, None] + width * jnp.arange(3, dtype=jnp.int32)[:, None]
+        return flat.at[index].get(mode="promise_in_bounds")
 
     def bilinear() -> Image:
-        upper, lower = (line(read(row, 0), read(row, 1), right_of) for row in (0, 1))
-        return line(upper, lower, below)
+        upper, lower = (interpolate_linear(read(row, 0), read(row, 1), weight_x) for row in (0, 1))
+        return interpolate_linear(upper, lower, weight_y)
 
     def bicubic() -> Image:
-        rows = lax.map(lambda row: curve([read(row, i) for i in (-1, 0, 1, 2)], right_of), jnp.arange(-1, 3))
-        return curve(rows, below)
+        rows = lax.map(
+            lambda row: interpolate_cubic([read(row, i) for i in (-1, 0, 1, 2)], weight_x), jnp.arange(-1, 3)
+        )
+        return interpolate_cubic(rows, weight_y)
 
-    made = lax.cond(cubic, bicubic, bilinear)
-    made = jnp.floor(jnp.clip(made, 0.0, 255.0))
-    return jnp.where(outside[:, None], jnp.array(fill, jnp.float32)[:, None], made)
+    levels = lax.cond(cubic, bicubic, bilinear)
+    levels = jnp.floor(jnp.clip(levels, 0.0, 255.0))
+    return jnp.where(outside[:, None], jnp.array(fill, jnp.float32)[:, None], levels)
 
 
-def line(a: Array, b: Array, t: Array) -> Array:
-    """From a at t = 0 to b at t = 1; exactly a where a = b."""
+def interpolate_linear(a: Array, b: Array, t: Array) -> Array:
+    """Interpolates from a at t = 0 to b at t = 1. The result is exactly a if a = b."""
     return a + (b - a) * t
 
 
-def curve(points: Sequence[Array] | Array, t: Array) -> Array:
-    """The cubic convolution of parameter -1 through the second of four points at t = 0 and the third at t = 1, in
-    the order of PIL's arithmetic.
+def interpolate_cubic(points: Sequence[Array] | Array, t: Array) -> Array:
+    """Interpolates from the second of four points at t = 0 to the third at t = 1, by cubic convolution.
+
+    The parameter is -1, and the operations are in the order of PIL's arithmetic.
     """
     a, b, c, d = points
     return b + t * ((c - a) + t * ((2.0 * (a - b) + c - d) + t * (b - a - c + d)))

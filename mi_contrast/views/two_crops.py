@@ -1,6 +1,4 @@
-"""Images in, two augmented views out, and perhaps a view of the example's twin, the jigsaw of a third crop or some
-smaller crops: every example by its own draws.
-"""
+"""Two augmented views of each example and, if the policy has them, a view of its twin, a jigsaw or smaller crops."""
 
 from __future__ import annotations
 
@@ -13,79 +11,84 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key, UInt8
 
-from mi_contrast.views.augmenting import augment, draws_of, over_batch
+from mi_contrast.views.augmentation import augment, draw_batch, map_batch
 from mi_contrast.views.draws import Draw
-from mi_contrast.views.jigsaw import draws_of_jigsaw, jigsaw
+from mi_contrast.views.jigsaw import draw_jigsaw_batch, jigsaw_view
 from mi_contrast.views.plain import normalise
 from mi_contrast.views.resampling import to_pixels
 
-SOURCES = {"query": 0, "key": -1}  # a view's name, and which of the example's sources it is made from
-TWIN = "twin"  # of the last source, where the policy has such a section; query and key are then of the first
-JIGSAW = "jigsaw"  # of the first source, where the policy has such a section
-LOCAL = "local"  # the section of further crops of the first source
-# Of the views' draws; local crops count on from theirs. No policy has a twin and a jigsaw.
+SOURCES = {"query": 0, "key": -1}  # the source image of each view: 0 the first, -1 the last
+TWIN = "twin"  # an optional view of the last source; query and key are then views of the first
+JIGSAW = "jigsaw"  # an optional jigsaw of the first source
+LOCAL = "local"  # optional smaller crops of the first source
+# Numbers by which views fold an example's rng. Local crop i has number 3 + i. No policy has both a twin and a jigsaw.
 NUMBERS = {"query": 0, "key": 1, TWIN: 2, JIGSAW: 2, LOCAL: 3}
 
 
-def sources_of(policy: Mapping[str, Any]) -> dict[str, int]:
-    """Each view's name and the source that it is made from."""
+def view_sources(policy: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the index of the source image that each view is made from."""
     jigsaw = (JIGSAW,) if JIGSAW in policy else ()
-    return {**whole_of(policy), **dict.fromkeys((*jigsaw, *locals_of(policy)), 0)}
+    return {**full_size_sources(policy), **dict.fromkeys((*jigsaw, *local_names(policy)), 0)}
 
 
-def whole_of(policy: Mapping[str, Any]) -> dict[str, int]:
-    """The views of the policy's own size, and the source that each is made from."""
+def full_size_sources(policy: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the index of the source image of each view that has the policy's own size."""
     return {**dict.fromkeys(SOURCES, 0), TWIN: -1} if TWIN in policy else SOURCES
 
 
-def locals_of(policy: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the policy's local crops: local_0, local_1, .."""
+def local_names(policy: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the policy's local crops: local_0, local_1, .."""
     return tuple(f"{LOCAL}_{i}" for i in range(policy[LOCAL]["count"])) if LOCAL in policy else ()
 
 
-def shapes_of(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shape of one example of each view."""
-    shapes: dict[str, tuple[int, ...]] = {name: (policy["size"], policy["size"], 3) for name in whole_of(policy)}
+def view_shapes(policy: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of one example of each view."""
+    shapes: dict[str, tuple[int, ...]] = {
+        name: (policy["size"], policy["size"], 3) for name in full_size_sources(policy)
+    }
     if JIGSAW in policy:
         grid, patch = policy[JIGSAW]["grid"], policy[JIGSAW]["patch"]
         shapes[JIGSAW] = (grid * grid, patch, patch, 3)
-    return shapes | {name: (policy[LOCAL]["size"],) * 2 + (3,) for name in locals_of(policy)}
+    return shapes | {name: (policy[LOCAL]["size"],) * 2 + (3,) for name in local_names(policy)}
 
 
-def constants_of(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of the channels of one view."""
+def channel_constants(policy: Mapping[str, Any], name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the mean and std of the channels of one view."""
     return tuple(policy["mean"]), tuple(policy["std"])
 
 
 def make_views(
-    policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], keys: Key[Array, " B"]
+    policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], rngs: Key[Array, " B"]
 ) -> dict[str, Float[Array, "B ..."]]:
-    """Both views and the twin's, float32 [B, size, size, 3], on one device; `jigsaw`, [B, grid^2, patch, patch, 3]; and
-    local crops of their own size.
+    """Makes all views of a batch on one device.
+
+    Returns:
+      float32: query, key and twin [B, size, size, 3]; jigsaw [B, grid^2, patch, patch, 3]; local_0, .. of their size.
     """
-    images = {name: sources[:, source] for name, source in whole_of(policy).items()}
+    batch = len(rngs)
+    images = {name: sources[:, source] for name, source in full_size_sources(policy).items()}
     views: dict[str, Array] = {}
-    for names in alike(policy, images):  # one program makes views of equal ops: less to compile
+    for names in group_by_ops(policy, images):  # views of equal ops share one program, which saves compile time
         ops = policy[names[0]]
-        drawn = [(images[name], draws_of(ops, NUMBERS[name], keys, images[name])) for name in names]
-        together = drawn[0] if len(names) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *drawn)
-        made = over_batch(partial(crop, policy, ops), *together)
-        views |= {name: made[at * len(keys) : (at + 1) * len(keys)] for at, name in enumerate(names)}
+        inputs = [(images[name], draw_batch(ops, NUMBERS[name], rngs, images[name])) for name in names]
+        joined = inputs[0] if len(names) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *inputs)
+        crops = map_batch(partial(crop_view, policy, ops), *joined)
+        views |= {name: crops[i * batch : (i + 1) * batch] for i, name in enumerate(names)}
     if JIGSAW in policy:
         ops = policy[JIGSAW]
-        cuts = draws_of_jigsaw(ops, NUMBERS[JIGSAW], keys, sources[:, 0])
-        views[JIGSAW] = over_batch(partial(jigsaw, policy, ops), sources[:, 0], cuts)
+        draws = draw_jigsaw_batch(ops, NUMBERS[JIGSAW], rngs, sources[:, 0])
+        views[JIGSAW] = map_batch(partial(jigsaw_view, policy, ops), sources[:, 0], draws)
     if LOCAL in policy:
-        ops, crops = policy[LOCAL], locals_of(policy)
-        each = [draws_of(ops, NUMBERS[LOCAL] + i, keys, sources[:, 0]) for i in range(len(crops))]
-        stacked = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *each)
-        made = over_batch(partial(local_crops, {**policy, "size": ops["size"]}, ops), sources[:, 0], stacked)
-        views |= {name: made[:, i] for i, name in enumerate(crops)}
+        ops, names = policy[LOCAL], local_names(policy)
+        per_crop = [draw_batch(ops, NUMBERS[LOCAL] + i, rngs, sources[:, 0]) for i in range(len(names))]
+        stacked = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *per_crop)
+        crops = map_batch(partial(local_crops, {**policy, "size": ops["size"]}, ops), sources[:, 0], stacked)
+        views |= {name: crops[:, i] for i, name in enumerate(names)}
     return views
 
 
-def alike(policy: Mapping[str, Any], names: Iterable[str]) -> list[list[str]]:
-    """The views of these names, those of equal ops together."""
+def group_by_ops(policy: Mapping[str, Any], names: Iterable[str]) -> list[list[str]]:
+    """Groups views whose ops are equal."""
     groups: list[list[str]] = []
     for name in names:
         same = next((group for group in groups if policy[group[0]] == policy[name]), None)
@@ -99,13 +102,13 @@ def alike(policy: Mapping[str, Any], names: Iterable[str]) -> list[list[str]]:
 def local_crops(
     policy: Mapping[str, Any], ops: Mapping[str, Any], source: UInt8[Array, "H W 3"], draws: Draw, *, banded: bool
 ) -> Float[Array, "count size size 3"]:
-    """Crops of one source, one a draw, one after the other."""
-    return lax.map(lambda draw: crop(policy, ops, source, draw, banded=banded), draws)
+    """Makes one crop of an image for each draw, one after the other."""
+    return lax.map(lambda draw: crop_view(policy, ops, source, draw, banded=banded), draws)
 
 
-def crop(
+def crop_view(
     policy: Mapping[str, Any], ops: Mapping[str, Any], source: UInt8[Array, "H W 3"], draw: Draw, *, banded: bool
 ) -> Float[Array, "size size 3"]:
-    """One view of one source, normalised by the policy's mean and std."""
+    """Makes one view of one image, normalised by the policy's mean and std."""
     image = augment(ops, policy["size"], source, draw, banded=banded)
     return normalise(to_pixels(image), tuple(policy["mean"]), tuple(policy["std"]))

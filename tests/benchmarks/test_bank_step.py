@@ -14,7 +14,7 @@ from mi_contrast.pools.bank import Bank, padded_size
 def test_peak_memory_is_under_three_banks(name):
     mesh, size = make_mesh(), padded_size(1_281_167)
     shape = ((size, 128), jnp.float32), ((size,), jnp.bool_)
-    bank = Bank(*(jax.ShapeDtypeStruct(*s, sharding=along_batch(mesh)) for s in shape))
+    bank = Bank(*(jax.ShapeDtypeStruct(*s, sharding=batch_sharding(mesh)) for s in shape))
     memory = bank_step.compiled(bank_step.SUPPORTS[name], bank, mesh).memory_analysis()
     rows = size * 128 * 4
     assert memory.argument_size_in_bytes > rows and memory.alias_size_in_bytes >= rows

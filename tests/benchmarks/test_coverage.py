@@ -8,7 +8,7 @@ from mi_contrast import estimators as mi
 from mi_contrast.benchmarks import coverage
 from mi_contrast.benchmarks.coverage import CELLS, Cell
 from mi_contrast.core.errors import UserError
-from mi_contrast.estimators.reading import Estimate
+from mi_contrast.estimators.result import Estimate
 
 
 def row(nats, low, high):

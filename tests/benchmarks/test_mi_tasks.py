@@ -11,7 +11,7 @@ from mi_contrast import bench
 from mi_contrast import estimators as mi
 from mi_contrast.benchmarks import mi_tasks, mi_tasks_figure
 from mi_contrast.core.errors import UserError
-from mi_contrast.estimators.reading import Estimate
+from mi_contrast.estimators.result import Estimate
 
 
 def test_families_have_the_truth_they_are_drawn_at():

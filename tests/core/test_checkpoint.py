@@ -122,7 +122,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(saved, damage, 
     step, tree = kept.restore(wanted(state))
     assert step == 5 and int(tree["step"]) == 5
     said = capsys.readouterr().out
-    assert "checkpoint of step 7 is damaged" in said and "step 5 is taken" in said and said.count("\n") == 1
+    assert "checkpoint of step 7 is damaged" in said and "step 5 is restored" in said and said.count("\n") == 1
     assert sorted(p.name for p in kept.directory.iterdir()) == ["5", "7.damaged"]
     kept.save(7, {**state, "step": jnp.int32(7)}, {"step": 7})
     kept.wait()
@@ -188,7 +188,7 @@ def test_a_save_that_was_killed_leaves_nothing_at_the_next_start(saved):
     half = kept.directory / "9.orbax-checkpoint-tmp"
     (half / "state").mkdir(parents=True)
     checkpoint.Checkpoints(kept.directory, keep=2).close()
-    assert not half.exists() and checkpoint.latest(kept.directory) == 7
+    assert not half.exists() and checkpoint.latest_step(kept.directory) == 7
 
 
 @pytest.mark.parametrize(

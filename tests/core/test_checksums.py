@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mi_contrast.core import checksums
-from mi_contrast.core.checksums import _on_devices, _on_host
+from mi_contrast.core.checksums import _sum_on_devices, _sum_on_host
 from mi_contrast.core.mesh import make_mesh
 
 RNG = np.random.default_rng(0)
@@ -42,51 +42,53 @@ def in_python(array):
 def test_host_and_devices_agree_with_plain_integers(name):
     array = ARRAYS[name]
     assert (
-        in_python(np.asarray(array)) == _on_host(np.asarray(array)).tolist() == np.asarray(_on_devices(array)).tolist()
+        in_python(np.asarray(array))
+        == _sum_on_host(np.asarray(array)).tolist()
+        == np.asarray(_sum_on_devices(array)).tolist()
     )
 
 
 def test_an_array_has_one_checksum_on_every_mesh():
     mesh = make_mesh()
     array = ARRAYS["float32"]
-    whole = checksums.checksums({"a": array})["a"]
+    whole = checksums.compute_checksums({"a": array})["a"]
     for spec in (PartitionSpec(), PartitionSpec("data")):
         placed = jax.device_put(array, NamedSharding(mesh, spec))
-        assert checksums.describe(array, np.asarray(_on_devices(placed))) == whole
-    assert checksums.checksums({"a": jnp.asarray(array)})["a"] == whole
+        assert checksums.describe(array, np.asarray(_sum_on_devices(placed))) == whole
+    assert checksums.compute_checksums({"a": jnp.asarray(array)})["a"] == whole
     assert whole.startswith("float32[8,3,5] ")
 
 
 def test_every_single_flip_every_pair_of_flips_and_every_swap_is_seen():
     array = RNG.normal(size=64).astype(np.float32)
-    right = _on_host(array).tolist()
+    right = _sum_on_host(array).tolist()
     bits = array.view(np.uint8)
     seen = set()
     for at in range(len(bits)):
         for bit in range(8):
             bits[at] ^= 1 << bit
-            seen.add(tuple(_on_host(array).tolist()))
+            seen.add(tuple(_sum_on_host(array).tolist()))
             bits[at] ^= 1 << bit
     assert tuple(right) not in seen and len(seen) == 8 * len(bits)
     for at in range(63):  # the same flip in two elements cancels in a plain sum of bits
         changed = array.copy()
         words = changed.view(np.uint32)
         words[at], words[at + 1] = words[at] ^ 1, words[at + 1] ^ 1
-        assert _on_host(changed).tolist() != right
+        assert _sum_on_host(changed).tolist() != right
         swapped = array.copy()
         swapped[[at, at + 1]] = swapped[[at + 1, at]]
-        assert _on_host(swapped).tolist() != right
+        assert _sum_on_host(swapped).tolist() != right
 
 
 def test_long_arrays_are_summed_in_parts(monkeypatch):
     array = RNG.normal(size=1000).astype(np.float32)
-    whole = _on_host(array).tolist()
+    whole = _sum_on_host(array).tolist()
     monkeypatch.setattr(checksums, "CHUNK", 7)
-    assert _on_host(array).tolist() == whole
+    assert _sum_on_host(array).tolist() == whole
 
 
 def test_eight_bytes_an_element():
     array = RNG.integers(0, 2**62, 9)
-    before = _on_host(array).tolist()
+    before = _sum_on_host(array).tolist()
     array[3] ^= 1 << 40
-    assert _on_host(array).tolist() != before
+    assert _sum_on_host(array).tolist() != before

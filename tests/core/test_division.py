@@ -15,15 +15,15 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 9, 7, 3)).astype(np.float32)
 
 
 def test_a_colour_space_is_its_channels():
-    found = division.named("lab")
-    assert found.plain and found.space == "lab" and str(found) == "lab"
+    found = division.parse("lab")
+    assert found.is_colour_space and found.space == "lab" and str(found) == "lab"
     views = found.views(found.apply(jnp.asarray(IMAGES)))
     np.testing.assert_array_equal(views["first"], IMAGES[..., :1])
     np.testing.assert_array_equal(views["second"], IMAGES[..., 1:])
 
 
 def test_bands_are_the_image_blurred_and_the_rest():
-    found = division.named(BANDS)
+    found = division.parse(BANDS)
     divided = found.apply(jnp.asarray(IMAGES))
     views = found.views(divided)
     assert divided.shape == (2, 9, 7, 6) and (found.count("first"), found.count("second")) == (3, 3)
@@ -32,18 +32,18 @@ def test_bands_are_the_image_blurred_and_the_rest():
         blurred = gaussian_filter1d(blurred, 1.5, axis=axis, mode="nearest", truncate=4)
     np.testing.assert_allclose(views["first"], blurred, atol=2e-3)
     np.testing.assert_allclose(views["first"] + views["second"], IMAGES, atol=1e-4)
-    assert not found.plain and str(found) == "bands of rgb, sigma 1.5"
+    assert not found.is_colour_space and str(found) == "bands of rgb, sigma 1.5"
 
 
 def test_a_generator_divides_what_it_makes_of_the_image():
-    found = division.named(GENERATOR)
+    found = division.parse(GENERATOR)
     params = found.generator.init(jax.random.key(0))
     views = found.views(found.apply(jnp.asarray(IMAGES), params))
     made = found.generator.forward(params, jnp.asarray(IMAGES))
     np.testing.assert_array_equal(views["first"], made[..., :1])
     np.testing.assert_array_equal(views["second"], made[..., 1:])
-    assert not found.plain and str(found) == "generator of ydbdr"
-    assert hash(found) == hash(division.named(dict(GENERATOR))), "a program is found again"
+    assert not found.is_colour_space and str(found) == "generator of ydbdr"
+    assert hash(found) == hash(division.parse(dict(GENERATOR))), "a program is found again"
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_a_generator_divides_what_it_makes_of_the_image():
 )
 def test_mistakes_are_named(split, message):
     with pytest.raises(UserError) as caught:
-        division.named(split)
+        division.parse(split)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_no_split_is_no_division():
-    assert division.read(None) is None
+    assert division.parse_optional(None) is None

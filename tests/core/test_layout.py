@@ -9,7 +9,7 @@ import pytest
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import (
     RunDirectory,
-    locked,
+    hold_lock,
     read_json,
     read_record,
     remove_leftovers,
@@ -41,11 +41,11 @@ def test_a_second_process_is_refused(tmp_path):
     code = (
         "import sys; from pathlib import Path; from mi_contrast.core.layout import *\n"
         "from mi_contrast.core.errors import run_job\n"
-        "def job(a):\n    with locked(RunDirectory(Path(a[0]))): pass\n"
+        "def job(a):\n    with hold_lock(RunDirectory(Path(a[0]))): pass\n"
         "sys.exit(run_job(job))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
-    with locked(RunDirectory(tmp_path / "run")):
+    with hold_lock(RunDirectory(tmp_path / "run")):
         held = subprocess.run(command, capture_output=True, text=True, check=False)
         assert held.returncode == 2
         assert f"in use by process {os.getpid()}" in held.stderr
@@ -54,7 +54,7 @@ def test_a_second_process_is_refused(tmp_path):
 
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(UserError, match="is a file"), locked(RunDirectory(tmp_path / "run")):
+    with pytest.raises(UserError, match="is a file"), hold_lock(RunDirectory(tmp_path / "run")):
         pass
 
 
@@ -90,7 +90,7 @@ def test_ctrl_c_in_a_write_leaves_no_temporary_file(tmp_path, monkeypatch):
 def test_a_lock_that_is_a_symbolic_link_leaves_its_target_alone(tmp_path):
     (tmp_path / "mine").write_text("precious")
     (tmp_path / "lock").symlink_to(tmp_path / "mine")
-    with pytest.raises(UserError, match="lock is a symbolic link; remove it"), locked(RunDirectory(tmp_path)):
+    with pytest.raises(UserError, match="lock is a symbolic link; remove it"), hold_lock(RunDirectory(tmp_path)):
         pass
     assert (tmp_path / "mine").read_text() == "precious"
 
@@ -101,7 +101,7 @@ def test_a_file_system_without_flock_is_said_and_used(tmp_path, monkeypatch, cap
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", none)
-    with locked(RunDirectory(tmp_path)):
+    with hold_lock(RunDirectory(tmp_path)):
         pass
     said = capsys.readouterr().err
     assert f"{tmp_path} can't be locked" in said and said.count("\n") == 1

@@ -10,4 +10,4 @@ def test_axes_are_auto_and_placements_named():
     assert made.axis_types == (AxisType.Auto,)
     assert made.size == len(jax.devices())
     assert mesh.replicated(made).spec == PartitionSpec()
-    assert mesh.along_batch(made).spec == PartitionSpec("data")
+    assert mesh.batch_sharding(made).spec == PartitionSpec("data")

@@ -1,10 +1,10 @@
 import re
 
-from mi_contrast.core.progress import Progress, clock
+from mi_contrast.core.progress import Progress, format_duration
 
 
 def test_clock():
-    assert [clock(s) for s in (5, 65, 3723)] == ["0:05", "1:05", "1:02:03"]
+    assert [format_duration(s) for s in (5, 65, 3723)] == ["0:05", "1:05", "1:02:03"]
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys):

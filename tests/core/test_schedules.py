@@ -39,7 +39,7 @@ def test_values(schedule, expected):
 
 @pytest.mark.parametrize(("schedule", "expected"), CASES)
 def test_points_enclose_the_values(schedule, expected):
-    low, high = min(schedules.points(schedule)), max(schedules.points(schedule))
+    low, high = min(schedules.extreme_values(schedule)), max(schedules.extreme_values(schedule))
     values = [float(schedules.value(schedule, t)) for t in np.linspace(0, 1, 101)]
     assert low - 1e-6 <= min(values)
     assert max(values) <= high + 1e-6

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from mi_contrast.core.errors import InterruptedSavedError, StoppedError
-from mi_contrast.core.stopping import SIGNALS, asked_to_stop
+from mi_contrast.core.stopping import SIGNALS, catch_stop_signals
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from mi_contrast.core.stopping import SIGNALS, asked_to_stop
 )
 def test_a_signal_sets_the_request_and_says_how_to_end(number, cause, kind):
     before = signal.getsignal(number)
-    with asked_to_stop(*SIGNALS) as asked:
+    with catch_stop_signals(*SIGNALS) as asked:
         assert not asked.is_set()
         os.kill(os.getpid(), number)
         assert asked.is_set() and asked.cause == cause and type(asked.error("saved")) is kind
@@ -30,7 +30,7 @@ def test_a_signal_sets_the_request_and_says_how_to_end(number, cause, kind):
 
 
 def test_a_second_ctrl_c_stops_at_once():
-    with pytest.raises(KeyboardInterrupt), asked_to_stop(*SIGNALS) as asked:
+    with pytest.raises(KeyboardInterrupt), catch_stop_signals(*SIGNALS) as asked:
         os.kill(os.getpid(), signal.SIGINT)
         assert not asked.at_once
         os.kill(os.getpid(), signal.SIGINT)
@@ -40,7 +40,7 @@ def test_a_second_ctrl_c_stops_at_once():
 def test_a_signal_that_is_ignored_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        with asked_to_stop(*SIGNALS) as asked:
+        with catch_stop_signals(*SIGNALS) as asked:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not asked.is_set()
     finally:
@@ -51,7 +51,7 @@ def test_another_thread_can_only_be_told_by_nobody():
     seen = []
 
     def listen():
-        with asked_to_stop(*SIGNALS) as asked:
+        with catch_stop_signals(*SIGNALS) as asked:
             seen.append(asked.is_set())
 
     thread = threading.Thread(target=listen)
@@ -65,7 +65,7 @@ def test_a_terminal_that_goes_away_does_not_stop_the_saving(tmp_path):
         "import signal, sys, time\nfrom pathlib import Path\nfrom mi_contrast.core.stopping import *\n"
         "from mi_contrast.core.errors import run_job\n"
         "def job(_):\n"
-        "    with asked_to_stop(*SIGNALS) as asked:\n"
+        "    with catch_stop_signals(*SIGNALS) as asked:\n"
         "        print('ready', flush=True)\n"
         "        assert asked.wait(20)\n"
         "        print('saving', flush=True)\n"

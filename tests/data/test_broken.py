@@ -78,7 +78,7 @@ def test_one_that_breaks_later_is_replaced_by_the_next(tmp_path, resident, capsy
             spoil(file)
     again = sets.load(f"folder:{tmp_path}", "train", broken=0.2, known=())  # a restart, with what the scan had found
     if resident:
-        again = sets.in_memory(again)
+        again = sets.cache_in_memory(again)
     wanted = [6 if i in (4, 5) else 0 if i == 19 else i for i in range(20)]
     assert np.array_equal(again.images(np.arange(20)), shown[wanted])
     for indices in ([5, 4], [19], [3, 19, 5]):  # whoever else is in the batch

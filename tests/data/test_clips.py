@@ -6,7 +6,7 @@ from PIL import Image
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.data import moving_digits
-from mi_contrast.data.clips import open_clips, opencv
+from mi_contrast.data.clips import import_opencv, open_clips
 
 RNG = np.random.default_rng(1)
 
@@ -73,7 +73,7 @@ def test_video_files_are_read(tmp_path):
 
 def test_moving_digits_know_their_digit_and_where_it_is():
     clips = open_clips("moving_digits", frames=6, limit=3)
-    takes = moving_digits.clips("train", moving_digits.Options(64, 6))
+    takes = moving_digits.make_clips("train", moving_digits.Options(64, 6))
     assert len(clips) == 3 and clips.classes["digit"][4] == "4"
     for clip, take in zip(clips, takes, strict=False):
         np.testing.assert_array_equal(clip.frames, take.frames)
@@ -90,7 +90,7 @@ def test_moving_digits_know_their_digit_and_where_it_is():
 def test_without_opencv_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(UserError, match=r"mi-contrast\[video\]"):
-        opencv()
+        import_opencv()
 
 
 def test_mistakes_are_said(tmp_path):

@@ -65,7 +65,7 @@ def test_the_command_that_the_error_gives(stored, digits_dir):
 def test_a_file_that_tensorflow_wrote(tmp_path):
     file = tmp_path / "x.tfrecord"
     file.write_bytes(BY_TENSORFLOW)
-    assert list(convert.records(file)) == [b"one", b"", b"three!"]
+    assert list(convert.read_records(file)) == [b"one", b"", b"three!"]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])

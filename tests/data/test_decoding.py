@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.data import decoding
-from mi_contrast.data.decoding import decode, square, stack
+from mi_contrast.data.decoding import crop_square, decode, stack_images
 
 
 def pixels(height=20, width=30, seed=0):
@@ -69,7 +69,7 @@ def sixteen_bit_png(values):
 
 
 def test_sixteen_bits_are_scaled_alike_and_said_once(capsys):
-    decoding._say_deep.cache_clear()
+    decoding._print_deep.cache_clear()
     grey = np.random.default_rng(0).integers(0, 2**16, (7, 5), dtype=np.uint16)
     rgb = np.repeat(grey[..., None], 3, -1)
     wanted = (rgb // 256).astype(np.uint8)
@@ -82,7 +82,7 @@ def test_sixteen_bits_are_scaled_alike_and_said_once(capsys):
 
 
 def test_eight_bits_are_not_called_sixteen(capsys):
-    decoding._say_deep.cache_clear()
+    decoding._print_deep.cache_clear()
     decode(encoded(Image.fromarray(pixels())), "x", deep=False)
     assert capsys.readouterr().err == ""
     with pytest.raises(UserError, match="x: an image of mode F"):
@@ -110,7 +110,7 @@ def test_errors_carry_no_addresses():
 
 def test_square_of_its_size_is_itself():
     image = Image.fromarray(pixels(24, 24))
-    assert square(image, 24) is image
+    assert crop_square(image, 24) is image
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(20, 30, 16), (31, 20, 16), (20, 20, 33), (9, 200, 8)])
@@ -118,7 +118,7 @@ def test_square_is_torchvisions(height, width, size, torchvision):
     transforms = torchvision.transforms
     theirs = transforms.Compose([transforms.Resize(size), transforms.CenterCrop(size)])
     image = Image.fromarray(pixels(height, width))
-    assert np.array_equal(np.asarray(square(image, size)), np.asarray(theirs(image)))
+    assert np.array_equal(np.asarray(crop_square(image, size)), np.asarray(theirs(image)))
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +137,6 @@ def torchvision():
 
 def test_unequal_images_are_named():
     with pytest.raises(UserError, match=r"b: 30 x 21 pixels, where the first image has 30 x 20 pixels; give data.size"):
-        stack([pixels(), pixels(21)], ["a", "b"], (20, 30, 3))
-    assert stack([pixels()], ["a"], (20, 30, 3)).shape == (1, 20, 30, 3)
-    assert stack([], [], (20, 30, 3)).shape == (0, 20, 30, 3)
+        stack_images([pixels(), pixels(21)], ["a", "b"], (20, 30, 3))
+    assert stack_images([pixels()], ["a"], (20, 30, 3)).shape == (1, 20, 30, 3)
+    assert stack_images([], [], (20, 30, 3)).shape == (0, 20, 30, 3)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mi_contrast.data.imageset import CHUNK, Lazy, in_memory
+from mi_contrast.data.imageset import CHUNK, Lazy, cache_in_memory
 from tests.data.toys import tell_index, toy_set
 
 
@@ -27,7 +27,7 @@ def test_an_index_outside_is_refused(index):
 def test_in_memory_reads_once():
     calls = []
     images = replace(toy_set(300), read=lambda i: calls.append(len(i)) or tell_index(i))
-    kept = in_memory(images)
+    kept = cache_in_memory(images)
     before = len(calls)
     assert np.array_equal(kept.images([5, 299, 5]), tell_index([5, 299, 5]))
     assert len(calls) == before == 2 and len(kept) == 300

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.data import sets
-from mi_contrast.data.listing import SUFFIXES, images_below, list_as_before, list_images
+from mi_contrast.data.listing import SUFFIXES, find_images, list_images, list_images_as_0_1_0
 
 
 def put(root, *names):
@@ -90,7 +90,7 @@ def test_the_listing_is_a_plain_walks(tmp_path_factory, files):
             hidden = any(part[0] == "." or part in ("@eaDir", "__MACOSX") for part in path.parts)
             if not hidden and path.suffix.lower() in SUFFIXES:
                 wanted.add(path)
-    assert {path.relative_to(root) for path in images_below(root)} == wanted
+    assert {path.relative_to(root) for path in find_images(root)} == wanted
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,4 @@ def test_tidy_folders_are_listed_as_0_1_0_did(tmp_path, names):
     if "dog/in/2.png" in names:
         put(tmp_path, "dog/3.png")
         (tmp_path / "dog/in/2.png").unlink()
-    assert list_images(tmp_path) == list_as_before(tmp_path)
+    assert list_images(tmp_path) == list_images_as_0_1_0(tmp_path)

@@ -17,7 +17,7 @@ from tests.data.toys import TWO_FRAMES
 
 @pytest.fixture(scope="module")
 def default():
-    return {split: list(md.clips(split, md.Options())) for split in ("train", "test")}
+    return {split: list(md.make_clips(split, md.Options())) for split in ("train", "test")}
 
 
 def test_the_pixels_are_pinned(default):
@@ -33,7 +33,7 @@ def test_the_pixels_are_pinned(default):
 
 @pytest.mark.slow
 def test_the_disk_holds_the_clips(digits, digits_dir):
-    drawn = list(md.clips("train", md.Options(length=2)))[:150]
+    drawn = list(md.make_clips("train", md.Options(length=2)))[:150]
     assert len(digits) == 300 and digits.image_shape == (32, 32, 3)
     assert np.array_equal(digits.images(np.arange(300)), np.concatenate([c.frames for c in drawn]))
     assert digits.labels["digit"].tolist() == [c.digit for c in drawn for _ in range(2)]
@@ -47,7 +47,7 @@ def test_the_disk_holds_the_clips(digits, digits_dir):
     rest = sets.load("moving_digits", "train[150:]", data_dir=digits_dir, options=TWO_FRAMES)
     assert (
         len(rest) == 2 * (2874 - 150)
-        and rest.factors["digit"][0] == list(md.clips("train", md.Options(length=2)))[150].instance
+        and rest.factors["digit"][0] == list(md.make_clips("train", md.Options(length=2)))[150].instance
     )
 
 
@@ -81,8 +81,8 @@ def test_factors_are_even_and_know_nothing_of_each_other(default):
 def test_the_digit_is_where_its_label_says(size, monkeypatch):
     black = [[np.zeros((2 * size, 2 * size, 3), np.uint8)]] * 12
     monkeypatch.setattr(md, "tiles", lambda split, size: black)
-    ink, half, found = md.ink(size), size // 2, []
-    for clip, _ in zip(md.clips("test", md.Options(size, 4)), range(40), strict=False):
+    ink, half, found = md.draw_digits(size), size // 2, []
+    for clip, _ in zip(md.make_clips("test", md.Options(size, 4)), range(40), strict=False):
         for frame, position in zip(clip.frames, clip.positions, strict=True):
             drawn = (255 * ink[clip.instance] + 128) // 256
             places = [
@@ -108,7 +108,7 @@ def test_ink_is_linear_interpolation(size):
         at, whole = (np.arange(2 * n) + 0.5) / 2 - 0.5, np.arange(-1, n + 1)
         rows = np.stack([np.interp(at, whole, np.pad(column, 1)) for column in drawn.T], 1)
         drawn = np.stack([np.interp(at, whole, np.pad(row, 1)) for row in rows])
-    assert np.array_equal(md.ink(size)[7], np.floor(drawn * 16))
+    assert np.array_equal(md.draw_digits(size)[7], np.floor(drawn * 16))
 
 
 @pytest.mark.parametrize("size", md.SIZES)
@@ -118,14 +118,16 @@ def test_no_pixel_of_a_photo_is_in_both_splits(size, monkeypatch):
     monkeypatch.setattr(md, "load_sample_images", lambda: SimpleNamespace(images=photos))
     monkeypatch.setattr(md, "DIMMED", (1, 1))
     seen = {
-        split: [{tuple(p) for part in t for p in part.reshape(-1, 3)} for t in md.tiles(split, size)]
+        split: [{tuple(p) for part in t for p in part.reshape(-1, 3)} for t in md.cut_strips(split, size)]
         for split in ("train", "test")
     }
     side = md.TILE * size // 32
     for k, (train, test) in enumerate(zip(seen["train"], seen["test"], strict=True)):
         assert not train & test and len(train) + len(test) == side * side  # and together they are the tile
         assert not any(train & other for other in seen["train"][k + 1 :])
-    assert all(min(part.shape[:2]) >= size for split in ("train", "test") for t in md.tiles(split, size) for part in t)
+    assert all(
+        min(part.shape[:2]) >= size for split in ("train", "test") for t in md.cut_strips(split, size) for part in t
+    )
 
 
 def test_a_wrong_option_is_one_line(tmp_path):

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from scipy import stats
 
-from mi_contrast.data.order import draws, permutation, random_bits
+from mi_contrast.data.order import draw_distinct, permutation, random_bits
 
 
 def test_a_permutation_sorts_the_bits():
@@ -46,9 +46,9 @@ def test_epochs_are_unrelated():
 
 def test_draws_are_distinct_and_uniform_however_many():
     for count, size in ((40, 8), (40, 20), (40, 21), (40, 40), (1, 1)):
-        drawn = draws(count, size, 1, 2)
+        drawn = draw_distinct(count, size, 1, 2)
         assert len(set(drawn.tolist())) == size and drawn.dtype == np.int32 and 0 <= drawn.min() <= drawn.max() < count
-    pairs = Counter(tuple(draws(5, 2, 1, seed).tolist()) for seed in range(4000))
+    pairs = Counter(tuple(draw_distinct(5, 2, 1, seed).tolist()) for seed in range(4000))
     assert set(pairs) == set(itertools.permutations(range(5), 2))
     assert stats.chisquare(list(pairs.values())).pvalue > 1e-3
-    assert draws(1000, 5, 1, 0).tolist() != draws(1000, 5, 1, 1).tolist()
+    assert draw_distinct(1000, 5, 1, 0).tolist() != draw_distinct(1000, 5, 1, 1).tolist()

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.data.pairing import distinct_pairs, held_out, make_pairing, partner
+from mi_contrast.data.pairing import draw_partner, make_distinct_pairs, make_pairing, split_held_out
 from tests.data.toys import toy_set
 
 N, MEMBERS, DRAWS = 24, 20, 64  # of fixed size, so that one compilation serves every example
 FACTORS = ("digit", "place", "clip")
-draw = jax.jit(jax.vmap(jax.vmap(partner, (None, None, 0)), (None, 0, None)))
+draw = jax.jit(jax.vmap(jax.vmap(draw_partner, (None, None, 0)), (None, 0, None)))
 
 
 @st.composite
@@ -54,7 +54,7 @@ def test_a_partner_shares_what_is_asked_and_comes_from_another_clip(case):
 def test_distinct_pairs_are_distinct_on_both_sides(case, seed):
     images, members, shared = case
     lonely = sum(bool(shared) and allowed(images, members, shared, m) == {m} for m in members)
-    pairs = distinct_pairs(images, members, MEMBERS - lonely, shared, seed)
+    pairs = make_distinct_pairs(images, members, MEMBERS - lonely, shared, seed)
     assert pairs.shape == (MEMBERS - lonely, 2 if shared else 1) and pairs.dtype == np.int32
     assert all(
         len(set(side.tolist())) == len(pairs) and set(side.tolist()) <= set(members.tolist()) for side in pairs.T
@@ -66,7 +66,7 @@ def test_distinct_pairs_are_distinct_on_both_sides(case, seed):
     with pytest.raises(
         UserError, match=f"has {len(pairs)} distinct pairs among 20 held-out examples, not {len(pairs) + 1}"
     ):
-        distinct_pairs(images, members, len(pairs) + 1, shared, seed)
+        make_distinct_pairs(images, members, len(pairs) + 1, shared, seed)
 
 
 def clips_that_can_all_be_left(images, members, shared):
@@ -97,7 +97,7 @@ def test_sharing_the_digit_leaves_background_and_place_to_chance(digits_dir):
     members = np.arange(len(images), dtype=np.int32)
     keys = jax.random.split(jax.random.key(0), len(images))
     found = np.asarray(
-        jax.jit(jax.vmap(partner, (None, 0, 0)))(make_pairing(images, members, ("digit",)), members, keys)
+        jax.jit(jax.vmap(draw_partner, (None, 0, 0)))(make_pairing(images, members, ("digit",)), members, keys)
     )
     same = {name: (of[found] == of).mean() for name, of in images.factors.items()}
     assert same["digit"] == 1 and same["clip"] == 0
@@ -115,8 +115,8 @@ def test_frames_of_a_clip_are_pairs(digits):
     """shared=('clip',): the two frames of one take, over the same background, the digit elsewhere."""
     members = np.arange(len(digits), dtype=np.int32)
     keys = jax.random.split(jax.random.key(2), len(digits))
-    drawn = jax.jit(jax.vmap(partner, (None, 0, 0)))(make_pairing(digits, members, ("clip",)), members, keys)
-    fixed = distinct_pairs(digits, members, len(members), ("clip",), 0)
+    drawn = jax.jit(jax.vmap(draw_partner, (None, 0, 0)))(make_pairing(digits, members, ("clip",)), members, keys)
+    fixed = make_distinct_pairs(digits, members, len(members), ("clip",), 0)
     for one, other in ((members, np.asarray(drawn)), fixed.T):
         np.testing.assert_array_equal(other, one ^ 1)  # a clip's two frames lie side by side
         for name in ("digit", "background", "clip"):
@@ -124,7 +124,7 @@ def test_frames_of_a_clip_are_pairs(digits):
         moved = (digits.images(one) != digits.images(other)).any(axis=(1, 2, 3))
         assert moved.mean() > 0.95
     # Control: frames that share the digit alone are never of one clip.
-    apart = distinct_pairs(digits, members, 50, ("digit",), 0)
+    apart = make_distinct_pairs(digits, members, 50, ("digit",), 0)
     assert (apart[:, 0] // 2 != apart[:, 1] // 2).all()
 
 
@@ -134,7 +134,7 @@ def test_an_unknown_factor_is_one_line(entry):
         if entry == "make_pairing":
             make_pairing(images, np.arange(N), shared)
         else:
-            distinct_pairs(images, np.arange(N), 2, shared, 0)
+            make_distinct_pairs(images, np.arange(N), 2, shared, 0)
 
     images = toy_set(N, factors={"digit": np.zeros(N, np.int32)})
     with pytest.raises(UserError, match="unknown factor of toy 'digits'; did you mean 'digit'"):
@@ -145,7 +145,7 @@ def test_an_unknown_factor_is_one_line(entry):
 
 def test_pairs_differ_by_seed_and_repeat():
     images = toy_set(N, factors={"digit": np.arange(N, dtype=np.int32) % 2, "clip": np.arange(N, dtype=np.int32)})
-    one, again, other = (distinct_pairs(images, np.arange(N), 20, ("digit",), seed) for seed in (0, 0, 1))
+    one, again, other = (make_distinct_pairs(images, np.arange(N), 20, ("digit",), seed) for seed in (0, 0, 1))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
 
 
@@ -155,9 +155,9 @@ def test_a_hold_out_takes_whole_groups(groups, fraction):
     images = toy_set(len(groups), groups=np.array(groups, np.int32))
     if len(set(groups)) == 1:
         with pytest.raises(UserError, match="is one group"):
-            held_out(images, fraction)
+            split_held_out(images, fraction)
         return
-    kept, held = held_out(images, fraction)
+    kept, held = split_held_out(images, fraction)
     assert sorted([*kept, *held]) == list(range(len(groups)))
     assert kept.dtype == held.dtype == np.int32 and (np.diff(kept) > 0).all() and (np.diff(held) > 0).all()
     inside, outside = ({groups[i] for i in side} for side in (held, kept))
@@ -167,11 +167,11 @@ def test_a_hold_out_takes_whole_groups(groups, fraction):
 
 
 def test_a_twentieth_is_held_out_for_good(digits):
-    kept, held = held_out(toy_set(1000))
-    assert len(held) == 50 and np.array_equal(held, held_out(toy_set(1000))[1])
+    kept, held = split_held_out(toy_set(1000))
+    assert len(held) == 50 and np.array_equal(held, split_held_out(toy_set(1000))[1])
     assert held[:4].tolist() == PINNED  # a change here changes what every run has not seen
     assert abs(held.mean() - 500) < 120  # from all over the set
-    kept, held = held_out(digits)
+    kept, held = split_held_out(digits)
     assert not set(digits.groups[kept]) & set(digits.groups[held]) and len(held) == 4 * 4
 
 

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import make_mesh
-from mi_contrast.data.pairing import make_pairing, partner
+from mi_contrast.data.pairing import draw_partner, make_pairing
 from mi_contrast.data.readers import Resident, Streamed, make_reader
 from tests import devices as virtual
 from tests.data.toys import tell_index, toy_set
@@ -51,7 +51,7 @@ def model(step, shared, order="epochs"):
     pairing, rows = make_pairing(paired_set(), MEMBERS, shared), []
     for position, anchor in enumerate(anchors):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(SEED), step), position)
-        rows.append([anchor, int(partner(pairing, anchor, jax.random.fold_in(key, 2)))])
+        rows.append([anchor, int(draw_partner(pairing, anchor, jax.random.fold_in(key, 2)))])
     return rows
 
 

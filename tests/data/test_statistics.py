@@ -43,7 +43,7 @@ def by_a_loop(pixels, space):
 @pytest.mark.parametrize("block", [4, 256])  # 23 images: five blocks and three more, or a part of one
 def test_both_are_a_loops(space, block, monkeypatch):
     monkeypatch.setattr(statistics, "PIXELS", block * HEIGHT * WIDTH)
-    mean, std = statistics.statistics(some(), space)
+    mean, std = statistics.compute_statistics(some(), space)
     expected = by_a_loop(PIXELS, space)
     scale = np.maximum(1.0, np.abs(expected[0]))
     np.testing.assert_allclose(mean, expected[0], atol=2e-6 * scale.max())
@@ -54,7 +54,7 @@ def test_sums_don_t_lose_what_many_pixels_add():
     """Two million nearly equal pixels: sums in float32 would be off in the third digit of the deviation."""
     grey = np.full((2, 1024, 1024, 3), 200, np.uint8)
     grey[:, ::2] = 201
-    mean, std = statistics.statistics(some(grey))
+    mean, std = statistics.compute_statistics(some(grey))
     np.testing.assert_allclose(mean, 200.5 / 255, rtol=1e-6)
     np.testing.assert_allclose(std, 0.5 / 255, rtol=1e-5)
     values = (grey / np.float32(255)).reshape(-1, 3)  # control
@@ -101,4 +101,4 @@ def test_mistakes_are_one_line(arguments, says, digits_dir, capsys):
 
 def test_a_channel_that_does_not_vary_is_named():
     with pytest.raises(UserError, match="a channel of toy in ydbdr does not vary"):
-        statistics.statistics(some(np.repeat(PIXELS[..., :1], 3, -1)), "ydbdr")
+        statistics.compute_statistics(some(np.repeat(PIXELS[..., :1], 3, -1)), "ydbdr")

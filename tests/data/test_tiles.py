@@ -9,8 +9,8 @@ from PIL import Image
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.data import decoding, sets
-from mi_contrast.data.imageset import in_memory
-from mi_contrast.data.pairing import held_out
+from mi_contrast.data.imageset import cache_in_memory
+from mi_contrast.data.pairing import split_held_out
 
 SIDES = {"a.png": (20, 31), "b.png": (33, 20), "c.png": (24, 24), "d.png": (20, 20)}  # height, width
 
@@ -47,7 +47,7 @@ def test_every_tile_is_a_square_of_its_image(tmp_path, tile, stride):
     assert np.array_equal(images.groups, np.repeat(np.arange(4), [len(of_image) for of_image in wanted]))
     assert np.array_equal(images.factors["image"], images.groups)
     assert images.labels == {} and images.classes == {}
-    assert np.array_equal(in_memory(images).images(mixed), flat[mixed])
+    assert np.array_equal(cache_in_memory(images).images(mixed), flat[mixed])
 
 
 def test_size_keeps_the_aspect(tmp_path):
@@ -99,9 +99,9 @@ def test_a_hold_out_takes_whole_images_unless_tiles_are_their_own(tmp_path):
         sets.load(f"folder:{tmp_path}", "train", options={"tile": 16, "stride": 1, "groups": groups})
         for groups in ("image", "tile")
     )
-    kept, held = held_out(by_image)
+    kept, held = split_held_out(by_image)
     assert len(set(by_image.groups[held])) == 1 and not set(by_image.groups[held]) & set(by_image.groups[kept])
-    kept, held = held_out(by_tile)
+    kept, held = split_held_out(by_tile)
     assert by_tile.groups is None and len(held) == round(len(by_tile) / 20)
     assert set(by_tile.factors["image"][kept]) == {0, 1, 2, 3}
 

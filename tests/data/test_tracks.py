@@ -5,7 +5,7 @@ import pytest
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.data import tracks
-from mi_contrast.data.tracks import LOST, STILL, TRACKED, Moved, Tracking, Tracks, follow, own_steps
+from mi_contrast.data.tracks import LOST, STILL, TRACKED, Matches, Tracking, Tracks, follow, remove_camera
 
 RNG = np.random.default_rng(0)
 FRAMES, SIDE = 14, 96
@@ -76,17 +76,17 @@ def test_a_large_object_and_a_nearing_camera_pull_the_median_aside_and_no_homogr
     of_object = start[:, 0] >= 100  # 24 of 64 patches
     camera[of_object] += np.array([6.0, -4.0]) * np.arange(3)[None, :, None]
     sound = np.ones((64, 2), bool)
-    moved = [Moved(*np.float32(camera[:, t : t + 2]).transpose(1, 0, 2)) for t in (0, 1)]
+    moved = [Matches(*np.float32(camera[:, t : t + 2]).transpose(1, 0, 2)) for t in (0, 1)]
     errors = {}
     for word in ("homography", "median"):
-        own, kept = own_steps(camera, sound, moved, word)
+        own, kept = remove_camera(camera, sound, moved, word)
         assert kept.all()
         errors[word] = np.abs(own[~of_object]).max()
         errors[word, "object"] = np.abs(own[of_object] - [6.0, -4.0]).max()
     assert errors["homography"] < 0.01 and errors["homography", "object"] < 0.5
     assert errors["median"] > 3
-    few = [moved[0], Moved(moved[1].before[:5], moved[1].after[:5])]  # five corners say nothing of a camera
-    own, kept = own_steps(camera, sound, few, "homography")
+    few = [moved[0], Matches(moved[1].before[:5], moved[1].after[:5])]  # five corners say nothing of a camera
+    own, kept = remove_camera(camera, sound, few, "homography")
     assert kept[:, 0].all() and not kept[:, 1].any() and not own[:, 1].any()
 
 
@@ -95,13 +95,13 @@ def test_what_does_not_return_when_followed_back_is_not_sound():
     now, other = (cv2.cvtColor(textured(SIDE), cv2.COLOR_RGB2GRAY) for _ in range(2))
     then = np.roll(now, 2, axis=1)
     then[:, SIDE // 2 :] = other[:, SIDE // 2 :]  # the right half is something else
-    centres = tracks.grid(SIDE, SIDE, 16, 8)[:, ::-1].astype(np.float32)
-    ahead, good = tracks.step(cv2, now, then, centres, Tracking())
+    centres = tracks.patch_centres(SIDE, SIDE, 16, 8)[:, ::-1].astype(np.float32)
+    ahead, good = tracks.track_step(cv2, now, then, centres, Tracking())
     left, right = (np.abs(centres[:, 0] - at) < 20 for at in (24, 76))
     assert good[left].all() and good[right].mean() < 0.5
     off = np.abs(ahead[left] - centres[left] - [2.0, 0.0]).max(axis=1)
     assert np.median(off) < 0.02 and off.max() < 0.6  # the worst sees the other half in its window
-    loose = tracks.step(cv2, now, then, centres, Tracking(tolerance=1e9))[1]
+    loose = tracks.track_step(cv2, now, then, centres, Tracking(tolerance=1e9))[1]
     assert loose[right].mean() > good[right].mean() + 0.2
 
 
@@ -110,18 +110,18 @@ def test_states_are_of_the_shares_and_spreads_that_are_asked_for():
     own[0, ::2] = 1.0  # variance .5 of the two coordinates together: a spread of .71
     sound = np.ones((3, 10), bool)
     sound[2, :3] = False
-    assert tracks.state(own, sound, Tracking(lost=0.2)).tolist() == [TRACKED, STILL, LOST]
-    assert tracks.state(own, sound, Tracking(lost=0.3, still=0.8)).tolist() == [STILL, STILL, STILL]
+    assert tracks.classify_tracks(own, sound, Tracking(lost=0.2)).tolist() == [TRACKED, STILL, LOST]
+    assert tracks.classify_tracks(own, sound, Tracking(lost=0.3, still=0.8)).tolist() == [STILL, STILL, STILL]
     colours = np.zeros((3, 11, 3), np.float32)
     colours[1, ::2] = 5
     made = Tracks(np.zeros((3, 2)), own, own, colours, np.array([TRACKED, STILL, LOST], np.int8))
-    assert tracks.still_colours(made, Tracking()).tolist() == [STILL, TRACKED, LOST]
+    assert tracks.classify_colours(made, Tracking()).tolist() == [STILL, TRACKED, LOST]
 
 
 def test_colours_are_means_of_what_of_the_patch_is_in_the_frame():
     frames = RNG.integers(0, 256, (2, 20, 30, 3)).astype(np.uint8)
     positions = np.array([[[10.2, 9.0], [0.0, 0.0]], [[28.0, 18.6], [40.0, -9.0]]], np.float32)
-    found = tracks.colours(frames, positions, 6)
+    found = tracks.mean_colours(frames, positions, 6)
     np.testing.assert_allclose(found[0, 0], frames[0, 6:12, 7:13].mean(axis=(0, 1)), rtol=1e-5)
     np.testing.assert_allclose(found[0, 1], frames[1, :3, :3].mean(axis=(0, 1)), rtol=1e-5)
     np.testing.assert_allclose(found[1, 0], frames[0, 16:, 25:].mean(axis=(0, 1)), rtol=1e-5)
@@ -130,9 +130,9 @@ def test_colours_are_means_of_what_of_the_patch_is_in_the_frame():
 
 def test_patches_are_cut_where_their_centres_say():
     frame = RNG.integers(0, 256, (21, 33, 3)).astype(np.uint8)
-    centres = tracks.grid(21, 33, 8, 4)
+    centres = tracks.patch_centres(21, 33, 8, 4)
     assert len(centres) == 4 * 7
-    patches = tracks.cut(frame, centres, 8)
+    patches = tracks.cut_patches(frame, centres, 8)
     row, column = centres[9]
     np.testing.assert_array_equal(patches[9], frame[row - 4 : row + 4, column - 4 : column + 4])
     assert centres.min() >= 4 and (centres + 4 <= [21, 33]).all()
@@ -146,7 +146,7 @@ def test_patches_are_cut_where_their_centres_say():
         (lambda: Tracking(patch=2), "patch is 2"),
         (lambda: Tracking(stride=0), "stride is 0"),
         (lambda: Tracking(still=-1.0), "still is -1"),
-        (lambda: tracks.grid(10, 40, 16, 16), "smaller --patch"),
+        (lambda: tracks.patch_centres(10, 40, 16, 16), "smaller --patch"),
     ],
 )
 def test_mistakes_are_said(call, said):

@@ -142,7 +142,9 @@ def same_export(a: Path, b: Path) -> bool:
 def leftovers(workdir: Path) -> list[str]:
     """Temporary files and folders in a run directory."""
     return [
-        str(p.relative_to(workdir)) for p in workdir.rglob("*") if p.name.startswith(".") or checkpoint.HALF in p.name
+        str(p.relative_to(workdir))
+        for p in workdir.rglob("*")
+        if p.name.startswith(".") or checkpoint.UNFINISHED in p.name
     ]
 
 
@@ -211,12 +213,12 @@ def kills(drill: Drill, outcome: Outcome, *, few: bool) -> None:
         begun = reached(workdir)
         wait_for(process, lambda: reached(workdir) >= begun + draw.uniform(1, aim))
         if number % 3 == 0:
-            wait_for(process, lambda: any(checkpoint.HALF in p.name for p in run.checkpoints.glob("*")), 60)
+            wait_for(process, lambda: any(checkpoint.UNFINISHED in p.name for p in run.checkpoints.glob("*")), 60)
         else:
             time.sleep(draw.uniform(0, 0.5))
         process.kill()
         process.wait()
-        during += any(checkpoint.HALF in p.name for p in run.checkpoints.glob("*"))
+        during += any(checkpoint.UNFINISHED in p.name for p in run.checkpoints.glob("*"))
 
     for number in range(count):
         before = reached(workdir)
@@ -226,9 +228,8 @@ def kills(drill: Drill, outcome: Outcome, *, few: bool) -> None:
         if "Traceback" in text or code not in (0, -signal.SIGKILL):
             outcome.wrong.append(f"start {number}: exit {code}")
             print(text[-2000:])
-        print(
-            f"  kill {number + 1}: at step {reached(workdir)}, newest checkpoint {checkpoint.latest(run.checkpoints)}"
-        )
+        newest = checkpoint.latest_step(run.checkpoints)
+        print(f"  kill {number + 1}: at step {reached(workdir)}, newest checkpoint {newest}")
         if code == 0:
             outcome.wrong.append(f"the run ended before kill {number + 1}")
             break
@@ -298,7 +299,7 @@ def ctrl_c_early(drill: Drill, outcome: Outcome) -> None:
 
 def data_files(workdir: Path) -> list[Path]:
     """Data files of the newest checkpoint, largest first."""
-    newest = RunDirectory(workdir).checkpoints / str(checkpoint.latest(RunDirectory(workdir).checkpoints))
+    newest = RunDirectory(workdir).checkpoints / str(checkpoint.latest_step(RunDirectory(workdir).checkpoints))
     return sorted(newest.rglob("d/*"), key=lambda p: -p.stat().st_size)
 
 
@@ -316,7 +317,7 @@ def flip(workdir: Path) -> None:
 
 def lose(part: str) -> Callable[[Path], None]:
     def lose_part(workdir: Path) -> None:
-        newest = RunDirectory(workdir).checkpoints / str(checkpoint.latest(RunDirectory(workdir).checkpoints))
+        newest = RunDirectory(workdir).checkpoints / str(checkpoint.latest_step(RunDirectory(workdir).checkpoints))
         shutil.rmtree(newest / part) if (newest / part).is_dir() else (newest / part).unlink()
 
     return lose_part

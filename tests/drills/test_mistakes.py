@@ -12,7 +12,7 @@ from PIL import Image
 
 from mi_contrast import evaluate, main, report
 from mi_contrast.core.errors import run_job
-from mi_contrast.core.layout import RunDirectory, locked
+from mi_contrast.core.layout import RunDirectory, hold_lock
 from mi_contrast.training import loop
 from tests.training import small
 
@@ -111,7 +111,7 @@ def test_a_section_that_can_not_be_allowed(capsys, trained):
 def test_a_run_directory_in_use(capsys, trained):
     before = fingerprint(trained)
     command = [sys.executable, "-m", "mi_contrast.main", *SMALL, f"--workdir={trained}"]
-    with locked(RunDirectory(trained)):
+    with hold_lock(RunDirectory(trained)):
         out = subprocess.run(command, capture_output=True, text=True, check=False, cwd=small.ROOT)
     assert out.returncode == 2 and f"in use by process {os.getpid()}" in out.stderr
     assert fingerprint(trained) == before

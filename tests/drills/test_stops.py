@@ -48,7 +48,7 @@ def test_sigterm_saves_exits_75_and_the_same_command_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 75, out
-    saved = checkpoint.latest(RunDirectory(tmp_path / "run").checkpoints)
+    saved = checkpoint.latest_step(RunDirectory(tmp_path / "run").checkpoints)
     assert saved is not None and saved >= 20
     assert f"stopped by SIGTERM at step {saved} of 400, saved" in out
     again = start(tmp_path / "run", *changes)
@@ -72,7 +72,7 @@ def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(tmp_path):
     process.kill()
     process.communicate()
     reached = max(row["step"] for row in read(RunDirectory(tmp_path / "run")))
-    saved = checkpoint.latest(RunDirectory(tmp_path / "run").checkpoints)
+    saved = checkpoint.latest_step(RunDirectory(tmp_path / "run").checkpoints)
     assert saved is not None and saved > reached - 2 * 20  # one interval, and one that was being written
     again = start(tmp_path / "run", *changes)
     out, _ = again.communicate(timeout=300)

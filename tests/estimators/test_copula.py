@@ -22,7 +22,7 @@ def test_scores_are_those_of_mid_ranks():
     values = np.round(np.random.default_rng(0).standard_cauchy(size=(200, 2)), 1)  # with ties
     expected = norm.ppf((rankdata(values, axis=0) - 0.5) / len(values))
     expected = (expected - expected.mean(axis=0)) / expected.std(axis=0)
-    np.testing.assert_allclose(copula._scores(values), expected, atol=1e-12)
+    np.testing.assert_allclose(copula._normal_scores(values), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.6])

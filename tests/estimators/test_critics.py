@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm, rankdata
 
-from mi_contrast.estimators.critics import Side, canonical_pairs, gaussian, net, network, normal_scores, score
+from mi_contrast.estimators.critics import (
+    Side,
+    apply_network,
+    canonical_pairs,
+    gaussian,
+    init_network,
+    normal_scores,
+    score,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -58,12 +66,12 @@ def test_gaussian_part_is_the_log_ratio_of_densities():
 @pytest.mark.parametrize("kind", ["separable", "joint"])
 def test_networks_start_at_zero_and_score_every_pair(kind):
     x, y = jnp.asarray(RNG.normal(size=(70, 3)), jnp.float32), jnp.asarray(RNG.normal(size=(9, 2)), jnp.float32)
-    start = network(jax.random.key(0), (3, 2), kind)
-    assert not np.any(net(start, x, y))
+    start = init_network(jax.random.key(0), (3, 2), kind)
+    assert not np.any(apply_network(start, x, y))
     other = jax.tree.map(lambda leaf: leaf + 0.1, start)
-    scores = np.asarray(net(other, x, y))
+    scores = np.asarray(apply_network(other, x, y))
     assert scores.shape == (70, 9)
-    np.testing.assert_allclose(scores[66:68, 4:5], net(other, x[66:68], y[4:5]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(scores[66:68, 4:5], apply_network(other, x[66:68], y[4:5]), rtol=1e-4, atol=1e-5)
     sides = (Side(jnp.ones((70, 1)), x), Side(jnp.ones((9, 1)), y))
     whole = score({"network": other, "correlations": jnp.zeros(1), "shift": jnp.float32(2)}, *sides)
     np.testing.assert_allclose(whole, scores + 2, rtol=1e-5)

@@ -8,7 +8,7 @@ from jax.sharding import PartitionSpec as P
 from scipy import stats
 
 from mi_contrast import estimators as mi
-from mi_contrast.estimators.draws import LOW_RATE, LOW_TERMS, RATE, TERMS, _bits, _mix, _tails, draw_on_average
+from mi_contrast.estimators.draws import LOW_RATE, LOW_TERMS, RATE, TERMS, _bits, _mix, _tails, draw_poisson
 
 B, K, DRAWS = 6, 40, 16
 RNG = np.random.default_rng(51)
@@ -245,7 +245,7 @@ def test_thresholds_are_the_tails_of_the_distribution(rate):
 def test_few_terms_give_the_same_counts_at_low_rates():
     ids, rate = np.arange(200_000), jnp.array([1e-4, 0.17, LOW_RATE], jnp.float32)
     mask = np.ones((3, 200_000), bool)
-    draw = jax.jit(lambda rate, low: draw_on_average(SEEDS[:3], mask, rate, ids, low=low), static_argnums=1)
+    draw = jax.jit(lambda rate, low: draw_poisson(SEEDS[:3], mask, rate, ids, low=low), static_argnums=1)
     few, many = (np.asarray(draw(rate, low)) for low in (True, False))
     np.testing.assert_array_equal(few, many)
     np.testing.assert_allclose(few.mean(axis=1), rate, atol=0.007)

@@ -9,6 +9,7 @@ import pytest
 from mi_contrast import estimators as mi
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators import learned
+from mi_contrast.estimators.critic_inputs import make_inputs
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 KEY = jax.random.key(3)
@@ -46,13 +47,13 @@ def test_nothing_is_read_from_independent_samples_though_training_samples_would(
     settings = {"steps": 200, "learning_rate": 1e-2}
     nats, error, _ = read(x, y, **settings)
     assert abs(nats) < 3 * error + 0.01
-    rows = learned._Rows
+    rows = learned._Split
 
     def on_training_samples(batches, judge, held_out):
         seen = batches.reshape(len(batches), -1)
         return rows(batches, seen[:, : judge.shape[1]], seen[:, : held_out.shape[1]])
 
-    monkeypatch.setattr(learned, "_Rows", on_training_samples)
+    monkeypatch.setattr(learned, "_Split", on_training_samples)
     assert read(x, y, **settings)[0] > 0.05
 
 
@@ -63,9 +64,9 @@ def test_parts_are_apart():
         seen.append((batches, judge, held_out))
         return rows(batches, judge, held_out)
 
-    rows = learned._Rows
+    rows = learned._Split
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learned, "_Rows", note)
+        patch.setattr(learned, "_Split", note)
         read(*gaussian_pairs(0.5, seed=4))
     batches, judges, held_out = (np.asarray(part) for part in seen[0])
     assert sorted(held_out.reshape(-1)) == list(range(N))
@@ -78,9 +79,9 @@ def test_parts_are_apart():
 def test_a_held_out_pair_changes_nothing_of_what_its_critic_sees():
     x, y = gaussian_pairs(0.5, seed=5)
     train, judge = np.arange(400), np.arange(400, 600)
-    before = learned._as_seen(x, y, train, judge)
+    before = make_inputs(x, y, train, judge)
     x[700:], y[700:] = 1e6, -1e6
-    after = learned._as_seen(x, y, train, judge)
+    after = make_inputs(x, y, train, judge)
     jax.tree.map(np.testing.assert_array_equal, before.correlations, after.correlations)
     for one, other in ((before.x, after.x), (before.y, after.y)):
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:700], b[:700]), one, other)
@@ -118,7 +119,7 @@ def test_readings_and_effects_against_leaving_each_pair_out():
     methods = learned._methods(1.0)
     assert set(methods) == set(whole) == set(learned.METHODS)
     for name, method in methods.items():
-        assert float(method.read(jnp.asarray(scores, jnp.float32))) == pytest.approx(whole[name], abs=1e-5), name
+        assert float(method.bound(jnp.asarray(scores, jnp.float32))) == pytest.approx(whole[name], abs=1e-5), name
         left_out = np.array([(n - 1) * (whole[name] - rest[name]) for rest in without])
         effects = np.asarray(learned._effects(jnp.asarray(scores, jnp.float32), method))
         np.testing.assert_allclose(effects, left_out - left_out.mean(), atol=0.2, err_msg=name)

@@ -143,7 +143,7 @@ def test_the_error_tells_the_spread_over_samples(rho):
 
 def test_memory_does_not_grow_with_the_square():
     shape, unit = (jax.ShapeDtypeStruct((n, 2), jnp.float32) for n in (20_000, 1))
-    block = neighbours.block_of(20_000, 1, None)
+    block = neighbours.choose_block_sizes(20_000, 1, None)
     compiled = neighbours._ksg.lower(shape, shape, unit, unit, 3, 1, True, block).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 64 * 2**20  # all distances would be 1,526 MiB
 

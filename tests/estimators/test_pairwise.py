@@ -54,7 +54,7 @@ def test_it_is_ksg_of_each_pair_in_blocks_as_whole_and_under_jit(monkeypatch):
         whole[first, second], mi.ksg(SERIES[first], SERIES[second], errors=False).nats, atol=1e-5
     )
     np.testing.assert_array_equal(jax.jit(mi.all_pairs)(SERIES), whole)
-    monkeypatch.setattr(distances, "ON_CPU", 4 * T**2)  # partners by fours, the last block overlaps
+    monkeypatch.setattr(distances, "CPU_DISTANCES", 4 * T**2)  # partners by fours, the last block overlaps
     np.testing.assert_array_equal(mi.all_pairs(SERIES), whole)
 
 

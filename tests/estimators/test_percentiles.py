@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.estimators.percentiles import check_band, millionths, not_a_number, rank
+from mi_contrast.estimators.percentiles import check_band, millionths, nan_or_zero, rank
 from tests.estimators import reference
 
 rank_of = jax.jit(rank)
@@ -72,5 +72,5 @@ def test_bands_that_hold_something_pass():
 
 
 def test_not_a_number():
-    assert np.isnan(not_a_number(jnp.float32(jnp.nan), 0.5))
-    np.testing.assert_array_equal(not_a_number(0.1, jnp.array([0.5, jnp.nan])), [0, np.nan])
+    assert np.isnan(nan_or_zero(jnp.float32(jnp.nan), 0.5))
+    np.testing.assert_array_equal(nan_or_zero(0.1, jnp.array([0.5, jnp.nan])), [0, np.nan])

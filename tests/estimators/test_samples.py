@@ -11,7 +11,7 @@ from scipy.special import digamma
 
 from mi_contrast import estimators as mi
 from mi_contrast.core.errors import UserError
-from mi_contrast.estimators.samples import paired, whole_number
+from mi_contrast.estimators.samples import as_whole_number, prepare_pair
 
 Z, E = np.random.default_rng(1).normal(size=(2, 1000))
 X, Y = Z, 0.8 * Z + 0.6 * E
@@ -116,7 +116,7 @@ def test_every_way_to_store_numbers_reads_the_same():
     assert mi.ksg(X, Y, np.int64(3)).nats == mi.ksg(X, Y, 3).nats
     assert np.isfinite(mi.all_pairs(np.stack([X, Y])[:, :40, None], np.int64(3))[0, 1])
     with pytest.raises(UserError, match=r"k = 2.5"):
-        whole_number("k", 2.5)
+        as_whole_number("k", 2.5)
 
 
 REFUSED = {
@@ -190,5 +190,5 @@ def test_wide_samples_and_near_ceilings_answer_lower_limits():
 
 
 def test_columns_of_a_traced_pair_have_their_deviations():
-    found = jax.jit(paired)(X, Y)
+    found = jax.jit(prepare_pair)(X, Y)
     np.testing.assert_allclose(found.deviation_x[0, 0] / np.std(found.x), 1, rtol=1e-5)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mi_contrast.estimators.percentiles import millionths, rank
 from mi_contrast.estimators.scores import rank_weights
-from mi_contrast.estimators.selection import census, count_below, ordered, select, unordered, weigh
+from mi_contrast.estimators.selection import count_below, decode_scores, encode_scores, select_band, take_census, weigh
 from tests.estimators import reference
 
 K = 61
@@ -104,10 +104,10 @@ def test_a_nan_among_the_valid_is_not_silent():
 def test_images_keep_order_and_come_back():
     scores = np.sort(np.concatenate([np.exp(30 * RNG.normal(size=200)), [0, np.inf, 1e-42]]).astype(np.float32))
     scores = np.concatenate([-scores[::-1], scores[scores != 0]])
-    image = np.asarray(ordered(jnp.asarray(scores)))
+    image = np.asarray(encode_scores(jnp.asarray(scores)))
     assert (np.diff(image.astype(np.int64)) > 0).all()
-    np.testing.assert_array_equal(np.asarray(unordered(jnp.asarray(image))), scores)
-    assert int(ordered(jnp.float32(-0.0))) == int(ordered(jnp.float32(0.0)))
+    np.testing.assert_array_equal(np.asarray(decode_scores(jnp.asarray(image))), scores)
+    assert int(encode_scores(jnp.float32(-0.0))) == int(encode_scores(jnp.float32(0.0)))
 
 
 def test_counts():
@@ -119,15 +119,15 @@ def test_counts():
 def test_the_upper_edge_is_within_reach_of_a_score_inside():
     rows = RNG.normal(size=(8, 400)).astype(np.float32)
     rows[:, 5] = 1e6
-    found = census(rows)
+    found = take_census(rows)
     lower, upper = rank(millionths(0.9), found.size), rank(jnp.full(8, 997_500), found.size)  # the outlier alone is out
-    band = select(rows, lower, upper, found, jnp.full((8, 1), 1e-3))
+    band = select_band(rows, lower, upper, found, jnp.full((8, 1), 1e-3))
     inside = np.asarray(weigh(rows, band)) > 0
     greatest = np.where(inside, rows, -np.inf).max(axis=1)
     assert (inside.sum(axis=1) == 39).all()
     assert (np.asarray(band.upper)[:, 0] >= greatest).all()
     assert (np.asarray(band.upper)[:, 0] - greatest <= 1e-3).all()
-    loose = np.asarray(select(rows, lower, upper, found).upper)[:, 0]
+    loose = np.asarray(select_band(rows, lower, upper, found).upper)[:, 0]
     assert (loose - greatest > 1e-3).any()  # the control: nothing asks for it by default
 
 
@@ -139,7 +139,7 @@ def test_the_number_of_passes_is_bounded(monkeypatch):
         return exact(scores, pivots)
 
     monkeypatch.setattr("mi_contrast.estimators.selection.count_below", counted)
-    alone = jax.jit(lambda row, ranks: select.__wrapped__(row, ranks[:1], ranks[1:], census(row)))
+    alone = jax.jit(lambda row, ranks: select_band.__wrapped__(row, ranks[:1], ranks[1:], take_census(row)))
     for name, make in ROWS.items():
         row = make(np.random.default_rng(3))[None].astype(np.float32)
         size = int((row != -np.inf).sum())

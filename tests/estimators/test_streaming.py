@@ -16,7 +16,7 @@ import pytest
 from mi_contrast import estimators as mi
 from mi_contrast.core.errors import UserError
 from mi_contrast.estimators import supports
-from mi_contrast.estimators.inputs import block_size
+from mi_contrast.estimators.inputs import choose_block_size
 from tests import devices
 from tests.estimators import reference
 
@@ -242,11 +242,11 @@ def test_mistakes_are_told_in_one_line(mistake, said):
 
 def test_blocks_are_equal_so_that_no_anchor_is_scored_twice():
     for rows, pool in ((256, 24_576), (256, 65_536), (250, 24_576), (8, 10**6), (3, 5)):
-        block = block_size(None, rows, pool)
+        block = choose_block_size(None, rows, pool)
         blocks = -(-rows // block)
         assert blocks * block - rows < blocks and block <= max(16, 2**22 // pool)
-    assert block_size(None, 256, 24_576) == 128  # and not 170, which scores 340 anchors
-    assert block_size(170, 256, 24_576) == 170  # what is asked for is kept
+    assert choose_block_size(None, 256, 24_576) == 128  # and not 170, which scores 340 anchors
+    assert choose_block_size(170, 256, 24_576) == 170  # what is asked for is kept
 
 
 def test_size_counts_what_the_value_divides_by():
@@ -271,7 +271,7 @@ def apart(*topology):
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_pool_cut_over_eight_devices_gives_what_one_device_gives():
     seen = apart()
     assert seen["devices"] == 8

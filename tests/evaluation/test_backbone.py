@@ -30,8 +30,8 @@ def backbone(tmp_path, monkeypatch):
     tower = towers.build(MODEL)
     variables = tower.init(jax.random.key(99), (8, 8, 3))
     pixels = np.float32(splits["train"].images(np.arange(64)) / 255 - 0.5) / 0.25
-    variables = towers.with_statistics_of(tower, variables, pixels)
-    found = representation.of_tower(variables, MODEL, mean=(0.5,) * 3, std=(0.25,) * 3, size=8)
+    variables = towers.calibrate_statistics(tower, variables, pixels)
+    found = representation.from_tower(variables, MODEL, mean=(0.5,) * 3, std=(0.25,) * 3, size=8)
     return Loaded(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, {}), splits
 
 

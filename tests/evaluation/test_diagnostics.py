@@ -135,7 +135,7 @@ def test_the_picture_frames_neighbours_by_class():
 def test_the_job_writes_numbers_and_a_picture_and_moves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sets, "load", lambda name, split, **_: image_set(300 if split == "train" else 150, split))
     variables = towers.build(MODEL).init(jax.random.key(99), (8, 8, 3))
-    found = representation.of_tower(variables, MODEL, mean=(0.5,) * 3, std=(0.25,) * 3, size=8)
+    found = representation.from_tower(variables, MODEL, mean=(0.5,) * 3, std=(0.25,) * 3, size=8)
     config = dict(model=MODEL, seed=5, data=dict(name="blobs", batch=16), views=policies.moco_v2(8))
     backbone = Loaded(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, config)
     before = jax.tree.map(np.array, found.variables)

@@ -28,7 +28,7 @@ def test_features_do_not_depend_on_the_batch(batch_size):
 def test_a_network_is_read_in_eval_mode_and_left_as_it_was():
     tower = towers.build(dict(backbone="tiny", width=8, stem="small"))
     variables = tower.init(jax.random.key(0), (8, 8, 3))
-    encoder = representation.of_tower(
+    encoder = representation.from_tower(
         variables, dict(backbone="tiny", width=8, stem="small"), mean=(0.5,) * 3, std=(0.25,) * 3, size=8
     )
     before = jax.tree.map(np.array, encoder.variables)

@@ -22,7 +22,7 @@ DATA = dict(name="blobs", dir=None, split=None, test_split=None, options=None, l
 def made(tmp_path, **model):
     model = MODEL | model
     variables = towers.build(model).init(jax.random.key(99), (8, 8, 3))
-    found = representation.of_tower(variables, model, mean=(0.5,) * 3, std=(0.25,) * 3, size=8)
+    found = representation.from_tower(variables, model, mean=(0.5,) * 3, std=(0.25,) * 3, size=8)
     config = dict(model=model, seed=5, data=dict(batch=16))
     return Loaded(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, config)
 

@@ -98,7 +98,7 @@ from dataclasses import replace
 from tests.evaluation.fake import image_set
 model = dict(backbone="tiny", width=8)
 variables = towers.build(model).init(jax.random.key(0), (8, 8, 3))
-one = representation.of_tower(variables, model, mean=(.5,) * 3, std=(.25,) * 3, size=8)
+one = representation.from_tower(variables, model, mean=(.5,) * 3, std=(.25,) * 3, size=8)
 four = replace(one, variables=jax.device_put(one.variables, replicated(make_mesh())))
 images = image_set(21)
 a, b = (encode_all(e, images, batch_size=8) for e in (one, four))

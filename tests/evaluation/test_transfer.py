@@ -20,7 +20,7 @@ TRAINING = dict(model=MODEL, seed=5, data=dict(batch=16))
 @pytest.fixture
 def backbone(tmp_path):
     variables = towers.build(MODEL).init(jax.random.key(99), (8, 8, 3))
-    found = representation.of_tower(variables, MODEL, mean=(0.5,) * 3, std=(0.25,) * 3, size=8)
+    found = representation.from_tower(variables, MODEL, mean=(0.5,) * 3, std=(0.25,) * 3, size=8)
     return Loaded(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, TRAINING)
 
 

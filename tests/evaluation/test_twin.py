@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.keys import stream
-from mi_contrast.data.pairing import held_out
+from mi_contrast.core.rngs import stream_rng
+from mi_contrast.data.pairing import split_held_out
 from mi_contrast.evaluation.twin import untrained
 from mi_contrast.interchange import Loaded
 from mi_contrast.models import representation, towers
@@ -18,7 +18,7 @@ PIXELS = dict(mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.3), size=8)
 def trained(tmp_path, config):
     tower = towers.build(MODEL)
     variables = tower.init(jax.random.key(99), (8, 8, 3))
-    return Loaded(representation.of_tower(variables, MODEL, **PIXELS), tmp_path, 1, 300, config)
+    return Loaded(representation.from_tower(variables, MODEL, **PIXELS), tmp_path, 1, 300, config)
 
 
 def test_the_twin_has_the_seed_s_weights_and_the_statistics_of_one_batch(tmp_path):
@@ -26,14 +26,14 @@ def test_the_twin_has_the_seed_s_weights_and_the_statistics_of_one_batch(tmp_pat
     twin = untrained(backbone, images)
     assert twin.step == 0 and twin.representation.spec == backbone.representation.spec
     tower = towers.build(MODEL)
-    born = tower.init(stream(jax.random.key(5), "init"), (8, 8, 3))
+    born = tower.init(stream_rng(jax.random.key(5), "init"), (8, 8, 3))
     weights = twin.representation.variables["params"]
     assert jax.tree.all(jax.tree.map(np.array_equal, weights, born["params"]["backbone"]))
-    batch = images.images(held_out(images)[0][:16])
+    batch = images.images(split_held_out(images)[0][:16])
     normalised = (batch / np.float32(255) - np.float32(PIXELS["mean"])) / np.float32(PIXELS["std"])
     as_training_sees_it = tower.encode(born, normalised.astype(np.float32), train=True).features
     np.testing.assert_allclose(twin.representation.encode(batch), as_training_sees_it, atol=0.05, rtol=0.05)
-    as_born = representation.of_tower(born, MODEL, **PIXELS).encode(batch)
+    as_born = representation.from_tower(born, MODEL, **PIXELS).encode(batch)
     assert np.abs(as_born - as_training_sees_it).max() > 0.2  # without the statistics it is another network
 
 

@@ -6,7 +6,7 @@ import pytest
 from mi_contrast.core.checkpoint import Checkpoints
 from mi_contrast.core.layout import RunDirectory, write_json
 from mi_contrast.interchange import write_export
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 from tests.models import twins
 
 MODEL = dict(backbone="resnet18", width=4, stem="small")
@@ -27,12 +27,12 @@ YDBDR = dict(mean=(0.457, -0.082, -0.052), std=(0.5, 1.331, 1.333), size=16)
 @pytest.fixture(scope="session")
 def split():
     """The representation of two networks, a channel and two channels of YDbDr."""
-    return Representation(twins.random_variables(SPLIT), spec_of(SPLIT, **YDBDR))
+    return Representation(twins.random_variables(SPLIT), make_spec(SPLIT, **YDBDR))
 
 
 @pytest.fixture(scope="session")
 def representation():
-    return Representation(twins.random_variables(MODEL), spec_of(MODEL, **PIXELS))
+    return Representation(twins.random_variables(MODEL), make_spec(MODEL, **PIXELS))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from mi_contrast.interchange import detectron2
 from mi_contrast.interchange.names import to_foreign
 from mi_contrast.models.description import resolve
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 from tests.models import twins
 
 PLAIN = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=96)
@@ -63,7 +63,7 @@ def test_another_file_is_noticed(tensors, change):
 
 
 def test_the_config_that_goes_with_it():
-    spec = spec_of(dict(backbone="resnet50", width=64), **PLAIN)
+    spec = make_spec(dict(backbone="resnet50", width=64), **PLAIN)
     assert detectron2.config_of(spec) == {
         "INPUT.FORMAT": "RGB",
         "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
@@ -75,7 +75,7 @@ def test_the_config_that_goes_with_it():
         "MODEL.RESNETS.RES2_OUT_CHANNELS": 256,
         "MODEL.RESNETS.WIDTH_PER_GROUP": 64,
     }
-    assert detectron2.config_of(spec_of(dict(backbone="resnet18"), **PLAIN))["MODEL.RESNETS.RES2_OUT_CHANNELS"] == 64
+    assert detectron2.config_of(make_spec(dict(backbone="resnet18"), **PLAIN))["MODEL.RESNETS.RES2_OUT_CHANNELS"] == 64
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_net_of_its_names_loads_every_tensor_and_agrees(backbone, width):
     net = net_of_detectron2(model)
     import torch
 
-    ours = Representation(twins.random_variables(model), spec_of(model, **PLAIN))
+    ours = Representation(twins.random_variables(model), make_spec(model, **PLAIN))
     held = pickle.loads(detectron2.pickled(to_foreign(ours.variables)), encoding="latin1")["model"]
     counters = {n for n in net.state_dict() if n.endswith("num_batches_tracked")}
     result = net.load_state_dict({n: torch.from_numpy(t) for n, t in held.items()}, strict=False)

@@ -11,7 +11,7 @@ import safetensors.numpy
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import export as module
 from mi_contrast.interchange import load, write_export
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 from tests.interchange.conftest import CONFIG, MODEL, PIXELS, SPLIT, YDBDR
 from tests.models import twins
 
@@ -50,7 +50,7 @@ def test_torchvision_loads_it_strictly_and_agrees(tmp_path, backbone, width, ste
     from safetensors.torch import load_file
 
     model = dict(backbone=backbone, width=width, stem=stem)
-    ours = Representation(twins.random_variables(model), spec_of(model, **PIXELS))
+    ours = Representation(twins.random_variables(model), make_spec(model, **PIXELS))
     write_export(tmp_path / "export", ours, config={}, commit=None)
     state = load_file(tmp_path / "export" / "backbone.safetensors")
     assert set(state) == set(net.state_dict())
@@ -123,14 +123,14 @@ def test_what_is_not_an_export_is_not_replaced(representation, tmp_path):
 
 def test_load_gives_back_every_bit(export, representation):
     found = load(export)
-    assert found.spec == representation.spec == spec_of(MODEL, **PIXELS)
+    assert found.spec == representation.spec == make_spec(MODEL, **PIXELS)
     np.testing.assert_array_equal(found.encode(BYTES), representation.encode(BYTES))
 
 
 def test_a_split_comes_back_with_every_bit(split, tmp_path):
     write_export(tmp_path / "export", split, config={}, commit=None)
     found = load(tmp_path / "export")
-    assert found.spec == split.spec == spec_of(SPLIT, **YDBDR) and found.dim == split.dim == 16
+    assert found.spec == split.spec == make_spec(SPLIT, **YDBDR) and found.dim == split.dim == 16
     np.testing.assert_array_equal(found.encode(BYTES), split.encode(BYTES))
     manifest = json.loads((tmp_path / "export" / "manifest.json").read_text())
     assert manifest["split"] == {

@@ -11,7 +11,7 @@ import mi_contrast
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import open_source
 from mi_contrast.interchange.names import to_foreign
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 from tests.models import twins
 
 MODEL = dict(backbone="resnet18", width=4, stem="small")
@@ -28,7 +28,7 @@ def tensors():
 
 @pytest.fixture(scope="module")
 def expected():
-    return Representation(twins.random_variables(MODEL), spec_of(MODEL, **IMAGENET, size=224)).encode(BYTES)
+    return Representation(twins.random_variables(MODEL), make_spec(MODEL, **IMAGENET, size=224)).encode(BYTES)
 
 
 def moco(tensors, seed=5):
@@ -77,9 +77,9 @@ def test_the_preprocessing_may_be_given(tmp_path, tensors):
     path = write(tmp_path / "x.safetensors", tensors)
     pixels = dict(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), size=16)
     loaded = open_source(path, preprocessing=pixels)
-    assert loaded.representation.spec == spec_of(MODEL, **pixels)
+    assert loaded.representation.spec == make_spec(MODEL, **pixels)
     assert "preprocessing as given" in str(loaded) and str(loaded).startswith("loaded 100 of 100 tensors from")
-    ours = Representation(twins.random_variables(MODEL), spec_of(MODEL, **pixels))
+    ours = Representation(twins.random_variables(MODEL), make_spec(MODEL, **pixels))
     found = mi_contrast.load(path, preprocessing=pixels)
     np.testing.assert_array_equal(found.encode(BYTES), ours.encode(BYTES))
     partly = open_source(path, preprocessing=dict(size=96))

@@ -12,11 +12,12 @@ import pytest
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import FORMATS, convert, onnx, open_source, parity, stablehlo, torch_formats
 from mi_contrast.interchange.loaded import Loaded
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 from tests.interchange.conftest import CONFIG
 from tests.models import twins
 
 slow = pytest.mark.slow
+BACKBONES = ["resnet18", pytest.param("resnet50", marks=pytest.mark.nightly)]
 PIXELS = dict(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), size=24)
 TINY = dict(backbone="tiny", width=8)
 SMALL = dict(backbone="resnet18", width=4, stem="small")
@@ -29,7 +30,7 @@ GENERATOR = dict(kind="generator", space="ydbdr", flow="affine", couplings=3, hi
 def made(model, **pixels):
     variables = jax.tree.map(np.asarray, twins.random_variables(model))
     return Loaded(
-        Representation(variables, spec_of(model, **PIXELS | pixels)), Path("runs/x"), 9, 40, CONFIG, None, "abc"
+        Representation(variables, make_spec(model, **PIXELS | pixels)), Path("runs/x"), 9, 40, CONFIG, None, "abc"
     )
 
 
@@ -196,7 +197,7 @@ SIDES = (64, 96, 130)
 
 @slow
 @pytest.mark.filterwarnings("ignore:images of 64 x 64:UserWarning")
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_in_and_out_and_in_again(tmp_path, backbone):
     """Torchvision's network imported, exported and imported again; and its exports in torchvision: 3 sizes, 1e-4."""
     net = perturbed(backbone)
@@ -222,7 +223,7 @@ def test_in_and_out_and_in_again(tmp_path, backbone):
 
 @slow
 @pytest.mark.filterwarnings("ignore:images of 64 x 64:UserWarning")
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_onnx_and_stablehlo_give_torchvisions_features(tmp_path, backbone):
     net = perturbed(backbone)
     import torch
@@ -256,7 +257,7 @@ def _importable(name):
 
 
 @slow
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_timm_loads_the_folder_with_its_preprocessing(tmp_path, backbone):
     needs("torchvision", "timm")
     import timm

@@ -9,7 +9,7 @@ from mi_contrast.interchange import torch_build
 from mi_contrast.interchange.names import to_foreign
 from mi_contrast.models import towers
 from mi_contrast.models.description import resolve
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 from tests.models import twins
 
 PLAIN = dict(mean=(0.0,) * 3, std=(1.0,) * 3, size=40)
@@ -56,7 +56,7 @@ def test_its_features_are_ours(shape):
     import torch
 
     model = described(shape)
-    ours = Representation(twins.random_variables(model), spec_of(model, **PLAIN))
+    ours = Representation(twins.random_variables(model), make_spec(model, **PLAIN))
     net = torch_build.built(model, to_foreign(ours.variables))
     images = np.random.default_rng(0).uniform(size=(2, 40, 40, 3)).astype(np.float32)
     with torch.no_grad():

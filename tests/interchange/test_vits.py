@@ -9,7 +9,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import convert, open_source, write_export
 from mi_contrast.interchange.names import tensors_of
 from mi_contrast.models import vit
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 from tests.interchange.conftest import CONFIG
 from tests.interchange.test_formats import by_torch, images, made, needs
 from tests.models import twins
@@ -78,7 +78,7 @@ def test_the_names_of_a_whole_network_are_timms():
 
     with torch.device("meta"):
         theirs = timm.create_model("vit_small_patch16_224", num_classes=0).state_dict()
-    spec = spec_of(dict(backbone="vit_small"), mean=(0.5,) * 3, std=(0.5,) * 3, size=224)
+    spec = make_spec(dict(backbone="vit_small"), mean=(0.5,) * 3, std=(0.5,) * 3, size=224)
     zeros = twins.random_variables(dict(backbone="vit_small"))
     ours = tensors_of(Representation(zeros, spec))
     assert {n: tuple(t.shape) for n, t in theirs.items()} == {n: t.shape for n, t in ours.items()}

@@ -75,11 +75,11 @@ def test_a_moving_weight_is_shared_at_every_time():
         linear(0.2, 0.8), schedules.step((1.0, 0.5), (0.5,)), schedules.constant(3.0), schedules.cosine(1.0, 0.0),
         schedules.exponential(1.0, 0.1, 2.0), 2.0,
     ):  # fmt: skip
-        part = recipes.divided(weight, 4)
+        part = recipes.divide_schedule(weight, 4)
         schedules.check(part, "weight")
         for t in (0.0, 0.3, 0.5, 1.0):
             assert float(schedules.value(part, t)) == pytest.approx(float(schedules.value(weight, t)) / 4, rel=1e-6)
-    assert recipes.divided(schedules.adaptive(1.0, 0.5), 2) == schedules.adaptive(0.5, 0.25)
+    assert recipes.divide_schedule(schedules.adaptive(1.0, 0.5), 2) == schedules.adaptive(0.5, 0.25)
 
 
 def test_local_crops_of_views_that_are_no_two_crops():

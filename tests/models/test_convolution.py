@@ -13,9 +13,9 @@ import pytest
 from mi_contrast.models import convolution
 from mi_contrast.models.convolution import (
     Conv,
-    by_patches,
     convolve,
-    direct,
+    convolve_by_patches,
+    convolve_direct,
     input_gradient_by_offsets,
     kernel_gradient,
 )
@@ -43,7 +43,7 @@ def test_both_forms_are_the_loops(height, width, size, stride):
     x = rng.normal(size=(2, height, width, 3)).astype(np.float32)
     kernel = rng.normal(size=(size, size, 3, 4)).astype(np.float32)
     expected = loops(x, kernel, stride)
-    for form in (direct, by_patches, convolve):
+    for form in (convolve_direct, convolve_by_patches, convolve):
         np.testing.assert_allclose(form(jnp.asarray(x), jnp.asarray(kernel), stride), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -56,7 +56,7 @@ def test_gradients_of_both_forms_agree(stride):
     def gradients(form):
         return jax.grad(lambda x, k: jnp.sum(jnp.sin(form(x, k, stride))), (0, 1))(x, kernel)
 
-    for one, other in zip(gradients(direct), gradients(by_patches), strict=True):
+    for one, other in zip(gradients(convolve_direct), gradients(convolve_by_patches), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
@@ -79,7 +79,7 @@ def made(height, width, size, stride, inside, outside, batch=4):
     rng = np.random.default_rng(height + width)
     x = rng.normal(size=(batch, height, width, inside)).astype(np.float32)
     kernel = rng.normal(size=(size, size, inside, outside)).astype(np.float32)
-    gradient = rng.normal(size=direct(jnp.asarray(x), jnp.asarray(kernel), stride).shape).astype(np.float32)
+    gradient = rng.normal(size=convolve_direct(jnp.asarray(x), jnp.asarray(kernel), stride).shape).astype(np.float32)
     return jnp.asarray(x), jnp.asarray(kernel), jnp.asarray(gradient)
 
 
@@ -119,13 +119,13 @@ def test_gradients_are_finite_differences(shape, monkeypatch):
 @pytest.mark.parametrize("shape", [s for s in SHAPES if s[2] > 1 and s[3] > 1])
 def test_the_input_gradient_by_offsets_is_xlas(shape):
     x, kernel, gradient = made(*shape)
-    (xlas,) = jax.vjp(lambda x: direct(x, kernel, shape[3]), x)[1](gradient)
+    (xlas,) = jax.vjp(lambda x: convolve_direct(x, kernel, shape[3]), x)[1](gradient)
     np.testing.assert_allclose(input_gradient_by_offsets(x, kernel, gradient, shape[3]), xlas, rtol=1e-5, atol=1e-5)
 
 
 def test_one_entry_more_of_a_kernel_would_be_seen():
     x, kernel, gradient = made(8, 6, 3, 2, 3, 4)
-    (xlas,) = jax.vjp(lambda x: direct(x, kernel, 2), x)[1](gradient)
+    (xlas,) = jax.vjp(lambda x: convolve_direct(x, kernel, 2), x)[1](gradient)
     wrong = input_gradient_by_offsets(x, kernel.at[0, 1].set(0.0), gradient, 2)
     assert float(jnp.max(jnp.abs(wrong - xlas))) > 0.1
 
@@ -138,7 +138,7 @@ def test_under_vmap_and_twice_differentiated():
         slope = lambda x, kernel: jnp.sum(jax.grad(lambda k: jnp.sum(form(x, k, 2) ** 3))(kernel) ** 2)  # noqa: E731
         return jax.vmap(jax.grad(slope, (0, 1)), (None, 0))(x, kernels)
 
-    for one, other in zip(norms(convolve), norms(direct), strict=True):
+    for one, other in zip(norms(convolve), norms(convolve_direct), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * float(jnp.max(jnp.abs(other))))
 
 
@@ -146,7 +146,7 @@ def test_bfloat16_is_summed_in_float32():
     x, kernel, gradient = (z.astype(jnp.bfloat16) for z in made(16, 16, 3, 1, 4, 4, batch=64))
     ours = kernel_gradient(x, kernel, gradient, 1)
     assert ours.dtype == jnp.bfloat16
-    exact = jax.vjp(lambda k: direct(x.astype(jnp.float32), k, 1), kernel.astype(jnp.float32))[1](
+    exact = jax.vjp(lambda k: convolve_direct(x.astype(jnp.float32), k, 1), kernel.astype(jnp.float32))[1](
         gradient.astype(jnp.float32)
     )[0]
     np.testing.assert_allclose(ours.astype(jnp.float32), exact, rtol=2**-8, atol=1e-2)
@@ -160,7 +160,7 @@ def test_inside_a_scan_and_remat(wrap):
         part = wrap(lambda kernel, x: jnp.sum(jnp.sin(form(x, kernel, 1))))
         return jax.lax.scan(lambda total, x: (total + part(kernel, x[None]), None), 0.0, x)[0]
 
-    ours, xlas = (jax.grad(partial(summed, form))(kernel) for form in (convolve, direct))
+    ours, xlas = (jax.grad(partial(summed, form))(kernel) for form in (convolve, convolve_direct))
     np.testing.assert_allclose(ours, xlas, rtol=1e-5, atol=1e-5)
 
 
@@ -175,14 +175,14 @@ def test_accelerators_keep_xlas_own():
 EIGHT = """
 import re
 import jax, jax.numpy as jnp, numpy as np
-from mi_contrast.core.mesh import along_batch, make_mesh, replicated
+from mi_contrast.core.mesh import batch_sharding, make_mesh, replicated
 from mi_contrast.models import convolution
 convolution.PATCH_VALUES = 512
 rng = np.random.default_rng(0)
 x, gradient = (jnp.asarray(rng.normal(size=(64, 8, 8, 4)), jnp.float32) for _ in range(2))
 kernel = jnp.asarray(rng.normal(size=(3, 3, 4, 4)), jnp.float32)
 mesh = make_mesh()
-cut, same = along_batch(mesh), replicated(mesh)
+cut, same = batch_sharding(mesh), replicated(mesh)
 both = lambda form, x, k, g: jax.vjp(lambda x, k: form(x, k, 1), x, k)[1](g)
 ours = jax.jit(lambda *z: both(convolution.convolve, *z), in_shardings=(cut, same, cut), out_shardings=(cut, same))
 compiled = ours.lower(x, kernel, gradient).compile()

@@ -139,7 +139,7 @@ def test_mistakes_are_named():
 
 ACROSS_DEVICES = """
 import jax, jax.numpy as jnp, numpy as np
-from mi_contrast.core.mesh import along_batch, make_mesh, replicated
+from mi_contrast.core.mesh import batch_sharding, make_mesh, replicated
 from mi_contrast.models.normalisation import BatchNorm, Statistics
 assert len(jax.devices()) == 8
 mesh = make_mesh()
@@ -151,7 +151,7 @@ for groups in (1, 2):
         y, moved = module.apply(v, x, True, mutable=["batch_stats"])
         return y, moved["batch_stats"]
     alone = jax.jit(out)(variables, x)
-    cut = jax.jit(out)(jax.device_put(variables, replicated(mesh)), jax.device_put(x, along_batch(mesh)))
+    cut = jax.jit(out)(jax.device_put(variables, replicated(mesh)), jax.device_put(x, batch_sharding(mesh)))
     assert len(cut[0].sharding.device_set) == 8
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), alone, cut)
     local = jnp.mean(x[:2], (0, 1, 2)) * .1

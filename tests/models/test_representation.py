@@ -13,7 +13,7 @@ from mi_contrast.core import division
 from mi_contrast.core.errors import UserError
 from mi_contrast.models import representation as module
 from mi_contrast.models import towers
-from mi_contrast.models.representation import Representation, of_tower, prepared, spec_of
+from mi_contrast.models.representation import Representation, from_tower, make_spec, preprocess
 from tests import devices
 from tests.models import twins
 
@@ -24,7 +24,7 @@ BYTES = np.random.default_rng(0).integers(0, 256, (300, 16, 16, 3)).astype(np.ui
 
 @pytest.fixture(scope="module")
 def made():
-    return Representation(twins.random_variables(MODEL), spec_of(MODEL, **PIXELS))
+    return Representation(twins.random_variables(MODEL), make_spec(MODEL, **PIXELS))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_bytes_and_floats_and_device_arrays_agree(made, expected):
 def test_the_usual_batch_has_one_program_for_any_weights(made):
     made.encode(BYTES[:256])
     before = module._features._cache_size()
-    other = Representation(twins.random_variables(MODEL, seed=9), spec_of(MODEL, **PIXELS))
+    other = Representation(twins.random_variables(MODEL, seed=9), make_spec(MODEL, **PIXELS))
     np.testing.assert_array_equal(made.encode(BYTES[:256]), made.encode(BYTES[:256]))
     assert np.abs(other.encode(BYTES[:256]) - made.encode(BYTES[:256])).max() > 0.01
     made.encode(BYTES)
@@ -85,7 +85,7 @@ def test_it_is_frozen(made):
 def test_a_towers_backbone_is_taken_without_its_head():
     tower = towers.build(MODEL | {"head": dict(kind="mlp", dim=5)})
     variables = tower.init(jax.random.key(0), (16, 16, 3))
-    found = of_tower(variables, MODEL | {"head": dict(kind="mlp", dim=5)}, **PIXELS)
+    found = from_tower(variables, MODEL | {"head": dict(kind="mlp", dim=5)}, **PIXELS)
     assert "head" not in found.spec["model"] and set(found.variables["params"]) == {
         "conv1",
         "bn1",
@@ -106,7 +106,7 @@ LAB = dict(mean=(50, 6.025, -6.6895), std=(50, 92.208, 101.1675), size=16)
 def test_a_split_puts_both_networks_features_side_by_side():
     """scikit-image's Lab, normalised; channel 0 through the first backbone, 1 and 2 through the second."""
     color = pytest.importorskip("skimage.color")
-    found = Representation(twins.random_variables(SPLIT), spec_of(SPLIT, **LAB))
+    found = Representation(twins.random_variables(SPLIT), make_spec(SPLIT, **LAB))
     assert found.dim == 16 and found.spec["split"] == "lab"
     x = jnp.asarray((color.rgb2lab(BYTES[:65]) - LAB["mean"]) / LAB["std"], jnp.float32)
 
@@ -118,17 +118,17 @@ def test_a_split_puts_both_networks_features_side_by_side():
     expected = np.concatenate([alone(x[..., :1], views[0]), alone(x[..., 1:], views[1])], axis=1)
     for images in (BYTES[:65], BYTES[:65] / np.float32(255), jnp.asarray(BYTES[:65])):
         np.testing.assert_allclose(found.encode(images), expected, atol=1e-4)
-    as_rgb = Representation(found.variables, spec_of(MODEL | {"split": "rgb"}, **LAB))
+    as_rgb = Representation(found.variables, make_spec(MODEL | {"split": "rgb"}, **LAB))
     assert np.abs(as_rgb.encode(BYTES[:65]) - expected).max() > 0.1, "the space counts"
 
 
 def test_both_backbones_of_a_split_are_taken_with_the_statistics_of_one_pass():
     """Untrained, with the statistics of a batch: what training sees of that batch, but for the unbiased variance."""
     tower = towers.build(SPLIT)
-    x = prepared(BYTES[:64], division.named("lab"), LAB["mean"], LAB["std"])
+    x = preprocess(BYTES[:64], division.parse("lab"), LAB["mean"], LAB["std"])
     born = tower.init(jax.random.key(0), (16, 16, 3))
-    variables = towers.with_statistics_of(tower, born, x)
-    found = of_tower(variables, SPLIT, **LAB)
+    variables = towers.calibrate_statistics(tower, born, x)
+    found = from_tower(variables, SPLIT, **LAB)
     assert set(found.variables["params"]) == {"first", "second"}
     assert not {"head", "predictor", "jigsaw"} & set(found.spec["model"])
 
@@ -139,7 +139,7 @@ def test_both_backbones_of_a_split_are_taken_with_the_statistics_of_one_pass():
 
     as_trained = in_training(x)
     np.testing.assert_allclose(found.encode(BYTES[:64]), as_trained, atol=0.05)
-    assert np.abs(of_tower(born, SPLIT, **LAB).encode(BYTES[:64]) - as_trained).max() > 0.2
+    assert np.abs(from_tower(born, SPLIT, **LAB).encode(BYTES[:64]) - as_trained).max() > 0.2
 
 
 @pytest.mark.parametrize(
@@ -162,17 +162,17 @@ def test_mistakes_are_named(made, images, message):
 @pytest.mark.parametrize(("mean", "std"), [((0.5,), (0.2,) * 3), ((0.5,) * 3, (0.2, 0.0, 0.2))])
 def test_pixels_are_three_numbers_with_deviations_above_0(mean, std):
     with pytest.raises(UserError, match="three numbers"):
-        spec_of(MODEL, mean=mean, std=std, size=16)
+        make_spec(MODEL, mean=mean, std=std, size=16)
 
 
 ON_EIGHT = """
 import jax, numpy as np
 from mi_contrast.core.mesh import make_mesh, replicated
-from mi_contrast.models.representation import Representation, spec_of
+from mi_contrast.models.representation import Representation, make_spec
 from tests.models.test_representation import BYTES, MODEL, PIXELS
 from tests.models import twins
 variables = twins.random_variables(MODEL)
-alone = Representation(variables, spec_of(MODEL, **PIXELS))
+alone = Representation(variables, make_spec(MODEL, **PIXELS))
 spread = Representation(jax.device_put(variables, replicated(make_mesh())), alone.spec)
 for batch in (1, 64, 300):
     found = spread.encode(BYTES[:batch])
@@ -192,7 +192,7 @@ def test_eight_devices_share_a_batch():
 @pytest.mark.parametrize("split", [None, "lab"])
 def test_the_map_is_what_the_pooled_features_are_the_mean_of(split):
     model = dict(MODEL, split=split)
-    found = Representation(twins.random_variables(model), spec_of(model, **PIXELS))
+    found = Representation(twins.random_variables(model), make_spec(model, **PIXELS))
     images = BYTES[:5]
     mapped = np.asarray(found.encode(images, layer="map")).reshape(5, 2, 2, -1)
     pooled = np.asarray(found.encode(images))

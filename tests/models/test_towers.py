@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.models import towers
-from mi_contrast.models.convolution import direct
+from mi_contrast.models.convolution import convolve_direct
 from mi_contrast.models.description import resolve
 from tests.models import twins
 
@@ -143,7 +143,7 @@ def test_a_second_head_has_a_space_of_its_own_and_changes_nothing_else(tower, va
         part: max(float(jnp.abs(x).max()) for x in jax.tree.leaves(g)) for part, g in slope(made["params"]).items()
     }
     assert reached["head"] == 0 and reached["twin"] > 0 and reached["backbone"] > 0
-    settled = towers.with_statistics_of(two, made, X)
+    settled = towers.calibrate_statistics(two, made, X)
     assert (settled["batch_stats"]["twin"]["1"]["mean"] != 0).any()
     with pytest.raises(UserError, match="did you mean 'mlp_bn'"):
         towers.build(TINY | dict(twin=dict(kind="mlp_bm")))
@@ -244,7 +244,7 @@ def test_statistics_of_one_pass_reach_every_part(norm):
     words = SPLIT | dict(predictor=dict(hidden=12), jigsaw=dict(dim=5))
     tower, whole = towers.build(words | dict(norm=norm)), towers.build(words)
     made = tower.init(jax.random.key(3), (16, 16, 3))
-    calibrated = towers.with_statistics_of(tower, made, X)
+    calibrated = towers.calibrate_statistics(tower, made, X)
     jax.tree.map(np.testing.assert_array_equal, calibrated["params"], made["params"])
     for view, images in (("first", X[..., :1]), ("second", X[..., 1:])):
         given = {"params": made["params"], "batch_stats": jax.tree.map(jnp.zeros_like, made["batch_stats"])}
@@ -265,21 +265,23 @@ def test_groups_and_frozen_statistics_hold_for_the_heads_too():
 
 def test_unit_of_zero_is_zero_with_a_finite_gradient():
     x = jnp.stack([jnp.zeros(3), jnp.array([3.0, 0.0, 4.0])])
-    np.testing.assert_allclose(towers.unit(x), [[0, 0, 0], [0.6, 0, 0.8]], atol=1e-7)
-    assert bool(jnp.all(jnp.isfinite(jax.grad(lambda x: jnp.sum(towers.unit(x) ** 3))(x))))
+    np.testing.assert_allclose(towers.normalise(x), [[0, 0, 0], [0.6, 0, 0.8]], atol=1e-7)
+    assert bool(jnp.all(jnp.isfinite(jax.grad(lambda x: jnp.sum(towers.normalise(x) ** 3))(x))))
 
 
 @pytest.mark.parametrize("norm", [dict(kind="batch", groups=3), dict(kind="frozen")])
 def test_statistics_of_one_pass_make_evaluation_equal_training(norm, variables):
     """With the batch's own statistics, evaluation differs from training only by the unbiased variance."""
     tower = towers.build(TINY | {"norm": norm})
-    calibrated = towers.with_statistics_of(tower, variables, X)
+    calibrated = towers.calibrate_statistics(tower, variables, X)
     jax.tree.map(np.testing.assert_array_equal, calibrated["params"], variables["params"])
     whole = towers.build(TINY)
     trained, evaluated = (encode(whole, calibrated, train=train).features for train in (True, False))
     before = encode(whole, variables, train=False).features
     assert float(jnp.abs(evaluated - trained).max()) < 0.1 * float(jnp.abs(before - trained).max())
-    conv = np.asarray(direct(jnp.asarray(X), variables["params"]["backbone"]["conv1"]["kernel"], 2), np.float64)
+    conv = np.asarray(
+        convolve_direct(jnp.asarray(X), variables["params"]["backbone"]["conv1"]["kernel"], 2), np.float64
+    )
     first = calibrated["batch_stats"]["backbone"]["bn1"]
     np.testing.assert_allclose(first["mean"], np.mean(conv, (0, 1, 2)), atol=1e-4)
     np.testing.assert_allclose(first["var"], np.var(conv, (0, 1, 2), ddof=1), rtol=1e-4)

@@ -138,7 +138,7 @@ def test_bfloat16_and_remat_compute_the_same_more_or_less():
 
 @pytest.mark.parametrize("split", [None, "lab"])
 def test_the_patch_embedding_is_held_unless_asked(split):
-    """No gradient reaches it, and `learns` says so of it alone; with patch_embed='trained' it has one as the rest."""
+    """No gradient reaches it, and `trainable_mask` is False for it alone. It has one with patch_embed='trained'."""
     model = SMALL | dict(depth=1, split=split, head=dict(kind="linear", dim=4))
     view, channels = (None, 3) if split is None else ("second", 2)
     x, seen = twins.images(2, 8)[..., :channels], {}
@@ -153,7 +153,7 @@ def test_the_patch_embedding_is_held_unless_asked(split):
 
         gradient = jax.jit(jax.grad(loss))(variables["params"])["backbone"]
         gradient = gradient if view is None else gradient[view]
-        learns = tower.learns(variables["params"])
+        learns = tower.trainable_mask(variables["params"])
         seen[word] = gradient["patch_embed"]["proj"]
         assert np.any(gradient["cls_token"]) and np.any(gradient["blocks"]["0"]["mlp"]["fc2"]["kernel"])
         still = ["patch_embed" in jax.tree_util.keystr(p) for p, moves in flat(learns) if not moves]

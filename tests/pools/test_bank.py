@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.mesh import along_batch, make_mesh, replicated
+from mi_contrast.core.mesh import batch_sharding, make_mesh, replicated
 from mi_contrast.pools import bank as banks
 from tests import devices
 
@@ -182,7 +182,7 @@ COLLECTIVE = re.compile(r"= (.*?) (all-\w+|collective-\w+|reduce-scatter)(?:-sta
 def compiled(function, mesh, donate=True):
     """The program of (rows, valid, index, embeddings, keep), the batch cut over the mesh."""
     shapes = (((SIZE, WIDTH), "float32"), ((SIZE,), "bool"), ((BATCH,), "int32"), ((BATCH, WIDTH), "float32"))
-    cut, same = along_batch(mesh), replicated(mesh)
+    cut, same = batch_sharding(mesh), replicated(mesh)
     jitted = jax.jit(function, in_shardings=(*[cut] * 4, same), donate_argnums=(0, 1) if donate else ())
     return jitted.lower(*(jax.ShapeDtypeStruct(*s) for s in shapes), jax.ShapeDtypeStruct((), "bool")).compile()
 

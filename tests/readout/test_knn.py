@@ -58,7 +58,7 @@ def test_knn_does_not_depend_on_blocks_or_on_scale(monkeypatch):
     queries, _ = blobs(11, seed=1)
     whole = knn(queries, bank, labels, k=9, classes=5)
     np.testing.assert_allclose(knn(queries * 1e3, bank * 1e-3, labels, k=9, classes=5), whole, atol=1e-5)
-    monkeypatch.setattr(module, "BLOCK_ELEMENTS", 60 * 4)  # blocks of 4, 4 and 3 queries
+    monkeypatch.setattr(module, "MAX_SIMILARITIES", 60 * 4)  # blocks of 4, 4 and 3 queries
     module._knn.clear_cache()  # the block's size is read while tracing
     np.testing.assert_allclose(knn(queries, bank, labels, k=9, classes=5), whole, atol=1e-6)
 

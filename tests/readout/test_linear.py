@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.keys import stream
+from mi_contrast.core.rngs import stream_rng
 from mi_contrast.readout import linear
 from mi_contrast.readout.accuracy import top1
 from mi_contrast.readout.linear import SGD
@@ -20,13 +20,13 @@ def looped(features, labels, key, settings, classes):
     x = features.astype(np.float64)
     if settings.standardise:
         x = (x - x.mean(axis=0)) / x.std(axis=0)
-    w = 0.01 * np.asarray(jax.random.normal(stream(key, "init"), (x.shape[1], classes)), np.float64)
+    w = 0.01 * np.asarray(jax.random.normal(stream_rng(key, "init"), (x.shape[1], classes)), np.float64)
     b = np.zeros(classes)
     vw, vb = np.zeros_like(w), np.zeros_like(b)
     steps = -(-len(x) // settings.batch_size)
     done = 0
     for epoch in range(settings.epochs):
-        order = np.asarray(jax.random.permutation(jax.random.fold_in(stream(key, "permutation"), epoch), len(x)))
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(stream_rng(key, "permutation"), epoch), len(x)))
         for first in range(0, len(x), settings.batch_size):
             rows = order[first : first + settings.batch_size]
             logits = x[rows] @ w + b

@@ -18,8 +18,8 @@ from mi_contrast.core.mesh import make_mesh
 from mi_contrast.data.readers import Batch
 from mi_contrast.interchange.export import write_export
 from mi_contrast.models import towers
-from mi_contrast.models.representation import of_tower
-from mi_contrast.models.towers import with_statistics_of
+from mi_contrast.models.representation import from_tower
+from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.training import assemble, loop
 from mi_contrast.training.parts import init_state
 from mi_contrast.training.pools import Tables, refresh_clusters
@@ -38,11 +38,11 @@ def generator() -> tuple[tempfile.TemporaryDirectory, str]:
     """An export whose networks' images are divided by a generator at random, for rows that start from one."""
     config = plain(load_config("configs/learn_views.py:digits")[0])
     config["model"] |= dict(width=8)
-    split = division.named(config["model"]["split"])
+    split = division.parse(config["model"]["split"])
     variables = towers.build(config["model"]).init(jax.random.key(0), (32, 32, 3))
     views = {name: config["views"][name] for name in ("mean", "std", "size")}
     params = jax.tree.map(lambda x: 3 * x, split.generator.init(jax.random.key(5)))
-    made = of_tower(variables, config["model"], **views, generator=params)
+    made = from_tower(variables, config["model"], **views, generator=params)
     folder = tempfile.TemporaryDirectory()
     write_export(Path(folder.name) / "export", made, config=config, commit=None)
     return folder, f"{folder.name}/export"

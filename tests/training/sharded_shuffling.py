@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mi_contrast.core.mesh import along_batch, make_mesh, replicated
+from mi_contrast.core.mesh import batch_sharding, make_mesh, replicated
 from mi_contrast.models import towers
 from mi_contrast.training import assemble
 from mi_contrast.training.shuffling import move_rows, shuffled_positions
@@ -29,7 +29,7 @@ def moves():
         mesh = make_mesh(jax.devices()[:devices])
         for groups in (2, 3, 4, 8, 16):
             positions = shuffled_positions(BATCH, groups, seed=3)
-            placed = jax.device_put(x, along_batch(mesh))
+            placed = jax.device_put(x, batch_sharding(mesh))
             there = jax.jit(lambda x, p=positions, m=mesh: move_rows(x, p, m))(placed)
             back = jax.jit(lambda x, p=positions, m=mesh: move_rows(x, np.argsort(p), m))(there)
             assert (np.asarray(back) == np.asarray(x)).all()
@@ -53,7 +53,7 @@ def collectives(groups, gathered):
             return parts.encoder.encode_keys(target, "key", images).embedding
 
     images = jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.float32)
-    jitted = jax.jit(keys, in_shardings=(replicated(mesh), along_batch(mesh)), out_shardings=along_batch(mesh))
+    jitted = jax.jit(keys, in_shardings=(replicated(mesh), batch_sharding(mesh)), out_shardings=batch_sharding(mesh))
     text = jitted.lower(target, images).compile().as_text()
     return [(kind, int(np.prod([int(n) for n in shape.split(",") if n]))) for shape, kind in COLLECTIVE.findall(text)]
 

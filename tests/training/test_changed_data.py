@@ -99,9 +99,12 @@ def test_a_run_without_a_fingerprint_goes_on_where_the_files_are_those_of_0_1_0(
 
 def test_the_sum_has_no_order_and_sees_every_name_and_size():
     sizes = {f"{i}.jpg": i for i in range(50)}
-    first = fingerprint.of_files(sizes, ("a",), "x")
-    assert fingerprint.changed(first, fingerprint.of_files(dict(reversed(sizes.items())), ("a",), "y")) is None
+    first = fingerprint.fingerprint_files(sizes, ("a",), "x")
+    assert (
+        fingerprint.describe_change(first, fingerprint.fingerprint_files(dict(reversed(sizes.items())), ("a",), "y"))
+        is None
+    )
     for other in ({**sizes, "3.jpg": 4}, {**sizes, "new": 1}, {k: v for k, v in sizes.items() if v}):
-        assert fingerprint.changed(first, fingerprint.of_files(other, ("a",), "x"))
+        assert fingerprint.describe_change(first, fingerprint.fingerprint_files(other, ("a",), "x"))
     of_info = {"set": "mnist/3.0.1", "version": "3.0.1", "splits": {"train": {"shards": [9, 9], "bytes": 5}}}
-    assert "mnist/3.0.1 has version" in str(fingerprint.changed({**of_info, "version": "3.0.0"}, of_info))
+    assert "mnist/3.0.1 has version" in str(fingerprint.describe_change({**of_info, "version": "3.0.0"}, of_info))

@@ -147,7 +147,7 @@ def test_a_frozen_generator_stays_and_travels_with_the_networks(tmp_path):
     there = load(config["generator"]["start_from"])
     jax.tree.map(np.testing.assert_array_equal, state.generator["params"], there.variables["generator"])
     views = {name: config["views"][name] for name in ("mean", "std", "size")}
-    made = assemble.of_tower(state.online, config["model"], **views, generator=state.generator["params"])
+    made = assemble.from_tower(state.online, config["model"], **views, generator=state.generator["params"])
     write_export(tmp_path / "export", made, config=config, commit=None)
     again, images = load(tmp_path / "export"), np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
     np.testing.assert_array_equal(again.encode(images), made.encode(images))
@@ -159,7 +159,7 @@ def test_a_frozen_generator_stays_and_travels_with_the_networks(tmp_path):
     ]
     np.testing.assert_allclose(again.encode(images), np.concatenate(by_hand, axis=1), atol=1e-5)
     other = jax.tree.map(lambda x: x + 0.3, state.generator["params"])
-    changed = assemble.of_tower(state.online, config["model"], **views, generator=other)
+    changed = assemble.from_tower(state.online, config["model"], **views, generator=other)
     assert np.abs(changed.encode(images) - made.encode(images)).max() > 1e-3, "the generator counts"
 
 

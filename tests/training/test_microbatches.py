@@ -29,8 +29,8 @@ def same(a, b, atol):
     [
         ("simclr", 2, dict(kind="batch", groups=4)),  # gradients reach the candidates, a part holds two groups
         pytest.param("ring_moco", 4, dict(kind="batch", groups=4), marks=pytest.mark.slow),  # keys by a target
-        pytest.param("cmc", 2, dict(kind="batch", groups=2), marks=pytest.mark.slow),  # two networks
-        pytest.param("infoaug_simclr", 2, dict(kind="frozen", groups=1), marks=pytest.mark.slow),  # two heads
+        pytest.param("cmc", 2, dict(kind="batch", groups=2), marks=pytest.mark.nightly),  # two networks
+        pytest.param("infoaug_simclr", 2, dict(kind="frozen", groups=1), marks=pytest.mark.nightly),  # two heads
     ],
 )
 def test_two_steps_in_parts_are_two_steps_of_the_whole(name, number, norm):

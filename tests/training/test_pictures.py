@@ -22,6 +22,6 @@ def test_the_channels_of_a_split_together_are_the_image(split):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
     mean, std = (0.4, 0.5, 0.6), (2.0, 3.0, 4.0)
     seen = (np.asarray(from_rgb(pixels.astype(np.float32) / 255, split)) - mean) / std
-    found = division.named(split)
+    found = division.parse(split)
     both = as_rgb("first", seen[..., :1], found) + as_rgb("second", seen[..., 1:], found)
     assert np.abs(unnormalise_in(both.astype(np.float32), mean, std, found).astype(int) - pixels).max() <= 1

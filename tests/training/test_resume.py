@@ -54,7 +54,7 @@ def test_k_and_k_equal_2k_bit_for_bit(tmp_path):
     assert [start["from_step"] for start in starts] == [0, 6]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_control_a_checkpoint_without_its_queue_is_seen(tmp_path, monkeypatch):
     def forgetful(like, tree):
         state = flax.serialization.from_state_dict(like, tree)
@@ -98,7 +98,7 @@ loop.run(small.config(), sys.argv[1], stop_at=int(sys.argv[2]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_eight_devices_resume_bit_for_bit_and_agree_with_one(tmp_path):
     on_devices(8, RESUMED, tmp_path)
     loop.run(small.config(), tmp_path / "one")

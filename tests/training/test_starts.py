@@ -55,7 +55,7 @@ def test_ctrl_c_saves_and_raises_keyboard_interrupt(run, monkeypatch):
     at_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt, match="stopped by Ctrl-C at step 7 of 12, saved"):
         loop.run(small.config(), run.root)
-    assert checkpoint.latest(run.checkpoints) == 7
+    assert checkpoint.latest_step(run.checkpoints) == 7
     assert loop.run(small.config(), run.root, stop_at=8).step == 8
 
 
@@ -133,6 +133,6 @@ def test_a_full_disk_in_the_middle_is_one_line_and_goes_on(run, monkeypatch):
         patched.setattr(metrics, "append", full)
         with pytest.raises(UserError, match=r"can't write .*metrics\.jsonl \(No space left on device\)"):
             loop.run(small.config(), run.root)
-    assert checkpoint.latest(run.checkpoints) == 4
+    assert checkpoint.latest_step(run.checkpoints) == 4
     assert [path.name for path in run.root.iterdir() if path.name.startswith(".")] == []
     assert loop.run(small.config(), run.root, stop_at=5).step == 5

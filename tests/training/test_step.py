@@ -11,7 +11,7 @@ from mi_contrast.core import schedules
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.data.readers import Batch
-from mi_contrast.models.towers import with_statistics_of
+from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.pools import queue as queues
 from mi_contrast.training import assemble, loop
 from mi_contrast.training.encoding import make_crops

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mi_contrast.views.blur import gaussian_blur, kernel, reach
+from mi_contrast.views.blur import count_taps, gaussian_blur, gaussian_kernel
 from mi_contrast.views.resampling import to_lines, to_pixels
 from tests.views.conftest import pictures
 
@@ -48,13 +48,13 @@ def test_the_smallest_sigma_changes_nothing():
 
 def test_an_image_smaller_than_the_kernel():
     pixels = PICTURES["noise"][:4, :5]
-    weights = np.asarray(kernel(2.0, 6), np.float64)
+    weights = np.asarray(gaussian_kernel(2.0, 6), np.float64)
     np.testing.assert_allclose(ours(pixels, 2.0), by_scipy(pixels, weights), atol=2e-6)
 
 
 def test_the_kernel_is_odd_and_sums_to_one():
-    assert reach(2.0) == 6
-    weights = np.asarray(kernel(1.3, 6))
+    assert count_taps(2.0) == 6
+    weights = np.asarray(gaussian_kernel(1.3, 6))
     assert len(weights) == 13
     np.testing.assert_allclose(weights.sum(), 1.0, atol=1e-6)
     np.testing.assert_allclose(weights, weights[::-1], rtol=1e-6)

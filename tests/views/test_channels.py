@@ -6,7 +6,7 @@ from skimage import color
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.views import policies
-from mi_contrast.views.augmenting import augment, draws_of
+from mi_contrast.views.augmentation import augment, draw_batch
 from mi_contrast.views.resampling import to_pixels
 
 SIZE = 16
@@ -34,7 +34,7 @@ def test_both_views_are_the_channels_of_one_crop(split):
     policy = policies.cmc(SIZE, split)
     views = policies.build(policy)
     made = jax.jit(views)(SOURCES, KEYS)
-    draws = draws_of(policy["both"], 0, KEYS, SOURCES[:, 0])
+    draws = draw_batch(policy["both"], 0, KEYS, SOURCES[:, 0])
     crop = jax.vmap(lambda source, one: to_pixels(augment(policy["both"], SIZE, source, one, banded=False)))
     theirs = expected(jnp.clip(jax.jit(crop)(SOURCES[:, 0], draws), 0.0, 1.0), split)
     for name in views.names:
@@ -68,7 +68,7 @@ def test_plain_channels_equal_the_views_of_a_policy_without_ops():
 
 def test_other_ops_may_come_before_the_split():
     policy = policies.cmc(SIZE, "ydbdr")
-    policy["both"] = {"crop": policies.crop(0.08), "grey": 1.0, "order": ("crop", "grey")}
+    policy["both"] = {"crop": policies.crop_op(0.08), "grey": 1.0, "order": ("crop", "grey")}
     made = jax.jit(policies.build(policy))(SOURCES, KEYS)
     np.testing.assert_allclose(made["second"] * np.array([1.331, 1.333]) + np.array([-0.082, -0.052]), 0.0, atol=1e-5)
     assert np.std(made["first"]) > 0.1

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from mi_contrast.views.colour import ORDERS
-from mi_contrast.views.draws import COUNT, PLACES, STREAMS, centre_box, crop_box, draw
+from mi_contrast.views.draws import COUNT, PLACES, STREAMS, centre_box, crop_box, draw_view
 from mi_contrast.views.policies import infomin, moco_v1, moco_v2, moco_v3, simclr
 
 COUNTED = 20_000
@@ -19,7 +19,7 @@ UNLIKELY = 1e-4  # the keys are fixed: a test below this is wrong, not unlucky
 def drawn(policy, size, height, width, view="query"):
     ops = policy(size)[view]
     keys = jax.random.split(jax.random.key(7), COUNTED)
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda key: draw(ops, key, height, width)))(keys))
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda key: draw_view(ops, key, height, width)))(keys))
 
 
 def boxes_by_the_law(count, height, width, area, aspect, seed=0):
@@ -140,7 +140,7 @@ def test_strengths_are_uniform(policy, strengths):
 
 def test_strengths_above_one_stop_at_zero():
     ops = {"jitter": dict(brightness=1.5, contrast=0.0, saturation=0.0, hue=0.0, p=1.0)}
-    factors = jax.vmap(lambda key: draw(ops, key, 32, 32).factors)(jax.random.split(jax.random.key(0), COUNTED))
+    factors = jax.vmap(lambda key: draw_view(ops, key, 32, 32).factors)(jax.random.split(jax.random.key(0), COUNTED))
     assert stats.kstest(np.asarray(factors[:, 0]), stats.uniform(0.0, 2.5).cdf).pvalue > UNLIKELY
     np.testing.assert_array_equal(factors[:, 1:], np.broadcast_to([1.0, 1.0, 0.0], (COUNTED, 3)))
 
@@ -180,7 +180,7 @@ def test_an_op_more_changes_no_other_decision():
     fewer = {name: value for name, value in ops.items() if name != "blur"}
     more = {**ops, "randaugment": infomin(32)["query"]["randaugment"]}
     key = jax.random.key(3)
-    many, some, few = jax.jit(lambda: [draw(each, key, 32, 32) for each in (more, ops, fewer)])()
+    many, some, few = jax.jit(lambda: [draw_view(each, key, 32, 32) for each in (more, ops, fewer)])()
     for name in some._fields:
         if name not in ("blur", "sigma"):
             np.testing.assert_array_equal(getattr(some, name), getattr(few, name))

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from mi_contrast.views import policies
-from mi_contrast.views.augmenting import all_at_once, augment, one_by_one
-from mi_contrast.views.jigsaw import draws_of_jigsaw, jigsaw
+from mi_contrast.views.augmentation import augment, map_sequentially, map_vectorised
+from mi_contrast.views.jigsaw import draw_jigsaw_batch, jigsaw_view
 from mi_contrast.views.resampling import to_pixels
 from tests.views.test_draws import boxes_by_the_law, same_law
 
@@ -30,10 +30,10 @@ def test_sizes_are_the_released_ones_at_224_and_in_proportion_elsewhere():
     assert policies.build(policies.infomin(224, jigsaw=False)).names == ("query", "key")
 
 
-@pytest.mark.parametrize("way", [one_by_one, all_at_once])
+@pytest.mark.parametrize("way", [map_sequentially, map_vectorised])
 def test_patches_are_cut_out_of_the_cells_of_the_crop(way):
-    draws = draws_of_jigsaw(OPS, 2, KEYS, SOURCES[:, 0])
-    made = jax.jit(lambda s, d: way(lambda *pair, banded: jigsaw(POLICY, OPS, *pair, banded=banded), s, d))(
+    draws = draw_jigsaw_batch(OPS, 2, KEYS, SOURCES[:, 0])
+    made = jax.jit(lambda s, d: way(lambda *pair, banded: jigsaw_view(POLICY, OPS, *pair, banded=banded), s, d))(
         SOURCES[:, 0], draws
     )
     assert made.shape == (6, 9, 9, 9, 3)
@@ -51,7 +51,7 @@ def test_patches_are_cut_out_of_the_cells_of_the_crop(way):
 def drawn():
     keys = jax.random.split(jax.random.key(4), COUNTED)
     blank = jnp.zeros((COUNTED, 40, 48, 1), jnp.uint8)
-    return jax.tree.map(np.asarray, jax.jit(lambda k: draws_of_jigsaw(OPS, 2, k, blank))(keys))
+    return jax.tree.map(np.asarray, jax.jit(lambda k: draw_jigsaw_batch(OPS, 2, k, blank))(keys))
 
 
 def test_every_order_and_every_corner_is_as_likely(drawn):

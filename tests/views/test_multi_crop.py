@@ -7,7 +7,7 @@ import pytest
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.views import policies, two_crops
-from mi_contrast.views.augmenting import all_at_once, augment, draws_of, one_by_one
+from mi_contrast.views.augmentation import augment, draw_batch, map_sequentially, map_vectorised
 from mi_contrast.views.resampling import to_pixels
 
 SIZE, SMALL, COUNT = 16, 7, 3
@@ -47,7 +47,7 @@ def test_every_local_crop_is_its_own_draw_of_the_first_source(made):
     ops = POLICY["local"]
     crop = jax.jit(lambda source, draw: to_pixels(augment(ops, SMALL, source, draw, banded=False)))
     for number, name in enumerate(NAMES):
-        draws = draws_of(ops, 3 + number, KEYS, SOURCES[:, 0])
+        draws = draw_batch(ops, 3 + number, KEYS, SOURCES[:, 0])
         for i in range(12):
             pixels = crop(SOURCES[i, 0], jax.tree.map(lambda x, i=i: x[i], draws))
             expected = (pixels - np.array(policies.IMAGENET_MEAN)) / np.array(policies.IMAGENET_STD)
@@ -67,20 +67,20 @@ def test_local_crops_are_smaller_parts():
     """Their areas follow the section's law; the query's are all larger."""
     keys = jax.random.split(jax.random.key(8), 4000)
     blank = jnp.zeros((4000, 100, 100, 1), jnp.uint8)
-    boxes = draws_of(POLICY["local"], 3, keys, blank).box
+    boxes = draw_batch(POLICY["local"], 3, keys, blank).box
     area = np.asarray(boxes[:, 2] * boxes[:, 3]) / 10_000
     assert POLICY["local"]["crop"]["area"] == (0.05, 0.2)
     assert area.min() > 0.045 and area.max() < 0.21 and abs(area.mean() - 0.125) < 0.003
-    large = draws_of(POLICY["query"], 0, keys, blank).box
+    large = draw_batch(POLICY["query"], 0, keys, blank).box
     assert np.asarray(large[:, 2] * large[:, 3]).min() / 10_000 > 0.19
 
 
 def test_the_accelerators_way_gives_the_same_crops(made):
     ops, images = POLICY["local"], SOURCES[:, 0]
-    each = [draws_of(ops, 3 + i, KEYS, images) for i in range(COUNT)]
+    each = [draw_batch(ops, 3 + i, KEYS, images) for i in range(COUNT)]
     draws = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *each)
     rule = {**POLICY, "size": SMALL}
-    for way in (one_by_one, all_at_once):
+    for way in (map_sequentially, map_vectorised):
         found = jax.jit(
             lambda s, d, way=way: way(lambda *x, banded: two_crops.local_crops(rule, ops, *x, banded=banded), s, d)
         )(images, draws)

@@ -10,9 +10,9 @@ from scipy import stats
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.views import policies
-from mi_contrast.views.augmenting import all_at_once, draws_of, one_by_one
+from mi_contrast.views.augmentation import draw_batch, map_sequentially, map_vectorised
 from mi_contrast.views.colour import solarize
-from mi_contrast.views.patches import PatchDraw, corners, cut
+from mi_contrast.views.patches import PatchDraw, draw_corners, patch_view
 from mi_contrast.views.resampling import to_lines, to_pixels
 
 UNLIKELY = 1e-4
@@ -58,7 +58,7 @@ def test_pixels_are_those_of_the_source_and_no_others():
     policy = policies.patches(SIZE, DISTANCE)
     views = made(policy, jnp.asarray(noise), KEYS)
     mean, std = np.array(policy["mean"], np.float32), np.array(policy["std"], np.float32)
-    place = np.asarray(corners(SIZE, DISTANCE, KEYS, HEIGHT, WIDTH))
+    place = np.asarray(draw_corners(SIZE, DISTANCE, KEYS, HEIGHT, WIDTH))
     for i, (y, x) in enumerate(place):
         mine = noise[i, 0, y : y + SIZE, x : x + SIZE] / np.float32(255)
         np.testing.assert_allclose(views["query"][i], (mine - mean) / std, rtol=0, atol=1e-6)
@@ -67,7 +67,7 @@ def test_pixels_are_those_of_the_source_and_no_others():
 @pytest.fixture(scope="module")
 def places():
     keys = jax.random.split(jax.random.key(11), 40_000)
-    return np.asarray(jax.jit(lambda k: corners(SIZE, DISTANCE, k, 28, 30))(keys))
+    return np.asarray(jax.jit(lambda k: draw_corners(SIZE, DISTANCE, k, 28, 30))(keys))
 
 
 def test_every_place_is_as_likely(places):
@@ -85,7 +85,7 @@ def test_every_place_is_as_likely(places):
 
 def test_places_of_a_large_image_are_uniform():
     keys = jax.random.split(jax.random.key(12), 20_000)
-    found = np.asarray(jax.jit(lambda k: corners(64, 128, k, 512, 768))(keys))
+    found = np.asarray(jax.jit(lambda k: draw_corners(64, 128, k, 512, 768))(keys))
     for column, side in zip(found.T, (512, 768), strict=True):
         free = side - 64 - 128 + 1
         assert stats.kstest((column + 0.5) / free, "uniform").pvalue > UNLIKELY
@@ -94,7 +94,7 @@ def test_places_of_a_large_image_are_uniform():
 def test_no_two_examples_share_a_draw_and_a_key_decides_everything():
     policy = policies.patches(SIZE, DISTANCE, {"flip": 0.5}, BLACK, WHITE)
     many = jax.random.split(jax.random.key(1), 256)
-    place = np.asarray(corners(4, 0, many, 2**14, 2**14))  # so many places that none comes twice
+    place = np.asarray(draw_corners(4, 0, many, 2**14, 2**14))  # so many places that none comes twice
     assert len(np.unique(place, axis=0)) == 256
     one, again = made(policy, charts(64), KEYS), made(policy, charts(64), KEYS)
     order = np.random.default_rng(1).permutation(64)
@@ -136,10 +136,12 @@ def test_the_accelerators_way_gives_the_same_patches():
     ops = {"flip": 0.5, "jitter": dict(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)}
     policy = policies.patches(SIZE, DISTANCE, ops)
     images = charts(64)[:, 0]
-    draws = PatchDraw(corners(SIZE, DISTANCE, KEYS, HEIGHT, WIDTH), draws_of(policy["query"], 0, KEYS, images))
+    draws = PatchDraw(draw_corners(SIZE, DISTANCE, KEYS, HEIGHT, WIDTH), draw_batch(policy["query"], 0, KEYS, images))
     ways = [
-        jax.jit(lambda s, d, way=way: way(lambda *x, banded: cut(policy, policy["query"], *x, banded=banded), s, d))
-        for way in (one_by_one, all_at_once)
+        jax.jit(
+            lambda s, d, way=way: way(lambda *x, banded: patch_view(policy, policy["query"], *x, banded=banded), s, d)
+        )
+        for way in (map_sequentially, map_vectorised)
     ]
     np.testing.assert_allclose(*(way(images, draws) for way in ways), atol=1e-5)
 
@@ -171,7 +173,7 @@ def test_mistakes_are_named():
         ("distance", None, "has no 'distance'"),
         ("distnace", 3, "did you mean 'distance'"),
         ("qeury", {"order": ()}, "did you mean 'query'"),
-        ("query", {"crop": policies.crop(0.2), "order": ("crop",)}, "views.query has a crop; leave it out"),
+        ("query", {"crop": policies.crop_op(0.2), "order": ("crop",)}, "views.query has a crop; leave it out"),
         ("query", {"flp": 0.5, "order": ("flp",)}, "did you mean 'flip'"),
         ("key", {"flip": 1.5, "order": ("flip",)}, "views.key.flip is 1.5"),
         ("key", 3, "views.key is 3"),

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.views import policies
-from mi_contrast.views.augmenting import draws_of
+from mi_contrast.views.augmentation import draw_batch
 
 POLICIES = (
     policies.moco_v1,
@@ -94,7 +94,7 @@ def test_strengths_are_plain_numbers():
     best = policies.strengths(224)  # InfoMin's sweet spots
     assert best["query"]["crop"]["area"][0] == 0.2 and best["query"]["jitter"]["hue"] == 0.2
     bare = policies.strengths(32, low=1.0, jitter=0.0, grey=0.0, blur=0.0, flip=0.0)
-    assert bare["query"] == {"crop": policies.crop(1.0), "order": ("crop",)}
+    assert bare["query"] == {"crop": policies.crop_op(1.0), "order": ("crop",)}
     for policy in (half, best, bare, policies.strengths(32, jitter=2.5)):
         policies.check(policy)
     for wrong, says in ((dict(jitter=2.6), "jitter.hue"), (dict(low=0.0), "crop.area"), (dict(grey=1.1), "query.grey")):
@@ -107,7 +107,7 @@ def test_strengths_show_in_what_is_drawn():
     keys = jax.random.split(jax.random.key(0), 4000)
     blank = jnp.zeros((4000, 64, 64, 1), jnp.uint8)
     for low, x in ((0.08, 0.25), (0.5, 1.0)):
-        drawn = draws_of(policies.strengths(32, low, x)["query"], 0, keys, blank)
+        drawn = draw_batch(policies.strengths(32, low, x)["query"], 0, keys, blank)
         area = drawn.box[:, 2] * drawn.box[:, 3] / 64**2
         assert low - 0.02 < area.min() < low + 0.02
         assert abs(float(jnp.abs(drawn.factors[:, :3] - 1.0).max()) - 0.8 * x) < 0.01

@@ -34,7 +34,7 @@ UNLIKELY = 1e-4  # the keys are fixed: a test below this is wrong, not unlucky
 def layers_of(pixels, kind, place, argument, cubic):
     """One layer on every picture of a stack, all at once: what an accelerator computes."""
     one = ra.Layers(kind, place, argument, cubic)
-    made = jax.vmap(lambda x: ra.layer(to_lines(x).round(), one, FILL))(pixels.astype(jnp.float32))
+    made = jax.vmap(lambda x: ra.apply_layer(to_lines(x).round(), one, FILL))(pixels.astype(jnp.float32))
     return jax.vmap(to_pixels)(made)
 
 
@@ -135,7 +135,7 @@ def test_a_wrong_direction_or_filter_would_show():
 def test_both_histograms_count():
     lines = np.swapaxes(STACK[0], -1, -2).astype(np.int32)
     expected = np.stack([np.bincount(STACK[0][..., c].ravel(), minlength=256) for c in range(3)])
-    for way in (ra.by_count, ra.by_product):
+    for way in (ra.count_by_scatter, ra.count_by_product):
         np.testing.assert_array_equal(jax.jit(way)(lines), expected)
 
 

@@ -11,9 +11,9 @@ import pytest
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.views import colour, policies, two_crops
-from mi_contrast.views.augmenting import all_at_once, draws_of, one_by_one
+from mi_contrast.views.augmentation import draw_batch, map_sequentially, map_vectorised
 from mi_contrast.views.blur import gaussian_blur
-from mi_contrast.views.draws import draw
+from mi_contrast.views.draws import draw_view
 from mi_contrast.views.resampling import resample, to_lines, to_pixels
 from tests import devices
 
@@ -64,7 +64,7 @@ def test_query_is_of_the_first_source_and_key_of_the_last(moco):
 
 JITTER = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.3, "p": 1.0}
 EVERYTHING = {
-    "crop": policies.crop(0.2),
+    "crop": policies.crop_op(0.2),
     "solarize": {"threshold": 0.6, "p": 1.0},
     "flip": 0.5,
     "jitter": JITTER,
@@ -77,7 +77,7 @@ def test_ops_are_applied_in_the_policys_order():
     """Against the ops applied one by one, by hand."""
     mean, std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
     out = jax.jit(policies.build(policies.two_crops(SIZE, EVERYTHING, mean, std)))(SOURCES, KEYS)
-    draws = jax.jit(jax.vmap(lambda key: draw(EVERYTHING, key, *SOURCES.shape[2:4])))
+    draws = jax.jit(jax.vmap(lambda key: draw_view(EVERYTHING, key, *SOURCES.shape[2:4])))
     crop = jax.jit(lambda source, box: resample(to_lines(source), box, SIZE))
     rest = jax.jit(lambda x, one: gaussian_blur(colour.jitter(x, one.factors, one.order), one.sigma, 5))
     for number, (name, source) in enumerate(two_crops.SOURCES.items()):
@@ -106,10 +106,10 @@ def test_grey_before_or_after_the_jitter_shows():
 def test_the_accelerators_way_gives_the_same_views():
     ops = {**EVERYTHING, "grey": 0.2, "jitter": {**JITTER, "p": 0.8}, "blur": {"sigma": (0.1, 2.0), "p": 0.5}}
     rule = policies.two_crops(SIZE, ops, (0.0,) * 3, (1.0,) * 3)
-    draws = draws_of(ops, 0, KEYS, SOURCES[:, 0])
+    draws = draw_batch(ops, 0, KEYS, SOURCES[:, 0])
     made = [
-        jax.jit(partial(way, partial(two_crops.crop, rule, rule["query"])))(SOURCES[:, 0], draws)
-        for way in (one_by_one, all_at_once)
+        jax.jit(partial(way, partial(two_crops.crop_view, rule, rule["query"])))(SOURCES[:, 0], draws)
+        for way in (map_sequentially, map_vectorised)
     ]
     np.testing.assert_allclose(*made, atol=3e-5)
 
@@ -119,11 +119,12 @@ def test_the_accelerators_way_of_infomin_gives_the_same_views():
     rule = policies.infomin(SIZE)
     rule["query"]["randaugment"]["p"] = 1.0
     images = jnp.concatenate([SOURCES[:, 0]] * 4)  # so that most of the 15 ops are drawn
-    draws = jax.jit(partial(draws_of, rule["query"], 0))(jax.random.split(jax.random.key(8), 48), images)
+    draws = jax.jit(partial(draw_batch, rule["query"], 0))(jax.random.split(jax.random.key(8), 48), images)
     layers = np.stack([draws.layers.kind.ravel(), draws.layers.place.ravel()], -1)
     assert len(np.unique(layers, axis=0)) >= 14
     one_way, other = (
-        jax.jit(partial(way, partial(two_crops.crop, rule, rule["query"]))) for way in (one_by_one, all_at_once)
+        jax.jit(partial(way, partial(two_crops.crop_view, rule, rule["query"])))
+        for way in (map_sequentially, map_vectorised)
     )
     made = np.asarray(one_way(images, draws))
     # a value that lies on the edge between two levels may fall either way, and equalize tells levels far apart
@@ -203,13 +204,13 @@ def test_a_mesh_of_one_device_changes_nothing(made):
 
 EIGHT = """
 import jax, jax.numpy as jnp, numpy as np, re
-from mi_contrast.core.mesh import along_batch, make_mesh
+from mi_contrast.core.mesh import batch_sharding, make_mesh
 from mi_contrast.views import policies
 mesh = make_mesh()
 assert mesh.size == 8
 sources = jnp.asarray(np.random.default_rng(0).integers(0, 256, (16, 1, 20, 20, 3), np.uint8))
 keys = jax.random.split(jax.random.key(5), 16)
-cut = jax.device_put((sources, keys), along_batch(mesh))
+cut = jax.device_put((sources, keys), batch_sharding(mesh))
 for policy in (policies.simclr, policies.infomin, policies.cmc):
     rule = policy(16)
     alone = jax.jit(policies.build(rule))(sources, keys)

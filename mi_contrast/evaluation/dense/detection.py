@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int, UInt8
 
 from mi_contrast.core.errors import BadNumbersError, UserError
-from mi_contrast.core.layout import RunDirectory, locked, replacing, write_json, write_text
+from mi_contrast.core.layout import RunDirectory, hold_lock, write_atomically, write_json, write_text
 from mi_contrast.data.decoding import decode
 from mi_contrast.data.imageset import ImageSet
 from mi_contrast.evaluation.asked import Judgement, file_name, make_writable, results_of
@@ -71,7 +71,7 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     }
     gpus = [device] if device.type == "cuda" else []
     kept = Kept(results.parent / "detection" / path.stem)
-    with locked(RunDirectory(kept.folder)), torch.random.fork_rng(gpus):
+    with hold_lock(RunDirectory(kept.folder)), torch.random.fork_rng(gpus):
         kept.claim(asked)
         seed_torch(config["seed"], -1)
         detector = make_detector(backbone.representation, settings, len(test.classes), len(test.points))
@@ -115,7 +115,7 @@ def judge(config: Mapping[str, Any], backbone: Loaded, workdir: Path | None = No
     write_json(path, result)
     write_text(path.with_suffix(".md"), as_markdown(result))
     if settings.pictures:
-        with replacing(path.with_suffix(".png")) as file:
+        with write_atomically(path.with_suffix(".png")) as file:
             file.write(draw(test, found, settings.pictures))
     return Judgement(result, path, said_of(result, path))
 

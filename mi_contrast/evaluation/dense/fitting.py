@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from mi_contrast.core.errors import BadNumbersError, StoppedError
 from mi_contrast.core.progress import Progress
-from mi_contrast.core.stopping import SIGNALS, asked_to_stop
+from mi_contrast.core.stopping import SIGNALS, catch_stop_signals
 from mi_contrast.data.order import random_bits
 from mi_contrast.evaluation.dense.batches import ahead, batch_at
 from mi_contrast.evaluation.dense.coco import CocoSet
@@ -93,7 +93,7 @@ def fit(
     detector.train()
     limit, here = settings.time_limit, time.perf_counter()
     try:
-        with asked_to_stop(*SIGNALS) as asked:
+        with catch_stop_signals(*SIGNALS) as asked:
             for number, batch in ahead(lambda i: batch_at(i, images, members, settings, seed), start, total):
                 loss = step(detector, optimiser, batch, settings, seed, number, device)
                 at = number + 1

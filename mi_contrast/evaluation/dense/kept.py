@@ -12,7 +12,7 @@ import torch
 
 from mi_contrast.core.config import differences
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.layout import read_json, replacing, write_json
+from mi_contrast.core.layout import read_json, write_atomically, write_json
 
 # What may differ between the starts of one fitting: none of it changes the weights.
 FREE = ("task.save_every", "task.time_limit", "task.pictures", "task.device", "batch_size", "data.dir")
@@ -49,7 +49,7 @@ class Kept:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replaces the newest state."""
-        with replacing(self.state) as file:
+        with write_atomically(self.state) as file:
             torch.save(dict(state), file)
 
     def newest(self, device: torch.device) -> dict[str, Any] | None:

@@ -65,7 +65,7 @@ def write(folder, *, keypoints=False, fit=8, test=6):
 def backbone(tmp_path, **model):
     """A network of random weights with perturbed statistics, as it would be loaded from a run directory."""
     model = {"backbone": "resnet18", "width": 8, "stem": "imagenet"} | model
-    spec = representation.spec_of(model, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), size=72)
+    spec = representation.make_spec(model, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), size=72)
     found = representation.Representation(twins.random_variables(spec["model"]), spec)
     config = {"model": model, "seed": 5, "data": {"batch": 4}}
     return Loaded(found, tmp_path / "run", len(jax.tree.leaves(found.variables)), 300, config)

@@ -1,0 +1,115 @@
+"""Estimators from samples by the names of the command line, and which of them can handle labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from mi_contrast.estimators.correlation import canonical_correlation
+from mi_contrast.estimators.discrete import discrete, discrete_continuous
+from mi_contrast.estimators.learned import estimate
+from mi_contrast.estimators.neighbours import ksg, three_kl
+from mi_contrast.estimators.result import Estimate
+
+EstimateFn = Callable[[np.ndarray, np.ndarray, int, jax.Array, bool], Estimate]
+
+
+class Method(NamedTuple):
+    """An estimator of the command line.
+
+    Attributes:
+      estimate: the function, of x, y, k, a random key, and whether to replace columns by their normal scores.
+      description: what kind of number it returns.
+      is_quadratic: whether its time grows with the square of the number of samples.
+      takes_normal_scores: whether replacing columns by normal scores is an option.
+      saturates: whether it is too low near its ceiling.
+    """
+
+    estimate: EstimateFn
+    description: str
+    is_quadratic: bool = False
+    takes_normal_scores: bool = False
+    saturates: bool = False
+
+
+def _learned(method: str, description: str, corrected: bool = False) -> Method:
+    def run(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
+        return estimate(x, y, method, key=key, corrected=corrected)
+
+    return Method(run, description, saturates=True)
+
+
+def _ksg(variant: int) -> Method:
+    def run(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
+        return ksg(x, y, k, variant, standardise=not ranks, normal_scores=ranks)
+
+    return Method(run, "estimate: {k} nearest neighbours", True, True, saturates=True)
+
+
+def _three_kl(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
+    return three_kl(x, y, k, standardise=not ranks, normal_scores=ranks)
+
+
+def _correlation(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
+    return canonical_correlation(x, y, normal_scores=ranks)
+
+
+def _labels_first(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
+    return discrete_continuous(x, y, k) if _count_values(x) <= _count_values(y) else discrete_continuous(y, x, k)
+
+
+METHODS = {
+    "ksg": _ksg(1),
+    "ksg2": _ksg(2),
+    "three_kl": Method(_three_kl, "estimate: three entropies, often far off", True, True),
+    "cca": Method(_correlation, "estimate: as if Gaussian (linear part)", takes_normal_scores=True),
+    "discrete_continuous": Method(_labels_first, "estimate: {k} nearest neighbours within a label"),
+    "discrete": Method(lambda x, y, k, key, ranks: discrete(x, y), "estimate: counts of both"),
+    "info_nce": _learned("info_nce", "estimate: Gaussian copula, or a critic that reads more", corrected=True),
+    "nwj": _learned("nwj", "lower bound"),
+    "jensen_shannon": _learned("jensen_shannon", "lower bound"),
+    "donsker_varadhan": _learned("donsker_varadhan", "estimate: lower bound but for log of a mean"),
+    "mine": _learned("mine", "estimate: lower bound but for log of a mean"),
+    "smile": _learned("smile", "estimate: clipped, no bound"),
+}
+DEFAULT = "ksg,cca,info_nce,nwj,smile"
+DENSITY_METHODS = ("ksg", "ksg2", "three_kl", "cca")
+
+
+def discrete_sides(x: np.ndarray, y: np.ndarray, k: int) -> tuple[bool, bool]:
+    """Returns whether x and y are discrete: at most sqrt(N) distinct rows, which occur more than k times in the median.
+
+    >>> discrete_sides(np.arange(100)[:, None] % 2, np.arange(100.0)[:, None], 3)
+    (True, False)
+    """
+
+    def is_discrete(z: np.ndarray) -> bool:
+        counts = np.unique(z, axis=0, return_counts=True)[1]
+        return bool(len(counts) <= np.sqrt(len(z)) and np.median(counts) > k)
+
+    return is_discrete(x), is_discrete(y)
+
+
+def replace_for_labels(methods: Sequence[str], labels: tuple[bool, bool]) -> tuple[list[str], list[str]]:
+    """Replaces methods that suppose densities by those for labels.
+
+    Args:
+      methods: names of methods.
+      labels: whether x and y are labels, at least one of them.
+    Returns:
+      the names of the methods to use, and a line that says which were replaced, if any.
+
+    >>> replace_for_labels(["ksg", "cca", "nwj"], (True, False))
+    (['discrete_continuous', 'nwj'], ['discrete_continuous in place of ksg and cca'])
+    """
+    substitute = "discrete" if all(labels) else "discrete_continuous"
+    unsuitable = [name for name in methods if name in DENSITY_METHODS]
+    suitable = list(dict.fromkeys(substitute if name in unsuitable else name for name in methods))
+    return suitable, [f"{substitute} in place of {' and '.join(unsuitable)}"] if unsuitable else []
+
+
+def _count_values(x: np.ndarray) -> int:
+    return len(np.unique(x, axis=0))
