@@ -56,8 +56,8 @@ def abstract_arguments(step: Step) -> Arguments:
     """Returns the shapes, dtypes and shardings of the step's arguments."""
     parts, size = step.parts, step.parts.views.size
     images = jax.ShapeDtypeStruct((step.batch_size, size, size, 3), jnp.float32)
-    state = jax.eval_shape(lambda x: init_state(parts, x, with_statistics_of), images)
-    whole, cut = replicated(parts.mesh), along_batch(parts.mesh)
+    state = jax.eval_shape(lambda x: init_state(parts, x, calibrate_statistics), images)
+    whole, cut = replicated(parts.mesh), batch_sharding(parts.mesh)
     sources: Any = jax.ShapeDtypeStruct(shape_of_sources(step), jnp.uint8, sharding=cut)
     index: Any = jax.ShapeDtypeStruct((step.batch_size, 1), jnp.int32, sharding=cut)
     table: Any = jax.ShapeDtypeStruct((EXAMPLES,), jnp.int32, sharding=whole)
@@ -69,7 +69,7 @@ def random_arguments(step: Step) -> Arguments:
     parts, size, draw = step.parts, step.parts.views.size, np.random.default_rng(0)
     whole, cut = replicated(parts.mesh), batch_sharding(parts.mesh)
     images = jnp.asarray(draw.random((step.batch_size, size, size, 3), np.float32))
-    state = jax.jit(lambda x: init_state(parts, x, with_statistics_of))(images)
+    state = jax.jit(lambda x: init_state(parts, x, calibrate_statistics))(images)
     sources = draw.integers(0, 256, shape_of_sources(step), np.uint8)
     index = draw.choice(EXAMPLES, (step.batch_size, 1), replace=False).astype(np.int32)
     labels, groups = draw.integers(0, CLASSES, EXAMPLES, np.int32), np.arange(EXAMPLES, dtype=np.int32)

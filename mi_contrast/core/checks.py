@@ -40,7 +40,7 @@ def check_schedule(field: str, schedule: Any, low: float, high: float = np.inf, 
       above: values must lie above `low`, not at it.
     """
     schedules.check(schedule, field)
-    for point in schedules.points(schedule):
+    for point in schedules.extreme_values(schedule):
         if not (low < point if above else low <= point) or point > high:
             bounds = f"{'above' if above else 'at least'} {low:g}" + (
                 "" if np.isinf(high) else f" and at most {high:g}"

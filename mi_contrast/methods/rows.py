@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mi_contrast.core.checks import check_schedule, check_word
-from mi_contrast.core.config import fields, plain
+from mi_contrast.core.config import check_section, plain
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Schedule
 from mi_contrast.methods.words import check_form, check_support
@@ -158,7 +158,7 @@ def build(method: Any, sources: Mapping[str, int] | None = None) -> Row:
       UserError: an unknown word, a value of a wrong type, a band that closes, or a view that the policy does not make.
     """
     method = plain(method, "config.method")
-    fields("config.method", method, ROW_FIELDS, ("momentum",))
+    check_section("config.method", method, ROW_FIELDS, ("momentum",))
     word = check_word("word in config.method.views", method["views"], VIEWS)
     source = _match_sources(word, sources)
     views = tuple(source)
@@ -204,7 +204,7 @@ def _build_pool(name: str, settings: Any, views: tuple[str, ...]) -> Pool:
     check_word("pool in config.method.pools" if kind == name else f"kind of {where}", kind, kinds.KINDS)
     known = dataclasses.fields(kinds.KINDS[kind])  # type: ignore[arg-type]  # every kind is a dataclass
     required = [field.name for field in known if field.default is dataclasses.MISSING]
-    fields(where, settings, required, [*(field.name for field in known if field.name not in required), "kind"])
+    check_section(where, settings, required, [*(field.name for field in known if field.name not in required), "kind"])
     pool = kinds.KINDS[kind](**{field: value for field, value in settings.items() if field != "kind"})
     pool.check(where)
     for view in pool.views:
@@ -216,7 +216,7 @@ def _build_pool(name: str, settings: Any, views: tuple[str, ...]) -> Pool:
 
 def _build_term(where: str, term: Any, views: tuple[str, ...], pools: Mapping[str, Pool]) -> Term:
     """Returns the checked term that an item of config.method.terms describes."""
-    fields(where, term, TERM_FIELDS, ("look_up", "head"))
+    check_section(where, term, TERM_FIELDS, ("look_up", "head"))
     name = check_word(f"pool in {where}.pool", term["pool"], pools)
     pool = pools[name]
     anchor = check_word(f"view in {where}.anchor", term["anchor"], views)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
 from mi_contrast.core.checks import check_flag, check_schedule, check_whole, check_word
-from mi_contrast.core.config import fields
+from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import Progress, Schedule
 
@@ -41,7 +41,7 @@ def check_support(where: str, support: Any) -> Mapping[str, Any]:
     """Returns the support. Raises UserError on a wrong kind or field, or a band that closes at any time."""
     kind = support.get("kind") if isinstance(support, Mapping) else None
     names = SUPPORTS[check_word(f"kind of {where}", kind, SUPPORTS)]
-    fields(where, support, ("kind", *names))
+    check_section(where, support, ("kind", *names))
     if "of" in names:
         inner = check_support(f"{where}.of", support["of"])
         if inner["kind"] in ("cave", "close", "drawn"):
@@ -63,7 +63,7 @@ def _check_open(where: str, lower: Schedule, upper: Schedule) -> None:
     """Raises UserError where lower >= upper at any time of the run; both may be schedules."""
     fix = "percentiles run from least (0) to most similar (1); give lower < upper"
     if schedules.pace(lower) or schedules.pace(upper):
-        lows, highs = schedules.points(lower), schedules.points(upper)
+        lows, highs = schedules.extreme_values(lower), schedules.extreme_values(upper)
         if schedules.pace(lower) != schedules.pace(upper):  # either may be anywhere while the other moves
             lows, highs = (max(lows),), (min(highs),)
         for low, high in zip(lows, highs, strict=True):
@@ -86,7 +86,7 @@ def check_form(where: str, form: Any, support: Mapping[str, Any]) -> Mapping[str
     form = {"kind": form} if isinstance(form, str) else form
     kind = form.get("kind") if isinstance(form, Mapping) else form
     defaults = FORMS[check_word(f"form in {where}", kind, FORMS)]
-    fields(where, form, ("kind",), defaults)
+    check_section(where, form, ("kind",), defaults)
     form = {"kind": kind, **defaults, **{name: value for name, value in form.items() if name != "kind"}}
     if kind != "softmax" and support["kind"] in ("cave", "close"):
         fix = "take softmax, or another support"

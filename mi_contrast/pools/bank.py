@@ -23,9 +23,9 @@ from jaxtyping import Bool, Float, Int, Key, Shaped
 
 from mi_contrast.core import schedules
 from mi_contrast.core.checks import check_flag, check_schedule, check_whole, check_word
-from mi_contrast.core.config import fields
+from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.mesh import DATA, along_batch
+from mi_contrast.core.mesh import DATA, batch_sharding
 from mi_contrast.core.schedules import Progress, Schedule
 from mi_contrast.pools.protocol import BatchEmbeddings, Candidates
 
@@ -77,7 +77,7 @@ class BankPool:
         check_word(f"word in {where}.start", self.start, STARTS)
         check_flag(f"{where}.self_row", self.self_row, "give False, or True as released")
         if self.clusters is not None:
-            fields(f"{where}.clusters", self.clusters, CLUSTERS)
+            check_section(f"{where}.clusters", self.clusters, CLUSTERS)
             for name in CLUSTERS:
                 check_whole(f"{where}.clusters.{name}", self.clusters[name])
 
@@ -157,7 +157,7 @@ def init_random(rng: Key[Array, ""], valid: Bool[Array, " N"], dim: int, mesh: M
         rows = jax.shard_map(on_shard, mesh=mesh, in_specs=in_specs, out_specs=SHARDED)
         return Bank(rows(rng, jnp.arange(size), valid), valid)
 
-    return jax.jit(make_bank, out_shardings=along_batch(mesh))(rng, valid)
+    return jax.jit(make_bank, out_shardings=batch_sharding(mesh))(rng, valid)
 
 
 def ids(bank: Bank) -> Int[Array, " R"]:

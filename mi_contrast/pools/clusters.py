@@ -26,7 +26,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Key
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.mesh import DATA, along_batch
+from mi_contrast.core.mesh import DATA, batch_sharding
 from mi_contrast.pools.bank import REPLICATED, SHARDED, Bank, read
 
 ITERATIONS = 20
@@ -78,7 +78,7 @@ def _on_host(x: Array) -> np.ndarray:
 
 def init_labels(size: int, clusterings: int, mesh: Mesh) -> Int[Array, "R C"]:
     """Returns the labels before the first `refresh`: -1, so that no row is close to another."""
-    return jnp.full((size, clusterings), -1, jnp.int32, device=along_batch(mesh))
+    return jnp.full((size, clusterings), -1, jnp.int32, device=batch_sharding(mesh))
 
 
 def read_labels(labels: Int[Array, "R C"], index: Int[Array, " B"], mesh: Mesh) -> Int[Array, "B C"]:
@@ -129,7 +129,7 @@ def fit_on_devices(
     """
     _check(int(valid.sum()), clusters, seeds)
     columns = [_lloyd_from_random(jax.random.key(seed), rows, valid, clusters, mesh) for seed in seeds]
-    return jax.jit(lambda columns: jnp.stack(columns, axis=1), out_shardings=along_batch(mesh))(columns)
+    return jax.jit(lambda columns: jnp.stack(columns, axis=1), out_shardings=batch_sharding(mesh))(columns)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

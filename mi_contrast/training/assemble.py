@@ -85,7 +85,7 @@ class Job:
     def first_state(self) -> State:
         """Returns the state before the first step; its batch statistics are those of the first examples."""
         images = jnp.asarray(self.images.images(self.kept[: self.batch_size]))
-        return jax.jit(lambda x: init_state(self.parts, self.evaluation_view(x), with_statistics_of))(images)
+        return jax.jit(lambda x: init_state(self.parts, self.evaluation_view(x), calibrate_statistics))(images)
 
     def evaluation_view(self, images: jax.Array) -> jax.Array:
         """Returns images as the first representation sees them: f32, resized, in the policy's colours, normalised.
@@ -186,7 +186,7 @@ def make_parts(
     for count, what in ((mesh.size, "devices"), (groups, "groups (model.norm.groups)")):
         if batch % count:
             raise UserError(f"config.data.batch is {batch}, not a multiple of the {count} {what}")
-    optim = optimiser.build(config["optim"], tower.learns if tower.frozen else None)
+    optim = optimiser.build(config["optim"], tower.trainable_mask if tower.frozen else None)
     microbatches = divide(config["optim"]["microbatches"], tower, config["model"]["norm"], batch, mesh.size)
     return Parts(
         row=row,
@@ -239,7 +239,7 @@ def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str]
     parts = make_parts(config, 0, mesh, begun=True)  # mistakes in the config are found before its data are read
     images, data = _load_images(config, known), config["data"]
     parts.views.fit(*images.image_shape[:2])
-    kept, held = held_out(images)
+    kept, held = split_held_out(images)
     if data["partner"] is not None:
         make_pairing(images, kept, data["shared"], data["partner"])  # a mistake is found now
     label = _choose_label(config, parts, images)
@@ -271,7 +271,7 @@ def _load_images(config: Mapping[str, Any], known: Collection[str] | None) -> se
     options = {"data_dir": data["dir"], "size": data["size"], "options": data["options"], "broken": data["broken"]}
     images = sets.load(data["name"], data["split"], known=known, **options)
     if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
-        return sets.in_memory(images)
+        return sets.cache_in_memory(images)
     return images
 
 

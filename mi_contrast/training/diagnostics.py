@@ -43,14 +43,14 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
     def statistics(state: State, batch: Batch, tables: Tables) -> Scalars:
         return describe_support(parts, state, batch, tables)
 
-    return jax.jit(statistics, in_shardings=(placed, along_batch(parts.mesh), everywhere), out_shardings=everywhere)
+    return jax.jit(statistics, in_shardings=(placed, batch_sharding(parts.mesh), everywhere), out_shardings=everywhere)
 
 
 def describe_support(parts: Parts, state: State, batch: Batch, tables: Tables) -> Scalars:
     """Returns the statistics that `make_support_statistics` lists."""
     row, t = adaptive.resolve(parts.row, state.carried), Progress(state.step, parts.total_steps)
     crops = make_crops(parts.views, parts.seed, state.step, batch)
-    views = parts.views.divided(crops, state.generator.get("params"))
+    views = parts.views.divide(crops, state.generator.get("params"))
     keys, _ = parts.encoder.encode_views(state.target or state.online, views, row.target_views, keys=True)
     online, _ = parts.encoder.encode_views(state.online, views, row.online_views)
     encodings, term, index = Encodings(online, keys), row.terms[0], batch.index

@@ -12,10 +12,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from mi_contrast.core import keys as streams
+from mi_contrast.core import rngs as streams
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods.rows import TWIN
-from mi_contrast.models.towers import Encoded, Tower
+from mi_contrast.models.towers import Tower, TowerOutput
 from mi_contrast.training.microbatches import Microbatches
 from mi_contrast.training.shuffling import move_rows, shuffled_positions
 from mi_contrast.views.policies import Views
@@ -27,8 +27,8 @@ def make_crops(views: Views, seed: int, step: Int[Array, ""], batch: Batch) -> M
     Each example draws from the stream `views` of its own random key, which depends on seed, step and position alone.
     """
     positions = jnp.arange(batch.index.shape[0], dtype=jnp.int32)
-    rngs = streams.example_keys(seed, step, positions)
-    rngs = jax.vmap(lambda rng: streams.stream(rng, "views"))(rngs)
+    rngs = streams.example_rngs(seed, step, positions)
+    rngs = jax.vmap(lambda rng: streams.stream_rng(rng, "views"))(rngs)
     return views.crops(batch.sources, rngs)
 
 
@@ -51,7 +51,7 @@ class Encoder:
     batch_norm_groups: int = 1
     microbatches: Microbatches | None = None
 
-    def encode(self, variables: Any, view: str, images: Array) -> Encoded:
+    def encode(self, variables: Any, view: str, images: Array) -> TowerOutput:
         """Returns a view's encodings, with the statistics of this batch.
 
         Args:
@@ -63,7 +63,7 @@ class Encoder:
             return self.microbatches.encode(variables, images, network)
         return self.tower.encode(variables, images, train=True, view=network)
 
-    def encode_keys(self, variables: Any, view: str, images: Array) -> Encoded:
+    def encode_keys(self, variables: Any, view: str, images: Array) -> TowerOutput:
         """Returns `encode` of keys, in the order of the batch; between, they are shuffled over batch norm's groups.
 
         Source: He et al. 2020 (MoCo), section 3.3.
@@ -77,7 +77,7 @@ class Encoder:
 
     def encode_views(
         self, variables: Any, views: Mapping[str, Array], names: Iterable[str], *, keys: bool = False
-    ) -> tuple[dict[str, Encoded], Any]:
+    ) -> tuple[dict[str, TowerOutput], Any]:
         """Returns the encodings of some views by name, and the batch statistics after them.
 
         Views are encoded one after the other, each with the running statistics that the one before it left.
@@ -101,8 +101,8 @@ class Encodings(NamedTuple):
       target: by the target, without gradient; empty where there is no target.
     """
 
-    online: Mapping[str, Encoded]
-    target: Mapping[str, Encoded]
+    online: Mapping[str, TowerOutput]
+    target: Mapping[str, TowerOutput]
 
     def anchors(self, head: str) -> dict[str, Array]:
         """Returns the embeddings that are anchors in a head's space: the online network's predictions."""
@@ -117,7 +117,7 @@ class Encodings(NamedTuple):
         return select_head(self.online if network == "online" or not self.target else self.target, head)
 
 
-def select_head(encodings: Mapping[str, Encoded], head: str, *, predicted: bool = False) -> dict[str, Array]:
+def select_head(encodings: Mapping[str, TowerOutput], head: str, *, predicted: bool = False) -> dict[str, Array]:
     """Returns the embeddings of one head by view; `predicted`, after the predictor, which the second head has not."""
     field = "twin" if head == TWIN else "prediction" if predicted else "embedding"
     return {view: getattr(encoded, field) for view, encoded in encodings.items()}
@@ -128,7 +128,7 @@ def find_network(tower: Tower, view: str) -> str | None:
     return None if tower.split is None else view
 
 
-def encode_plain(tower: Tower, variables: Any, images: Float[Array, "B H W 3"], view: str) -> Encoded:
+def encode_plain(tower: Tower, variables: Any, images: Float[Array, "B H W 3"], view: str) -> TowerOutput:
     """Returns the encodings of whole images in eval mode; of a divided tower, by a view's network on its channels."""
     if tower.split is not None:
         images = images[..., tower.split.slices[view]]

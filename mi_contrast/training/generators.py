@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from mi_contrast.core import schedules
 from mi_contrast.core.checks import check_schedule, check_whole
-from mi_contrast.core.config import differences, fields, plain
+from mi_contrast.core.config import check_section, differences, plain
 from mi_contrast.core.division import Division
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.rngs import stream_rng
@@ -88,7 +88,7 @@ class Learning:
         if self.classifier is None:
             return state
         height, width = image_size
-        network = self.classifier.init(stream(rng, "generator"), (height, width, 3))
+        network = self.classifier.init(stream_rng(rng, "generator"), (height, width, 3))
         heads = {view: init_classifier(self.classifier.backbone.dim, self.classes) for view in self.classifier.views}
         params = {"network": network["params"], "heads": heads}
         return state | {
@@ -150,7 +150,7 @@ class Learning:
     ) -> tuple[Float[Array, ""], tuple[dict[str, Array], Any]]:
         """Returns CE_1 + CE_2 over labelled examples, each of the two by name, and the batch statistics after them."""
         assert self.classifier is not None
-        images, losses = views.divided(crops, generator), {}
+        images, losses = views.divide(crops, generator), {}
         for view, head in params["heads"].items():
             variables = {"params": params["network"], "batch_stats": statistics}
             encoded = self.classifier.encode(variables, images[view], train=True, view=view)
@@ -181,7 +181,7 @@ def init_params(config: Mapping[str, Any], split: Division | None, begun: bool =
         problem = f"of config.generator.start_from and config.generator.learn {number} is given"
         raise UserError(problem, fix="a generator is another run's, frozen, or it learns")
     if settings["learn"] is not None or begun:
-        params = split.generator.init(stream(jax.random.key(config["seed"]), "generator"))
+        params = split.generator.init(stream_rng(jax.random.key(config["seed"]), "generator"))
     else:
         params = _read_params(settings["start_from"], config)
     return jax.tree.map(np.asarray, params)
@@ -219,7 +219,7 @@ def build_learning(
     settings, where = config["generator"]["learn"], "config.generator.learn"
     if settings is None or split is None:
         return None
-    fields(where, settings, LEARN)
+    check_section(where, settings, LEARN)
     if settings["objective"] not in OBJECTIVES:
         raise unknown(f"{where}.objective", settings["objective"], OBJECTIVES)
     if row.target != "none" or row.stateful_pools:
@@ -233,7 +233,7 @@ def build_learning(
         _check_number(f"{where}.{name}", settings[name])
     _check_number(f"{where}.labelled", settings["labelled"], 1.0, above=True)
     check_whole(f"{where}.every", settings["every"])
-    fields(f"{where}.classifier", settings["classifier"], CLASSIFIER)
+    check_section(f"{where}.classifier", settings["classifier"], CLASSIFIER)
     _check_number(f"{where}.classifier.lr", settings["classifier"]["lr"])
     nats_count, labels_count = OBJECTIVES[settings["objective"]]
     model = {name: settings["classifier"][name] for name in ("backbone", "width")}

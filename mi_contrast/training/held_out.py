@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mi_contrast import estimators as mi
-from mi_contrast.core import keys as streams
+from mi_contrast.core import rngs as streams
 from mi_contrast.core import schedules
 from mi_contrast.core.division import Division
 from mi_contrast.core.schedules import Progress
@@ -45,8 +45,8 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
     the backbone's features.
     """
     names = parts.row.measured_views
-    index = distinct_pairs(images, held, pairs, shared, seed=0)
-    rng = streams.stream(jax.random.key(0), "held_out")
+    index = make_distinct_pairs(images, held, pairs, shared, seed=0)
+    rng = streams.stream_rng(jax.random.key(0), "held_out")
 
     @jax.jit
     def embed(online: Any, generator: Any, sources: Array, positions: Array) -> tuple[Array, Array, Array]:
@@ -88,7 +88,7 @@ def make_inversion(parts: Parts, images: ImageSet, held: np.ndarray) -> Measure:
     assert split is not None and split.generator is not None
     flow = split.generator
     plain = policies.plain(jnp.asarray(images.images(held[:CHUNK])), views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    normalised = prepared(plain, Division(split.space), views.mean, views.std)
+    normalised = preprocess(plain, Division(split.space), views.mean, views.std)
 
     @jax.jit
     def compute_error(params: Any) -> Float[Array, ""]:

@@ -14,7 +14,7 @@ import numpy as np
 from mi_contrast.core import checkpoint as checkpoints
 from mi_contrast.core import legacy
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.layout import RunDirectory, locked, read_json, remove_leftovers
+from mi_contrast.core.layout import RunDirectory, hold_lock, read_json, remove_leftovers
 from mi_contrast.core.progress import Progress
 from mi_contrast.core.stopping import SIGNALS, catch_stop_signals
 from mi_contrast.data.readers import Reader
@@ -114,7 +114,7 @@ def _train(
     progress = Progress("training", total, start=start, each=job.batch_size)
     trainer = Trainer(job, reader, config, saved, log, progress, state, start, last)
     try:
-        with asked_to_stop(*SIGNALS) as request, _profile(folder, config["log"]["profile"]) as profile:
+        with catch_stop_signals(*SIGNALS) as request, _profile(folder, config["log"]["profile"]) as profile:
             if start == 0:
                 draw_pairs(folder.pictures / "pairs.png", job, state)
                 trainer.measure(0)

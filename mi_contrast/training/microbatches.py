@@ -39,7 +39,7 @@ class Microbatches:
     pieces: int
     tower: Tower
 
-    def encode(self, variables: Any, images: Array, view: str | None) -> Encoded:
+    def encode(self, variables: Any, images: Array, view: str | None) -> TowerOutput:
         """Returns the encodings of a batch in training mode, in the order of the batch.
 
         All parts start from the same running statistics; the parts' new ones are averaged, as those of groups are.
@@ -87,16 +87,16 @@ def divide(number: int, tower: Tower, norm: Mapping[str, Any], batch: int, devic
     if batch % pieces:
         raise UserError(f"config.data.batch is {batch}, not a multiple of {pieces}: {number} microbatches, {devices} "
                         "devices")  # fmt: skip
-    return Microbatches(number, pieces, tower.following(Statistics(max(groups // number, 1), frozen)))
+    return Microbatches(number, pieces, tower.with_statistics(Statistics(max(groups // number, 1), frozen)))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _encode_parts(tower: Tower, view: str | None, variables: Any, parts: list[Array]) -> list[Encoded]:
+def _encode_parts(tower: Tower, view: str | None, variables: Any, parts: list[Array]) -> list[TowerOutput]:
     """Returns the encodings of each part. The backward pass encodes each part again, so that none keeps activations.
 
     Parts are unrolled: inside a `lax.scan` the gradient of a convolution was 40 times slower on CPUs.
     """
-    encoded: list[Encoded] = []
+    encoded: list[TowerOutput] = []
     for part in parts:
         previous = encoded[-1].embedding if encoded else None
         encoded.append(tower.encode(variables, _wait_for(part, previous), train=True, view=view))
@@ -105,12 +105,12 @@ def _encode_parts(tower: Tower, view: str | None, variables: Any, parts: list[Ar
 
 def _encode_parts_forward(
     tower: Tower, view: str | None, variables: Any, parts: list[Array]
-) -> tuple[list[Encoded], Any]:
+) -> tuple[list[TowerOutput], Any]:
     return _encode_parts(tower, view, variables, parts), (variables, parts)
 
 
 def _encode_parts_backward(
-    tower: Tower, view: str | None, residuals: Any, cotangents: list[Encoded]
+    tower: Tower, view: str | None, residuals: Any, cotangents: list[TowerOutput]
 ) -> tuple[Any, list[Array]]:
     variables, parts = residuals
     encode = partial(tower.encode, train=True, view=view)

@@ -85,7 +85,7 @@ def build(optim: Mapping[str, Any], learns: Learns | None = None) -> optax.Gradi
       optim: the section. `decay_all` says which parameters decay and, under LARS, are adapted: all of them (True), or
         those of `mask_decay` (False). None stands for the choice of the optimiser's source: all under sgd and adamw,
         those of `mask_decay` under lars.
-      learns: which parameters learn (see `Tower.learns`); None stands for all.
+      learns: which parameters learn (see `Tower.trainable_mask`); None stands for all.
     Raises:
       UserError: an unknown kind or field, or a number out of range.
     """

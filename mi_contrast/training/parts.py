@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
-from mi_contrast.core import keys as streams
+from mi_contrast.core import rngs as streams
 from mi_contrast.methods.rows import HEAD, TWIN, Row
 from mi_contrast.models.towers import Tower
 from mi_contrast.training import adaptive, pools
@@ -69,7 +69,7 @@ def init_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callabl
       calibrate: a function of (tower, variables, images) that returns the variables with those statistics.
     """
     row = parts.row
-    rng = streams.stream(jax.random.key(parts.seed), "init")
+    rng = streams.stream_rng(jax.random.key(parts.seed), "init")
     online = parts.tower.init(rng, (images.shape[1], images.shape[2], 3))
     online = calibrate(parts.tower, online, images)
     shapes = jax.eval_shape(lambda v: encode_plain(parts.tower, v, images, row.online_views[0]), online)

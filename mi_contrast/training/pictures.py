@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mi_contrast.core import keys as streams
+from mi_contrast.core import rngs as streams
 from mi_contrast.core.colour import SPACES, from_rgb
 from mi_contrast.core.division import Division
 from mi_contrast.core.layout import write_atomically
@@ -25,11 +25,11 @@ CELL, MARGIN = 96, 80  # pixels: the side of a cell, and the width of the names 
 def draw_pairs(path: Path, job: Job, state: State) -> None:
     """Writes a PNG of held-out pairs. A column is a pair: the source image of each view and, below it, the view."""
     columns = min(COLUMNS, len(job.held) // 2)
-    index = distinct_pairs(job.images, job.held, columns, job.data["shared"], seed=0)
+    index = make_distinct_pairs(job.images, job.held, columns, job.data["shared"], seed=0)
     if (partner := job.data["partner"]) is not None:
         index = np.stack([index[:, 0], job.images.partners[partner][index[:, 0]]], axis=1)
     sources = np.stack([job.images.images(column) for column in index.T], axis=1)
-    rngs = jax.random.split(streams.stream(jax.random.key(job.parts.seed), "views"), columns)
+    rngs = jax.random.split(streams.stream_rng(jax.random.key(job.parts.seed), "views"), columns)
     make_views = jax.jit(lambda sources, rngs, generator: job.parts.views(sources, rngs, generator))
     views = make_views(jnp.asarray(sources), rngs, state.generator.get("params"))
     rows, split = [], job.parts.tower.split
@@ -41,7 +41,7 @@ def draw_pairs(path: Path, job: Job, state: State) -> None:
             pixels = unnormalise_in(as_rgb(name, view, split), job.parts.views.mean, job.parts.views.std, split)
         rows += [sources[:, source], pixels]
     lines = [np.concatenate([_enlarge(image) for image in row], axis=1) for row in rows]
-    with replacing(path) as file:
+    with write_atomically(path) as file:
         Image.fromarray(np.concatenate(lines, axis=0)).save(file, "PNG")
 
 
@@ -68,7 +68,7 @@ def draw_channels(path: Path, job: Job, state: State) -> None:
     for i, (name, row) in enumerate(rows):
         pen.text((8, CELL * i + CELL // 2 - 5), name, fill="black")
         sheet.paste(Image.fromarray(np.concatenate([_enlarge(image) for image in row], axis=1)), (MARGIN, CELL * i))
-    with replacing(path) as file:
+    with write_atomically(path) as file:
         sheet.save(file, "PNG")
 
 

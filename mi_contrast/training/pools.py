@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from mi_contrast.core import keys as streams
+from mi_contrast.core import rngs as streams
 from mi_contrast.core.schedules import Progress
 from mi_contrast.methods.rows import OWN_ROW, Row, Term
 from mi_contrast.methods.scoring import Anchors
@@ -44,7 +44,7 @@ def init_pools(row: Row, trained: Bool[np.ndarray, " N"], dims: Mapping[str, int
       trained: bool [N], the examples that are trained on.
       dims: for each head the dimension of its embeddings.
     """
-    rng = streams.stream(jax.random.key(seed), "pools")
+    rng = streams.stream_rng(jax.random.key(seed), "pools")
     states: Pools = {}
     counts: Counter[type] = Counter()  # pools are numbered within their kind, so that another kind changes no draw
     for name, pool in row.stateful_pools.items():

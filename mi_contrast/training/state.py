@@ -61,7 +61,7 @@ def placement(row: Row, mesh: Mesh) -> State:
 
     Pools say whether they are cut; the labels of a bank's clusterings are cut as the bank is. All else is replicated.
     """
-    whole, cut = replicated(mesh), along_batch(mesh)
+    whole, cut = replicated(mesh), batch_sharding(mesh)
     prefix: Any = State
     return prefix(
         step=whole,

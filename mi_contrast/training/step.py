@@ -16,14 +16,14 @@ import optax
 from jaxtyping import Array, Float
 
 from mi_contrast import estimators as mi
-from mi_contrast.core import keys as streams
+from mi_contrast.core import rngs as streams
 from mi_contrast.core import schedules
 from mi_contrast.core.mesh import batch_sharding, replicated
 from mi_contrast.core.schedules import Progress
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import scoring, words
 from mi_contrast.methods.rows import Row
-from mi_contrast.models.towers import Encoded
+from mi_contrast.models.towers import TowerOutput
 from mi_contrast.pools import queue
 from mi_contrast.pools.protocol import Candidates
 from mi_contrast.training import adaptive
@@ -77,7 +77,7 @@ def train_step(parts: Parts, state: State, batch: Batch, tables: Tables) -> tupl
 
     # Views. The target follows the online network and encodes the keys.
     crops = make_crops(parts.views, parts.seed, state.step, batch)
-    views = parts.views.divided(crops, generator)
+    views = parts.views.divide(crops, generator)
     target = update_target(row, state, t)
     keys, key_statistics = parts.encoder.encode_views(target, views, row.target_views, keys=True)
     keys, key_statistics = jax.lax.stop_gradient((keys, key_statistics))
@@ -134,7 +134,7 @@ def compute_loss(
     batch: Batch,
     tables: Tables,
     crops: Mapping[str, Array],
-    keys: Mapping[str, Encoded],
+    keys: Mapping[str, TowerOutput],
 ) -> tuple[Float[Array, ""], Outputs]:
     """Returns minus the objective, the sum over terms of weight x mean nats over anchors, and what else was computed.
 
@@ -144,7 +144,7 @@ def compute_loss(
       crops: what the views are made of.
       keys: encodings by the target.
     """
-    views = parts.views.divided(crops, generator)
+    views = parts.views.divide(crops, generator)
     online = {"params": params, "batch_stats": state.online["batch_stats"]}
     encodings, statistics = parts.encoder.encode_views(online, views, row.online_views)
     outputs = Outputs(Encodings(encodings, keys), statistics, {}, {})
@@ -183,8 +183,8 @@ def score_term(
     candidates = find_candidates(row, term, state.pools, state.carried, keys, batch.index, tables)
     anchors = find_anchors(row, term, encodings, state, batch.index, tables, parts.mesh)
     if term.support["kind"] == "drawn":
-        rngs = streams.example_keys(parts.seed, state.step, jnp.arange(len(anchors.rows), dtype=jnp.int32))
-        rngs = jax.vmap(lambda rng: jax.random.fold_in(streams.stream(rng, "support"), index))(rngs)
+        rngs = streams.example_rngs(parts.seed, state.step, jnp.arange(len(anchors.rows), dtype=jnp.int32))
+        rngs = jax.vmap(lambda rng: jax.random.fold_in(streams.stream_rng(rng, "support"), index))(rngs)
         anchors = anchors._replace(rngs=rngs)
     if not term.binary:
         return scoring.compute_nats(term, anchors, candidates, t, parts.mesh), candidates, {}

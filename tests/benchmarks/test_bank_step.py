@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from mi_contrast.benchmarks import bank_step
-from mi_contrast.core.mesh import along_batch, make_mesh
+from mi_contrast.core.mesh import batch_sharding, make_mesh
 from mi_contrast.pools.bank import Bank, padded_size
 
 

@@ -160,7 +160,7 @@ def has_head(name, config, said):
 
 
 def has_rate(name, config, said):
-    peak, batch = max(schedules.points(config["optim"]["lr"])), config["data"]["batch"]
+    peak, batch = max(schedules.extreme_values(config["optim"]["lr"])), config["data"]["batch"]
     if isinstance(said, dict) and "100_epochs" in said:
         share = float(
             (said["100_epochs"] if name == "moco_v3:paper_imagenet" else said["300_1000_epochs"]).split("*")[0]
@@ -173,7 +173,7 @@ def has_rate(name, config, said):
 
 
 def has_schedule(name, config, said):
-    peak, epoch = max(schedules.points(config["optim"]["lr"])), steps_per_epoch(config)
+    peak, epoch = max(schedules.extreme_values(config["optim"]["lr"])), steps_per_epoch(config)
     if "epochs" in said or "at_steps" in said:
         total = said.get("of_epochs") or said.get("total_steps") or config["steps"] // epoch
         drops = [time * config["steps"] // total for time in said.get("epochs") or said["at_steps"]]
@@ -272,7 +272,7 @@ def has_negatives(name, config, said):
 
 
 def band_at(config, t):
-    return words.percentiles_at(config["method"]["terms"][0]["support"], t)
+    return words.read_percentiles(config["method"]["terms"][0]["support"], t)
 
 
 def has_band(name, config, said):

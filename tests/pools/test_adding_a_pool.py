@@ -10,11 +10,11 @@ import pytest
 
 from mi_contrast.core.checks import check_whole
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.mesh import along_batch, make_mesh
+from mi_contrast.core.mesh import batch_sharding, make_mesh
 from mi_contrast.core.schedules import Progress
 from mi_contrast.methods import rows as methods
 from mi_contrast.methods.skeletons import over_bank
-from mi_contrast.models.towers import Encoded
+from mi_contrast.models.towers import TowerOutput
 from mi_contrast.pools import kinds
 from mi_contrast.pools.bank import Bank, BankPool
 from mi_contrast.training import pools
@@ -86,7 +86,7 @@ def test_its_candidates_are_the_rows_of_the_last_steps():
         np.testing.assert_array_equal(candidates.valid[:64], TRAINED & fresh)
         assert candidates.sharded and not candidates.gradient and candidates.own_rows == 1
         embeddings = jax.nn.one_hot(index[:, 0] % 8, 8)
-        encodings = Encodings({"query": Encoded(embeddings, embeddings, {}, embeddings)}, {})
+        encodings = Encodings({"query": TowerOutput(embeddings, embeddings, {}, embeddings)}, {})
         t = Progress(jnp.int32(step), 4)
         refused = pools.update_pools(row, states, encodings, index, t, jnp.bool_(False), MESH)
         jax.tree.map(np.testing.assert_array_equal, refused, states)
@@ -102,7 +102,7 @@ def test_its_settings_are_checked_and_its_state_is_placed():
         methods.build(method(max_age=-1))
     with pytest.raises(UserError, match="momentum is 2"):
         methods.build(method(momentum=2.0))
-    assert placement(methods.build(method()), MESH).pools["bank"] == along_batch(MESH)
+    assert placement(methods.build(method()), MESH).pools["bank"] == batch_sharding(MESH)
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def begin(config: dict[str, Any]) -> tuple[Any, Any, Tables]:
     kept = np.arange(EXAMPLES) < EXAMPLES - HELD
     parts = assemble.make_parts(assemble.check(config), 10, make_mesh(), kept)
     images = jnp.asarray(np.random.default_rng(9).normal(size=(BATCH, 32, 32, 3)), jnp.float32)
-    state = jax.jit(lambda x: init_state(parts, x, with_statistics_of))(images)
+    state = jax.jit(lambda x: init_state(parts, x, calibrate_statistics))(images)
     state = loop.place(state, placement(parts.row, parts.mesh))
     state = replace(state, carried=refresh_clusters(parts.row, state.pools, state.carried, 0, parts.mesh))
     examples = jnp.arange(EXAMPLES, dtype=jnp.int32)

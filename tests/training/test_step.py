@@ -34,13 +34,13 @@ def batch(seed, size=32, views=2):
 
 
 def make_views(parts, step, batch):
-    return parts.views.divided(make_crops(parts.views, parts.seed, step, batch))
+    return parts.views.divide(make_crops(parts.views, parts.seed, step, batch))
 
 
 def begin(**changes):
     parts = assemble.make_parts(assemble.check(small.config(**changes)), 10, make_mesh())
     images = jnp.asarray(np.random.default_rng(9).normal(size=(32, 32, 32, 3)), jnp.float32)
-    return parts, loop.place(init_state(parts, images, with_statistics_of), placement(parts.row, parts.mesh))
+    return parts, loop.place(init_state(parts, images, calibrate_statistics), placement(parts.row, parts.mesh))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_imagenet_compiles_on_shapes(name):
     config["model"]["norm"]["groups"] = 2
     parts = assemble.make_parts(assemble.check(config), 1000, make_mesh())
     images = jax.ShapeDtypeStruct((16, 224, 224, 3), jnp.float32)
-    state = jax.eval_shape(lambda x: init_state(parts, x, with_statistics_of), images)
+    state = jax.eval_shape(lambda x: init_state(parts, x, calibrate_statistics), images)
     of = jax.ShapeDtypeStruct
     shapes = Batch(of((16, 1, 256, 256, 3), jnp.uint8), of((16, 1), jnp.int32))
     known = Tables(of((1281167,), jnp.int32), of((1281167,), jnp.int32))
