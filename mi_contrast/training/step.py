@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -103,7 +104,7 @@ def train_step(parts: Parts, state: State, batch: Batch, tables: Tables) -> tupl
 
     # A step that is not finite is undone. Pools take this step's embeddings.
     watched = (loss, scalars["grad_norm"], *generator_scalars.values())
-    finite = jnp.stack([jnp.isfinite(number) for number in watched]).all()
+    finite = reduce(jnp.logical_and, map(jnp.isfinite, watched))
     new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), replace(new, pools={}), replace(state, pools={}))
     pools = update_pools(row, state.pools, outputs.encodings, batch.index, t, finite, parts.mesh)
     new = replace(new, step=state.step + 1, guard=jnp.where(finite, 0, state.guard + 1), pools=pools)
@@ -146,22 +147,21 @@ def compute_loss(
     """
     views = parts.views.divide(crops, generator)
     online = {"params": params, "batch_stats": state.online["batch_stats"]}
-    encodings, statistics = parts.encoder.encode_views(online, views, row.online_views)
-    outputs = Outputs(Encodings(encodings, keys), statistics, {}, {})
-    objective, ceiling = jnp.zeros(()), jnp.zeros(())
+    anchors, statistics = parts.encoder.encode_views(online, views, row.online_views)
+    encodings = Encodings(anchors, keys)
+    objective, ceiling, carried, scalars = jnp.zeros(()), jnp.zeros(()), Scalars(), Scalars()
     for i, term in enumerate(row.terms):
-        nats, candidates, carried = score_term(i, parts, row, t, outputs.encodings, state, batch, tables)
+        nats, candidates, term_carried = score_term(i, parts, row, t, encodings, state, batch, tables)
         value, most = jnp.mean(nats), scoring.compute_ceiling(term, candidates, t)
         settings = scoring.read_settings(term, t)
         objective, ceiling = objective + settings["weight"] * value, ceiling + settings["weight"] * most
-        outputs.carried.update(carried)
         if len(row.terms) > 1:
             settings = {f"{name}_{i}": v for name, v in (settings | {"term": value, "ceiling": most}).items()}
-        outputs.scalars.update(settings)
-    outputs.scalars["objective"] = objective
+        carried, scalars = carried | term_carried, scalars | settings
+    scalars["objective"] = objective
     if all(term.form["kind"] in ("softmax", "hard") for term in row.terms):
-        outputs.scalars["objective_ceiling"] = ceiling
-    return -objective, outputs
+        scalars["objective_ceiling"] = ceiling
+    return -objective, Outputs(encodings, statistics, carried, scalars)
 
 
 def score_term(
