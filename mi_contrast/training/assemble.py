@@ -269,7 +269,7 @@ def _load_images(config: Mapping[str, Any], known: Collection[str] | None) -> se
     """Returns the training split, in memory where it is small: it is read again at every measurement."""
     data = config["data"]
     options = {"data_dir": data["dir"], "size": data["size"], "options": data["options"], "broken": data["broken"]}
-    images = sets.load(data["name"], data["split"], known=known, **options)
+    images = sets.load(data["name"], data["split"], known_broken=known, **options)
     if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
         return sets.cache_in_memory(images)
     return images
