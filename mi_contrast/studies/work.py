@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,11 +20,11 @@ from typing import Any
 from mi_contrast.core.config import differences
 from mi_contrast.core.errors import UserError, add_place, run_job, unknown
 from mi_contrast.core.layout import RunDirectory, read_json, write_json
+from mi_contrast.data.imageset import ImageSet
 from mi_contrast.reporting.run import read_run
 from mi_contrast.reporting.study_runs import judgement
 from mi_contrast.studies.plan import StudyPlan, StudyRun, find_source, locate_source
 
-SPLITS = ("split", "test_split")
 GENERATOR_VIEWS = ("split", "mean", "std")  # fields of `views` that must be equal where a generator is shared
 PREPROCESSING = ("size", "mean", "std")  # fields of `views` that prepare pixels for the network
 # Fields of `data` and `model` that make no difference to an untrained network.
@@ -82,7 +82,7 @@ def _check_in_process(runs: Sequence[StudyRun], plan: StudyPlan, sender: Connect
 
 def _check_run(plan: StudyPlan, run: StudyRun, shapes: dict[str, tuple[int, ...]]) -> None:
     """Raises UserError on a mistake in one run. `shapes` caches the image shape of every split that was opened."""
-    from mi_contrast.evaluation.judge import load_split, resolve_data
+    from mi_contrast.evaluation.task_config import load_split, load_test_split, resolve_data
     from mi_contrast.training import assemble
 
     config = assemble.check(run.config)
@@ -95,13 +95,19 @@ def _check_run(plan: StudyPlan, run: StudyRun, shapes: dict[str, tuple[int, ...]
             words = ", ".join(sorted({f"views.{GENERATOR_VIEWS[int(path.split('.')[0])]}" for path in different}))
             raise UserError(f"it starts from {source.label!r}, whose {words} are others",
                             fix="give both the same views.split and model.split, mean and std")  # fmt: skip
-    training_split = config["data"], config["data"]["split"], config["data"]["size"]
+
+    def read_shape(load: Callable[..., ImageSet], *arguments: Any) -> tuple[int, ...]:
+        key = json.dumps([load.__name__, *arguments], sort_keys=True)
+        if key not in shapes:
+            shapes[key] = load(*arguments).image_shape
+        return shapes[key]
+
     task_data = [resolve_data(task["data"], config["data"]) for task in plan.tasks]
-    task_splits = [(data, data[split], config["views"]["size"]) for data in task_data for split in SPLITS]
-    for arguments in (training_split, *task_splits):
-        if (key := json.dumps(arguments, sort_keys=True)) not in shapes:
-            shapes[key] = load_split(*arguments).image_shape
-    parts.views.check_image_size(*shapes[json.dumps(training_split, sort_keys=True)][:2])
+    training_shape = read_shape(load_split, config["data"], config["data"]["split"], config["data"]["size"])
+    for data in task_data:
+        read_shape(load_split, data, data["split"], config["views"]["size"])
+        read_shape(load_test_split, data, config["views"]["size"])
+    parts.views.check_image_size(*training_shape[:2])
 
 
 def start_process(run: StudyRun, plan: StudyPlan, root: Path) -> multiprocessing.process.BaseProcess:

@@ -82,3 +82,13 @@ def test_mistakes_deep_in_a_run_are_found_by_looking_it_over(changes, said):
         assert answer.found is None
     else:
         assert said in str(UserError(answer.found[0], nearest=answer.found[1], fix=answer.found[2]))
+
+
+def test_the_second_set_of_a_cross_domain_task_is_looked_over_too():
+    small_data = {"data.dir": str(small.DATA), "data.options": {"size": 32, "length": 2}}
+    task = dict(config="configs/evaluate/cross_domain.py:knn", changes={"data.test_name": "folder:/nowhere"})
+    run = BALL | {"changes": small_data}
+    plan = make_plan(study(runs=(run,), reference=None, evaluate=(task,), figure=("knn",)))
+    answer = Answer()
+    work._check_in_process(plan.runs, plan, answer)
+    assert answer.found is not None and "/nowhere" in answer.found[0]
