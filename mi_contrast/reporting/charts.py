@@ -254,7 +254,8 @@ def draw_accuracies(data: Any) -> alt.LayerChart:
     ]
     layers = [*titles]
     judged = [row for row in rows if row.get("top1") is not None]
-    layers.append(_table(judged).mark_tick(style="ceiling", thickness=1.5, size=16).encode(x=chance, y=y, tooltip=tips))
+    level = _table(judged).mark_tick(style="ceiling", thickness=1.5, size=10, yOffset=4)  # below the names
+    layers.append(level.encode(x=chance, y=y, tooltip=tips))
     for kind, style, below in (("untrained", "second", 6), ("trained", "first", 0)):
         table = _table([row for row in judged if row["kind"] == kind])
         interval = table.mark_rule(style=style, strokeWidth=2.2, yOffset=below)
@@ -275,16 +276,25 @@ def lay_out(
     note: str | Sequence[str] = "",
     columns: int = 3,
     width: int = PANEL,
+    one_legend: bool = False,
 ) -> alt.ConcatChart:
-    """Returns one chart of several (title, note, chart), `columns` beside each other, each `width` pixels wide."""
+    """Returns one chart of several panels, for a file.
+
+    Args:
+      panels: the title, a note and the chart of each.
+      columns: how many stand side by side.
+      width: pixels of a panel.
+      one_legend: the panels' colours mean the same, so that one legend serves all.
+    """
     parts = []
     for heading, remark, chart in panels:
         part = chart.copy(deep=False)
         part.config = alt.Undefined  # only the whole has a theme
         parts.append(part.properties(width=width, title=title_of(heading, remark)))
-    whole = alt.concat(*parts, columns=columns, spacing=30, padding=20)
+    whole = alt.concat(*parts, columns=columns, spacing=30)
     whole = whole.properties(title=title_of(title, note, fontSize=19, offset=18))
-    return finish(whole.resolve_scale(color="independent", shape="independent"))
+    colours = "shared" if one_legend else "independent"
+    return finish(whole.resolve_scale(color=colours, shape="independent"))
 
 
 def title_of(text: str, notes: str | Sequence[str] = "", **style: Any) -> alt.Title:

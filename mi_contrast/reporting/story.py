@@ -47,7 +47,7 @@ class Figure:
 
     Attributes:
       legend: (name, last value, number of its colour) of each curve; colour 0 is the dashed one of ceilings.
-      remarks: what dotted and dashed lines are, in words.
+      remarks: what each dotted line is, in words.
     """
 
     title: str
