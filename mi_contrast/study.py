@@ -26,7 +26,7 @@ from mi_contrast.core.progress import clock
 from mi_contrast.core.stopping import SIGNALS, StopRequest, asked_to_stop
 from mi_contrast.reporting.run import read_rows
 from mi_contrast.reporting.study_page import PAGE, write_study
-from mi_contrast.reporting.study_runs import FAILED, STUDY, Study, failures, state_of
+from mi_contrast.reporting.study_runs import FAILED, STUDY, Study, list_failures, read_state
 from mi_contrast.reporting.study_table import as_markdown
 from mi_contrast.studies.plan import Plan, Start, chosen_starts, refuse_others, settle
 from mi_contrast.studies.work import begin, look_over
@@ -60,7 +60,7 @@ def run(
     chosen = chosen_starts(plan, only)
     refuse_others(plan, root)
     skip = ("done",) if retry else ("done", "failed")
-    todo = [s for s in chosen if state_of(root / s.folder, plan.told["tasks"]).word not in skip]
+    todo = [s for s in chosen if read_state(root / s.folder, plan.told["tasks"]).word not in skip]
     for start in todo:
         if (root / start.folder).is_dir():
             with locked(RunDirectory(root / start.folder)):
@@ -157,7 +157,7 @@ def listing(plan: Plan, root: Path, only: str | None = None) -> str:
     """What the study runs, a line a run: label, seed, steps, and how far it is."""
     rows = []
     for start in chosen_starts(plan, only):
-        state = state_of(root / start.folder, plan.told["tasks"])
+        state = read_state(root / start.folder, plan.told["tasks"])
         rows.append((start.label, f"seed {start.seed}", f"{start.config['steps']:,} steps", str(state)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lined = ([cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)] for row in rows)
@@ -183,7 +183,7 @@ def main(arguments: list[str]) -> None:
         return
     study = run(plan, root, only=only, retry="retry" in call.flags, time_limit=None if limit is None else int(limit))
     print(as_markdown(study))
-    failed = failures(study)
+    failed = list_failures(study)
     waiting = [state for *_, state in study.runs if state.word not in ("done", "failed")]
     finished = " The study is through; --retry tries them again." if failed else " The study is finished."
     print(f"{_done(study)} are done, {len(failed)} failed.{'' if waiting else finished}\nlook at {root / PAGE}")

@@ -20,7 +20,7 @@ from mi_contrast.core.config import differences
 from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.layout import RunDirectory, read_json, write_json
 from mi_contrast.reporting.run import read_run
-from mi_contrast.reporting.study_runs import judgement
+from mi_contrast.reporting.study_runs import find_result
 from mi_contrast.studies.plan import Plan, Start, placed, source_of
 
 SPLITS = ("split", "test_split")
@@ -145,7 +145,7 @@ def train_and_judge(start: Start, plan: Plan, root: Path, others: Sequence[Path]
     backbone = None
     for task, told in zip(plan.tasks, plan.told["tasks"], strict=True):
         for twin in (False, True):
-            if judgement(read_run(folder), told, twin) is not None:
+            if find_result(read_run(folder), told, twin) is not None:
                 continue
             if twin and borrow_twin(folder, others, told):
                 continue
@@ -161,7 +161,7 @@ def borrow_twin(folder: Path, others: Sequence[Path], task: Mapping[str, Any]) -
         run = RunDirectory(other)
         if not run.config.is_file() or _birth(read_json(run.config)["config"]) != born:
             continue
-        found = judgement(read_run(other), task, True)
+        found = find_result(read_run(other), task, True)
         for path in run.results.glob("*.json") if found else ():
             if read_json(path) == found:
                 write_json(RunDirectory(folder).results / path.name, found)
