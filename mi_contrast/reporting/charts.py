@@ -293,8 +293,7 @@ def lay_out(
         parts.append(part.properties(width=width, title=title_of(heading, remark)))
     whole = alt.concat(*parts, columns=columns, spacing=30)
     whole = whole.properties(title=title_of(title, note, fontSize=19, offset=18))
-    colours = "shared" if one_legend else "independent"
-    return finish(whole.resolve_scale(color=colours, shape="independent"))
+    return finish(whole.resolve_scale(color="shared" if one_legend else "independent", shape="independent"))
 
 
 def title_of(text: str, notes: str | Sequence[str] = "", **style: Any) -> alt.Title:
