@@ -26,7 +26,7 @@ from mi_contrast.core.progress import format_duration
 from mi_contrast.core.stopping import SIGNALS, StopRequest, catch_stop_signals
 from mi_contrast.reporting.run import read_rows
 from mi_contrast.reporting.study_page import PAGE, write_study
-from mi_contrast.reporting.study_runs import FAILED, STUDY, Study, failures, state_of
+from mi_contrast.reporting.study_runs import FAILED, STUDY, Study, list_failures, read_state
 from mi_contrast.reporting.study_table import as_markdown
 from mi_contrast.studies.plan import StudyPlan, StudyRun, make_plan, refuse_other_configs, select_runs
 from mi_contrast.studies.work import check_runs, start_process
@@ -66,7 +66,7 @@ def run(
     selected = select_runs(plan, only)
     refuse_other_configs(plan, root)
     skip = ("done",) if retry else ("done", "failed")
-    todo = [run for run in selected if state_of(root / run.folder, plan.record["tasks"]).word not in skip]
+    todo = [run for run in selected if read_state(root / run.folder, plan.record["tasks"]).word not in skip]
     for run_todo in todo:
         if (root / run_todo.folder).is_dir():
             with hold_lock(RunDirectory(root / run_todo.folder)):
@@ -166,7 +166,7 @@ def list_runs(plan: StudyPlan, root: Path, only: str | None = None) -> str:
     """Returns a line for each run: label, seed, number of steps, and how far it is."""
     rows = []
     for run in select_runs(plan, only):
-        state = state_of(root / run.folder, plan.record["tasks"])
+        state = read_state(root / run.folder, plan.record["tasks"])
         rows.append((run.label, f"seed {run.seed}", f"{run.config['steps']:,} steps", str(state)))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     aligned = ([cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)] for row in rows)
@@ -192,7 +192,7 @@ def main(arguments: list[str]) -> None:
         return
     study = run(plan, root, only=only, retry="retry" in call.flags, time_limit=None if limit is None else int(limit))
     print(as_markdown(study))
-    failed = failures(study)
+    failed = list_failures(study)
     waiting = [state for *_, state in study.runs if state.word not in ("done", "failed")]
     end = " The study is through; --retry tries them again." if failed else " The study is finished."
     print(f"{_count_done(study)} are done, {len(failed)} failed.{'' if waiting else end}\nlook at {root / PAGE}")

@@ -55,7 +55,7 @@ def chart(result: dict[str, Any]) -> alt.ConcatChart:
         "Dotted: the truth; dashed: the largest value that the estimator can read. Error: the mean absolute one.",
     ]
     title = "Mutual information: estimate against truth, in nats"
-    return charts.lay_out(panels, title=title, note=notes, columns=COLUMNS, width=SIDE)
+    return charts.lay_out(panels, title=title, note=notes, columns=COLUMNS, width=SIDE, one_legend=True)
 
 
 def panel(points: list[dict[str, Any]], families: list[str], most: float) -> alt.LayerChart:
@@ -70,7 +70,7 @@ def panel(points: list[dict[str, Any]], families: list[str], most: float) -> alt
     x = alt.X("truth:Q", title="truth", scale=alt.Scale(domain=(0, most), nice=False), axis=axis)
     scale = alt.Scale(domain=ends, nice=False, clamp=True)
     y, low = (alt.Y(f"{field}:Q", title=None, scale=scale, axis=axis) for field in ("nats", "low"))
-    colour = alt.Color("family:N", scale=alt.Scale(domain=families), legend=alt.Legend(orient="bottom"))
+    colour = alt.Color("family:N", scale=alt.Scale(domain=families), legend=alt.Legend(orient="top"))
     shape = alt.Shape("beyond:N", legend=None)
     shape = shape.scale(domain=["within", "below", "above"], range=["circle", "triangle-down", "triangle-up"])
     rows = family_rows(points, ends)

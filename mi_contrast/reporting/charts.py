@@ -254,7 +254,8 @@ def draw_accuracies(data: Any) -> alt.LayerChart:
     ]
     layers = [*titles]
     judged = [row for row in rows if row.get("top1") is not None]
-    layers.append(_table(judged).mark_tick(style="ceiling", thickness=1.5, size=16).encode(x=chance, y=y, tooltip=tips))
+    level = _table(judged).mark_tick(style="ceiling", thickness=1.5, size=10, yOffset=4)  # below the names
+    layers.append(level.encode(x=chance, y=y, tooltip=tips))
     for kind, style, below in (("untrained", "second", 6), ("trained", "first", 0)):
         table = _table([row for row in judged if row["kind"] == kind])
         interval = table.mark_rule(style=style, strokeWidth=2.2, yOffset=below)
@@ -275,16 +276,24 @@ def lay_out(
     note: str | Sequence[str] = "",
     columns: int = 3,
     width: int = PANEL,
+    one_legend: bool = False,
 ) -> alt.ConcatChart:
-    """Returns one chart of several (title, note, chart), `columns` beside each other, each `width` pixels wide."""
+    """Returns one chart of several panels, for a file.
+
+    Args:
+      panels: the title, a note and the chart of each.
+      columns: how many stand side by side.
+      width: pixels of a panel.
+      one_legend: the panels' colours mean the same, so that one legend serves all.
+    """
     parts = []
     for heading, remark, chart in panels:
         part = chart.copy(deep=False)
         part.config = alt.Undefined  # only the whole has a theme
         parts.append(part.properties(width=width, title=title_of(heading, remark)))
-    whole = alt.concat(*parts, columns=columns, spacing=30, padding=20)
+    whole = alt.concat(*parts, columns=columns, spacing=30)
     whole = whole.properties(title=title_of(title, note, fontSize=19, offset=18))
-    return finish(whole.resolve_scale(color="independent", shape="independent"))
+    return finish(whole.resolve_scale(color="shared" if one_legend else "independent", shape="independent"))
 
 
 def title_of(text: str, notes: str | Sequence[str] = "", **style: Any) -> alt.Title:
@@ -303,12 +312,10 @@ def _pointer(wide: alt.Chart, names: Sequence[str], form: str) -> alt.Chart:
     """A line at the step next to the pointer, which tells the values there; `wide` has a row a step."""
     nearest = alt.selection_point(fields=["step"], nearest=True, on="pointerover", clear="pointerout", empty=False)
     shown = alt.when(nearest).then(alt.value(1)).otherwise(alt.value(0))
-    values = {f"text {i}": f"datum['curve {i}']" for i in range(len(names))}
-    texts = {text: f"isValid({value}) ? format({value}, '{form}') : 'none'" for text, value in values.items()}
+    # Quantitative tooltips alone: in the areas next to a mark Vega-Lite reads any other from the wrong place.
     tips = [alt.Tooltip("step:Q", format=",")]
-    tips += [alt.Tooltip(f"{text}:N", title=name) for text, name in zip(texts, names, strict=True)]
-    rule = wide.transform_calculate(**texts).mark_rule(style="hover")
-    return rule.encode(tooltip=tips, opacity=shown).add_params(nearest)
+    tips += [alt.Tooltip(f"curve {i}:Q", title=name, format=form) for i, name in enumerate(names)]
+    return wide.mark_rule(style="hover").encode(tooltip=tips, opacity=shown).add_params(nearest)
 
 
 def _table(rows: list[Row]) -> alt.Chart:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from altair.utils.schemapi import debug_mode
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import write_text
 from mi_contrast.reporting.colours import LIGHT, VARIABLES, theme, write_css
+
+PADDING = 18  # pixels around the chart of a file
 
 # A decorator. Altair validates every part of a chart as it is made, which takes seconds a page, so functions that make
 # whole pages go without; the tests validate the same charts.
@@ -36,14 +39,18 @@ def page_config() -> dict[str, Any]:
 
 def as_svg(chart: alt.TopLevelMixin) -> str:
     """Returns the chart as an SVG file that follows the reader's light or dark scheme."""
-    svg = vl_convert.vegalite_to_svg(chart.to_dict(validate=False) | {"config": theme(VARIABLES)})
+    svg = vl_convert.vegalite_to_svg(_file_spec(chart, VARIABLES))
     opening, closing, rest = svg.partition(">")
     return f"{opening}{closing}<style>{write_css()}</style>{rest}\n"
 
 
 def as_png(chart: alt.TopLevelMixin, scale: float = 2.0) -> bytes:
     """Returns the chart as a PNG in light colours, with `scale` pixels a unit."""
-    return vl_convert.vegalite_to_png(chart.to_dict(validate=False) | {"config": theme(LIGHT)}, scale=scale)
+    return vl_convert.vegalite_to_png(_file_spec(chart, LIGHT), scale=scale)
+
+
+def _file_spec(chart: alt.TopLevelMixin, colours: Mapping[str, str]) -> dict[str, Any]:
+    return {"padding": PADDING} | chart.to_dict(validate=False) | {"config": theme(colours)}
 
 
 @functools.cache

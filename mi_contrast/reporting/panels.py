@@ -46,7 +46,7 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel(
                 "Accuracy",
-                "Top-1 on a held-out twentieth of the training split, never on the test split. Dotted: at step 0.",
+                "Top-1 on a held-out twentieth of the training split, never on the test split.",
                 {"knn_top1": "kNN", "probe_top1": "linear probe"},
                 "%",
                 untrained=True,
@@ -66,7 +66,7 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel(
                 "Support",
-                "The percentiles of similarity between which candidates serve as negatives: 100 % is the most similar.",
+                "The percentiles of similarity between which candidates serve as negatives; 100 is the most similar.",
                 {"lower": "from", "upper": "up to"},
                 "%",
                 reach=(0.0, 1.0),

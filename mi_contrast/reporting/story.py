@@ -47,7 +47,7 @@ class Figure:
 
     Attributes:
       legend: (name, last value, number of its colour) of each curve; colour 0 is the dashed one of ceilings.
-      remarks: what dotted and dashed lines are, in words.
+      remarks: what each dotted line is, in words.
     """
 
     title: str
@@ -82,7 +82,8 @@ def draw_panel(panel: Panel, run: Run) -> Figure | None:
     ceiling = run.curves.get(panel.ceiling or "")
     if ceiling is not None:
         if is_constant(ceiling) or len(ceiling.values) == 1:
-            ceiling = Curve(np.array(span), np.full(2, ceiling.last))
+            steps = np.unique([*span, *next(iter(curves.values())).steps])
+            ceiling = Curve(steps, np.full(len(steps), ceiling.last))
         legend.append(("ceiling", say_ceiling(ceiling.last), 0))
         rows += charts.curve_rows("ceiling", ceiling.steps, ceiling.values)
     untrained = {

@@ -75,8 +75,8 @@ def render(study: Study, numbers: list[Figure], curves: list[Figure], root: Path
         curves=curves,
         columns=shown,
         groups=_groups(study, shown, root),
-        comparisons=study_runs.comparisons(study),
-        failures=study_runs.failures(study),
+        comparisons=study_runs.compare_settings(study),
+        failures=study_runs.list_failures(study),
         changes=[(s, [(name, say(value)) for name, value in s.changes.items()]) for s in study.settings],
     )
 

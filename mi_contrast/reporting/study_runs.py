@@ -179,7 +179,7 @@ def read_study(root: Path) -> Study:
         }
         top1, untrained_top1 = (
             {
-                task["name"]: {s: f["top1"] for s, run in begun.items() if (f := judgement(run, task, untrained))}
+                task["name"]: {s: f["top1"] for s, run in begun.items() if (f := find_result(run, task, untrained))}
                 for task in tasks
             }
             for untrained in (False, True)
@@ -188,7 +188,7 @@ def read_study(root: Path) -> Study:
             Setting(
                 row["label"],
                 row["group"],
-                tuple((seed, folder, state_of(path, tasks)) for seed, folder, path in runs),
+                tuple((seed, folder, read_state(path, tasks)) for seed, folder, path in runs),
                 _spreads(top1 | last),
                 _spreads(untrained_top1),
                 row["changes"],
@@ -214,7 +214,7 @@ def _spreads(numbers: Mapping[str, Mapping[int, float]]) -> dict[str, Spread]:
     return {name: Spread(values) for name, values in finite.items() if values}
 
 
-def judgement(run: Run, task: Mapping[str, Any], untrained: bool) -> Mapping[str, Any] | None:
+def find_result(run: Run, task: Mapping[str, Any], untrained: bool) -> Mapping[str, Any] | None:
     """Returns the run's result of that task, or None.
 
     Args:
@@ -231,7 +231,7 @@ def judgement(run: Run, task: Mapping[str, Any], untrained: bool) -> Mapping[str
     return None
 
 
-def state_of(path: Path, tasks: Iterable[Mapping[str, Any]]) -> State:
+def read_state(path: Path, tasks: Iterable[Mapping[str, Any]]) -> State:
     """Returns how far the run in that folder is."""
     if (path / FAILED).is_file():
         return State("failed", reason=read_json(path / FAILED)["reason"])
@@ -241,16 +241,16 @@ def state_of(path: Path, tasks: Iterable[Mapping[str, Any]]) -> State:
     at, total = run.step or 0, run.total or 0
     if run.manifest is None:
         return State("begun", at, total)
-    judged = all(judgement(run, task, untrained) for task in tasks for untrained in (False, True))
+    judged = all(find_result(run, task, untrained) for task in tasks for untrained in (False, True))
     return State("done" if judged else "trained", at, total)
 
 
-def gain(setting: Setting, task: str) -> Spread | None:
+def compute_gain(setting: Setting, task: str) -> Spread | None:
     """Returns the top-1 minus that of the untrained twin of the same seed, or None where either is unknown."""
-    return paired(setting.values.get(task), setting.untrained.get(task))
+    return subtract(setting.values.get(task), setting.untrained.get(task))
 
 
-def paired(a: Spread | None, b: Spread | None) -> Spread | None:
+def subtract(a: Spread | None, b: Spread | None) -> Spread | None:
     """Returns `a` minus `b` over the seeds that both have, or None where there is no such seed."""
     if a is None or b is None:
         return None
@@ -258,11 +258,11 @@ def paired(a: Spread | None, b: Spread | None) -> Spread | None:
     return Spread(both) if both else None
 
 
-def comparisons(study: Study) -> list[Comparison]:
+def compare_settings(study: Study) -> list[Comparison]:
     """Returns how each setting's accuracies compare with the reference's, over at least two seeds that both have."""
     against: Mapping[str, Spread] = next((s.values for s in study.settings if s.label == study.reference), {})
     paired_values = [
-        (setting, column, paired(setting.values.get(column.name), against.get(column.name)))
+        (setting, column, subtract(setting.values.get(column.name), against.get(column.name)))
         for setting in study.settings
         for column in study.columns
         if column.task and setting.label != study.reference
@@ -282,7 +282,7 @@ def _verdict(points: Spread) -> str:
     return f"{word} in each of {points.n} seeds (by luck alone: 1 in {2 ** (points.n - 1)})"
 
 
-def failures(study: Study) -> list[tuple[str, str, str]]:
+def list_failures(study: Study) -> list[tuple[str, str, str]]:
     """Returns (setting and seed, folder, reason) of every run that failed."""
     return [
         (f"{s.label}, seed {seed}", at, state.reason) for s, seed, at, state in study.runs if state.word == "failed"

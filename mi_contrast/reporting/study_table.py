@@ -7,7 +7,7 @@ import io
 import json
 from typing import Any
 
-from mi_contrast.reporting.study_runs import CEILINGS, Spread, Study, comparisons, failures
+from mi_contrast.reporting.study_runs import CEILINGS, Spread, Study, compare_settings, list_failures
 from mi_contrast.reporting.words import THIN, number
 
 
@@ -55,7 +55,7 @@ def as_json(study: Study) -> dict[str, Any]:
         ],
         "comparisons": [
             {"label": one.label, "column": one.title, "difference": describe(one.points), "verdict": one.verdict}
-            for one in comparisons(study)
+            for one in compare_settings(study)
         ],
     }
 
@@ -89,10 +89,10 @@ def as_markdown(study: Study) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     spread = "Mean over seeds (least to greatest); a single seed has no spread, and no difference is read from it."
     parts = ["\n".join(lines), spread]
-    if said := comparisons(study):
+    if said := compare_settings(study):
         lines = [f"- {one.label}, {one.title}: {one} to {study.reference}, {one.verdict}." for one in said]
         parts.append("\n".join(lines))
-    if failed := failures(study):
+    if failed := list_failures(study):
         parts.append("\n".join(f"- {where} failed: {reason}" for where, _, reason in failed))
     return "\n\n".join(parts).replace(THIN, " ") + "\n"
 

@@ -84,7 +84,7 @@ def chart(
         dots = alt.Chart(alt.InlineData(values=[row for row in patches if row["tracked"] is known]))
         dots = dots.mark_point(color="white", filled=filled, size=22, strokeWidth=1, opacity=opacity)
         layers.append(dots.encode(x=x, y=y))
-    whole = alt.layer(*layers).properties(width=size[0], height=size[1], title=title, padding=14)
+    whole = alt.layer(*layers).properties(width=size[0], height=size[1], title=title)
     return charts.finish(whole)
 
 

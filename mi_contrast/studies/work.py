@@ -22,7 +22,7 @@ from mi_contrast.core.errors import UserError, add_place, run_job, unknown
 from mi_contrast.core.layout import RunDirectory, read_json, write_json
 from mi_contrast.data.imageset import ImageSet
 from mi_contrast.reporting.run import read_run
-from mi_contrast.reporting.study_runs import judgement
+from mi_contrast.reporting.study_runs import find_result
 from mi_contrast.studies.plan import StudyPlan, StudyRun, find_source, locate_source
 
 GENERATOR_VIEWS = ("split", "mean", "std")  # fields of `views` that must be equal where a generator is shared
@@ -165,7 +165,7 @@ def train_and_judge(run: StudyRun, plan: StudyPlan, root: Path, others: Sequence
     backbone = None
     for task, record in zip(plan.tasks, plan.record["tasks"], strict=True):
         for twin in (False, True):
-            if judgement(read_run(folder), record, twin) is not None:
+            if find_result(read_run(folder), record, twin) is not None:
                 continue
             if twin and copy_twin_result(folder, others, record):
                 continue
@@ -181,7 +181,7 @@ def copy_twin_result(folder: Path, others: Sequence[Path], task: Mapping[str, An
         run = RunDirectory(other)
         if not run.config.is_file() or _identify_twin(read_json(run.config)["config"]) != identity:
             continue
-        result = judgement(read_run(other), task, True)
+        result = find_result(read_run(other), task, True)
         for path in run.results.glob("*.json") if result else ():
             if read_json(path) == result:
                 write_json(RunDirectory(folder).results / path.name, result)

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import vl_convert
 
 from mi_contrast.reporting import charts, colours, drawing
 from tests.reporting.specs import layers, marks, rows_of, svg_words
@@ -73,7 +74,15 @@ def test_pointing_at_a_step_tells_every_value_there():
     data = [*rows([1.0, 2.0], "a <b>", [0, 10]), *rows([5.0], "c", [10])]
     rules = [item.get("description", "") for _, _, item in marks(charts.draw_curves(data, unit="nats"), "rule")]
     told = [text for text in rules if text.startswith("step: ")]
-    assert told == ["step: 0; a <b>: 1.00; c: none", "step: 10; a <b>: 2.00; c: 5.00"]
+    assert told == ["step: 0; a <b>: 1.00; c: NaN", "step: 10; a <b>: 2.00; c: 5.00"]
+
+
+def test_the_area_next_to_a_step_tells_the_values_of_that_step():
+    spec = charts.draw_curves([*rows([1.0, 2.0]), *rows([3.0, 4.0], "b")], unit="nats").to_dict()
+    (area,) = [mark for mark in vl_convert.vegalite_to_vega(spec)["marks"] if mark["name"].endswith("voronoi")]
+    tip = area["encode"]["update"]["tooltip"]["signal"]
+    assert 'format(datum.datum["curve 0"], ".2f")' in tip and 'format(datum.datum["curve 1"], ".2f")' in tip
+    assert "datum[" not in tip.replace("datum.datum[", "")
 
 
 def test_a_long_curve_becomes_means_with_their_spread():

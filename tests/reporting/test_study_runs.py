@@ -9,13 +9,13 @@ from mi_contrast.reporting.run import read_run
 from mi_contrast.reporting.study_runs import (
     MEASURES,
     Spread,
-    comparisons,
-    failures,
-    gain,
-    judgement,
-    paired,
+    compare_settings,
+    compute_gain,
+    find_result,
+    list_failures,
+    read_state,
     read_study,
-    state_of,
+    subtract,
 )
 from tests.reporting import fake_study
 
@@ -44,19 +44,19 @@ def test_every_run_has_its_state(study):
     assert [str(state) for *_, state in by_label(study)["ring b"].runs] == [
         "done", "failed: numbers went bad: 20 | in a row <b>", "at step 4 of 10",
     ]  # fmt: skip
-    assert [where for where, *_ in failures(study)] == ["ring b, seed 1"]
+    assert [where for where, *_ in list_failures(study)] == ["ring b, seed 1"]
 
 
 def test_a_run_is_done_when_every_task_judged_it_and_its_twin(tmp_path):
     fake_study.write_run(tmp_path, top1=0.5)
-    assert state_of(tmp_path, [fake_study.KNN]).word == "trained"
-    assert state_of(tmp_path, []).word == "done"
+    assert read_state(tmp_path, [fake_study.KNN]).word == "trained"
+    assert read_state(tmp_path, []).word == "done"
     fake_study.write_run(tmp_path, top1=0.5, untrained=0.3)
-    assert state_of(tmp_path, [fake_study.KNN]).word == "done"
+    assert read_state(tmp_path, [fake_study.KNN]).word == "done"
     other = fake_study.KNN | {"settings": {"kind": "knn", "k": 21, "seed": 0}}  # judged by other settings: not judged
-    assert state_of(tmp_path, [other]).word == "trained"
-    assert judgement(read_run(tmp_path), fake_study.KNN | {"dataset": "cifar10"}, False) is None
-    assert judgement(read_run(tmp_path), fake_study.KNN, True)["top1"] == 0.3
+    assert read_state(tmp_path, [other]).word == "trained"
+    assert find_result(read_run(tmp_path), fake_study.KNN | {"dataset": "cifar10"}, False) is None
+    assert find_result(read_run(tmp_path), fake_study.KNN, True)["top1"] == 0.3
 
 
 def test_mean_and_spread_are_over_the_seeds_that_have_the_number(study):
@@ -81,14 +81,14 @@ def test_what_is_not_finite_is_no_value(tmp_path):
 
 def test_differences_are_paired_by_seed(study):
     found = by_label(study)
-    assert gain(found["all"], "knn").values == pytest.approx({0: 0.2, 1: 0.21, 2: 0.19})
-    assert gain(found["ring c"], "knn") is None
-    assert paired(Spread({0: 1.0, 2: 5.0}), Spread({1: 1.0, 2: 3.0})).values == {2: 2.0}
-    assert paired(Spread({0: 1.0}), Spread({1: 1.0})) is None
+    assert compute_gain(found["all"], "knn").values == pytest.approx({0: 0.2, 1: 0.21, 2: 0.19})
+    assert compute_gain(found["ring c"], "knn") is None
+    assert subtract(Spread({0: 1.0, 2: 5.0}), Spread({1: 1.0, 2: 3.0})).values == {2: 2.0}
+    assert subtract(Spread({0: 1.0}), Spread({1: 1.0})) is None
 
 
 def test_one_seed_claims_nothing_and_more_say_how_sure(study):
-    (said,) = comparisons(study)
+    (said,) = compare_settings(study)
     assert (said.label, said.verdict) == ("ring a", "above in each of 3 seeds (by luck alone: 1 in 4)")
     assert str(said).replace("\u202f", " ") == "+2.0 points (+1.0 to +3.0)"
 
@@ -98,7 +98,7 @@ def test_seeds_that_disagree_claim_nothing(tmp_path):
     for seed, top1 in ((0, 0.6), (1, 0.4)):
         fake_study.write_run(tmp_path / f"runs/all-seed{seed}", top1=0.5, untrained=0.3)
         fake_study.write_run(tmp_path / f"runs/ring-a-seed{seed}", top1=top1, untrained=0.3)
-    (said,) = comparisons(read_study(tmp_path))
+    (said,) = compare_settings(read_study(tmp_path))
     assert said.verdict == "above in 1 of 2 seeds: no difference is claimed"
 
 
