@@ -29,7 +29,7 @@ def run(repeats: int, small: bool = False) -> dict[str, Any]:
     """Returns the peak memory of a device, in MiB and in multiples of its shard of the bank, and seconds per step."""
     examples, dim = (5000, 16) if small else (1_281_167, 128)
     mesh, seconds, mib = make_mesh(), {}, {}
-    bank = banks.random(jax.random.key(0), jnp.ones(examples, bool), dim, mesh)
+    bank = banks.init_random(jax.random.key(0), jnp.ones(examples, bool), dim, mesh)
     shard_mib = bank.rows.nbytes / mesh.size / 2**20
     for name, support in SUPPORTS.items():
         program = compile_step(support, bank, mesh)

@@ -15,9 +15,10 @@ from mi_contrast.core.mesh import batch_sharding, make_mesh, replicated
 from mi_contrast.data.readers import Batch
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.training import assemble
+from mi_contrast.training.parts import Parts, init_state
 from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State, abstract, placement
-from mi_contrast.training.step import Parts, first_state, make_step
+from mi_contrast.training.step import make_step
 
 EXAMPLES, CLASSES = 50_000, 10
 Arguments = tuple[State, Batch, Tables]
@@ -58,7 +59,7 @@ def abstract_arguments(step: Step) -> Arguments:
     """Returns the shapes, dtypes and shardings of the step's arguments."""
     parts, size = step.parts, step.parts.views.size
     images = jax.ShapeDtypeStruct((step.batch_size, size, size, 3), jnp.float32)
-    state = jax.eval_shape(lambda x: first_state(parts, x, calibrate_statistics), images)
+    state = jax.eval_shape(lambda x: init_state(parts, x, calibrate_statistics), images)
     whole, cut = replicated(parts.mesh), batch_sharding(parts.mesh)
     sources: Any = jax.ShapeDtypeStruct(source_shape(step), jnp.uint8, sharding=cut)
     index: Any = jax.ShapeDtypeStruct((step.batch_size, 1), jnp.int32, sharding=cut)
@@ -71,7 +72,7 @@ def random_arguments(step: Step) -> Arguments:
     parts, size, random = step.parts, step.parts.views.size, np.random.default_rng(0)
     whole, cut = replicated(parts.mesh), batch_sharding(parts.mesh)
     images = jnp.asarray(random.random((step.batch_size, size, size, 3), np.float32))
-    state = jax.jit(lambda x: first_state(parts, x, calibrate_statistics))(images)
+    state = jax.jit(lambda x: init_state(parts, x, calibrate_statistics))(images)
     sources = random.integers(0, 256, source_shape(step), np.uint8)
     index = random.choice(EXAMPLES, (step.batch_size, 1), replace=False).astype(np.int32)
     labels, groups = random.integers(0, CLASSES, EXAMPLES, np.int32), np.arange(EXAMPLES, dtype=np.int32)

@@ -1,8 +1,8 @@
-"""Two branches: the usual pair of views through one head, a patch and its twin through a second, on one backbone.
+"""Two branches on one backbone: the usual pair of views through one head, a patch and its twin through a second one.
 
 Source: Chen and Yang 2025, "Mutual Information guided Visual Contrastive Learning" (InfoAug), whose second branch is
-trained on patches chosen by the mutual information of their motion. Whether the branches share a backbone, a head or a
-pool, and what each weighs, is not known; what is here is our reading of it.
+trained on patches that were chosen by the mutual information of their motion. It is not known whether the branches
+share a backbone, a head or a pool, nor how they are weighed; what is here is our reading.
 """
 
 from __future__ import annotations
@@ -20,23 +20,26 @@ from mi_contrast.methods.rows import OWN_ROW
 from mi_contrast.methods.rows import TWIN as SECOND
 from mi_contrast.views.two_crops import JIGSAW, LOCAL, TWIN
 
-PREFIX = "twins_"  # before a pool's name: the second branch's
+PREFIX = "twins_"  # of the names of the second branch's pools
 
 
 def with_twins(config: ConfigDict, weight: float = 1.0) -> None:
-    """Gives a row of two crops a second branch, the row being in the config already.
+    """Adds a second branch to a config whose row has two crops.
 
-    Every term comes once more, for the second head: the twin stands where the key stood, or where the example's own row
-    of a bank was the positive; its pool is a second one of the same kind and size; its weight is `weight` times the
-    term's; support, form and temperature are the term's. So the second queue takes twins, the second batch has queries
-    and twins in both directions, and the second bank takes queries. The twin's view is made by the query's ops, of the
-    image that `data.partner` names; query and key are then both of the example itself, and nothing is shared by chance
-    (`data.shared` is empty). The second head is described as the first is, and has no predictor.
+    Every term is repeated for the second head. There the twin takes the place of the key, or of the example's own row
+    of a bank. The pool is a second one of the same kind and size. The weight is `weight` times the term's; support,
+    form and temperature are the term's. So the second queue takes twins, the second batch has queries and twins in both
+    directions, and the second bank takes queries.
+
+    The twin's view is made by the query's ops from the image that `data.partner` names. Query and key are then both
+    made from the example itself, and `data.shared` is empty. The second head has the settings of the first, and no
+    predictor.
 
     Args:
       config: with its method set; changed in place.
-      weight: of the second branch beside the first, 0 or more.
-    Raises UserError where the weight is below 0, the row is not one of two crops alone, or has a second branch already.
+      weight: of the second branch relative to the first, 0 or more.
+    Raises:
+      UserError: a weight below 0, a row that has not just two crops, or one that has a second branch already.
     """
     views, method = plain(config.views), plain(config.method)
     check(views, method, weight)
@@ -52,7 +55,7 @@ def with_twins(config: ConfigDict, weight: float = 1.0) -> None:
 
 
 def over(name: str, variant: str) -> ConfigDict:
-    """The config of a row and variant with a second branch, on the pair set where its patches are by default."""
+    """Returns the config of a row and variant with a second branch, on the pair set in its default folder."""
     config, *_ = load_config(f"configs/{name}.py:{variant}")
     with_twins(config)
     on_pairs(config, "runs/pairs/digits" if variant == "digits" else "runs/pairs/clips")
@@ -60,8 +63,9 @@ def over(name: str, variant: str) -> ConfigDict:
 
 
 def on_pairs(config: ConfigDict, folder: str) -> None:
-    """Gives a run the patches and twins of a folder that `mi_contrast.pairs` made, in the variant's sizes. The clips
-    that are held out are few: 256 pairs of them are measured.
+    """Sets the data of a config to the patches and twins in a folder that `mi_contrast.pairs` made.
+
+    Few clips are held out, so that only 256 pairs are measured.
     """
     config.data.name, config.data.split = f"pairs:{folder}", "train"
     config.eval.pairs = 256
@@ -70,11 +74,11 @@ def on_pairs(config: ConfigDict, folder: str) -> None:
 
 
 def second_term(term: Mapping[str, Any], weight: float) -> dict[str, Any]:
-    """The term as the second branch has it."""
-    looked_up = {"look_up": PREFIX + term["look_up"]} if term.get("look_up") else {}
+    """Returns the second branch's copy of a term."""
+    look_up = {"look_up": PREFIX + term["look_up"]} if term.get("look_up") else {}
     return {
         **copy.deepcopy(dict(term)),
-        **looked_up,
+        **look_up,
         "anchor": to_twin(term["anchor"]),
         "positive": TWIN if term["positive"] == OWN_ROW else to_twin(term["positive"]),
         "pool": PREFIX + term["pool"],
@@ -84,22 +88,22 @@ def second_term(term: Mapping[str, Any], weight: float) -> dict[str, Any]:
 
 
 def second_pool(name: str, pool: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name and the settings of a pool as the second branch has it."""
-    made = {**copy.deepcopy(dict(pool)), "kind": pool.get("kind", name)}
-    if "views" in made:
-        made["views"] = tuple(map(to_twin, made["views"]))
-    if made.get("takes"):
-        made["takes"] = to_twin(made["takes"])
-    return PREFIX + name, made
+    """Returns the name and the settings of the second branch's copy of a pool."""
+    settings = {**copy.deepcopy(dict(pool)), "kind": pool.get("kind", name)}
+    if "views" in settings:
+        settings["views"] = tuple(map(to_twin, settings["views"]))
+    if settings.get("takes"):
+        settings["takes"] = to_twin(settings["takes"])
+    return PREFIX + name, settings
 
 
 def to_twin(view: str) -> str:
-    """The view in the second branch: the twin where the first has the key."""
+    """Returns the view that the second branch has in the place of a view: the twin for the key."""
     return TWIN if view == "key" else view
 
 
 def check(views: Mapping[str, Any], method: Mapping[str, Any], weight: float) -> None:
-    """UserError where `with_twins` can't add to a row."""
+    """Raises UserError where `with_twins` cannot add a branch to a row."""
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
         raise UserError(f"the weight of the second branch is {weight!r}", fix="give a number of 0 or more")
     if not method.get("terms"):

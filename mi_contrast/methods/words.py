@@ -1,8 +1,8 @@
-"""The words of a term: supports and forms as plain data, checked, and what the estimators make of them at a time."""
+"""The words of a term: its support and its form, plain data that is checked once and read at every step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,12 @@ from jaxtyping import Array, Float
 
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
+from mi_contrast.core.checks import check_flag, check_schedule, check_whole, check_word
 from mi_contrast.core.config import check_section
-from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import Progress, Schedule
 
-SUPPORTS: Mapping[str, tuple[str, ...]] = {
+SUPPORTS: Mapping[str, tuple[str, ...]] = {  # kinds and their fields
     "all": (),
     "ball": ("lower",),
     "ring": ("lower", "upper"),
@@ -27,131 +28,113 @@ SUPPORTS: Mapping[str, tuple[str, ...]] = {
     "drawn": ("k", "of"),
 }
 LABELS = ("label", "clusters")  # what close candidates share with the anchor
-FORMS: Mapping[str, Mapping[str, Any]] = {  # fields and their defaults
+FORMS: Mapping[str, Mapping[str, Any]] = {  # kinds, their fields and defaults
     "softmax": {"reduce": "logsumexp"},
     "decoupled": {},
     "hard": {"beta": 1.0, "prior": 0.0, "clamp": True},
     "binary": {"momentum": 1.0},
 }
-MADE = {"all": mi.All, "ball": mi.Ball, "ring": mi.Ring, "cave": mi.Cave}
+BANDS = {"all": mi.All, "ball": mi.Ball, "ring": mi.Ring, "cave": mi.Cave}
 
 
-def word(what: str, given: object, table: Iterable[str]) -> str:
-    """The word, or UserError where the table lacks it."""
-    if given not in tuple(table):
-        raise unknown(what, given, table)
-    return str(given)
-
-
-def whole(what: str, given: object, low: int = 1) -> int:
-    """The whole number of at least `low`, else UserError."""
-    if isinstance(given, bool) or not isinstance(given, int) or given < low:
-        raise UserError(f"{what} is {given!r}", fix=f"give a whole number above {low - 1}")
-    return given
-
-
-def number(what: str, schedule: Any, low: float, high: float = np.inf, *, above: bool = False) -> Schedule:
-    """The schedule, every value of which lies in [low, high], or above low; else UserError."""
-    schedules.check(schedule, what)
-    for point in schedules.extreme_values(schedule):
-        if not (low < point if above else low <= point) or point > high:
-            bounds = f"{'above' if above else 'at least'} {low:g}" + (
-                "" if np.isinf(high) else f" and at most {high:g}"
-            )
-            raise UserError(f"{what} is {point:g}", fix=f"give a number {bounds}")
-    return schedule
-
-
-def support(what: str, given: Any) -> Mapping[str, Any]:
-    """The support, checked: its kind and fields, and that its band stays open whenever its percentiles move."""
-    kind = given.get("kind") if isinstance(given, Mapping) else None
-    needed = SUPPORTS[word(f"kind of {what}", kind, SUPPORTS)]
-    check_section(what, given, ("kind", *needed))
-    if "of" in needed:
-        inner = support(f"{what}.of", given["of"])
+def check_support(where: str, support: Any) -> Mapping[str, Any]:
+    """Returns the support. Raises UserError on a wrong kind or field, or a band that closes at any time."""
+    kind = support.get("kind") if isinstance(support, Mapping) else None
+    names = SUPPORTS[check_word(f"kind of {where}", kind, SUPPORTS)]
+    check_section(where, support, ("kind", *names))
+    if "of" in names:
+        inner = check_support(f"{where}.of", support["of"])
         if inner["kind"] in ("cave", "close", "drawn"):
             fix = "take all, ball, ring or nearest"
-            raise UserError(f"{what} is {kind} of {inner['kind']}: one choice has been made there already", fix=fix)
-    if "by" in needed:
-        word(f"label in {what}.by", given["by"], LABELS)
-    if "k" in needed:
-        whole(f"{what}.k", given["k"])
-    percentiles = [name for name in ("lower", "upper") if name in needed]
+            raise UserError(f"{where} is {kind} of {inner['kind']}: one choice has been made there already", fix=fix)
+    if "by" in names:
+        check_word(f"label in {where}.by", support["by"], LABELS)
+    if "k" in names:
+        check_whole(f"{where}.k", support["k"])
+    percentiles = [name for name in ("lower", "upper") if name in names]
     for name in percentiles:
-        number(f"{what}.{name}", given[name], 0.0, 1.0)
+        check_schedule(f"{where}.{name}", support[name], 0.0, 1.0)
     if percentiles:
-        _stays_open(what, given.get("lower", 0.0), given.get("upper", 1.0))
-    return given
+        _check_open(where, support.get("lower", 0.0), support.get("upper", 1.0))
+    return support
 
 
-def _stays_open(what: str, lower: Schedule, upper: Schedule) -> None:
-    """UserError where a band closes at any time: both ends move."""
+def _check_open(where: str, lower: Schedule, upper: Schedule) -> None:
+    """Raises UserError where lower >= upper at any time of the run; both may be schedules."""
     fix = "percentiles run from least (0) to most similar (1); give lower < upper"
     if schedules.pace(lower) or schedules.pace(upper):
-        ends = schedules.extreme_values(lower), schedules.extreme_values(upper)
-        if schedules.pace(lower) != schedules.pace(upper):  # one may be anywhere while the other moves
-            ends = (max(ends[0]),), (min(ends[1]),)
-        for at_lower, at_upper in zip(*ends, strict=True):
-            if not at_lower < at_upper:
-                raise UserError(f"{what} may come to lower {at_lower:.4g} >= upper {at_upper:.4g}", fix=fix)
+        lows, highs = schedules.extreme_values(lower), schedules.extreme_values(upper)
+        if schedules.pace(lower) != schedules.pace(upper):  # either may be anywhere while the other moves
+            lows, highs = (max(lows),), (min(highs),)
+        for low, high in zip(lows, highs, strict=True):
+            if not low < high:
+                raise UserError(f"{where} may come to lower {low:.4g} >= upper {high:.4g}", fix=fix)
         return
     times = np.linspace(0.0, 1.0, 257)
-    moving = [np.asarray(jax.vmap(partial(schedules.value, end))(jnp.asarray(times))) for end in (lower, upper)]
-    for t, at_lower, at_upper in zip(times, *moving, strict=True):
-        if not at_lower < at_upper:
-            raise UserError(f"{what} has lower {at_lower:.4g} >= upper {at_upper:.4g} at progress {t:.3g}", fix=fix)
+    ends = [np.asarray(jax.vmap(partial(schedules.value, end))(jnp.asarray(times))) for end in (lower, upper)]
+    for t, low, high in zip(times, *ends, strict=True):
+        if not low < high:
+            raise UserError(f"{where} has lower {low:.4g} >= upper {high:.4g} at progress {t:.3g}", fix=fix)
 
 
-def form(what: str, given: Any, support: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The form, checked, with its defaults: a word, or a dict of its kind and fields."""
-    given = {"kind": given} if isinstance(given, str) else given
-    kind = given.get("kind") if isinstance(given, Mapping) else given
-    known = FORMS[word(f"form in {what}", kind, FORMS)]
-    check_section(what, given, ("kind",), known)
-    filled = {"kind": kind, **known, **{name: value for name, value in given.items() if name != "kind"}}
+def check_form(where: str, form: Any, support: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the form as a dict with all its fields. Raises UserError where it is wrong, or does not fit the support.
+
+    Args:
+      form: a kind, or a dict of a kind and its fields; fields that are left out take their defaults.
+    """
+    form = {"kind": form} if isinstance(form, str) else form
+    kind = form.get("kind") if isinstance(form, Mapping) else form
+    defaults = FORMS[check_word(f"form in {where}", kind, FORMS)]
+    check_section(where, form, ("kind",), defaults)
+    form = {"kind": kind, **defaults, **{name: value for name, value in form.items() if name != "kind"}}
     if kind != "softmax" and support["kind"] in ("cave", "close"):
         fix = "take softmax, or another support"
-        raise UserError(f"{what}: {kind} scores one positive, {support['kind']} has several", fix=fix)
-    if "reduce" in known:
-        word(f"reduce in {what}", filled["reduce"], ("logsumexp", "mean"))
-    if "beta" in known:
-        number(f"{what}.beta", filled["beta"], 0.0)
-        number(f"{what}.prior", filled["prior"], 0.0, 0.999)
-        if not isinstance(filled["clamp"], bool):
-            raise UserError(f"{what}.clamp is {filled['clamp']!r}", fix="give True (as released) or False")
-    if "momentum" in known:
-        number(f"{what}.momentum", filled["momentum"], 0.0, 1.0)
-    return filled
+        raise UserError(f"{where}: {kind} scores one positive, {support['kind']} has several", fix=fix)
+    if "reduce" in defaults:
+        check_word(f"reduce in {where}", form["reduce"], ("logsumexp", "mean"))
+    if "beta" in defaults:
+        check_schedule(f"{where}.beta", form["beta"], 0.0)
+        check_schedule(f"{where}.prior", form["prior"], 0.0, 0.999)
+        check_flag(f"{where}.clamp", form["clamp"], "give True (as released) or False")
+    if "momentum" in defaults:
+        check_schedule(f"{where}.momentum", form["momentum"], 0.0, 1.0)
+    return form
 
 
-def percentiles_at(support: Mapping[str, Any], t: Progress) -> dict[str, Float[Array, ""]]:
-    """The percentiles of a support, or of what it is taken from, at progress t, by name."""
+def read_percentiles(support: Mapping[str, Any], t: Progress) -> dict[str, Float[Array, ""]]:
+    """Returns the percentiles of a support, or of the support it is taken from, at progress t, by name."""
     if "of" in support:
-        return percentiles_at(support["of"], t)
+        return read_percentiles(support["of"], t)
     return {name: schedules.value(support[name], t) for name in ("lower", "upper") if name in support}
 
 
-def support_at(support: Mapping[str, Any], t: Progress) -> Any:
-    """The support at progress t, its percentiles as traced float32."""
+def make_support(support: Mapping[str, Any], t: Progress) -> Any:
+    """Returns the estimators' support at progress t, its percentiles traced float32."""
     match support["kind"]:
         case "nearest":
             return mi.Nearest(support["k"])
         case "close":
-            return mi.Close(support_at(support["of"], t))
+            return mi.Close(make_support(support["of"], t))
         case "drawn":
-            return mi.Drawn(support["k"], support_at(support["of"], t))
+            return mi.Drawn(support["k"], make_support(support["of"], t))
         case kind:
-            return MADE[kind](**percentiles_at(support, t))
+            return BANDS[kind](**read_percentiles(support, t))
 
 
-def form_at(
+def make_form(
     form: Mapping[str, Any],
     t: Progress,
     temperature: Float[Array, ""],
     log_normaliser: Float[Array, ""] | float = 0.0,
     data_size: Float[Array, ""] | float = 1.0,
 ) -> Any:
-    """The form at progress t. The clamp of `hard` is the released one, floor = -1 / temperature."""
+    """Returns the estimators' form at progress t.
+
+    Args:
+      temperature: with it `hard` clamps as the released code does, at floor = -1 / temperature.
+      log_normaliser, data_size: log Z and N of `binary`.
+    """
     match form["kind"]:
         case "softmax":
             return mi.Softmax(form["reduce"])

@@ -1,8 +1,11 @@
-"""Clusterings of a bank: several k-means, whose labels say which rows are close, as local aggregation wants them.
+"""Clusterings of a bank by k-means. Rows with the same label are close, in the sense of local aggregation.
 
-By scikit-learn where the bank is small, whatever the devices; else Lloyd's steps on the devices that hold it, in blocks
-of rows, where only sums of clusters cross. Both start from distinct random rows and take 20 steps. Labels are int32
-[R, C], a column for each clustering, -1 for rows that are not valid, which matches nothing.
+A small bank is clustered by scikit-learn on the host, whatever the devices. A large one is clustered by Lloyd's
+algorithm on the devices that hold it, in blocks of rows; only the sums of clusters cross devices. Both start from
+distinct random rows and take 20 steps. Labels are int32 [R, C], one column for each clustering. Rows that are not valid
+have the label -1, which equals nothing.
+
+Source: Zhuang et al. 2019 (local aggregation).
 """
 
 from __future__ import annotations
@@ -24,16 +27,20 @@ from jaxtyping import Bool, Float, Int, Key
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import DATA, batch_sharding
-from mi_contrast.pools.bank import CUT, SAME, Bank, read
+from mi_contrast.pools.bank import REPLICATED, SHARDED, Bank, read
 
 ITERATIONS = 20
 BLOCK = 512
-HOST_LIMIT = 2**17  # rows: scikit-learn copies them, once for each of its threads
+HOST_LIMIT = 2**17  # rows; scikit-learn copies them once for each of its threads
 
 
 class Clustering(NamedTuple):
-    """centroids f32 [K, D]; labels int32 [R], -1 for rows not valid; inertia f32 [], the sum of squared distances of
-    valid rows to their centroids.
+    """The result of one k-means.
+
+    Attributes:
+      centroids: f32 [K, D].
+      labels: int32 [R], the cluster of each row; -1 for rows that are not valid.
+      inertia: f32 [], the sum of the squared distances of valid rows to their centroids.
     """
 
     centroids: Float[Array, "K D"]
@@ -42,9 +49,10 @@ class Clustering(NamedTuple):
 
 
 def refresh(bank: Bank, clusters: int, seeds: Sequence[int], mesh: Mesh) -> Int[Array, "R C"]:
-    """Labels of one k-means for each seed, cut over the mesh as the bank is: a function of bank and seeds.
+    """Returns the labels of one k-means for each seed, cut over the mesh as the bank is.
 
-    By `fit_on_host` of the first process up to 131,072 rows, else by `fit_on_devices`.
+    The labels are a function of bank and seeds. Up to 131,072 rows they come from `fit_on_host` in the first process,
+    else from `fit_on_devices`.
 
     Raises:
       UserError: fewer than 1 cluster, more clusters than valid rows, or no seeds.
@@ -64,26 +72,26 @@ def refresh(bank: Bank, clusters: int, seeds: Sequence[int], mesh: Mesh) -> Int[
 
 
 def _on_host(x: Array) -> np.ndarray:
-    """The whole array in this process's memory."""
+    """Returns the whole array in this process's memory."""
     return np.asarray(x if x.is_fully_addressable else multihost_utils.process_allgather(x, tiled=True))
 
 
-def unassigned(size: int, clusterings: int, mesh: Mesh) -> Int[Array, "R C"]:
-    """Labels before the first `refresh`: -1, so that no row is close to another."""
+def init_labels(size: int, clusterings: int, mesh: Mesh) -> Int[Array, "R C"]:
+    """Returns the labels before the first `refresh`: -1, so that no row is close to another."""
     return jnp.full((size, clusterings), -1, jnp.int32, device=batch_sharding(mesh))
 
 
-def of(labels: Int[Array, "R C"], index: Int[Array, " B"], mesh: Mesh) -> Int[Array, "B C"]:
-    """The labels of a batch's examples, the same on every device; -1 for an index that is no row."""
+def read_labels(labels: Int[Array, "R C"], index: Int[Array, " B"], mesh: Mesh) -> Int[Array, "B C"]:
+    """Returns the labels of a batch's examples, the same on every device; -1 for an index without a row."""
     return read(labels + 1, index, mesh) - 1
 
 
 def fit_on_host(
     rows: Float[np.ndarray, "R D"], valid: Bool[np.ndarray, " R"], clusters: int, seeds: Sequence[int]
 ) -> Int[np.ndarray, "R C"]:
-    """Labels by scikit-learn's KMeans on the valid rows: Lloyd, from distinct random rows by each seed, 20 iterations.
+    """Returns the labels of scikit-learn's KMeans on the valid rows: 20 steps of Lloyd's from distinct random rows.
 
-    Clusterings run side by side, each on one thread, so that sums do not depend on how threads race.
+    Clusterings run in parallel, each on one thread, so that no sum depends on the order in which threads finish.
 
     Raises:
       UserError: fewer than 1 cluster, more clusters than valid rows, or no seeds.
@@ -101,7 +109,7 @@ def fit_on_host(
     data = rows[valid]
 
     def fit(seed: int) -> np.ndarray:
-        with threadpool_limits(1, "openmp"):  # of this thread alone
+        with threadpool_limits(1, "openmp"):  # limits this thread only
             return KMeans(clusters, init="random", n_init=1, max_iter=ITERATIONS, random_state=seed).fit(data).labels_
 
     labels = np.full((len(rows), len(seeds)), -1, np.int32)
@@ -113,27 +121,27 @@ def fit_on_host(
 def fit_on_devices(
     rows: Float[Array, "R D"], valid: Bool[Array, " R"], clusters: int, seeds: Sequence[int], mesh: Mesh
 ) -> Int[Array, "R C"]:
-    """Labels by `lloyd` from distinct random rows, 20 iterations for each seed, one clustering after another.
+    """Returns the labels of `lloyd` for each seed: 20 steps from distinct random rows, one seed after another.
 
     Raises:
       UserError: fewer than 1 cluster, more clusters than valid rows, or no seeds.
     Source: Zhuang et al. 2019.
     """
     _check(int(valid.sum()), clusters, seeds)
-    fits = [_fit(jax.random.key(seed), rows, valid, clusters, mesh) for seed in seeds]
-    return jax.jit(lambda columns: jnp.stack(columns, axis=1), out_shardings=batch_sharding(mesh))(fits)
+    columns = [_lloyd_from_random(jax.random.key(seed), rows, valid, clusters, mesh) for seed in seeds]
+    return jax.jit(lambda columns: jnp.stack(columns, axis=1), out_shardings=batch_sharding(mesh))(columns)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def _fit(key: Key[Array, ""], rows: Array, valid: Array, clusters: int, mesh: Mesh) -> Array:
-    return lloyd(rows, valid, random_rows(key, rows, valid, clusters, mesh), ITERATIONS, mesh).labels
+def _lloyd_from_random(rng: Key[Array, ""], rows: Array, valid: Array, clusters: int, mesh: Mesh) -> Array:
+    return lloyd(rows, valid, draw_rows(rng, rows, valid, clusters, mesh), ITERATIONS, mesh).labels
 
 
-def random_rows(
-    key: Key[Array, ""], rows: Float[Array, "R D"], valid: Bool[Array, " R"], count: int, mesh: Mesh
+def draw_rows(
+    rng: Key[Array, ""], rows: Float[Array, "R D"], valid: Bool[Array, " R"], count: int, mesh: Mesh
 ) -> Float[Array, "K D"]:
-    """Distinct valid rows by key, f32 [K, D], the same whatever the mesh."""
-    order = jnp.where(valid, jax.random.uniform(key, valid.shape), -1)
+    """Returns distinct random valid rows, f32 [K, D], the same whatever the mesh."""
+    order = jnp.where(valid, jax.random.uniform(rng, valid.shape), -1)
     return read(rows, lax.top_k(order, count)[1], mesh)
 
 
@@ -144,22 +152,23 @@ def lloyd(
     iterations: int,
     mesh: Mesh,
 ) -> Clustering:
-    """Lloyd's steps from the centroids given: each row to its nearest centroid, each centroid to its rows' mean.
+    """Returns the clustering after some steps of Lloyd's algorithm from the given centroids.
 
-    After the last step rows are assigned once more, so that labels and inertia are those of the centroids returned. A
-    cluster without rows keeps its centroid; of equally near centroids the first is taken. Memory beyond the inputs is
-    about 512 x K float32 a device.
+    A step assigns each row to its nearest centroid (the first, where several are equally near) and moves each centroid
+    to the mean of its rows. A cluster without rows keeps its centroid. After the last step rows are assigned once more,
+    so that labels and inertia belong to the centroids returned. Memory beyond the inputs is about 512 x K float32 on
+    each device.
 
     Args:
       rows, valid: f32 [R, D] and bool [R], cut over the mesh axis `data`.
-      centroids: f32 [K, D], the same on every device.
+      centroids: f32 [K, D], replicated over the mesh.
     Raises:
       UserError: shapes that do not fit, or a mesh that does not divide the rows.
 
     >>> from mi_contrast.core.mesh import make_mesh
     >>> rows, valid = jnp.array([[0.0], [1.0], [6.0], [99.0]]), jnp.array([True, True, True, False])
-    >>> found = lloyd(rows, valid, rows[1:3], 2, make_mesh())
-    >>> found.centroids.ravel().tolist(), found.labels.tolist(), float(found.inertia)
+    >>> result = lloyd(rows, valid, rows[1:3], 2, make_mesh())
+    >>> result.centroids.ravel().tolist(), result.labels.tolist(), float(result.inertia)
     ([0.5, 6.0], [0, 0, 1, -1], 0.5)
     """
     if rows.shape[1:] != centroids.shape[1:] or valid.shape != rows.shape[:1] or len(rows) % mesh.shape[DATA]:
@@ -178,32 +187,38 @@ def lloyd(
         (_, _, inertia), labels = _assign(rows, valid, centroids)
         return centroids, labels, lax.psum(inertia, DATA)
 
-    fit = jax.shard_map(on_shard, mesh=mesh, in_specs=(CUT, CUT, SAME), out_specs=(SAME, CUT, SAME))
+    fit = jax.shard_map(
+        on_shard, mesh=mesh, in_specs=(SHARDED, SHARDED, REPLICATED), out_specs=(REPLICATED, SHARDED, REPLICATED)
+    )
     return Clustering(*fit(rows, valid, centroids))
 
 
 def _assign(rows: Array, valid: Array, centroids: Array) -> tuple[tuple[Array, Array, Array], Array]:
-    """Sums and counts of each cluster and the inertia over this device's rows, and their labels, block by block."""
+    """Assigns this device's rows to their nearest centroids, one block of rows after another.
+
+    Returns ((sums f32 [K, D] and counts f32 [K] of each cluster, inertia f32 []), labels int32 [R]).
+    """
     clusters, block = len(centroids), math.gcd(len(rows), BLOCK)
     half = 0.5 * jnp.sum(centroids**2, axis=1)
 
-    def of_block(carry: tuple[Array, Array, Array], given: tuple[Array, Array]) -> tuple[tuple, Array]:
-        (sums, counts, inertia), (x, real) = carry, given
+    def assign_block(totals: tuple[Array, Array, Array], rows: tuple[Array, Array]) -> tuple[tuple, Array]:
+        (sums, counts, inertia), (x, valid) = totals, rows
         nearness = jnp.matmul(x, centroids.T, precision=lax.Precision.HIGHEST) - half  # (|x|^2 - distance^2) / 2
         label = jnp.argmax(nearness, axis=1).astype(jnp.int32)
-        at = jnp.where(real, label, clusters)  # out of range: dropped
+        cluster = jnp.where(valid, label, clusters)  # out of range, where nothing is added
         squared = jnp.sum(x**2, axis=1) - 2 * jnp.max(nearness, axis=1)
-        carry = (
-            sums.at[at].add(x, mode="drop"),
-            counts.at[at].add(1.0, mode="drop"),
-            inertia + jnp.sum(jnp.where(real, jnp.maximum(squared, 0), 0)),
+        totals = (
+            sums.at[cluster].add(x, mode="drop"),
+            counts.at[cluster].add(1.0, mode="drop"),
+            inertia + jnp.sum(jnp.where(valid, jnp.maximum(squared, 0), 0)),
         )
-        return carry, jnp.where(real, label, -1)
+        return totals, jnp.where(valid, label, -1)
 
     zeros = jnp.zeros_like(centroids), jnp.zeros(clusters), jnp.zeros(())
     zeros = jax.tree.map(lambda x: lax.pcast(x, DATA, to="varying"), zeros)
-    carry, labels = lax.scan(of_block, zeros, (rows.reshape(-1, block, rows.shape[1]), valid.reshape(-1, block)))
-    return carry, labels.reshape(-1)
+    blocks = rows.reshape(-1, block, rows.shape[1]), valid.reshape(-1, block)
+    totals, labels = lax.scan(assign_block, zeros, blocks)
+    return totals, labels.reshape(-1)
 
 
 def _check(valid: int, clusters: int, seeds: Sequence[int]) -> None:

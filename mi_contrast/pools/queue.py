@@ -1,22 +1,36 @@
-"""The queue: keys of past steps, a ring buffer whose state is wholly explicit.
+"""The queue of MoCo: the embeddings of past steps in a ring buffer.
 
-Every row carries the stable indices of the example it was made from, so that an anchor's own older keys can be left
-out of its candidates: a queue longer than an epoch holds the same image's keys, negatives of the hardest kind.
-Rows not yet written are invalid (index -1) rather than random unit vectors, which would be easy negatives.
+Every row carries the stable index of the example it was made from, so that an anchor's own older keys are not its
+negatives: a queue longer than an epoch holds keys of the same image, which would be the hardest negatives of all. Rows
+that are not written yet are invalid (id -1). Random unit vectors in their place would be easy negatives.
+
+Source: He et al. 2020 (MoCo), whose queue starts from random vectors and does not know examples.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import flax.struct
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Bool, Float, Int, Key
+
+from mi_contrast.core.checks import check_whole
+from mi_contrast.core.schedules import Progress
+from mi_contrast.pools.protocol import BatchEmbeddings, Candidates
 
 
 @flax.struct.dataclass
 class Queue:
-    """rows f32 [K, D]; ids int32 [K], the example each row was made from, -1 while unwritten; pointer int32 [], the
-    next row to be written.
+    """The state of a queue.
+
+    Attributes:
+      rows: f32 [K, D], embeddings.
+      ids: int32 [K], the example each row was made from; -1 for rows that are not written yet.
+      pointer: int32 [], the row that is written next.
     """
 
     rows: Float[Array, "K D"]
@@ -24,36 +38,74 @@ class Queue:
     pointer: Int[Array, ""]
 
 
+@dataclass(frozen=True)
+class QueuePool:
+    """The embeddings of past steps. size: the number of rows. takes: the view whose embeddings are written."""
+
+    size: int
+    takes: str | None = None
+
+    views: ClassVar[tuple[str, ...]] = ()
+    network: ClassVar[Literal["online", "target"] | None] = "target"
+    sharded: ClassVar[bool] = False
+    per_example: ClassVar[bool] = False
+
+    def check(self, where: str) -> None:
+        """Raises UserError where the size is no whole number above 0."""
+        check_whole(f"{where}.size", self.size)
+
+    def init(self, rng: Key[Array, ""], trained: Bool[Array, " N"], dim: int, mesh: Mesh) -> Queue:
+        """Returns a queue of unwritten rows."""
+        return empty(self.size, dim)
+
+    def candidates(self, state: Queue, batch: BatchEmbeddings, labels: Int[Array, "N R"] | None) -> Candidates:
+        """Returns the rows of past steps. How many of them are an anchor's own varies."""
+        labels = None if labels is None else labels[jnp.maximum(state.ids, 0)]
+        return Candidates(state.rows, valid(state), state.ids, labels)
+
+    def update(
+        self,
+        state: Queue,
+        embeddings: Float[Array, "B D"],
+        ids: Int[Array, " B"],
+        progress: Progress,
+        keep: Bool[Array, ""],
+        mesh: Mesh,
+    ) -> Queue:
+        """Returns the queue with the batch pushed."""
+        return push(state, embeddings, ids, keep)
+
+
 def empty(size: int, dim: int) -> Queue:
-    """A queue of `size` unwritten rows."""
+    """Returns a queue of `size` unwritten rows."""
     return Queue(jnp.zeros((size, dim), jnp.float32), jnp.full((size,), -1, jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def valid(queue: Queue) -> Bool[Array, " K"]:
-    """Which rows have been written."""
+    """Returns which rows have been written."""
     return queue.ids >= 0
 
 
 def fill(queue: Queue) -> Float[Array, ""]:
-    """The fraction of rows that have been written."""
+    """Returns the fraction of rows that have been written."""
     return jnp.mean(valid(queue), dtype=jnp.float32)
 
 
 def push(queue: Queue, keys: Float[Array, "B D"], ids: Int[Array, " B"], keep: Bool[Array, ""] | bool = True) -> Queue:
-    """Writes the batch after the newest row, over the oldest, wrapping round; any batch size, dividing K or not.
+    """Returns the queue with the batch written over its oldest rows.
 
     Args:
-      keys: f32 [B, D]; where B > K only the last K are kept.
-      ids: int32 [B], each key's example.
+      keys: f32 [B, D], any B. Where B is larger than K, the last K are kept.
+      ids: int32 [B], the example of each key.
       keep: where False, the queue is returned as it was.
     """
     size = queue.ids.shape[0]
     keys, ids, skipped = keys[-size:], ids[-size:], max(len(ids) - size, 0)
-    at = (queue.pointer + skipped + jnp.arange(len(ids), dtype=jnp.int32)) % size
-    at = jnp.where(keep, at, size)  # out of range: dropped
-    moved = (queue.pointer + skipped + len(ids)) % size
+    rows = (queue.pointer + skipped + jnp.arange(len(ids), dtype=jnp.int32)) % size
+    rows = jnp.where(keep, rows, size)  # out of range, where nothing is written
+    pointer = (queue.pointer + skipped + len(ids)) % size
     return Queue(
-        rows=queue.rows.at[at].set(keys.astype(jnp.float32), mode="drop", unique_indices=True),
-        ids=queue.ids.at[at].set(ids, mode="drop", unique_indices=True),
-        pointer=jnp.where(keep, moved, queue.pointer),
+        rows=queue.rows.at[rows].set(keys.astype(jnp.float32), mode="drop", unique_indices=True),
+        ids=queue.ids.at[rows].set(ids, mode="drop", unique_indices=True),
+        pointer=jnp.where(keep, pointer, queue.pointer),
     )

@@ -1,4 +1,4 @@
-"""From a config to the parts of a job, every mistake found before anything is made or written."""
+"""From a config to a job that is ready to start. Every mistake is found before anything is made or written."""
 
 from __future__ import annotations
 
@@ -25,20 +25,33 @@ from mi_contrast.models.representation import Representation, from_tower, prepro
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.pools import bank as banks
 from mi_contrast.training import adaptive, generators, optimiser, probe
+from mi_contrast.training.encoding import Encoder, encode_plain, select_head
 from mi_contrast.training.held_out import Measure, make_accuracy, make_information, make_inversion
 from mi_contrast.training.microbatches import divide
+from mi_contrast.training.parts import Parts, init_state
 from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State
-from mi_contrast.training.step import Parts, encode_plain, first_state, of_head
 from mi_contrast.views import policies
 
 OWN_RULES = ("method", "views", "model", "data.options")  # sections whose rooms check their fields themselves
+OPTIONAL = ("label", "clip", "dir", "size", "resident")  # fields that may be None
+LEAST = {
+    "steps": 1, "data.batch": 2, "eval.every": 1, "eval.pairs": 2, "eval.knn_k": 1, "eval.knn_bank": 1,
+    "checkpoint.every": 1, "checkpoint.keep": 1, "log.every": 1, "optim.patience": 1, "seed": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run ready to start. kept, held: the hold-out's two sides; represent: makes a representation of a state's
-    'online' or 'target' network.
+    """A run that is ready to start.
+
+    Attributes:
+      images: the training split.
+      kept, held: int [n], the examples that are trained on, and those that are held out.
+      tables: what is known of each example.
+      judges: the measures of the run in progress.
+      represent: makes a representation of a state's 'online' or 'target' network.
+      data: the config's section.
     """
 
     parts: Parts
@@ -48,162 +61,163 @@ class Job:
     tables: Tables
     judges: tuple[Measure, ...]
     represent: Callable[..., Representation]
-    batch_size: int
-    shared: tuple[str, ...]
-    partner: str | None
-    resident: bool | None
-    order: str
+    data: Mapping[str, Any]
+
+    @property
+    def batch_size(self) -> int:
+        """The number of examples in a step's batch, over all devices."""
+        return int(self.data["batch"])
 
     def open(self) -> Reader:
-        """The reader of the kept part of the training split."""
+        """Returns the reader of the examples that are trained on."""
         return make_reader(
             self.images,
             self.kept,
             batch_size=self.batch_size,
             seed=self.parts.seed,
-            shared=self.shared,
-            partner=self.partner,
+            shared=self.data["shared"],
+            partner=self.data["partner"],
             mesh=self.parts.mesh,
-            resident=self.resident,
-            order=self.order,
+            resident=self.data["resident"],
+            order=self.data["order"],
         )
 
     def first_state(self) -> State:
-        """The state before the first step; batch statistics from the evaluation view of the first examples."""
+        """Returns the state before the first step; its batch statistics are those of the first examples."""
         images = jnp.asarray(self.images.images(self.kept[: self.batch_size]))
-        return jax.jit(lambda x: first_state(self.parts, self.evaluation_view(x), calibrate_statistics))(images)
+        return jax.jit(lambda x: init_state(self.parts, self.evaluation_view(x), calibrate_statistics))(images)
 
     def evaluation_view(self, images: jax.Array) -> jax.Array:
-        """Images uint8 [B, H, W, 3] as the first representation sees them: f32, of the policy's size, colours and norm,
-        divided.
+        """Returns images as the first representation sees them: f32, resized, in the policy's colours, normalised.
+
+        Args:
+          images: uint8 [B, H, W, 3].
         """
         views = self.parts.views
         plain = policies.plain(images, views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         return preprocess(plain, self.parts.tower.split, views.mean, views.std, self.parts.generator)
 
     def fill(self, state: State) -> State:
-        """The first state with those banks written that start from a forward pass, over evaluation views."""
-        row, mesh = self.parts.row, self.parts.mesh
-        pools = dict(state.pools)
-        for name in row.of_kind("bank"):
-            if row.pools[name]["start"] == "forward":
-                pools[name] = self._filled(pools[name], state.online, row.pools[name], mesh)
-        return replace(state, pools=pools)
+        """Returns the first state with the banks that start from a forward pass written, over evaluation views."""
+        row = self.parts.row
+        starts = [name for name, pool in row.stateful_pools.items() if getattr(pool, "start", None) == "forward"]
+        return replace(state, pools=state.pools | {name: self._fill_bank(state, name) for name in starts})
 
-    def _filled(self, bank: banks.Bank, network: dict[str, Any], pool: Mapping[str, Any], mesh: Mesh) -> banks.Bank:
-        view, head = pool["takes"], pool["head"]
+    def _fill_bank(self, state: State, name: str) -> banks.Bank:
+        parts, view, head = self.parts, str(self.parts.row.pools[name].takes), self.parts.row.heads[name]
 
-        def write(bank: banks.Bank, network: dict[str, Any], images: jax.Array, at: jax.Array) -> banks.Bank:
-            made = encode_plain(self.parts, network, self.evaluation_view(images), view)
-            return banks.update(bank, at, of_head(head, {view: made})[view], 0.0, mesh)
+        def write(bank: banks.Bank, network: dict[str, Any], images: jax.Array, index: jax.Array) -> banks.Bank:
+            encoded = encode_plain(parts.tower, network, self.evaluation_view(images), view)
+            return banks.update(bank, index, select_head({view: encoded}, head)[view], 0.0, parts.mesh)
 
-        written = jax.jit(write, donate_argnums=0)
+        bank, write = state.pools[name], jax.jit(write, donate_argnums=0)
         for start in range(0, len(self.kept), self.batch_size):
-            at = self.kept[start : start + self.batch_size]
-            at = np.pad(at, (0, self.batch_size - len(at)), mode="edge").astype(np.int32)
-            bank = written(bank, network, jnp.asarray(self.images.images(at)), jnp.asarray(at))
+            index = self.kept[start : start + self.batch_size]
+            index = np.pad(index, (0, self.batch_size - len(index)), mode="edge").astype(np.int32)
+            bank = write(bank, state.online, jnp.asarray(self.images.images(index)), jnp.asarray(index))
         return bank
 
 
-def check(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The config as plain data, its fields compared with those every recipe has.
+def check(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the config as plain data, after comparing its fields with those that every recipe has.
 
-    Raises UserError on an unknown or missing field, a wrong kind of value, or a number out of range.
+    Raises:
+      UserError: an unknown or missing field, a value of a wrong kind, or a number out of range.
     """
-    config: dict[str, Any] = legacy.complete(plain(given))
-    known = plain(recipes.recipe("digits").config)
-    compare(config, known, "config")
-    for name, low in (("steps", 1), ("data.batch", 2), ("eval.every", 1), ("eval.pairs", 2), ("eval.knn_k", 1),
-                      ("eval.knn_bank", 1), ("checkpoint.every", 1), ("checkpoint.keep", 1), ("log.every", 1),
-                      ("optim.patience", 1), ("seed", 0)):  # fmt: skip
-        value = flatten(config)[name]
-        if value < low:
-            raise UserError(f"config.{name} is {value}", fix=f"give {low} or more")
-    if config["data"]["order"] not in ORDERS:
-        raise unknown("config.data.order", config["data"]["order"], ORDERS)
-    if config["export"]["weights"] not in ("online", "target"):
-        raise unknown("config.export.weights", config["export"]["weights"], ("online", "target"))
-    return config
+    checked: dict[str, Any] = legacy.complete(plain(config))
+    _compare_fields(checked, plain(recipes.recipe("digits").config), "config")
+    values = flatten(checked)
+    for name, least in LEAST.items():
+        if values[name] < least:
+            raise UserError(f"config.{name} is {values[name]}", fix=f"give {least} or more")
+    if checked["data"]["order"] not in ORDERS:
+        raise unknown("config.data.order", checked["data"]["order"], ORDERS)
+    if checked["export"]["weights"] not in ("online", "target"):
+        raise unknown("config.export.weights", checked["export"]["weights"], ("online", "target"))
+    return checked
 
 
-def compare(given: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
-    """UserError on the first field of `given` that `known` lacks, or the reverse, or whose kind is another."""
-    inside = where.removeprefix("config").lstrip(".")
-    if inside in OWN_RULES:
+def _compare_fields(section: Mapping[str, Any], example: Mapping[str, Any], where: str) -> None:
+    """Raises UserError on the first field that only one of the two sections has, or whose values differ in kind."""
+    if where.removeprefix("config").lstrip(".") in OWN_RULES:
         return
-    for name in given:
-        if name not in known:
-            raise UserError(
-                f"no field {name!r} in {where}", nearest=nearest(name, known), fix=f"fields: {', '.join(sorted(known))}"
-            )
-    for name, example in known.items():
-        if name not in given:
+    for name in section:
+        if name not in example:
+            known = f"fields: {', '.join(sorted(example))}"
+            raise UserError(f"no field {name!r} in {where}", nearest=nearest(name, example), fix=known)
+    for name, usual in example.items():
+        if name not in section:
             raise UserError(f"{where} has no field {name!r}", fix="begin from mi_contrast.methods.recipes.recipe")
-        value, at = given[name], f"{where}.{name}"
-        schedule = isinstance(example, Mapping) and "kind" in example
-        if schedule or example is None or (value is None and name in ("label", "clip", "dir", "size", "resident")):
+        value, at = section[name], f"{where}.{name}"
+        is_schedule = isinstance(usual, Mapping) and "kind" in usual
+        if is_schedule or usual is None or (value is None and name in OPTIONAL):
             continue
-        if isinstance(example, Mapping):
+        if isinstance(usual, Mapping):
             if not isinstance(value, Mapping):
                 raise UserError(f"{at} is {value!r}", fix="it is a section with fields of its own")
-            compare(value, example, at)
+            _compare_fields(value, usual, at)
             continue
-        numbers = (int, float) if isinstance(example, float) else (type(example),)
-        if not isinstance(value, numbers) or isinstance(value, bool) is not isinstance(example, bool):
-            raise UserError(f"{at} is {value!r}", fix=f"give a {type(example).__name__} such as {example!r}")
+        types = (int, float) if isinstance(usual, float) else (type(usual),)
+        if not isinstance(value, types) or isinstance(value, bool) is not isinstance(usual, bool):
+            raise UserError(f"{at} is {value!r}", fix=f"give a {type(usual).__name__} such as {usual!r}")
 
 
 def make_parts(
-    config: Mapping[str, Any], classes: int, mesh: Mesh, kept: np.ndarray | None = None, begun: bool = False
+    config: Mapping[str, Any], classes: int, mesh: Mesh, trained: np.ndarray | None = None, begun: bool = False
 ) -> Parts:
-    """What a step of this config is made of, its data not looked at: `classes` of the label, 0 where there is none;
-    `kept` bool [N], the examples that are trained on, 1,024 where unknown.
+    """Returns the parts of a step of this config. Its data are not read.
 
-    Raises UserError on a mistake in the config.
+    Args:
+      classes: of the label, 0 where there is none.
+      trained: bool [N], the examples that are trained on; 1,024 of them by default.
+      begun: whether the run has a checkpoint.
+    Raises:
+      UserError: a mistake in the config.
     """
+    trained = np.ones(1024, bool) if trained is None else trained
     views = policies.build(config["views"], mesh)
     row = rows.build(config["method"], views.sources)
-    _fit_together(row, config)
+    _check_fit(row, config)
     tower = towers.build(config["model"])
-    generator = generators.first(config, tower.split, begun)
-    learning = generators.learning(config, tower.split, classes, row, len(kept) if kept is not None else 1024)
+    generator = generators.init_params(config, tower.split, begun)
+    learning = generators.build_learning(config, tower.split, classes, row, len(trained))
     batch, steps = config["data"]["batch"], config["steps"]
     groups = config["model"]["norm"].get("groups", 1)
     for count, what in ((mesh.size, "devices"), (groups, "groups (model.norm.groups)")):
         if batch % count:
             raise UserError(f"config.data.batch is {batch}, not a multiple of the {count} {what}")
+    optim = optimiser.build(config["optim"], tower.trainable_mask if tower.frozen else None)
+    microbatches = divide(config["optim"]["microbatches"], tower, config["model"]["norm"], batch, mesh.size)
     return Parts(
         row=row,
         views=views,
-        tower=tower,
-        optimiser=optimiser.build(config["optim"], tower.trainable_mask if tower.frozen else None),
+        encoder=Encoder(tower, mesh, config["seed"], groups, microbatches),
+        optimiser=optim,
         probe=probe.Probe(classes, config["eval"]["probe_lr"]) if classes else None,
         mesh=mesh,
         seed=config["seed"],
         total_steps=steps,
         rate=optimiser.learning_rate(config["optim"], steps),
-        batch_norm_groups=groups,
-        microbatches=divide(config["optim"]["microbatches"], tower, config["model"]["norm"], batch, mesh.size),
-        kept=np.ones(1024, bool) if kept is None else kept,
+        trained=trained,
         generator=generator,
         learning=learning,
     )
 
 
-def _fit_together(row: rows.Row, config: Mapping[str, Any]) -> None:
-    """UserError where the row's views ask of the model what it does not have."""
+def _check_fit(row: rows.Row, config: Mapping[str, Any]) -> None:
+    """Raises UserError where the row's views need something that the model does not have."""
     model, views = config["model"], config["views"]
     if row.views == "channels" and model.get("split") != views.get("split"):
-        said = f"config.model.split is {model.get('split')!r}, the views are split by {views.get('split')!r}"
-        raise UserError(said, fix=f"set model.split={views.get('split')!r}")
+        problem = f"config.model.split is {model.get('split')!r}, the views are split by {views.get('split')!r}"
+        raise UserError(problem, fix=f"set model.split={views.get('split')!r}")
     if row.views != "channels" and model.get("split") is not None:
         raise UserError(f"config.model.split is {model['split']!r}, but the row's views are {row.views}",
                         fix="set model.split=None, or views='channels'")  # fmt: skip
-    if row.twinned and model.get("twin") is None:
+    if row.has_twins and model.get("twin") is None:
         raise UserError("config.model has no second head for the row's twins", fix="set model.twin=dict(kind='mlp')")
-    if row.twinned != (config["data"]["partner"] is not None):
-        said = "terms of the second head" if row.twinned else "no terms of the second head"
-        raise UserError(f"config.data.partner is {config['data']['partner']!r}, and the row has {said}",
+    if row.has_twins != (config["data"]["partner"] is not None):
+        terms = "terms of the second head" if row.has_twins else "no terms of the second head"
+        raise UserError(f"config.data.partner is {config['data']['partner']!r}, and the row has {terms}",
                         fix="add methods.two_branches.with_twins and a partner such as 'twin', or neither")  # fmt: skip
     if row.views == "jigsaw" and model.get("jigsaw") is None:
         raise UserError("config.model has no head for the row's jigsaw", fix="set model.jigsaw=dict(dim=128)")
@@ -213,32 +227,25 @@ def _fit_together(row: rows.Row, config: Mapping[str, Any]) -> None:
 
 
 def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str] | None = None) -> Job:
-    """Everything a run needs but its state; `begun` where a checkpoint has that, `known` what of the data was broken
-    when it began. UserError on any mistake in the config or its data.
+    """Returns a job: everything that a run needs but its state.
+
+    Args:
+      begun: whether the run has a checkpoint, which holds the state.
+      known: the images that were broken when the run began; None where it has not begun.
+    Raises:
+      UserError: a mistake in the config or its data.
     """
     config, mesh = check(config), make_mesh()
-    unread = make_parts(config, 0, mesh, begun=True)  # mistakes in the config are found before its data are read
-    data, settings = config["data"], config["eval"]
-    where = {"data_dir": data["dir"], "size": data["size"], "options": data["options"], "broken": data["broken"]}
-    images = sets.load(data["name"], data["split"], known_broken=known, **where)
-    if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
-        images = sets.cache_in_memory(images)  # read again at every measurement
-    unread.views.check_image_size(*images.image_shape[:2])
+    parts = make_parts(config, 0, mesh, begun=True)  # mistakes in the config are found before its data are read
+    images, data = _load_images(config, known), config["data"]
+    parts.views.check_image_size(*images.image_shape[:2])
     kept, held = split_held_out(images)
     if data["partner"] is not None:
         make_pairing(images, kept, data["shared"], data["partner"])  # a mistake is found now
-    label = data["label"] or next(iter(images.labels), None)
-    if label is not None and label not in images.labels:
-        raise unknown(f"label of {images.name}", label, images.labels)
-    followed = [on for on, *_ in adaptive.paces(unread.row).values()]
-    if label is None and "knn_top1" in followed:
-        raise UserError(f"a schedule is adaptive on knn_top1, and {images.name} has no labels", fix="take mi_nats")
-    if label is None and unread.learning is not None and unread.learning.classifier is not None:
-        asked = config["generator"]["learn"]["objective"]
-        raise UserError(f"views are learned {asked}, and {images.name} has no labels", fix="learn them 'unsupervised'")
-    trained_on = np.zeros(len(images), bool)
-    trained_on[kept] = True
-    parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, trained_on, begun)
+    label = _choose_label(config, parts, images)
+    trained = np.zeros(len(images), bool)
+    trained[kept] = True
+    parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, trained, begun)
     views = parts.views
 
     def represent(state: State, weights: str = "online") -> Representation:
@@ -247,25 +254,56 @@ def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str]
             network, config["model"], mean=views.mean, std=views.std, size=views.size, generator=generator
         )
 
-    judges: list[Callable[[State], dict[str, float]]] = [
-        make_information(parts, images, held, data["shared"], settings["pairs"])
-    ]
-    learns = parts.tower.split.generator if parts.learning is not None and parts.tower.split is not None else None
-    if learns is not None and learns.flow != "free":
+    judges = [make_information(parts, images, held, data["shared"], config["eval"]["pairs"])]
+    flow = parts.tower.split.generator if parts.learning is not None and parts.tower.split is not None else None
+    if flow is not None and flow.flow != "free":
         judges.append(make_inversion(parts, images, held))
     if label:
-        bank = dict(k=settings["knn_k"], bank_size=settings["knn_bank"])
+        bank = dict(k=config["eval"]["knn_k"], bank_size=config["eval"]["knn_bank"])
         judges.append(make_accuracy(parts, images, kept, held, label, represent, **bank))
+    tables = _make_tables(config, parts, images, label)
+    return Job(parts, images, kept, held, jax.device_put(tables, replicated(mesh)), tuple(judges), represent, data)
+
+
+def _load_images(config: Mapping[str, Any], known: Collection[str] | None) -> sets.ImageSet:
+    """Returns the training split, in memory where it is small: it is read again at every measurement."""
+    data = config["data"]
+    options = {"data_dir": data["dir"], "size": data["size"], "options": data["options"], "broken": data["broken"]}
+    images = sets.load(data["name"], data["split"], known_broken=known, **options)
+    if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
+        return sets.cache_in_memory(images)
+    return images
+
+
+def _choose_label(config: Mapping[str, Any], parts: Parts, images: sets.ImageSet) -> str | None:
+    """Returns the label that the probe learns: the config's, or else the data's first; None where there is none.
+
+    Raises:
+      UserError: an unknown label, or no label where the config needs one.
+    """
+    label = config["data"]["label"] or next(iter(images.labels), None)
+    if label is not None and label not in images.labels:
+        raise unknown(f"label of {images.name}", label, images.labels)
+    if label is not None:
+        return label
+    if any(on == "knn_top1" for on, *_ in adaptive.find_paces(parts.row).values()):
+        raise UserError(f"a schedule is adaptive on knn_top1, and {images.name} has no labels", fix="take mi_nats")
+    if parts.learning is not None and parts.learning.classifier is not None:
+        objective = config["generator"]["learn"]["objective"]
+        problem = f"views are learned {objective}, and {images.name} has no labels"
+        raise UserError(problem, fix="learn them 'unsupervised'")
+    return None
+
+
+def _make_tables(config: Mapping[str, Any], parts: Parts, images: sets.ImageSet, label: str | None) -> Tables:
+    """Returns labels and groups of every example. Raises UserError where a generator may use no label."""
     labels = images.labels[label] if label else np.full(len(images), -1)
-    whose = np.arange(len(images)) if images.groups is None else images.groups
-    told = trained_on if parts.learning is None else trained_on & parts.learning.labelled
-    by_labels = parts.learning is not None and parts.learning.classifier is not None
-    if by_labels and not (np.asarray(labels)[told] >= 0).any():
-        raise UserError(f"no example of {images.name} {data['split']} that may be looked at has a label",
-                        fix="raise generator.learn.labelled, or name a split with labels")  # fmt: skip
-    tables = Tables(jnp.asarray(labels, jnp.int32), jnp.asarray(whose, jnp.int32))
-    tables = jax.device_put(tables, replicated(mesh))
-    return Job(
-        parts, images, kept, held, tables, tuple(judges), represent, data["batch"], data["shared"], data["partner"],
-        data["resident"], data["order"],
-    )  # fmt: skip
+    groups = np.arange(len(images)) if images.groups is None else images.groups
+    if parts.learning is not None and parts.learning.classifier is not None:
+        usable = parts.trained & parts.learning.labelled
+        if not (np.asarray(labels)[usable] >= 0).any():
+            raise UserError(
+                f"no example of {images.name} {config['data']['split']} that may be looked at has a label",
+                fix="raise generator.learn.labelled, or name a split with labels",
+            )
+    return Tables(jnp.asarray(labels, jnp.int32), jnp.asarray(groups, jnp.int32))

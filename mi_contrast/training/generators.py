@@ -1,20 +1,21 @@
-"""The generator that divides a run's images: another run's, frozen; or one that learns, beside the networks that its
-views train.
+"""The generator that divides a run's images: another run's, frozen, or one that learns beside the networks.
 
-Networks climb the nats I between the views; the generator descends what its objective names:
+Networks climb the nats I between the views. The generator descends what its objective names:
 
   unsupervised      nats I(g(x)_1; g(x)_2)
   semi_supervised   nats I + labels (CE_1 + CE_2)
   supervised        labels (CE_1 + CE_2)
 
-I by the run's own terms; CE_i the cross-entropy of a classifier that sees view i alone, over the labelled examples of
-the batch, which the classifiers descend too; `nats` and `labels` are weights. Source: Tian et al. 2020 (InfoMin),
-section on learned views. Weights, rates, ratio of updates and the classifiers are unknown there: these are a choice.
+I is the objective of the run's own terms. CE_i is the cross-entropy of a classifier that sees view i alone, over the
+labelled examples of the batch; the classifiers descend it too. `nats` and `labels` are weights.
+
+Source: Tian et al. 2020 (InfoMin), section on learned views. Weights, rates, ratio of updates and classifiers are not
+known from there; those here are our choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from mi_contrast.core import schedules
+from mi_contrast.core.checks import check_schedule, check_whole
 from mi_contrast.core.config import check_section, differences, plain
 from mi_contrast.core.division import Division
 from mi_contrast.core.errors import UserError, add_place, unknown
@@ -32,11 +34,11 @@ from mi_contrast.core.rngs import stream_rng
 from mi_contrast.data.order import permutation
 from mi_contrast.interchange import open_source
 from mi_contrast.methods.rows import Row
-from mi_contrast.methods.words import number, whole
 from mi_contrast.models import towers
 from mi_contrast.models.towers import GENERATOR
 from mi_contrast.training import optimiser as optimisers
-from mi_contrast.training import probe as probes
+from mi_contrast.training.probe import compute_logits, init_classifier, mean_cross_entropy
+from mi_contrast.views.policies import Views
 
 OBJECTIVES: Mapping[str, tuple[bool, bool]] = {  # whether nats count, whether labels do
     "unsupervised": (True, False),
@@ -52,15 +54,17 @@ class Learning:
     """How a generator learns.
 
     Attributes:
-      nats, labels: weights of the two parts of its objective, 0 where the objective leaves one out.
+      nats_weight, labels_weight: of the two parts of its objective, 0 where the objective leaves one out.
       rate: learning rate of the generator's Adam, a function of the run's step.
-      every: the generator moves at each so many steps of the networks.
-      classifier: a network a view, and its Adam's rate.
-      labelled: bool [N], the examples whose label may be looked at.
+      every: the generator moves once in this many steps of the networks.
+      classifier: a network for each view; None where labels do not count.
+      classifier_lr: learning rate of the classifiers' Adam.
+      classes: number of classes.
+      labelled: bool [N], the examples whose label may be used.
     """
 
-    nats: float
-    by_labels: float
+    nats_weight: float
+    labels_weight: float
     rate: optimisers.Rate
     every: int
     classifier: towers.Tower | None
@@ -73,175 +77,186 @@ class Learning:
         """The generator's Adam, whose `update` takes the step's `learning_rate`."""
         return optax.chain(optax.scale_by_adam(), optimisers.scale_by_given_rate())
 
-    def init(self, params: Any, key: Key[Array, ""], size: tuple[int, ...]) -> dict[str, Any]:
-        """The first state: {'params', 'optimiser'} and, with labels, {'classifiers', 'classifier_optimiser'}."""
+    def init(self, params: Any, rng: Key[Array, ""], image_size: tuple[int, ...]) -> dict[str, Any]:
+        """Returns the first state: {'params', 'optimiser'} and, with labels, {'classifiers', 'classifier_optimiser'}.
+
+        Args:
+          params: of the generator.
+          image_size: (H, W).
+        """
         state = {"params": params, "optimiser": self.optimiser.init(params)}
         if self.classifier is None:
             return state
-        height, width = size
-        made = self.classifier.init(stream_rng(key, "generator"), (height, width, 3))
-        heads = {
-            view: {
-                "kernel": jnp.zeros((self.classifier.backbone.dim, self.classes), jnp.float32),
-                "bias": jnp.zeros((self.classes,), jnp.float32),
-            }
-            for view in self.classifier.views
+        height, width = image_size
+        network = self.classifier.init(stream_rng(rng, "generator"), (height, width, 3))
+        heads = {view: init_classifier(self.classifier.backbone.dim, self.classes) for view in self.classifier.views}
+        params = {"network": network["params"], "heads": heads}
+        return state | {
+            "classifiers": {"params": params, "batch_stats": network["batch_stats"]},
+            "classifier_optimiser": optax.adam(self.classifier_lr).init(params),
         }
-        classifiers = {"params": {"network": made["params"], "heads": heads}, "batch_stats": made["batch_stats"]}
-        optimiser = optax.adam(self.classifier_lr).init(classifiers["params"])
-        return state | {"classifiers": classifiers, "classifier_optimiser": optimiser}
 
-    def labels(self, labels: Int[Array, " N"], index: Int[Array, " B"]) -> Int[Array, " B"]:
-        """Each example's label; -1 where it may not be looked at."""
+    def find_labels(self, labels: Int[Array, " N"], index: Int[Array, " B"]) -> Int[Array, " B"]:
+        """Returns each example's label; -1 where it may not be used."""
         return jnp.where(jnp.asarray(self.labelled)[index], labels[index], -1)
 
     def learn(
         self,
         state: dict[str, Any],
-        of_nats: Any,
-        divided: Callable[[Any], Mapping[str, Array]],
+        nats_gradient: Any,
+        views: Views,
+        crops: Mapping[str, Array],
         labels: Int[Array, " B"],
         step: Int[Array, ""],
     ) -> tuple[dict[str, Any], dict[str, Array]]:
-        """One step: the new state, and scalars: class_first and class_second (nats of cross-entropy), generator_norm.
+        """Returns the state after one step, and scalars: class_first and class_second (nats), generator_norm.
 
         Args:
-          of_nats: the gradient of the nats between the views by the generator's parameters.
-          divided: from those parameters to the batch's views.
+          nats_gradient: of the nats between the views, by the generator's parameters.
+          views, crops: the crops of the batch, and what divides them.
           labels: int32 [B], below 0 where unknown.
         """
-        slope, new, scalars = jax.tree.map(lambda g: self.nats * g, of_nats), dict(state), {}
+        gradient, new, scalars = jax.tree.map(lambda g: self.nats_weight * g, nats_gradient), dict(state), {}
         if self.classifier is not None:
-            classifiers = state["classifiers"]
-
-            def loss_of(params: Any, of_classifiers: Any) -> tuple[Array, tuple[dict[str, Array], Any]]:
-                return self._cross_entropy(of_classifiers, classifiers["batch_stats"], divided(params), labels)
-
-            gradients, (scalars, statistics) = jax.grad(loss_of, (0, 1), has_aux=True)(
-                state["params"], classifiers["params"]
+            params = state["classifiers"]["params"]
+            differentiate = jax.grad(self._cross_entropy, (0, 1), has_aux=True)
+            gradients, (scalars, statistics) = differentiate(
+                state["params"], params, state["classifiers"]["batch_stats"], views, crops, labels
             )
-            slope = jax.tree.map(lambda total, own: total + self.by_labels * own, slope, gradients[0])
-            optimiser = optax.adam(self.classifier_lr)
-            updates, after = optimiser.update(gradients[1], state["classifier_optimiser"], classifiers["params"])
-            params = optax.apply_updates(classifiers["params"], updates)
-            new |= {"classifiers": {"params": params, "batch_stats": statistics}, "classifier_optimiser": after}
-        updates, after = self.optimiser.update(
-            slope, state["optimiser"], state["params"], learning_rate=self.rate(step)
+            gradient = jax.tree.map(lambda total, own: total + self.labels_weight * own, gradient, gradients[0])
+            adam = optax.adam(self.classifier_lr)
+            updates, adam_state = adam.update(gradients[1], state["classifier_optimiser"], params)
+            params = optax.apply_updates(params, updates)
+            new |= {
+                "classifiers": {"params": params, "batch_stats": statistics},
+                "classifier_optimiser": adam_state,
+            }
+        updates, optimiser_state = self.optimiser.update(
+            gradient, state["optimiser"], state["params"], learning_rate=self.rate(step)
         )
-        moved = {"params": optax.apply_updates(state["params"], updates), "optimiser": after}
-        now = step % self.every == 0
-        new |= jax.tree.map(lambda m, s: jnp.where(now, m, s), moved, {name: state[name] for name in moved})
-        return new, scalars | {"generator_norm": optax.tree.norm(slope)}
+        moved = {"params": optax.apply_updates(state["params"], updates), "optimiser": optimiser_state}
+        due = step % self.every == 0
+        new |= jax.tree.map(lambda m, s: jnp.where(due, m, s), moved, {name: state[name] for name in moved})
+        return new, scalars | {"generator_norm": optax.tree.norm(gradient)}
 
     def _cross_entropy(
-        self, params: Any, statistics: Any, views: Mapping[str, Array], labels: Int[Array, " B"]
+        self,
+        generator: Any,
+        params: Any,
+        statistics: Any,
+        views: Views,
+        crops: Mapping[str, Array],
+        labels: Int[Array, " B"],
     ) -> tuple[Float[Array, ""], tuple[dict[str, Array], Any]]:
-        """CE_1 + CE_2 over the labelled, each alone by name, and the batch statistics after."""
+        """Returns CE_1 + CE_2 over labelled examples, each of the two by name, and the batch statistics after them."""
         assert self.classifier is not None
-        known, losses = labels >= 0, {}
+        images, losses = views.divide(crops, generator), {}
         for view, head in params["heads"].items():
-            given = {"params": params["network"], "batch_stats": statistics}
-            encoded = self.classifier.encode(given, views[view], train=True, view=view)
+            variables = {"params": params["network"], "batch_stats": statistics}
+            encoded = self.classifier.encode(variables, images[view], train=True, view=view)
             statistics = encoded.batch_stats
-            each = optax.softmax_cross_entropy_with_integer_labels(
-                probes.logits(head, encoded.features), jnp.maximum(labels, 0)
-            )
-            losses[f"class_{view}"] = jnp.sum(jnp.where(known, each, 0.0)) / jnp.maximum(jnp.sum(known), 1)
+            losses[f"class_{view}"] = mean_cross_entropy(compute_logits(head, encoded.features), labels)
         return sum(losses.values(), jnp.zeros(())), (losses, statistics)
 
 
-def first(config: Mapping[str, Any], split: Division | None, begun: bool = False) -> Any:
-    """The parameters that a run's generator begins with, numpy arrays; None where no generator divides. Of a run that
-    has `begun` their shapes alone count, for its state holds them: what it started from is not read again.
+def init_params(config: Mapping[str, Any], split: Division | None, begun: bool = False) -> Any:
+    """Returns the first parameters of a run's generator, numpy arrays; None where no generator divides.
 
-    Raises UserError where config.generator does not fit the split, or the run or export that it starts from holds no
-    generator, or one of another form, space, mean or std.
+    Args:
+      begun: whether the run has a checkpoint. Its state then holds the parameters; only their shapes matter here, and
+        the run that they came from is not read again.
+    Raises:
+      UserError: config.generator does not fit the split, or the run or export that it starts from holds no generator,
+        or one of another form, space, mean or std.
     """
-    asked = config["generator"]
-    given = [name for name in ("start_from", "learn") if asked[name] is not None]
+    settings = config["generator"]
+    names = [name for name in ("start_from", "learn") if settings[name] is not None]
     if split is None or split.generator is None:
-        if given:
-            said = f"config.generator.{given[0]} is given, but no generator divides the images"
-            raise UserError(said, fix="set model.split and views.split to dict(kind='generator', ...)")
+        if names:
+            problem = f"config.generator.{names[0]} is given, but no generator divides the images"
+            raise UserError(problem, fix="set model.split and views.split to dict(kind='generator', ...)")
         return None
-    if len(given) != 1:
-        said = f"of config.generator.start_from and config.generator.learn {'both' if given else 'neither'} is given"
-        raise UserError(said, fix="a generator is another run's, frozen, or it learns")
-    if asked["learn"] is not None or begun:
+    if len(names) != 1:
+        number = "both" if names else "neither"
+        problem = f"of config.generator.start_from and config.generator.learn {number} is given"
+        raise UserError(problem, fix="a generator is another run's, frozen, or it learns")
+    if settings["learn"] is not None or begun:
         params = split.generator.init(stream_rng(jax.random.key(config["seed"]), "generator"))
     else:
-        params = _of_run(asked["start_from"], config)
+        params = _read_params(settings["start_from"], config)
     return jax.tree.map(np.asarray, params)
 
 
-def _of_run(path: str, config: Mapping[str, Any]) -> Any:
-    """The parameters of the generator in a run directory or an export."""
+def _read_params(path: str, config: Mapping[str, Any]) -> Any:
+    """Returns the parameters of the generator in a run directory or an export."""
     if not isinstance(path, str):
         raise UserError(f"config.generator.start_from is {path!r}", fix="name a run directory or an export")
     source = open_source(path)
-    there = source.representation
-    if there.split is None or there.split.generator is None:
+    other = source.representation
+    if other.split is None or other.split.generator is None:
         raise UserError(f"{path} has no generator", fix="name a run that learned views, or its export")
-    own = {"split": there.spec["split"], **{name: list(there.spec[name]) for name in ("mean", "std")}}
+    theirs = {"split": other.spec["split"], **{name: list(other.spec[name]) for name in ("mean", "std")}}
     views = plain(config["views"])
-    wanted = {"split": views["split"], **{name: list(views[name]) for name in ("mean", "std")}}
-    if different := differences(own, wanted):
-        fix = f"set views.split and model.split to {dict(own['split'])}, mean and std as there"
+    ours = {"split": views["split"], **{name: list(views[name]) for name in ("mean", "std")}}
+    if different := differences(theirs, ours):
+        fix = f"set views.split and model.split to {dict(theirs['split'])}, mean and std as there"
         raise UserError(f"the generator of {path} differs in {', '.join(different)}", fix=fix)
     print(f"generator of {path}, step {source.step}: its views stay as they are")
-    return there.variables[GENERATOR]
+    return other.variables[GENERATOR]
 
 
-def fixed(where: str, given: Any, high: float = np.inf, *, above: bool = False) -> None:
-    """UserError unless it is a number of at least 0 (above it) and at most `high`, and no schedule."""
-    if isinstance(given, Mapping):
-        raise UserError(f"{where} is a schedule", fix="give a number")
-    number(where, given, 0.0, high, above=above)
-
-
-def learning(
+def build_learning(
     config: Mapping[str, Any], split: Division | None, classes: int, row: Row, examples: int
 ) -> Learning | None:
-    """How the run's generator learns; None where it doesn't.
+    """Returns how the run's generator learns; None where it does not.
 
     Args:
-      classes: of the label, 0 where unknown or none. examples: of the training split.
-    Raises UserError on a mistake in config.generator.learn, or a row whose terms don't reach the generator.
+      classes: of the label, 0 where unknown or none.
+      examples: of the training split.
+    Raises:
+      UserError: a mistake in config.generator.learn, or a row whose terms do not reach the generator.
     """
-    asked, where = config["generator"]["learn"], "config.generator.learn"
-    if asked is None or split is None:
+    settings, where = config["generator"]["learn"], "config.generator.learn"
+    if settings is None or split is None:
         return None
-    check_section(where, asked, LEARN)
-    if asked["objective"] not in OBJECTIVES:
-        raise unknown(f"{where}.objective", asked["objective"], OBJECTIVES)
-    if row.target != "none" or row.of_kind("bank") or row.of_kind("queue"):
+    check_section(where, settings, LEARN)
+    if settings["objective"] not in OBJECTIVES:
+        raise unknown(f"{where}.objective", settings["objective"], OBJECTIVES)
+    if row.target != "none" or row.stateful_pools:
         raise UserError("views are learned through the networks of both of them, and this row keeps one of them still",
                         fix="take a row against the batch: target='none', pools in_batch alone")  # fmt: skip
     if config["optim"]["microbatches"] != 1:
         raise UserError("views are not learned in microbatches", fix="set optim.microbatches=1")
-    if schedules.pace(number(f"{where}.lr", asked["lr"], 0.0)):
+    if schedules.pace(check_schedule(f"{where}.lr", settings["lr"], 0.0)):
         raise UserError(f"{where}.lr is adaptive", fix="give a number or a schedule of progress")
     for name in ("nats", "labels"):
-        fixed(f"{where}.{name}", asked[name])
-    fixed(f"{where}.labelled", asked["labelled"], 1.0, above=True)
-    whole(f"{where}.every", asked["every"])
-    check_section(f"{where}.classifier", asked["classifier"], CLASSIFIER)
-    fixed(f"{where}.classifier.lr", asked["classifier"]["lr"])
-    nats, labels = OBJECTIVES[asked["objective"]]
-    network = {name: asked["classifier"][name] for name in ("backbone", "width")}
-    beside = {"stem": "small", "split": config["model"]["split"], "head": {"kind": "linear", "dim": 1}}
+        _check_number(f"{where}.{name}", settings[name])
+    _check_number(f"{where}.labelled", settings["labelled"], 1.0, above=True)
+    check_whole(f"{where}.every", settings["every"])
+    check_section(f"{where}.classifier", settings["classifier"], CLASSIFIER)
+    _check_number(f"{where}.classifier.lr", settings["classifier"]["lr"])
+    nats_count, labels_count = OBJECTIVES[settings["objective"]]
+    model = {name: settings["classifier"][name] for name in ("backbone", "width")}
+    model |= {"stem": "small", "split": config["model"]["split"], "head": {"kind": "linear", "dim": 1}}
     try:
-        tower = towers.build(network | beside)
+        classifier = towers.build(model)
     except UserError as error:
         raise add_place(f"{where}.classifier", error) from None
     order = permutation(examples, config["seed"])
     return Learning(
-        nats=asked["nats"] if nats else 0.0,
-        by_labels=asked["labels"] if labels else 0.0,
-        rate=lambda step: schedules.value(asked["lr"], schedules.Progress(step, config["steps"])),
-        every=asked["every"],
-        classifier=tower if labels else None,
-        classifier_lr=asked["classifier"]["lr"],
+        nats_weight=settings["nats"] if nats_count else 0.0,
+        labels_weight=settings["labels"] if labels_count else 0.0,
+        rate=lambda step: schedules.value(settings["lr"], schedules.Progress(step, config["steps"])),
+        every=settings["every"],
+        classifier=classifier if labels_count else None,
+        classifier_lr=settings["classifier"]["lr"],
         classes=max(classes, 1),
-        labelled=order < round(asked["labelled"] * examples),
+        labelled=order < round(settings["labelled"] * examples),
     )
+
+
+def _check_number(where: str, value: Any, high: float = np.inf, *, above: bool = False) -> None:
+    """Raises UserError unless the value is a number, not a schedule, of at least 0 (above it) and at most `high`."""
+    if isinstance(value, Mapping):
+        raise UserError(f"{where} is a schedule", fix="give a number")
+    check_schedule(where, value, 0.0, high, above=above)

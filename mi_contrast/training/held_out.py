@@ -1,7 +1,7 @@
-"""The judge of a run in progress: mutual information, kNN and probe on a twentieth of the training split.
+"""Measures of a run in progress, on the twentieth of the training split that is held out of training.
 
-No step sees that twentieth, and no figure here is taken on the test split. Everything is fixed: the pairs, their
-views' keys, the bank and the queries, so that two readings differ by the network alone.
+No figure here is taken on the test split. Pairs, their views, the kNN bank and the queries are fixed, so that two
+readings differ by the network alone.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from mi_contrast import estimators as mi
-from mi_contrast.core import rngs as random
+from mi_contrast.core import rngs as streams
 from mi_contrast.core import schedules
 from mi_contrast.core.division import Division
 from mi_contrast.core.schedules import Progress
@@ -24,39 +25,39 @@ from mi_contrast.models.representation import Representation, preprocess
 from mi_contrast.readout import geometry
 from mi_contrast.readout.accuracy import top1
 from mi_contrast.readout.knn import knn
-from mi_contrast.training import probe as probes
+from mi_contrast.training import adaptive
+from mi_contrast.training.encoding import find_network
+from mi_contrast.training.parts import Parts
+from mi_contrast.training.probe import compute_logits
 from mi_contrast.training.state import State
-from mi_contrast.training.step import Parts, encode, settled
 from mi_contrast.views import policies
 
-CHUNK = 128  # pairs a forward pass
+CHUNK = 128  # pairs in a forward pass
 Measure = Callable[[State], dict[str, float]]
 
 
 def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: tuple[str, ...], pairs: int) -> Measure:
-    """Measures mi_nats, mi_ceiling, alignment, uniformity and effective_rank of the online network.
+    """Returns a measure of mi_nats, mi_ceiling, alignment, uniformity and effective_rank of the online network.
 
-    mi_nats is InfoNCE on `pairs` held-out pairs of distinct examples, every pair's negatives the other pairs' second
-    views: the online network in eval mode on both sides, the first term's temperature, at most log(pairs). alignment
-    and uniformity are those pairs' embeddings', effective_rank the backbone's features'.
+    mi_nats is InfoNCE on `pairs` held-out pairs of distinct examples. The negatives of a pair are the second views of
+    the other pairs. Both sides are encoded by the online network in eval mode, the temperature is the first term's, and
+    the value is at most log(pairs). alignment and uniformity are of the embeddings of those pairs, effective_rank of
+    the backbone's features.
     """
-    one, other = parts.row.judged
+    names = parts.row.measured_views
     index = make_distinct_pairs(images, held, pairs, shared, seed=0)
-    key = random.stream_rng(jax.random.key(0), "held_out")
+    rng = streams.stream_rng(jax.random.key(0), "held_out")
 
     @jax.jit
-    def embed(
-        online: Any, generator: Any, sources: jax.Array, positions: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        views = parts.views(sources, jax.vmap(lambda at: jax.random.fold_in(key, at))(positions), generator)
-        anchors = encode(parts, online, one, views[one], train=False)
-        positives = encode(parts, online, other, views[other], train=False)
-        return anchors.embedding, positives.embedding, anchors.features
+    def embed(online: Any, generator: Any, sources: Array, positions: Array) -> tuple[Array, Array, Array]:
+        views = parts.views(sources, jax.vmap(lambda at: jax.random.fold_in(rng, at))(positions), generator)
+        first, second = (
+            parts.tower.encode(online, views[name], train=False, view=find_network(parts.tower, name)) for name in names
+        )
+        return first.embedding, second.embedding, first.features
 
     @jax.jit
-    def read(
-        anchors: jax.Array, positives: jax.Array, features: jax.Array, temperature: jax.Array
-    ) -> dict[str, jax.Array]:
+    def compare(anchors: Array, positives: Array, features: Array, temperature: Array) -> dict[str, Array]:
         scores = (anchors @ positives.T) / temperature
         values = mi.info_nce(jnp.diagonal(scores), scores, where=~jnp.eye(pairs, dtype=bool))
         return {
@@ -68,32 +69,32 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
         }
 
     def measure(state: State) -> dict[str, float]:
-        found, generator = [], state.generator.get("params")
+        chunks, generator = [], state.generator.get("params")
         for start in range(0, pairs, CHUNK):
-            at = np.minimum(np.arange(start, start + min(CHUNK, pairs)), pairs - 1)
-            sources = np.stack([images.images(column) for column in index[at].T], axis=1)
-            found.append([np.asarray(x) for x in embed(state.online, generator, sources, at)])
-        whole = [np.concatenate(x)[:pairs] for x in zip(*found, strict=True)]
-        first, t = settled(parts, state).row.terms[0], Progress(state.step, parts.total_steps)
-        read_out = read(*whole, schedules.value(first.temperature, t))
-        return {name: float(value) for name, value in read_out.items()}
+            positions = np.minimum(np.arange(start, start + min(CHUNK, pairs)), pairs - 1)
+            sources = np.stack([images.images(column) for column in index[positions].T], axis=1)
+            chunks.append([np.asarray(x) for x in embed(state.online, generator, sources, positions)])
+        embeddings = [np.concatenate(x)[:pairs] for x in zip(*chunks, strict=True)]
+        term, t = adaptive.resolve(parts.row, state.carried).terms[0], Progress(state.step, parts.total_steps)
+        numbers = compare(*embeddings, schedules.value(term.temperature, t))
+        return {name: float(value) for name, value in numbers.items()}
 
     return measure
 
 
 def make_inversion(parts: Parts, images: ImageSet, held: np.ndarray) -> Measure:
-    """Measures inverse_error: max |x - g^-1(g(x))| over up to 128 held-out images x, normalised, of a flow g."""
+    """Returns a measure of inverse_error: max |x - g^-1(g(x))| over up to 128 held-out images x, of a flow g."""
     split, views = parts.tower.split, parts.views
     assert split is not None and split.generator is not None
     flow = split.generator
     plain = policies.plain(jnp.asarray(images.images(held[:CHUNK])), views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    seen = preprocess(plain, Division(split.space), views.mean, views.std)
+    normalised = preprocess(plain, Division(split.space), views.mean, views.std)
 
     @jax.jit
-    def error(params: Any) -> jax.Array:
-        return jnp.max(jnp.abs(flow.inverse(params, flow.forward(params, seen)) - seen))
+    def compute_error(params: Any) -> Float[Array, ""]:
+        return jnp.max(jnp.abs(flow.inverse(params, flow.forward(params, normalised)) - normalised))
 
-    return lambda state: {"inverse_error": float(error(state.generator["params"]))}
+    return lambda state: {"inverse_error": float(compute_error(state.generator["params"]))}
 
 
 def make_accuracy(
@@ -107,27 +108,30 @@ def make_accuracy(
     k: int,
     bank_size: int,
 ) -> Measure:
-    """Measures knn_top1 and probe_top1 through `Representation.encode`.
+    """Returns a measure of knn_top1 and probe_top1, both through `Representation.encode`.
 
-    kNN: cosine, weights e^{cos / .07} over k neighbours; the bank is the kept part of the training split, a fixed
-    `bank_size` of it at most; the queries are the held-out part. The probe is the state's, scored on the queries.
-    `represent` makes a Representation of the state's online network.
+    kNN weighs k neighbours by e^{cos / .07}. Its bank is the kept part of the training split, or a fixed sample of
+    `bank_size` of it; the queries are the held-out part. The probe is the state's and is scored on the same queries.
+
+    Args:
+      kept, held: int [n], the two parts.
+      represent: makes the representation of a state's online network.
     """
     bank_index = kept
     if len(kept) > bank_size:
         bank_index = np.sort(np.random.default_rng(0).choice(kept, bank_size, replace=False))
     labels, classes = images.labels[label], len(images.classes[label])
 
-    def encode(representation: Representation, index: np.ndarray, chunk: int = 1024) -> jax.Array:
-        parts = [representation.encode(images.images(index[i : i + chunk])) for i in range(0, len(index), chunk)]
-        return jnp.concatenate(parts)
+    def encode(representation: Representation, index: np.ndarray, chunk: int = 1024) -> Array:
+        chunks = [representation.encode(images.images(index[i : i + chunk])) for i in range(0, len(index), chunk)]
+        return jnp.concatenate(chunks)
 
     def measure(state: State) -> dict[str, float]:
         representation = represent(state)
         bank, queries = encode(representation, bank_index), encode(representation, held)
         truth = jnp.asarray(labels[held])
         near = knn(queries, bank, jnp.asarray(labels[bank_index]), k=min(k, len(bank_index)), classes=classes)
-        guesses = probes.logits(state.probe["params"], queries)
+        guesses = compute_logits(state.probe["params"], queries)
         return {"knn_top1": float(top1(near, truth)), "probe_top1": float(top1(guesses, truth))}
 
     return measure

@@ -1,10 +1,8 @@
-"""The training job: a config and a folder in, a trained run directory out; resumed by the same call."""
+"""The training job: a config and a folder in, a trained run directory out. The same call resumes it."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,19 +10,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from mi_contrast.core import checkpoint as checkpoints
 from mi_contrast.core import legacy
-from mi_contrast.core.errors import BadNumbersError, StoppedError, UserError
+from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, hold_lock, read_json, remove_leftovers
 from mi_contrast.core.progress import Progress
 from mi_contrast.core.stopping import SIGNALS, catch_stop_signals
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
-from mi_contrast.training import adaptive, assemble, pools
+from mi_contrast.training import assemble
 from mi_contrast.training.assemble import Job
-from mi_contrast.training.diagnostics import make_support_statistics
 from mi_contrast.training.metrics import Log, cut_back
 from mi_contrast.training.pictures import draw_channels, draw_pairs
 from mi_contrast.training.starts import (
@@ -37,7 +33,7 @@ from mi_contrast.training.starts import (
     record_wandb,
 )
 from mi_contrast.training.state import State, abstract, from_tree, placement, to_tree
-from mi_contrast.training.step import make_step
+from mi_contrast.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -58,14 +54,18 @@ def run(
     stop_at: int | None = None,
     allow: Sequence[str] = (),
 ) -> Outcome:
-    """Trains `config` (plain data) in `workdir`, from where the newest checkpoint there left off.
+    """Trains a config in `workdir`, going on from the newest checkpoint there, and returns how it ended.
 
     Args:
+      config: plain data.
       name, variant: of the config, for the record.
-      stop_at: stop after this step, saved, the schedules unchanged.
-      allow: sections of the config that may differ from the start before, such as 'optim'; kept in run.json.
-    Raises UserError (nothing on disk is lost), BadNumbersError; after saving StoppedError at SIGTERM, SIGHUP or the
-    time limit, and KeyboardInterrupt at Ctrl-C (a second Ctrl-C raises it at once).
+      stop_at: stop after this step and save; schedules stay those of the whole run.
+      allow: sections of the config that may differ from the start before, such as 'optim'. They are recorded.
+    Raises:
+      UserError: a mistake; nothing on disk is lost.
+      BadNumbersError: too many steps in a row were not finite.
+      StoppedError: SIGTERM, SIGHUP or the time limit, after saving.
+      KeyboardInterrupt: Ctrl-C, after saving; a second Ctrl-C raises it at once.
     """
     folder = RunDirectory(Path(workdir))
     allow = check_allowed(allow)
@@ -103,140 +103,69 @@ def _train(
     stop_at: int | None,
     changes: Mapping[str, Any],
 ) -> Outcome:
-    parts, total = job.parts, job.parts.total_steps
+    """Restores or begins the run, trains to its end or to `stop_at`, and exports what is complete."""
+    total = job.parts.total_steps
     last = total if stop_at is None else min(stop_at, total)
-    kept = checkpoints.Checkpoints(folder.checkpoints, config["checkpoint"]["keep"])
-    state, start = _restore_or_begin(kept, job, config)
-    cut_back(folder, start if start > 0 else -1)  # at step 0 nothing was saved, and its row is written again
+    saved = checkpoints.Checkpoints(folder.checkpoints, config["checkpoint"]["keep"])
+    state, start = _restore_or_begin(saved, job, config)
+    cut_back(folder, start if start > 0 else -1)  # at step 0 nothing was saved, and its numbers are written again
     log = Log(folder, config, record_start(folder, config, start, changes))
     record_wandb(folder, log.wandb_id)
-    step, statistics = make_step(parts), make_support_statistics(parts)
     progress = Progress("training", total, start=start, each=job.batch_size)
-    began, limit = time.perf_counter(), config["checkpoint"]["time_limit"]
-    pending: tuple[int, dict[str, jax.Array], bool] | None = None
-    last_logged = (start, began)
-    note = ""
-
-    def read_late() -> None:
-        """Reads the scalars of the step before: the device is never kept waiting for the host."""
-        nonlocal pending, note, last_logged
-        if pending is None:
-            return
-        (at, scalars, logged), pending = pending, None
-        bad = int(scalars["bad_steps"])
-        if logged:
-            numbers = {name: float(value) for name, value in scalars.items()}
-            now = time.perf_counter()
-            numbers["images_per_second"] = (at - last_logged[0]) * job.batch_size / (now - last_logged[1])
-            last_logged = (at, now)
-            log.write(at, now - began, numbers)
-            kept.check()
-            most = numbers.get("objective_ceiling")
-            note = f"objective {numbers['objective']:.3f} " + ("nats" if most is None else f"of {most:.2f} nats")
-        if bad >= config["optim"]["patience"]:
-            raise BadNumbersError(_what_to_change(bad, at, kept.latest()))
-
-    def measure(at: int) -> None:
-        nonlocal state
-        numbers = {name: value for judge in job.judges for name, value in judge(state).items()}
-        log.write(at, time.perf_counter() - began, numbers)
-        shown = [f"mi {numbers['mi_nats']:.3f} of {numbers['mi_ceiling']:.2f} nats"]
-        shown += [f"{name} {100 * numbers[name]:.1f} %" for name in ("knn_top1", "probe_top1") if name in numbers]
-        progress.say(f"step {at}: " + ", ".join(shown))
-        state = replace(state, carried=adaptive.after_measuring(parts.row, state.carried, numbers))
-
-    def save(at: int) -> None:
-        if kept.latest() != at:
-            kept.save(at, to_tree(state), {"step": at})
-
+    trainer = Trainer(job, reader, config, saved, log, progress, state, start, last)
     try:
-        with catch_stop_signals(*SIGNALS) as asked, _profile(folder, config["log"]["profile"]) as profile:
+        with catch_stop_signals(*SIGNALS) as request, _profile(folder, config["log"]["profile"]) as profile:
             if start == 0:
                 draw_pairs(folder.pictures / "pairs.png", job, state)
-                measure(0)
-            for at in range(start + 1, last + 1):
-                if (at - 1) % reader.steps_per_epoch == 0:
-                    epoch = (at - 1) // reader.steps_per_epoch
-                    carried = pools.refreshed(parts.row, state.pools, state.carried, epoch, parts.mesh)
-                    state = replace(state, carried=carried)
-                batch = reader.batch(at - 1)
-                profile(at)
-                logged = at % config["log"]["every"] == 0 or at == last
-                extra = statistics(state, batch, job.tables) if logged else {}
-                state, scalars = step(state, batch, job.tables)
-                read_late()
-                pending = (at, scalars | extra, logged)
-                progress.advance(1, note)
-                measuring = at % config["eval"]["every"] == 0 or at == total
-                saving = at % config["checkpoint"]["every"] == 0 or at == last
-                overtime = limit is not None and time.perf_counter() - began > limit
-                stopping = at < last and (overtime or _agreed(asked, at))
-                if measuring or saving or stopping:
-                    read_late()
-                if measuring:
-                    measure(at)
-                if saving or stopping:
-                    save(at)
-                if stopping:
-                    kept.wait()
-                    where = f"at step {at} of {total}, saved; the same command goes on"
-                    if overtime and not asked.is_set():
-                        raise StoppedError(f"stopped by the time limit {where}")
-                    raise asked.error(f"stopped by {asked.cause} {where}")
-            kept.wait()
+                trainer.measure(0)
+            trainer.train(start, request, profile)
     except KeyboardInterrupt:
-        kept.abandon()
+        saved.abandon()
         raise
     finally:
         progress.close()
         log.close()
-        kept.close()
+        saved.close()
     if last == total:
-        if parts.learning is not None:
-            draw_channels(folder.pictures / "channels.png", job, state)
-        _export(folder, job, state, config)
+        if job.parts.learning is not None:
+            draw_channels(folder.pictures / "channels.png", job, trainer.state)
+        _export(folder, job, trainer.state, config)
     return Outcome(folder, max(last, start), complete=last == total)
 
 
-def _what_to_change(bad: int, at: int, newest: int | None) -> str:
-    """The text of a BadNumbersError: what happened, what is kept, and how to go on."""
-    saved = "no checkpoint was written yet" if newest is None else f"the newest checkpoint is of step {newest}"
-    return (
-        f"{bad} steps in a row up to step {at} had a loss or gradient that is not finite; the network is as it was "
-        f"before them, {saved}. The same command stops here again: look for bad values in the data, or go on with a "
-        "lower rate (--allow=optim --config.optim.lr=VALUE) or other temperatures (--allow=method)"
-    )
+def place(state: State, shardings: State) -> State:
+    """Returns a copy of the state on the devices, committed and strongly typed.
 
+    A fresh start and a resumed one then compile the same program, and no two leaves share memory that a step donates.
 
-def placed(state: State, where: State) -> State:
-    """A copy of the state over the devices: committed and strongly typed, so that a fresh start and a resumed one
-    compile the same program, and no two leaves share memory that a step would donate.
+    Args:
+      shardings: a prefix of the state, as `state.placement` returns it.
     """
-    return jax.device_put(jax.tree.map(np.array, state), where)
+    return jax.device_put(jax.tree.map(np.array, state), shardings)
 
 
-def _restore_or_begin(kept: checkpoints.Checkpoints, job: Job, config: Mapping[str, Any]) -> tuple[State, int]:
-    """The newest state in this folder, or the first one, placed over the mesh."""
-    where = placement(job.parts.row, job.parts.mesh)
-    if kept.latest() is None:
-        state = placed(job.first_state(), where)
+def _restore_or_begin(saved: checkpoints.Checkpoints, job: Job, config: Mapping[str, Any]) -> tuple[State, int]:
+    """Returns the newest state in this folder, or the first one, placed over the mesh; and its step."""
+    shardings = placement(job.parts.row, job.parts.mesh)
+    if saved.latest() is None:
+        state = place(job.first_state(), shardings)
         if config["checkpoint"]["start_from"] is not None:
-            state = _start_from(state, Path(config["checkpoint"]["start_from"]), where)
+            state = _start_from(state, Path(config["checkpoint"]["start_from"]), shardings)
         return job.fill(state), 0
-    wanted = abstract(jax.eval_shape(job.first_state), where)
-    step, tree = kept.restore(to_tree(wanted), legacy.RETIRED)
-    print(f"going on from step {step}, checkpoint {kept.directory / str(step)}")
+    wanted = abstract(jax.eval_shape(job.first_state), shardings)
+    step, tree = saved.restore(to_tree(wanted), legacy.RETIRED)
+    print(f"going on from step {step}, checkpoint {saved.directory / str(step)}")
     return from_tree(wanted, tree), step
 
 
-def _start_from(state: State, path: Path, where: State) -> State:
-    """The first state with the networks of another run's newest checkpoint; every leaf must match."""
+def _start_from(state: State, path: Path, shardings: State) -> State:
+    """Returns the first state with the networks of another run's newest checkpoint, of which every leaf must match."""
     wanted = {"online": dict(state.online)} | ({"target": dict(state.target)} if state.target else {})
-    step, saved = checkpoints.read(RunDirectory(path).checkpoints, subtree=tuple(wanted))
-    checkpoints.check_match(saved, wanted, f"checkpoint.start_from {path} (step {step})")
+    step, networks = checkpoints.read(RunDirectory(path).checkpoints, subtree=tuple(wanted))
+    checkpoints.check_match(networks, wanted, f"checkpoint.start_from {path} (step {step})")
     count = len(checkpoints.flatten(wanted))
     print(f"weights of {path}, step {step}: {count} of {count} leaves loaded")
-    return placed(replace(state, **saved), where)
+    return place(replace(state, **networks), shardings)
 
 
 def _export(folder: RunDirectory, job: Job, state: State, config: Mapping[str, Any]) -> None:
@@ -244,29 +173,24 @@ def _export(folder: RunDirectory, job: Job, state: State, config: Mapping[str, A
     write_export(folder.export, representation, config=dict(config), commit=commit(), step=int(state.step))
 
 
-def _agreed(asked: threading.Event, at: int) -> bool:
-    """Whether to stop: with several processes, at a step that all of them agree on."""
-    if jax.process_count() > 1:
-        return bool(multihost_utils.reached_preemption_sync_point(at))
-    return asked.is_set()
-
-
 @contextmanager
-def _profile(folder: RunDirectory, between: tuple[int, int] | None) -> Iterator[Any]:
-    """A function of the step that starts and stops a profiler trace between two steps, if asked for."""
+def _profile(folder: RunDirectory, steps: tuple[int, int] | None) -> Iterator[Callable[[int], None]]:
+    """Yields a function of the step that starts a profiler trace before the first of two steps and stops it before the
+    second; it does nothing where `steps` is None.
+    """
     tracing = False
 
-    def at_step(at: int) -> None:
+    def start_or_stop(step: int) -> None:
         nonlocal tracing
-        if between is not None and at == between[0] and not tracing:
+        if steps is not None and step == steps[0] and not tracing:
             jax.profiler.start_trace(str(folder.profile))
             tracing = True
-        elif tracing and between is not None and at >= between[1]:
+        elif steps is not None and tracing and step >= steps[1]:
             jax.profiler.stop_trace()
             tracing = False
 
     try:
-        yield at_step
+        yield start_or_stop
     finally:
         if tracing:
             jax.profiler.stop_trace()

@@ -1,4 +1,4 @@
-"""The log of a run: metrics.jsonl, one object a line, and the same numbers as TensorBoard and W&B curves if asked."""
+"""The log of a run: metrics.jsonl with one JSON object on each line and, if asked for, TensorBoard and W&B curves."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any
 from mi_contrast.core.errors import DISK, UserError, cannot_write
 from mi_contrast.core.layout import RunDirectory, write_atomically, write_text
 
-Row = dict[str, Any]
+Numbers = dict[str, Any]  # one line: the step, seconds since the start, and numbers by name
 
 
-def split_rows(run: RunDirectory) -> tuple[list[Row], list[bytes]]:
-    """The rows of metrics.jsonl, and the lines that are none: cut short by a kill, damaged, or without a step."""
+def split_rows(run: RunDirectory) -> tuple[list[Numbers], list[bytes]]:
+    """Returns the rows of metrics.jsonl, and the lines that are none: cut short, damaged, or without a step."""
     rows, bad = [], []
     for line in run.metrics.read_bytes().split(b"\n") if run.metrics.is_file() else ():
         try:
@@ -28,21 +28,21 @@ def split_rows(run: RunDirectory) -> tuple[list[Row], list[bytes]]:
             if not isinstance(row, dict) or type(row.get("step")) is not int:
                 raise ValueError("not a row of a step")
             rows.append(row)
-        except ValueError:  # of JSON and of UTF-8 too
+        except ValueError:  # JSON's and UTF-8's errors are ValueErrors too
             if line.strip():
                 bad.append(line)
     return rows, bad
 
 
-def read(run: RunDirectory) -> list[Row]:
-    """The rows of metrics.jsonl in their order; [] where there is none. Lines that are no rows are left out."""
+def read(run: RunDirectory) -> list[Numbers]:
+    """Returns the rows of metrics.jsonl in their order; [] without such a file. Lines that are no rows are left out."""
     return split_rows(run)[0]
 
 
 def cut_back(run: RunDirectory, step: int) -> None:
-    """Drops the rows after `step`: they belong to steps that will be taken again.
+    """Removes the rows after `step` from metrics.jsonl: they belong to steps that will be taken again.
 
-    Lines that can't be read are moved to metrics.jsonl.bad, with a line that says so.
+    Lines that cannot be read are moved to metrics.jsonl.bad, and the user is told.
     """
     rows, bad = split_rows(run)
     if bad:
@@ -55,12 +55,12 @@ def cut_back(run: RunDirectory, step: int) -> None:
 
 
 class Log:
-    """Writes rows of numbers; NaN and infinities are kept (JSON's NaN, Infinity).
+    """Writes rows of numbers. NaN and infinities are written as NaN and Infinity.
 
     Args:
       run: the run directory.
-      config: the run's config as plain data; its `log` section says where else to write.
-      wandb_id: the id of the W&B run to go on with, or None.
+      config: the run's config as plain data. Its section `log` says where else to write.
+      wandb_id: the id of the W&B run that is continued; None for a new one.
     """
 
     def __init__(self, run: RunDirectory, config: Mapping[str, Any], wandb_id: str | None = None):
@@ -84,11 +84,15 @@ class Log:
 
     @property
     def wandb_id(self) -> str | None:
-        """The W&B run's id, to be kept so that a resume goes on with the same curves."""
+        """The id of the W&B run, with which a resumed run continues the same curves; None without W&B."""
         return None if self._wandb is None else self._wandb.id
 
     def write(self, step: int, seconds: float, numbers: Mapping[str, float]) -> None:
-        """Appends one row and returns when it is on disk. UserError where the disk can't take it; the row is absent."""
+        """Appends one row, and returns when it is on disk.
+
+        Raises:
+          UserError: the disk cannot take the row. Nothing of it is written.
+        """
         row = {"step": step, "seconds": round(seconds, 3), **numbers}
         with _writing(self._path):
             append(self._file, json.dumps(row).encode() + b"\n")
@@ -109,14 +113,14 @@ class Log:
         """Closes every writer."""
         self._file.close()
         if self._board is not None:
-            with suppress(OSError):  # every write was flushed, or said to have failed
+            with suppress(OSError):  # every write was flushed, or has raised already
                 self._board.close()
         if self._wandb is not None:
             self._wandb.finish()
 
 
 def append(file: FileIO, line: bytes) -> None:
-    """Appends bytes whole, on disk when this returns, or not at all: on an error the file is cut back."""
+    """Appends a whole line, and returns when it is on disk. On an error the file is cut back to what it was."""
     size = os.fstat(file.fileno()).st_size
     try:
         written = file.write(line)
@@ -131,7 +135,7 @@ def append(file: FileIO, line: bytes) -> None:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turns what the operating system says of a disk that can't be written into a UserError."""
+    """Turns an OSError about a disk that cannot be written into a UserError."""
     try:
         yield
     except UserError:

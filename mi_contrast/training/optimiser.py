@@ -1,7 +1,7 @@
-"""Optimisers from a config: optax's, with masks, and a learning rate that the step hands them.
+"""Optimisers of optax as a config describes them. Their `update` takes the learning rate of the step as an argument.
 
-The learning rate is a function of `state.step`. An optimiser that counted for itself would fall behind where a step is
-skipped, since a skipped step puts the optimiser's state back.
+The learning rate is a function of `state.step`. An optimiser with a count of its own would fall behind whenever a step
+is skipped, because a skipped step restores the optimiser's state.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ FIELDS = (
     "kind", "lr", "warmup", "decay_after_warmup", "momentum", "weight_decay", "decay_all", "clip", "patience",
     "microbatches",
 )  # fmt: skip
-Learns = Callable[[optax.Params], optax.Params]  # parameters to a tree of their shape, whether each may move
-TRUST = 0.001  # of LARS, optax's
+# From parameters to a tree of the same structure: whether each of them learns.
+Learns = Callable[[optax.Params], optax.Params]
+TRUST = 0.001  # LARS's trust coefficient, optax's default
 Rate = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
 def learning_rate(optim: Mapping[str, Any], total_steps: int) -> Rate:
     """Returns the learning rate as a function of the step, int32, possibly traced.
 
-    Over the first `warmup` steps it is lr(0) (step + 1) / warmup. With `decay_after_warmup` a linear, cosine or
-    exponential decay runs over the steps that follow, lr((step - warmup) / (total_steps - warmup)), as the released
-    trainers have it; a step schedule keeps its boundaries in shares of the whole run. Without it, which is 0.1.0's way,
-    the decay runs over the whole run and warm-up multiplies it.
+    During the first `warmup` steps it rises linearly, lr(0) (step + 1) / warmup. With `decay_after_warmup` a linear,
+    cosine or exponential decay runs over the steps after that, lr((step - warmup) / (total_steps - warmup)), as in the
+    released trainers. The boundaries of a step schedule stay shares of the whole run. Without `decay_after_warmup`, as
+    in 0.1.0, the decay runs over the whole run and warm-up multiplies it.
     """
     warmup, lr = optim["warmup"], optim["lr"]
     decays = isinstance(lr, Mapping) and lr["kind"] in schedules.KINDS_WITH_DECAY
@@ -49,7 +50,7 @@ def learning_rate(optim: Mapping[str, Any], total_steps: int) -> Rate:
 
 
 def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
-    """Scales updates by -learning_rate, the number that `update` is given under that name."""
+    """Returns a transformation that scales updates by -learning_rate, an extra argument of its `update`."""
 
     def scale(
         updates: optax.Updates,
@@ -64,36 +65,37 @@ def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), scale)
 
 
-def decayed(params: optax.Params) -> optax.Params:
-    """True for the weights that a mask lets decay: matrices and kernels, not biases nor normalisation (ndim <= 1), nor
-    the class token and the positions of a transformer.
+def mask_decay(params: optax.Params) -> optax.Params:
+    """Returns which parameters decay: matrices and kernels.
+
+    Biases and normalisation (ndim <= 1) do not, nor do the class token and the positions of a transformer.
     """
-    spared = (TOKEN, POSITIONS)
-    return jax.tree_util.tree_map_with_path(lambda path, p: p.ndim > 1 and path[-1].key not in spared, params)
+    exempt = (TOKEN, POSITIONS)
+    return jax.tree_util.tree_map_with_path(lambda path, p: p.ndim > 1 and path[-1].key not in exempt, params)
 
 
-def held(learns: Learns) -> optax.GradientTransformation:
-    """No update of parameters that don't learn, whatever came before: neither of a gradient nor of decay."""
+def freeze(learns: Learns) -> optax.GradientTransformation:
+    """Returns a transformation that zeroes the updates of parameters that do not learn, those from decay as well."""
 
-    def hold(
+    def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
-        return jax.tree.map(lambda u, moves: u if moves else jax.numpy.zeros_like(u), updates, learns(updates)), state
+        return jax.tree.map(lambda u, moves: u if moves else jnp.zeros_like(u), updates, learns(updates)), state
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), hold)
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def build(optim: Mapping[str, Any], learns: Learns | None = None) -> optax.GradientTransformationExtraArgs:
     """Returns the optimiser of `config.optim`, whose `update` takes the step's `learning_rate`.
 
-    sgd: g + weight_decay p, momentum buffer, times -lr, as torch's SGD, which the released MoCo uses. lars: optax's,
-    as SimCLR trains. adamw: optax's, decoupled decay. `clip` bounds the gradient's global norm.
+    sgd is torch's, which the released MoCo uses: g + weight_decay p, then a momentum buffer, then times -lr. lars is
+    optax's, as in SimCLR. adamw is optax's, with decoupled decay. `clip` bounds the gradient's global norm.
 
     Args:
-      optim: the section. `decay_all` says which parameters decay, and under LARS are adapted: all of them (True), all
-        but biases, normalisation, class token and positions (False), or as the optimiser's source has it (None): all
-        under sgd and adamw, the latter under lars.
-      learns: which parameters move (see `Tower.trainable_mask`); all, where it is None.
+      optim: the section. `decay_all` says which parameters decay and, under LARS, are adapted: all of them (True), or
+        those of `mask_decay` (False). None stands for the choice of the optimiser's source: all under sgd and adamw,
+        those of `mask_decay` under lars.
+      learns: which parameters learn (see `Tower.trainable_mask`); None stands for all.
     Raises:
       UserError: an unknown kind or field, or a number out of range.
     """
@@ -116,11 +118,11 @@ def build(optim: Mapping[str, Any], learns: Learns | None = None) -> optax.Gradi
         raise UserError(f"config.optim.clip is {optim['clip']}", fix="give a norm above 0, or None")
     kind, momentum = optim["kind"], optim["momentum"]
     decay_all = kind != "lars" if optim["decay_all"] is None else optim["decay_all"]
-    decay = optax.add_decayed_weights(optim["weight_decay"], None if decay_all else decayed)
+    decay = optax.add_decayed_weights(optim["weight_decay"], None if decay_all else mask_decay)
     if kind == "sgd":
         chain = optax.chain(decay, optax.trace(momentum), scale_by_given_rate())
     elif kind == "lars":
-        adapt = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=TRUST), True if decay_all else decayed)
+        adapt = optax.masked(optax.scale_by_trust_ratio(trust_coefficient=TRUST), True if decay_all else mask_decay)
         chain = optax.chain(decay, adapt, scale_by_given_rate(), optax.trace(momentum))
     elif kind == "adamw":
         chain = optax.chain(optax.scale_by_adam(), decay, scale_by_given_rate())
@@ -128,4 +130,4 @@ def build(optim: Mapping[str, Any], learns: Learns | None = None) -> optax.Gradi
         raise unknown("config.optim.kind", kind, ("sgd", "lars", "adamw"))
     if optim["clip"]:
         chain = optax.chain(optax.clip_by_global_norm(optim["clip"]), chain)
-    return optax.with_extra_args_support(chain if learns is None else optax.chain(chain, held(learns)))
+    return optax.with_extra_args_support(chain if learns is None else optax.chain(chain, freeze(learns)))

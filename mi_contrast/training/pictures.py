@@ -1,4 +1,4 @@
-"""Pictures of what a run sees: pairs of views, drawn once, before the first step."""
+"""Pictures of what a run sees: pairs of views before the first step, and learned channels after the last one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mi_contrast.core import rngs as random
+from mi_contrast.core import rngs as streams
 from mi_contrast.core.colour import SPACES, from_rgb
 from mi_contrast.core.division import Division
 from mi_contrast.core.layout import write_atomically
@@ -18,34 +18,38 @@ from mi_contrast.training.assemble import Job
 from mi_contrast.training.state import State
 from mi_contrast.views.policies import unnormalise
 
-COLUMNS, CELL, MARGIN = 12, 96, 80  # pairs in the picture; pixels of a cell's side, and of a row's name
+COLUMNS = 12  # pairs or images in a picture
+CELL, MARGIN = 96, 80  # pixels: the side of a cell, and the width of the names of rows
 
 
 def draw_pairs(path: Path, job: Job, state: State) -> None:
-    """Writes a PNG of held-out pairs, a column each: the source of each view, and below it the view."""
+    """Writes a PNG of held-out pairs. A column is a pair: the source image of each view and, below it, the view."""
     columns = min(COLUMNS, len(job.held) // 2)
-    index = make_distinct_pairs(job.images, job.held, columns, job.shared, seed=0)
-    if job.partner is not None:
-        index = np.stack([index[:, 0], job.images.partners[job.partner][index[:, 0]]], axis=1)
+    index = make_distinct_pairs(job.images, job.held, columns, job.data["shared"], seed=0)
+    if (partner := job.data["partner"]) is not None:
+        index = np.stack([index[:, 0], job.images.partners[partner][index[:, 0]]], axis=1)
     sources = np.stack([job.images.images(column) for column in index.T], axis=1)
-    keys = jax.random.split(random.stream_rng(jax.random.key(job.parts.seed), "views"), columns)
-    views = jax.jit(lambda *given: job.parts.views(*given))(jnp.asarray(sources), keys, state.generator.get("params"))
+    rngs = jax.random.split(streams.stream_rng(jax.random.key(job.parts.seed), "views"), columns)
+    make_views = jax.jit(lambda sources, rngs, generator: job.parts.views(sources, rngs, generator))
+    views = make_views(jnp.asarray(sources), rngs, state.generator.get("params"))
     rows, split = [], job.parts.tower.split
     for name, source in job.parts.row.source.items():
-        seen = np.asarray(views[name])
+        view = np.asarray(views[name])
         if split is not None and split.generator is not None:
-            shown = false_colours(name, seen, split)
+            pixels = false_colours(name, view, split)
         else:
-            shown = unnormalise_in(as_rgb(name, seen, split), job.parts.views.mean, job.parts.views.std, split)
-        rows += [sources[:, source], shown]
-    lines = [np.concatenate([_cell(image) for image in row], axis=1) for row in rows]
+            pixels = unnormalise_in(as_rgb(name, view, split), job.parts.views.mean, job.parts.views.std, split)
+        rows += [sources[:, source], pixels]
+    lines = [np.concatenate([_enlarge(image) for image in row], axis=1) for row in rows]
     with write_atomically(path) as file:
         Image.fromarray(np.concatenate(lines, axis=0)).save(file, "PNG")
 
 
 def draw_channels(path: Path, job: Job, state: State) -> None:
-    """Writes a PNG of held-out images, a column each: the image, the channels of its own colour space, those of YDbDr,
-    and those that the generator makes of it; each channel in grey, from its 1st to its 99th percentile over all.
+    """Writes a PNG of held-out images and their channels. A column is an image.
+
+    Below the image come the channels of the split's colour space, those of YDbDr, and those that the generator makes.
+    Each channel is grey, scaled from its 1st to its 99th percentile over all images.
     """
     split, views = job.parts.tower.split, job.parts.views
     assert split is not None and split.generator is not None
@@ -53,24 +57,25 @@ def draw_channels(path: Path, job: Job, state: State) -> None:
     pixels = job.images.images(job.held[spread])
     spaces = {name: from_rgb(jnp.asarray(pixels) / 255.0, name) for name in dict.fromkeys((split.space, "ydbdr"))}
     whole = (spaces[split.space] - np.asarray(views.mean)) / np.asarray(views.std)
-    made = {**spaces, "learned": split.generator.forward(state.generator["params"], whole.astype(jnp.float32))}
+    channels = {**spaces, "learned": split.generator.forward(state.generator["params"], whole.astype(jnp.float32))}
     rows = [("image", pixels)]
-    for name, images in made.items():
+    for name, images in channels.items():
         low, high = np.percentile(images, (1, 99), axis=(0, 1, 2))
         grey = np.round(255 * np.clip((np.asarray(images) - low) / np.maximum(high - low, 1e-6), 0, 1)).astype(np.uint8)
         rows += [(f"{name} {i}", grey[..., i : i + 1].repeat(3, axis=-1)) for i in range(3)]
     sheet = Image.new("RGB", (MARGIN + CELL * len(pixels), CELL * len(rows)), "white")
     pen = ImageDraw.Draw(sheet)
-    for at, (name, row) in enumerate(rows):
-        pen.text((8, CELL * at + CELL // 2 - 5), name, fill="black")
-        sheet.paste(Image.fromarray(np.concatenate([_cell(image) for image in row], axis=1)), (MARGIN, CELL * at))
+    for i, (name, row) in enumerate(rows):
+        pen.text((8, CELL * i + CELL // 2 - 5), name, fill="black")
+        sheet.paste(Image.fromarray(np.concatenate([_enlarge(image) for image in row], axis=1)), (MARGIN, CELL * i))
     with write_atomically(path) as file:
         sheet.save(file, "PNG")
 
 
 def false_colours(name: str, images: np.ndarray, split: Division) -> np.ndarray:
-    """A view of learned channels as uint8 [n, H, W, 3]: each channel from its 1st to its 99th percentile, one alone as
-    grey, two as green and blue.
+    """Returns a view of learned channels as uint8 [n, H, W, 3]: a single channel is grey, two are green and blue.
+
+    Each channel is scaled from its 1st to its 99th percentile over all images.
     """
     low, high = np.percentile(images, (1, 99), axis=(0, 1, 2))
     scaled = np.clip((images - low) / np.maximum(high - low, 1e-6), 0.0, 1.0)
@@ -82,8 +87,9 @@ def false_colours(name: str, images: np.ndarray, split: Division) -> np.ndarray:
 
 
 def as_rgb(name: str, images: np.ndarray, split: Division | None) -> np.ndarray:
-    """A view as whole images [n, H, W, 3], still normalised: patches laid out in their grid, the channels of a colour
-    space that a view lacks at their mean.
+    """Returns a view as whole images [n, H, W, 3], still normalised.
+
+    Patches are laid out in their grid. Channels of a colour space that the view lacks are 0, their mean.
     """
     if images.ndim == 5:
         side = round(images.shape[1] ** 0.5)
@@ -101,12 +107,12 @@ def as_rgb(name: str, images: np.ndarray, split: Division | None) -> np.ndarray:
 def unnormalise_in(
     images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], split: Division | None
 ) -> np.ndarray:
-    """Normalised images, of a colour space where there is a split, as uint8 RGB."""
+    """Returns normalised images as uint8 RGB; with a split they are of its colour space."""
     if split is None:
         return unnormalise(jnp.asarray(images), mean, std)
     pixels = images * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
     return unnormalise(SPACES[split.space][1](pixels), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-def _cell(pixels: np.ndarray) -> np.ndarray:
+def _enlarge(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((CELL, CELL), Image.Resampling.NEAREST))

@@ -1,4 +1,4 @@
-"""The starts of a run: what may differ between them, and the record of each in run.json."""
+"""The starts of a run: what may differ from one to the next, and the record of each in run.json."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from mi_contrast.core.errors import FileError, UserError, unknown
 from mi_contrast.core.layout import RunDirectory, read_json, read_record, set_aside, write_json
 from mi_contrast.data import fingerprint, sets
 
-FREE = ("steps", "log", "checkpoint")  # what may differ between the starts of one run
-ALLOWED = ("optim", "method", "views", "eval")  # what may differ where the user allows it
+FREE = ("steps", "log", "checkpoint")  # sections that may always differ
+ALLOWED = ("optim", "method", "views", "eval")  # sections that may differ where the user allows it
 PACKAGES = ("mi-contrast", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def check_allowed(sections: Sequence[str]) -> tuple[str, ...]:
-    """The sections of the config that a start is allowed to change. UserError on one that can't be."""
+    """Returns the sections of the config that a start may change, each once.
+
+    Raises:
+      UserError: a section that may always differ, or never.
+    """
     for section in sections:
         if section in FREE:
             raise UserError(f"--allow={section} is not needed", fix=f"{', '.join(FREE)} may always differ")
@@ -35,7 +39,7 @@ def check_allowed(sections: Sequence[str]) -> tuple[str, ...]:
 
 
 def find_changes(folder: RunDirectory, config: Mapping[str, Any], allow: Sequence[str]) -> dict[str, list[Any]]:
-    """{dotted field: [value of the start before, value of this one]} of the sections allowed to differ."""
+    """Returns the changes in sections that are allowed to differ: {dotted field: [value before, value now]}."""
     if not allow or not folder.config.is_file():
         return {}
     before = legacy.complete(read_json(folder.config)["config"])
@@ -66,16 +70,20 @@ def claim_config(
     *,
     finished: bool = False,
 ) -> None:
-    """Writes config.json, or refuses a folder that holds another config's run; that of a finished run stays."""
-    described = {"version": mi_contrast.__version__, "name": name, "variant": variant, "config": config}
+    """Writes config.json. The one of a finished run is left as it is.
+
+    Raises:
+      UserError: the folder holds a run of another config, or checkpoints without a config.
+    """
+    contents = {"version": mi_contrast.__version__, "name": name, "variant": variant, "config": config}
     if folder.config.is_file():
-        there = read_json(folder.config)
-        described = {field: value for field, value in described.items() if field != "version" or field in there}
-        different = differences(legacy.complete(there["config"]), config)
-        fixed = [d for d in different if d.split(".")[0] not in (*FREE, *allow)]
-        if fixed:
+        existing = read_json(folder.config)
+        contents = {field: value for field, value in contents.items() if field != "version" or field in existing}
+        different = differences(legacy.complete(existing["config"]), config)
+        refused = [name for name in different if name.split(".")[0] not in (*FREE, *allow)]
+        if refused:
             raise UserError(
-                f"{folder.root} holds a run of another config: {', '.join(fixed[:8])} differ",
+                f"{folder.root} holds a run of another config: {', '.join(refused[:8])} differ",
                 fix="give another --workdir, or the config it was started with",
             )
         if finished:
@@ -85,14 +93,14 @@ def claim_config(
             return
         if "steps" in different:
             print(
-                f"steps {there['config']['steps']} -> {config['steps']}: schedules stretch, so the result no longer "
+                f"steps {existing['config']['steps']} -> {config['steps']}: schedules stretch, so the result no longer "
                 "equals that of one uninterrupted run bit for bit"
             )
     elif folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir()):
         raise FileError(
             f"{folder.root} has checkpoints but no config.json", fix="restore it, or give another --workdir"
         )
-    write_json(folder.config, described)
+    write_json(folder.config, contents)
 
 
 def claim_data(
@@ -102,7 +110,11 @@ def claim_data(
     begun: bool,
     data: Mapping[str, Any],
 ) -> None:
-    """Writes data.json, the data's fingerprint, or refuses data that are not those that the run began with."""
+    """Writes data.json, the fingerprint of the data.
+
+    Raises:
+      UserError: the data are not those that the run began with.
+    """
     if recorded is not None:
         if why := fingerprint.describe_change(recorded, images.fingerprint):
             raise UserError(why, fix="restore the data as they were, or give another --workdir")
@@ -118,17 +130,17 @@ def claim_data(
 def record_start(
     folder: RunDirectory, config: Mapping[str, Any], start: int, changes: Mapping[str, Any] | None = None
 ) -> str | None:
-    """Adds this start to run.json, setting a broken one aside. Returns the W&B id of earlier starts, if any.
+    """Adds this start to run.json, and returns the W&B id of earlier starts, if any. A broken run.json is set aside.
 
     Args:
-      start: the step that it goes on from.
-      changes: fields of the config that `--allow` let differ, as `find_changes` gives them.
+      start: the step that this start continues from.
+      changes: fields of the config that `--allow` let differ, as `find_changes` returns them.
     """
     record = read_record(folder)
     if folder.starts.is_file() and not record["starts"]:
-        there = set_aside(folder.starts, "broken")
-        print(f"{folder.starts} can't be read: kept as {there.name}, and a new one is begun")
-    begun = {
+        aside = set_aside(folder.starts, "broken")
+        print(f"{folder.starts} can't be read: kept as {aside.name}, and a new one is begun")
+    entry = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "from_step": start,
         "seed": config["seed"],
@@ -138,13 +150,13 @@ def record_start(
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }
-    record["starts"].append(begun | ({"allowed": dict(changes)} if changes else {}))
+    record["starts"].append(entry | ({"allowed": dict(changes)} if changes else {}))
     write_json(folder.starts, record)
     return record.get("wandb_id")
 
 
 def record_wandb(folder: RunDirectory, wandb_id: str | None) -> None:
-    """Adds the id of the W&B run to run.json, so that the next start goes on with its curves."""
+    """Adds the id of the W&B run to run.json, so that the next start continues its curves."""
     if wandb_id is not None:
         write_json(folder.starts, read_record(folder) | {"wandb_id": wandb_id})
 
@@ -157,9 +169,9 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The commit of the checkout this package runs from, or None where it is not one."""
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
+    """Returns the commit of the checkout that this package runs from; None where it is not one."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / ".git").exists():
         return None
-    found = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None

@@ -1,6 +1,6 @@
-"""The state: everything a run knows, one frozen dataclass of sub-states, each owned by the room that updates it.
+"""The state: everything that changes during a run, one frozen dataclass of sub-states.
 
-A checkpoint is exactly this. The data position is `step`: the reader is seeked to it. No training fact lives outside.
+A checkpoint is exactly this. The position in the data is `step`: the reader is set to it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,23 @@ from jax.sharding import Mesh
 from mi_contrast.core.checkpoint import Tree
 from mi_contrast.core.mesh import batch_sharding, replicated
 from mi_contrast.methods.rows import Row
-from mi_contrast.training.adaptive import paces
+from mi_contrast.training.adaptive import find_paces
 
 
 @flax.struct.dataclass
 class State:
-    """step: int32, steps taken. online, target: {'params', 'batch_stats'}. optimiser: optax's. pools: by name.
-    carried: adaptive values and normalisers, by name. guard: int32, bad steps in a row. probe: the online probe's
-    {'params', 'optimiser'}, empty where the data have no labels. generator: {'params'} of the generator that divides
-    images, and what it learns by where it learns; empty where none divides.
+    """What a step takes and returns.
+
+    Attributes:
+      step: int32, the number of steps taken.
+      online, target: {'params', 'batch_stats'}; target is empty where it is no moving average.
+      optimiser: the state of the optax optimiser.
+      pools: states of the pools, by name.
+      carried: labels of clusterings, log normalisers of binary terms and levels of adaptive schedules, by name.
+      guard: int32, the number of bad steps in a row.
+      probe: {'params', 'optimiser'} of the online probe; empty where the data have no labels.
+      generator: {'params'} of the generator that divides images and, where it learns, the states of its optimiser and
+        classifiers; empty where no generator divides.
     """
 
     step: Array
@@ -39,50 +47,55 @@ class State:
 
 
 def to_tree(state: State) -> Tree:
-    """The state as a nested dict of arrays with string keys, as checkpoints hold it."""
+    """Returns the state as a nested dict of arrays with string keys, the form of checkpoints."""
     return flax.serialization.to_state_dict(state)
 
 
 def from_tree(like: State, tree: Tree) -> State:
-    """The inverse of `to_tree`, in the structure of `like`."""
+    """Returns the state of a tree made by `to_tree`, in the structure of `like`."""
     return flax.serialization.from_state_dict(like, tree)
 
 
 def placement(row: Row, mesh: Mesh) -> State:
-    """How the state lies over the mesh, as a prefix of it: banks and their clusterings cut, everything else whole."""
+    """Returns how the state lies over the mesh, a prefix of the state whose leaves are shardings.
+
+    Pools say whether they are cut; the labels of a bank's clusterings are cut as the bank is. All else is replicated.
+    """
     whole, cut = replicated(mesh), batch_sharding(mesh)
-    pools = {name: cut if pool["kind"] == "bank" else whole for name, pool in row.pools.items()}
-    pools = {name: where for name, where in pools.items() if name not in row.of_kind("in_batch")}
     prefix: Any = State
     return prefix(
         step=whole,
         online=whole,
         target=whole,
         optimiser=whole,
-        pools=pools,
-        carried={name: cut for name in map(of_clusters, row.clustered)}
-        | {normaliser(i): whole for i, term in enumerate(row.terms) if term.binary}
-        | dict.fromkeys(paces(row), whole),
+        pools={name: cut if pool.sharded else whole for name, pool in row.stateful_pools.items()},
+        carried=dict.fromkeys(map(clusters_name, row.clusterings), cut)
+        | {normaliser_name(i): whole for i, term in enumerate(row.terms) if term.binary}
+        | dict.fromkeys(find_paces(row), whole),
         guard=whole,
         probe=whole,
         generator=whole,
     )
 
 
-def abstract(state: State, where: State) -> State:
-    """Shapes and dtypes of the state, each with its sharding: `where` is a prefix of it, as `placement` gives."""
+def abstract(state: State, shardings: State) -> State:
+    """Returns shapes and dtypes of the state, each with its sharding.
 
-    def of_part(sharding: jax.sharding.Sharding, part: Any) -> Any:
+    Args:
+      shardings: a prefix of the state, as `placement` returns it.
+    """
+
+    def describe(sharding: jax.sharding.Sharding, part: Any) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), part)
 
-    return jax.tree.map(of_part, where, state, is_leaf=lambda x: isinstance(x, jax.sharding.Sharding))
+    return jax.tree.map(describe, shardings, state, is_leaf=lambda x: isinstance(x, jax.sharding.Sharding))
 
 
-def normaliser(at: int) -> str:
-    """Where the carried state holds the log normaliser of term `at`; -inf before the first batch."""
-    return f"log_normaliser_{at}"
+def normaliser_name(index: int) -> str:
+    """Returns the name in `carried` of the log normaliser of a term, whose value is -inf before the first batch."""
+    return f"log_normaliser_{index}"
 
 
-def of_clusters(name: str) -> str:
-    """Where the carried state holds the labels of a bank's clusterings."""
-    return f"{name}_clusters"
+def clusters_name(pool: str) -> str:
+    """Returns the name in `carried` of the labels of a pool's clusterings."""
+    return f"{pool}_clusters"

@@ -6,13 +6,13 @@ import pytest
 
 from mi_contrast.benchmarks import bank_step
 from mi_contrast.core.mesh import batch_sharding, make_mesh
-from mi_contrast.pools.bank import Bank, padded
+from mi_contrast.pools.bank import Bank, padded_size
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", sorted(bank_step.SUPPORTS))
 def test_peak_memory_is_under_three_banks(name):
-    mesh, size = make_mesh(), padded(1_281_167)
+    mesh, size = make_mesh(), padded_size(1_281_167)
     shape = ((size, 128), jnp.float32), ((size,), jnp.bool_)
     bank = Bank(*(jax.ShapeDtypeStruct(*s, sharding=batch_sharding(mesh)) for s in shape))
     memory = bank_step.compile_step(bank_step.SUPPORTS[name], bank, mesh).memory_analysis()

@@ -1,5 +1,6 @@
 """The page of rows and differences: its words and tests exist, its example is a row, and what configs are held to."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -15,6 +16,9 @@ from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import UserError
 from mi_contrast.methods import rows, scoring, words
 from mi_contrast.methods.recipes import VARIANTS
+from mi_contrast.pools.bank import BankPool
+from mi_contrast.pools.kinds import KINDS, find_kind
+from mi_contrast.pools.protocol import Candidates
 from mi_contrast.views import policies
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +90,9 @@ def test_every_word_of_a_row_is_on_the_page():
     assert {name: set(named(cells[0])) for name, cells in views.items()} == {n: set(v) for n, v in rows.VIEWS.items()}
     assert set(of_section("target")) == set(rows.TARGETS)
     pools = of_section("pools")
-    assert {name: set(named(cells[0])) for name, cells in pools.items()} == {n: set(f) for n, f in rows.POOLS.items()}
+    assert {name: set(named(cells[0])) for name, cells in pools.items()} == {
+        n: {f.name for f in dataclasses.fields(kind)} for n, kind in KINDS.items()
+    }
     assert set(of_section("terms")) == {*rows.TERM_FIELDS, "look_up", "head"}
     supports = of_section("supports")
     assert {name: tuple(named(cells[0])) for name, cells in supports.items()} == dict(words.SUPPORTS)
@@ -107,11 +113,11 @@ def example():
 
 def test_the_example_is_a_row_that_no_config_has():
     hard_over_bank = lambda of: any(  # noqa: E731
-        term.form["kind"] == "hard" and of.pools[term.pool]["kind"] == "bank" for term in of.terms
+        term.form["kind"] == "hard" and isinstance(of.pools[term.pool], BankPool) for term in of.terms
     )
     made = rows.build(plain(example()())["method"])
     assert hard_over_bank(made) and not any(hard_over_bank(row(name)) for name in CONFIGS)
-    assert [made.pools[term.pool]["kind"] for term in made.terms] == ["bank", "queue"]
+    assert [find_kind(made.pools[term.pool]) for term in made.terms] == ["bank", "queue"]
     assert made.online_views == ("query",) and made.target_views == ("key",)
     for variant in VARIANTS:
         assert rows.build(plain(example()(variant))["method"]).terms[0].support["kind"] == "drawn"
@@ -134,7 +140,7 @@ def test_contenders_meet_as_many_candidates_at_the_same_temperature():
             drawn = {(t.support["k"], t.temperature) for name in contenders for t in row(name, variant).terms}
             assert len(drawn) == 1
         queues = {
-            (row(name, variant).pools["queue"]["size"], row(name, variant).terms[0].temperature)
+            (row(name, variant).pools["queue"].size, row(name, variant).terms[0].temperature)
             for name in ("moco", "ball_moco", "ring_moco")
         }
         assert len(queues) == 1
@@ -161,7 +167,7 @@ def test_bands_are_annealed_as_the_released_policy_would(name, least):
     outer = released_outer(least)
     for term in row(name).terms:
         for step in (0, 100, 333, 499, 500, 700, 1000):
-            band = words.percentiles_at(term.support, jnp.float32(step / 1000))
+            band = words.read_percentiles(term.support, jnp.float32(step / 1000))
             assert float(band["lower"]) == pytest.approx(1 - outer[step], abs=2e-3)
             if "upper" in band:  # the released inner part is a tenth of the outer, which it leaves out
                 assert float(band["upper"]) == pytest.approx(1 - 0.1 * outer[step], abs=2e-3)
@@ -176,7 +182,7 @@ def test_a_cave_opens_from_a_quarter_to_a_half_of_the_run():
         (0.5, 0.9, 0.99),
         (1.0, 0.9, 0.99),
     ):
-        band = words.percentiles_at(term.support, at)
+        band = words.read_percentiles(term.support, at)
         assert (float(band["lower"]), float(band["upper"])) == pytest.approx((lower, upper), abs=1e-6)
 
 
@@ -225,14 +231,14 @@ def test_heads_are_a_perceptron_but_where_a_predictor_follows():
 
 
 def test_settings_of_rows_over_banks():
-    momenta = {name: {pool["momentum"] for pool in row(name).pools.values()} for name in OF_BANK}
+    momenta = {name: {pool.momentum for pool in row(name).pools.values()} for name in OF_BANK}
     assert momenta == {
         name: {0.5 if name in ("la", "cmc", "ball_cmc", "ring_cmc", "pirl") else 0.0} for name in OF_BANK
     }
     for name in OF_BANK:
         made = row(name, "imagenet")
-        assert not any(pool["self_row"] for pool in made.pools.values())
-        assert all(pool["start"] == "random" for pool in made.pools.values())
+        assert not any(pool.self_row for pool in made.pools.values())
+        assert all(pool.start == "random" for pool in made.pools.values())
         for term in made.terms:
             assert (term.positive, term.temperature) == ("row", 0.07)
             assert term.form == {"kind": "softmax", "reduce": "logsumexp"}
@@ -248,7 +254,7 @@ def test_local_aggregation_follows_a_quarter_of_instance_discrimination():
     assert term.weight == schedules.step((0.0, 1.0), (0.25,)) and term.support == {
         "kind": "close", "by": "clusters", "of": {"kind": "nearest", "k": 4096},
     }  # fmt: skip
-    assert bank["clusters"] == {"number": 30000, "clusterings": 3, "every_epochs": 5}
+    assert bank.clusters == {"number": 30000, "clusterings": 3, "every_epochs": 5}
 
 
 def test_a_caves_positives_are_candidates_too():
@@ -268,7 +274,7 @@ def test_the_normaliser_is_the_mean_over_every_column_times_the_data():
     draws = np.random.default_rng(0)
     scores = draws.normal(size=(5, 9))  # the positive first, as released
     value = scores[:, 0] - np.log(np.exp(scores).mean(axis=1))
-    found = scoring.log_normaliser(jnp.asarray(scores[:, 0]), jnp.asarray(value), jnp.float32(1000))
+    found = scoring.estimate_log_normaliser(jnp.asarray(scores[:, 0]), jnp.asarray(value), jnp.float32(1000))
     assert float(found) == pytest.approx(math.log(np.exp(scores).mean() * 1000), abs=1e-5)
     assert found.dtype == jnp.float32  # CMC's is cut to a whole number
 
@@ -276,9 +282,9 @@ def test_the_normaliser_is_the_mean_over_every_column_times_the_data():
 @pytest.mark.parametrize("name", ["cmc", "ball_cmc", "ring_cmc"])
 def test_a_channel_meets_the_other_channels_bank(name):
     made = row(name)
-    takes = [(term.anchor, made.pools[term.pool]["takes"]) for term in made.terms]
+    takes = [(term.anchor, made.pools[term.pool].takes) for term in made.terms]
     assert takes == [("first", "second"), ("second", "first")]
-    assert made.judged == ("first", "second")
+    assert made.measured_views == ("first", "second")
 
 
 def test_networks_of_channels_are_half_as_wide_and_crops_those_of_the_release_but_for_imagenet():
@@ -293,7 +299,7 @@ def test_networks_of_channels_are_half_as_wide_and_crops_those_of_the_release_bu
 def test_a_jigsaws_image_goes_first_and_alone_into_the_pool(name):
     made = row(name)
     assert made.online_views == ("query", "jigsaw")
-    assert {pool["takes"] for pool in made.pools.values()} == {"query" if name == "pirl" else "key"}
+    assert {pool.takes for pool in made.pools.values()} == {"query" if name == "pirl" else "key"}
     assert [term.positive for term in made.terms] == ["row" if name == "pirl" else "key"] * 2
     assert config(name, "imagenet")["model"]["jigsaw"] == {"dim": 128}  # linear patch by patch
 
@@ -303,9 +309,9 @@ def test_a_jigsaws_image_goes_first_and_alone_into_the_pool(name):
 
 def test_the_neighbour_is_looked_up_in_a_queue_of_the_first_view():
     made = row("nnclr")
-    assert made.pools["queue"]["takes"] == "query" and {term.look_up for term in made.terms} == {"queue"}
+    assert made.pools["queue"].takes == "query" and {term.look_up for term in made.terms} == {"queue"}
     assert set(made.online_views) == {"query", "key"} and made.target_views == ()
-    assert {row("nnclr", variant).pools["queue"]["size"] for variant in ("cifar10", "imagenet")} == {4096, 65536}
+    assert {row("nnclr", variant).pools["queue"].size for variant in ("cifar10", "imagenet")} == {4096, 65536}
 
 
 def test_a_target_has_a_constant_momentum():
@@ -320,22 +326,22 @@ def test_a_target_has_a_constant_momentum():
 def test_hard_negatives_have_the_released_floor_unless_told():
     for name, beta in (("hard_simclr", 1.0), ("debiased_simclr", 0.0)):
         (term, _) = row(name).terms
-        made = words.form_at(term.form, jnp.float32(0), jnp.float32(0.5))
+        made = words.make_form(term.form, jnp.float32(0), jnp.float32(0.5))
         assert [float(x) for x in (made.beta, made.prior, made.floor)] == pytest.approx([beta, 0.1, -2.0])
-        assert words.form_at({**term.form, "clamp": False}, jnp.float32(0), jnp.float32(0.5)).floor is None
+        assert words.make_form({**term.form, "clamp": False}, jnp.float32(0), jnp.float32(0.5)).floor is None
         with pytest.raises(UserError, match="clamp"):  # as a string, the release takes any for True
-            words.form("terms.0.form", {"kind": "hard", "clamp": "False"}, {"kind": "all"})
+            words.check_form("terms.0.form", {"kind": "hard", "clamp": "False"}, {"kind": "all"})
 
 
 def test_each_anchor_meets_the_batch_without_its_own_views():
     valid, ids = jnp.ones(32, bool), jnp.repeat(jnp.arange(16, dtype=jnp.int32), 2)
-    pool = scoring.Candidates(jnp.zeros((32, 4)), valid, ids)
+    pool = Candidates(jnp.zeros((32, 4)), valid, ids, own_rows=2)
     for name in OF_BATCH[:1] + OF_BATCH[2:]:
         for term in row(name).terms:
-            assert float(scoring.ceiling(term, pool, jnp.float32(0), own=2)) == pytest.approx(math.log(31))
-    half = scoring.Candidates(jnp.zeros((16, 4)), valid[:16], jnp.arange(16))
+            assert float(scoring.compute_ceiling(term, pool, jnp.float32(0))) == pytest.approx(math.log(31))
+    half = Candidates(jnp.zeros((16, 4)), valid[:16], jnp.arange(16), own_rows=1)
     for term in row("moco_v3").terms:
-        assert float(scoring.ceiling(term, half, jnp.float32(0), own=1)) == pytest.approx(math.log(16))
+        assert float(scoring.compute_ceiling(term, half, jnp.float32(0))) == pytest.approx(math.log(16))
 
 
 def test_a_ring_of_the_batch_knows_no_similarity_with_itself():

@@ -272,7 +272,7 @@ def has_negatives(name, config, said):
 
 
 def band_at(config, t):
-    return words.percentiles_at(config["method"]["terms"][0]["support"], t)
+    return words.read_percentiles(config["method"]["terms"][0]["support"], t)
 
 
 def has_band(name, config, said):

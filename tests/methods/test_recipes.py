@@ -32,7 +32,7 @@ def test_every_term_is_shared_with_the_local_crops(name):
     after, before = cropped(name, size=14)
     row, old = built(after), built(before)
     assert dict(row.source) == {**old.source, **dict.fromkeys(LOCALS, 0)}
-    assert row.judged == old.judged == ("query", "key")
+    assert row.measured_views == old.measured_views == ("query", "key")
     assert row.online_views[: len(old.online_views)] == old.online_views  # and in their order
     assert set(row.online_views) == {*old.online_views, *LOCALS}
     assert row.target_views == old.target_views  # the target sees no local crop

@@ -34,7 +34,7 @@ def test_a_good_row_is_read():
     row = rows.build(ROW)
     assert dict(row.source) == {"query": 0, "key": -1}
     assert row.terms[0].support["kind"] == "ring"
-    assert row.pools["queue"]["size"] == 16
+    assert row.pools["queue"].size == 16
 
 
 TERM = ("terms", 0)

@@ -12,6 +12,7 @@ import pytest
 
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.methods import rows, scoring
+from mi_contrast.pools.protocol import Candidates
 from tests import devices
 from tests.methods.test_rows import ROW, changed
 
@@ -46,15 +47,8 @@ def reference(anchors, positives, pool, valid, ids, anchor_ids, lower, upper, te
 def test_a_ring_term_equals_the_loop_and_leaves_own_keys_out(t):
     anchors, positives, pool, valid, ids, anchor_ids = inputs()
     term = rows.build(ROW).terms[0]
-    found = scoring.nats(
-        term,
-        anchors,
-        positives,
-        scoring.Candidates(pool, valid, ids),
-        scoring.Anchors(anchor_ids),
-        jnp.float32(t),
-        make_mesh(),
-    )
+    described = scoring.Anchors(anchors, positives, anchor_ids)
+    found = scoring.compute_nats(term, described, Candidates(pool, valid, ids), jnp.float32(t), make_mesh())
     u = min(t / 0.5, 1.0)
     band = (0.9 * u, 0.9 + 0.09 * u)
     np.testing.assert_allclose(
@@ -66,16 +60,16 @@ def test_a_ring_term_equals_the_loop_and_leaves_own_keys_out(t):
 
 def test_settings_are_logged_as_used():
     term = rows.build(ROW).terms[0]
-    at = {name: float(v) for name, v in scoring.settings_at(term, jnp.float32(0.25)).items()}
+    at = {name: float(v) for name, v in scoring.read_settings(term, jnp.float32(0.25)).items()}
     assert at == pytest.approx({"lower": 0.45, "upper": 0.945, "temperature": 0.2, "weight": 1.0}, rel=1e-5)
 
 
 def test_the_ceiling_counts_valid_candidates():
-    pool = scoring.Candidates(np.zeros((50, 2)), np.arange(50) < 30, np.arange(50))
+    pool = Candidates(np.zeros((50, 2)), np.arange(50) < 30, np.arange(50))
     everything = rows.build(changed(("terms", 0, "support"), dict(kind="all"))).terms[0]
-    assert float(scoring.ceiling(everything, pool, jnp.float32(0))) == pytest.approx(math.log(31))
+    assert float(scoring.compute_ceiling(everything, pool, jnp.float32(0))) == pytest.approx(math.log(31))
     ring = rows.build(changed(("terms", 0, "support"), dict(kind="ring", lower=0.5, upper=0.9))).terms[0]
-    assert float(scoring.ceiling(ring, pool, jnp.float32(0))) == pytest.approx(math.log(13))
+    assert float(scoring.compute_ceiling(ring, pool, jnp.float32(0))) == pytest.approx(math.log(13))
 
 
 def values_and_gradients():
@@ -85,10 +79,8 @@ def values_and_gradients():
         term = rows.build(changed(("terms", 0, "support"), kind)).terms[0]
 
         def mean(anchors, positives, term=term):
-            pool_ = scoring.Candidates(pool, valid, ids)
-            return jnp.mean(
-                scoring.nats(term, anchors, positives, pool_, scoring.Anchors(anchor_ids), jnp.float32(1), mesh)
-            )
+            described = scoring.Anchors(anchors, positives, anchor_ids)
+            return jnp.mean(scoring.compute_nats(term, described, Candidates(pool, valid, ids), jnp.float32(1), mesh))
 
         value, gradients = jax.jit(jax.value_and_grad(mean, argnums=(0, 1)))(anchors, positives)
         found[kind["kind"]] = [float(value), *(np.asarray(g).ravel().tolist() for g in gradients)]
@@ -120,10 +112,9 @@ def test_two_terms_over_the_batch_are_nt_xent():
 
     def ours(anchors, positives):
         pool = jnp.stack([anchors, positives], axis=1).reshape(2 * B, D)
-        candidates = scoring.Candidates(pool, np.ones(2 * B, bool), np.repeat(ids, 2))
-        told = scoring.Anchors(ids[:, None])
-        nats = lambda a, p: scoring.nats(  # noqa: E731
-            term, a, p, candidates, told, jnp.float32(0), make_mesh(), cut=True, gradient=True
+        candidates = Candidates(pool, np.ones(2 * B, bool), np.repeat(ids, 2), sharded=True, gradient=True)
+        nats = lambda a, p: scoring.compute_nats(  # noqa: E731
+            term, scoring.Anchors(a, p, ids[:, None]), candidates, jnp.float32(0), make_mesh()
         )
         return (nats(anchors, positives).mean() + nats(positives, anchors).mean()) / 2
 

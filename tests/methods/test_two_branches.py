@@ -8,6 +8,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods import recipes, rows
 from mi_contrast.methods.two_branches import with_twins
+from mi_contrast.pools.kinds import find_kind
 from mi_contrast.views import policies
 
 
@@ -49,32 +50,33 @@ def test_a_branch_of_twins_is_added_and_the_first_stays(name):
     config, row, old = twinned(name, 0.5)
     count = len(old.terms)
     assert told(row.terms[count:]) == SECOND[name][0] and row.terms[:count] == old.terms
-    assert dict(row.source) == {"query": 0, "key": 0, "twin": -1} and row.judged == ("query", "key")
+    assert dict(row.source) == {"query": 0, "key": 0, "twin": -1} and row.measured_views == ("query", "key")
     for term, first in zip(row.terms[count:], old.terms, strict=True):
         assert (term.support, term.form, term.temperature) == (first.support, first.form, first.temperature)
         for at in (0.0, 0.3, 1.0):
             weights = [float(schedules.value(t.weight, at)) for t in (term, first)]
             assert weights[0] == 0.5 * weights[1]
         assert term.look_up == (first.look_up and f"twins_{first.look_up}")
-    made = {n: pool for n, pool in row.pools.items() if pool["head"] == "twin"}
-    assert {n: (p["kind"], p.get("views") or p["takes"]) for n, p in made.items()} == SECOND[name][1]
+    made = {n: pool for n, pool in row.pools.items() if row.heads[n] == "twin"}
+    assert {n: (find_kind(p), p.views or p.takes) for n, p in made.items()} == SECOND[name][1]
     assert {n: p for n, p in row.pools.items() if n not in made} == dict(old.pools)
     for pool_name, pool in made.items():  # of the same settings but for what it takes
         first = old.pools[pool_name.removeprefix("twins_")]
-        same = [field for field in pool if field not in ("head", "views", "takes")]
-        assert all(pool[field] == first[field] for field in same)
+        settings = [(type(p), {f: v for f, v in vars(p).items() if f not in ("views", "takes")}) for p in (pool, first)]
+        assert settings[0] == settings[1]
     assert config["model"]["twin"] == config["model"]["head"] and config["views"]["twin"] == config["views"]["query"]
     assert (config["data"]["partner"], config["data"]["shared"]) == ("twin", ())
 
 
 def test_rows_that_are_an_anchors_own_are_those_of_its_heads_views():
     _, row, old = twinned("ring_moco")
-    assert old.own("head", 2) == [0, 1] and old.own("head", 1) == [0]  # a key of another frame of the example
-    assert row.own("head", 2) == [0] and row.own("twin", 2) == [0, 1] and row.own("twin", 1) == [0]
+    assert old.own_sources("head", 2) == [0, 1]  # a key of another frame of the example
+    assert old.own_sources("head", 1) == [0] and row.own_sources("head", 2) == [0]
+    assert row.own_sources("twin", 2) == [0, 1] and row.own_sources("twin", 1) == [0]
     method = plain(load_config("configs/infoaug.py:digits")[0].method)
     first = {**method["terms"][0], "positive": "twin"}  # where the first head pulls twins together, they are its own
     sources = {"query": 0, "key": 0, "twin": -1}
-    assert rows.build({**method, "terms": (first, method["terms"][1])}, sources).own("head", 2) == [0, 1]
+    assert rows.build({**method, "terms": (first, method["terms"][1])}, sources).own_sources("head", 2) == [0, 1]
 
 
 def test_a_queue_that_says_what_it_takes_has_a_second_of_twins():

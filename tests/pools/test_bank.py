@@ -24,7 +24,7 @@ MESH = make_mesh()
 EXAMPLES, DIM = 1500, 3
 HELD_OUT = np.array([2, 7, 1499])
 VALID = ~np.isin(np.arange(EXAMPLES), HELD_OUT)
-random = functools.partial(banks.random, jax.random.key(3), VALID, DIM)
+random = functools.partial(banks.init_random, jax.random.key(3), VALID, DIM)
 update = jax.jit(banks.update, static_argnums=4)
 read = jax.jit(banks.read, static_argnums=2)
 
@@ -101,7 +101,7 @@ def test_random_rows():
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), valid, atol=3e-7)
     assert len(np.unique(rows[valid], axis=0)) == valid.sum()
     assert np.abs(rows[valid].mean(axis=0)).max() < 4 * (3 * valid.sum()) ** -0.5  # of no direction
-    other = banks.random(jax.random.key(4), VALID, DIM, MESH)
+    other = banks.init_random(jax.random.key(4), VALID, DIM, MESH)
     assert (np.asarray(other.rows) != rows)[valid].all()
     drawn = jax.random.uniform(jax.random.fold_in(jax.random.key(3), 1200), (DIM,), minval=-1.0, maxval=1.0)
     np.testing.assert_allclose(rows[1200], drawn / np.linalg.norm(drawn), atol=1e-6)  # of a cube, and of its index
@@ -132,7 +132,7 @@ def test_ids_say_which_row_is_whose():
     bank = random(MESH)
     np.testing.assert_array_equal(banks.ids(bank), np.arange(2048))
     assert banks.ids(bank).dtype == jnp.int32
-    assert [banks.padded(n) for n in (1, 1024, 1025, 50_000)] == [1024, 1024, 2048, 50_176]
+    assert [banks.padded_size(n) for n in (1, 1024, 1025, 50_000)] == [1024, 1024, 2048, 50_176]
 
 
 def test_reading_writes_nothing():
@@ -145,7 +145,7 @@ def test_reading_writes_nothing():
 def test_checkpoint_round_trip_bit_for_bit():
     bank = update(random(MESH), np.array([4], np.int32), np.ones((1, DIM), np.float32), 0.5, MESH)
     packed = flax.serialization.msgpack_serialize(jax.device_get(flax.serialization.to_state_dict(bank)))
-    blank = banks.random(jax.random.key(9), np.ones(EXAMPLES, bool), DIM, MESH)
+    blank = banks.init_random(jax.random.key(9), np.ones(EXAMPLES, bool), DIM, MESH)
     back = flax.serialization.from_state_dict(blank, flax.serialization.msgpack_restore(packed))
     for saved, found in zip(jax.tree.leaves(bank), jax.tree.leaves(back), strict=True):
         assert np.asarray(saved).tobytes() == np.asarray(found).tobytes() and saved.dtype == found.dtype
@@ -164,8 +164,8 @@ ONE, INDEX, NEW = np.ones(5, bool), np.zeros(4, np.int32), np.zeros((4, DIM), np
         (lambda b: banks.update(b, INDEX, NEW, float("nan"), MESH), "momentum nan"),
         (lambda b: banks.update(b, INDEX.astype(np.float32), NEW, 0.0, MESH), "indices float32"),
         (lambda b: banks.read(b.rows, INDEX[:, None], MESH), r"indices int32\[4, 1\]"),
-        (lambda b: banks.random(jax.random.key(0), ONE[:0], DIM, MESH), r"a bank of \[0\]"),
-        (lambda b: banks.random(jax.random.key(0), ONE, 0, MESH), r"a bank of \[5\] examples x 0"),
+        (lambda b: banks.init_random(jax.random.key(0), ONE[:0], DIM, MESH), r"a bank of \[0\]"),
+        (lambda b: banks.init_random(jax.random.key(0), ONE, 0, MESH), r"a bank of \[5\] examples x 0"),
     ],
 )
 def test_mistakes_are_said(call, says):

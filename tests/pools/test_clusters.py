@@ -21,8 +21,8 @@ from tests import devices
 MESH = make_mesh()
 SIZE, EXAMPLES, DIM, CLUSTERS = 2048, 1500, 8, 12
 lloyd = jax.jit(clusters.lloyd, static_argnums=(3, 4))
-random_rows = jax.jit(clusters.random_rows, static_argnums=(3, 4))
-labels_of = jax.jit(clusters.of, static_argnums=2)
+draw_rows = jax.jit(clusters.draw_rows, static_argnums=(3, 4))
+labels_of = jax.jit(clusters.read_labels, static_argnums=2)
 
 
 @functools.cache
@@ -68,10 +68,10 @@ def test_a_cluster_without_rows_keeps_its_centroid():
 
 def test_random_rows_are_distinct_and_valid():
     rows, valid, _ = blobs()
-    key = jax.random.key(0)
-    found = np.asarray(random_rows(key, rows, valid, int(valid.sum()), MESH))
+    rng = jax.random.key(0)
+    found = np.asarray(draw_rows(rng, rows, valid, int(valid.sum()), MESH))
     np.testing.assert_array_equal(np.unique(found, axis=0), np.unique(rows[valid], axis=0))  # all of them, once
-    few = [np.asarray(random_rows(jax.random.key(k), rows, valid, 5, MESH)) for k in (0, 1)]
+    few = [np.asarray(draw_rows(jax.random.key(k), rows, valid, 5, MESH)) for k in (0, 1)]
     assert (few[0] != few[1]).any()
 
 
@@ -119,7 +119,7 @@ def test_labels_of_a_batch():
     expected = labels[index]
     expected[1] = -1
     np.testing.assert_array_equal(labels_of(jnp.asarray(labels), index, MESH), expected)
-    nothing = clusters.unassigned(1024, 3, MESH)
+    nothing = clusters.init_labels(1024, 3, MESH)
     assert nothing.dtype == jnp.int32 and (np.asarray(nothing) == -1).all()
     assert (np.asarray(labels_of(nothing, index, MESH)) == -1).all()
 

@@ -110,7 +110,7 @@ def test_partners_alone_differ_and_untrained_networks_do_not(variant):
         assert config["method"]["terms"][:count] == without["method"]["terms"]
         assert {n for n, v in config["data"].items() if v != without["data"][n]} == {"partner"}
     parts = assemble.make_parts(assemble.check(others[0]), 0, assemble.make_mesh())
-    assert parts.row.twinned and parts.tower.twin is not None
+    assert parts.row.has_twins and parts.tower.twin is not None
     for seed in seeds:
         assert len({work._identify_twin(start.config) for start in plan.runs if start.seed == seed}) == 1
     assert len({work._identify_twin(start.config) for start in plan.runs}) == len(seeds)

@@ -21,9 +21,10 @@ from mi_contrast.models import towers
 from mi_contrast.models.representation import from_tower
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.training import assemble, loop
-from mi_contrast.training.pools import Tables, refreshed
+from mi_contrast.training.parts import init_state
+from mi_contrast.training.pools import Tables, refresh_clusters
 from mi_contrast.training.state import placement
-from mi_contrast.training.step import first_state, make_step
+from mi_contrast.training.step import make_step
 from tests.training import small as small_run
 
 ROOT = Path(__file__).parents[2]
@@ -107,9 +108,9 @@ def begin(config: dict[str, Any]) -> tuple[Any, Any, Tables]:
     kept = np.arange(EXAMPLES) < EXAMPLES - HELD
     parts = assemble.make_parts(assemble.check(config), 10, make_mesh(), kept)
     images = jnp.asarray(np.random.default_rng(9).normal(size=(BATCH, 32, 32, 3)), jnp.float32)
-    state = jax.jit(lambda x: first_state(parts, x, calibrate_statistics))(images)
-    state = loop.placed(state, placement(parts.row, parts.mesh))
-    state = replace(state, carried=refreshed(parts.row, state.pools, state.carried, 0, parts.mesh))
+    state = jax.jit(lambda x: init_state(parts, x, calibrate_statistics))(images)
+    state = loop.place(state, placement(parts.row, parts.mesh))
+    state = replace(state, carried=refresh_clusters(parts.row, state.pools, state.carried, 0, parts.mesh))
     examples = jnp.arange(EXAMPLES, dtype=jnp.int32)
     return parts, state, Tables(examples % 10, examples)
 

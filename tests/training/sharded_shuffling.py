@@ -15,7 +15,6 @@ from mi_contrast.core.mesh import batch_sharding, make_mesh, replicated
 from mi_contrast.models import towers
 from mi_contrast.training import assemble
 from mi_contrast.training.shuffling import move_rows, shuffled_positions
-from mi_contrast.training.step import encode_keys
 from tests.training import small
 
 BATCH = 96
@@ -51,7 +50,7 @@ def collectives(groups, gathered):
     else:
 
         def keys(target, images):
-            return encode_keys(parts, target, "key", images).embedding
+            return parts.encoder.encode_keys(target, "key", images).embedding
 
     images = jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.float32)
     jitted = jax.jit(keys, in_shardings=(replicated(mesh), batch_sharding(mesh)), out_shardings=batch_sharding(mesh))

@@ -52,13 +52,13 @@ class Plain:
 )
 def test_levels_are_those_of_a_plain_model(every, by, window, values):
     row = methods.build(method(0.0, adaptive(1.0, 0.5, every=every, by=by, window=window)))
-    plain, carried = Plain(every, by, window), levels.first(row)
+    plain, carried = Plain(every, by, window), levels.init_levels(row)
     (name,) = carried
     for step, value in enumerate(values):
         plain.step(step, float(value))
-        carried = levels.after_step(row, carried, jnp.int32(step), jnp.float32(value))
+        carried = levels.update_levels(row, carried, jnp.int32(step), jnp.float32(value))
         assert float(carried[name].level) == pytest.approx(plain.level, abs=1e-6)
-        support = levels.settled(row, carried).terms[0].support
+        support = levels.resolve(row, carried).terms[0].support
         assert float(support["upper"]) == pytest.approx(1.0 - 0.5 * plain.level, abs=1e-6)
 
 
@@ -67,7 +67,7 @@ def test_schedules_of_one_pace_move_together_and_others_alone():
     given = method(lower, upper)
     given["terms"][0]["temperature"] = apart
     row = methods.build(given)
-    assert sorted(levels.first(row)) == [
+    assert sorted(levels.init_levels(row)) == [
         "level_on_mi_nats_every_100_by_0.05_of_5",
         "level_on_objective_every_100_by_0.05_of_5",
     ]

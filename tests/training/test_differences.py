@@ -12,9 +12,11 @@ from mi_contrast.core.config import plain
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.methods import rows as methods
 from mi_contrast.methods import scoring
-from mi_contrast.pools import clusters, queue
-from mi_contrast.training import loop, step
+from mi_contrast.pools import clusters
+from mi_contrast.pools.protocol import Candidates
+from mi_contrast.training import loop
 from mi_contrast.training import pools as pooling
+from mi_contrast.training.encoding import make_crops
 from tests.methods.test_differences import example
 from tests.training import rows
 
@@ -27,17 +29,18 @@ def test_the_nearest_row_is_another_examples_and_carries_no_gradient():
     kept[:6] = embeddings  # each example's own older row is the nearest of all
     found, slope = jax.jit(
         lambda x, q: (
-            pooling.nearest(q, x, jnp.asarray(ids)),
-            jax.grad(lambda x: pooling.nearest(q, x, jnp.asarray(ids)).sum())(x),
+            pooling.look_up_nearest(q, x, jnp.asarray(ids)),
+            jax.grad(lambda x: pooling.look_up_nearest(q, x, jnp.asarray(ids)).sum())(x),
         )
-    )(jnp.asarray(embeddings), queue.Queue(jnp.asarray(kept), jnp.asarray(whose), jnp.int32(0)))
+    )(jnp.asarray(embeddings), Candidates(jnp.asarray(kept), jnp.ones(10, bool), jnp.asarray(whose)))
     for i in range(6):
         others = [j for j in range(10) if whose[j] != i]
         best = max(others, key=lambda j: embeddings[i] @ kept[j])
         np.testing.assert_allclose(found[i], kept[best], atol=1e-6)
         assert np.abs(found[i] - embeddings[i]).max() > 1e-3
     assert not np.asarray(slope).any()
-    of_nothing = pooling.nearest(queue.empty(10, 4), jnp.asarray(embeddings), jnp.asarray(ids))
+    empty = Candidates(jnp.zeros((10, 4)), jnp.zeros(10, bool), jnp.full(10, -1))
+    of_nothing = pooling.look_up_nearest(empty, jnp.asarray(embeddings), jnp.asarray(ids))
     np.testing.assert_allclose(of_nothing, embeddings, atol=1e-6)
 
 
@@ -47,7 +50,7 @@ def test_clusterings_are_made_before_the_first_step_and_every_few_epochs(monkeyp
     row = methods.build(rows.small("la")["method"])
     carried = {}
     for epoch in range(11):  # the loop asks at the first step of every epoch, whatever the batch
-        carried = pooling.refreshed(row, {"bank": None}, carried, epoch, make_mesh())
+        carried = pooling.refresh_clusters(row, {"bank": None}, carried, epoch, make_mesh())
         assert carried == {"bank_clusters": "labels"}
     assert [len(seeds) for seeds in made] == [3, 3, 3]  # epochs 0, 5 and 10
     assert len({seed for seeds in made for seed in seeds}) == 9
@@ -63,14 +66,13 @@ def test_draws_are_poisson_in_number_and_never_the_own_row():
     pool = jnp.concatenate([100.0 * jnp.eye(rows_of_pool, count), jnp.full((rows_of_pool, 1), math.log(3.0))], axis=1)
     support = dict(kind="drawn", k=k, of=dict(kind="all"))
     term = replace(methods.build(rows.small("ir")["method"]).terms[0], support=support, temperature=1.0)
-    told = scoring.Anchors(at[:, None], None, jax.random.split(jax.random.key(0), count))
+    rngs = jax.random.split(jax.random.key(0), count)
+    described = scoring.Anchors(anchors, jnp.zeros_like(anchors), at[:, None], rngs=rngs)
 
     @jax.jit
     def nats(ids):
-        candidates = scoring.Candidates(pool, jnp.ones(rows_of_pool, bool), ids)
-        return scoring.nats(
-            term, anchors, jnp.zeros_like(anchors), candidates, told, jnp.float32(0), make_mesh(), cut=True
-        )
+        candidates = Candidates(pool, jnp.ones(rows_of_pool, bool), ids, sharded=True)
+        return scoring.compute_nats(term, described, candidates, jnp.float32(0), make_mesh())
 
     ratio = np.exp(-np.asarray(nats(theirs), np.float64))  # (1 + 3 N) / (1 + N)
     drawn = (ratio - 1) / (3 - ratio)
@@ -89,9 +91,8 @@ def test_a_bank_takes_the_embeddings_that_the_loss_saw():
 
     @jax.jit
     def embed(state):
-        views = step.make_views(parts, state.step, batch)
-        roles = step.encode_online(parts, state.online["params"], state.online["batch_stats"], views, {})
-        return roles.online["query"].embedding
+        views = parts.views.divide(make_crops(parts.views, parts.seed, state.step, batch))
+        return parts.encoder.encode_views(state.online, views, ("query",))[0]["query"].embedding
 
     expected = np.asarray(embed(state))
     _, after, _ = rows.train(config, 1)
@@ -107,8 +108,8 @@ def test_batches_are_candidates_with_gradient_only_where_there_is_no_target():
     for name, size, own, gradient in (("simclr", 32, 2, True), ("nnclr", 16, 1, True), ("moco_v3", 16, 1, False)):
         row = methods.build(rows.small(name)["method"])
         for term in row.terms:
-            seen = pooling.seen(row, term, {}, {}, embeddings, index, tables)
-            assert (len(seen.candidates.rows), seen.own, seen.gradient, seen.cut) == (size, own, gradient, True)
+            found = pooling.find_candidates(row, term, {}, {}, embeddings, index, tables)
+            assert (len(found.rows), found.own_rows, found.gradient, found.sharded) == (size, own, gradient, True)
 
 
 def shrunk_example():

@@ -17,7 +17,8 @@ from mi_contrast.evaluation.twin import make_untrained_twin
 from mi_contrast.interchange import load, open_source
 from mi_contrast.interchange.export import write_export
 from mi_contrast.training import assemble, loop
-from mi_contrast.training.step import encode_online, make_step, make_views, score
+from mi_contrast.training.encoding import Encodings, make_crops
+from mi_contrast.training.step import make_step, score_term
 from tests.training import rows, small
 
 
@@ -38,10 +39,11 @@ def leaves(tree):
 def nats_of(parts, state, tables, at, params):
     """The row's objective as the step has it, by the generator's parameters, networks as they are."""
     batch = rows.batch(at)
-    views = make_views(parts, jnp.int32(at), batch, params)
-    roles = encode_online(parts, state.online["params"], state.online["batch_stats"], views, {})
-    of_terms = [score(parts, i, roles, state, batch, tables, 0.0)[0] for i in range(2)]
-    return 0.5 * (jnp.mean(of_terms[0]) + jnp.mean(of_terms[1]))
+    views = parts.views.divide(make_crops(parts.views, parts.seed, jnp.int32(at), batch), params)
+    online, _ = parts.encoder.encode_views(state.online, views, parts.row.online_views)
+    encodings = Encodings(online, {})
+    nats = [score_term(i, parts, parts.row, 0.0, encodings, state, batch, tables)[0] for i in range(2)]
+    return 0.5 * (jnp.mean(nats[0]) + jnp.mean(nats[1]))
 
 
 @pytest.mark.nightly
@@ -105,7 +107,7 @@ def test_only_labelled_examples_are_looked_at():
             now, _ = step(now, rows.batch(at), known)
         ends.append(now.generator)
     jax.tree.map(np.testing.assert_array_equal, *ends)
-    given = parts.learning.labels(tables.labels, rows.batch(0).index[:, 0])
+    given = parts.learning.find_labels(tables.labels, rows.batch(0).index[:, 0])
     assert set(np.asarray(given)[~labelled[np.asarray(rows.batch(0).index[:, 0])]]) == {-1}
 
 

@@ -65,7 +65,7 @@ def test_what_does_not_learn_stays_bit_for_bit(kind):
 
 def test_the_mask_spares_tokens_and_positions():
     tree = {"cls_token": jnp.ones((1, 1, 4)), "pos_embed": jnp.ones((1, 5, 4)), "kernel": jnp.ones((4, 4))}
-    assert optimiser.decayed(tree) == {"cls_token": False, "pos_embed": False, "kernel": True}
+    assert optimiser.mask_decay(tree) == {"cls_token": False, "pos_embed": False, "kernel": True}
 
 
 def test_clipping_bounds_the_step():

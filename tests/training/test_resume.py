@@ -10,7 +10,7 @@ import pytest
 
 from mi_contrast.core import checkpoint
 from mi_contrast.core.layout import RunDirectory
-from mi_contrast.training import loop
+from mi_contrast.training import loop, trainer
 from mi_contrast.training.metrics import read
 from tests import devices
 from tests.training import small
@@ -71,8 +71,8 @@ def test_control_a_checkpoint_without_its_queue_is_seen(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_fresh_start_and_a_resumed_one_compile_one_program_each(tmp_path, monkeypatch):
     made = []
-    real = loop.make_step
-    monkeypatch.setattr(loop, "make_step", lambda parts: made.append(real(parts)) or made[-1])
+    real = trainer.make_step
+    monkeypatch.setattr(trainer, "make_step", lambda parts: made.append(real(parts)) or made[-1])
     whole_and_parts(tmp_path)
     assert [step._cache_size() for step in made] == [1, 1, 1]
 

@@ -8,8 +8,9 @@ from mi_contrast.core import checkpoint as checkpoints
 from mi_contrast.core.errors import UserError
 from mi_contrast.pools.bank import Bank
 from mi_contrast.training import assemble, loop
+from mi_contrast.training.encoding import encode_plain
 from mi_contrast.training.state import abstract, from_tree, placement, to_tree
-from mi_contrast.training.step import encode_plain, make_step
+from mi_contrast.training.step import make_step
 from tests.training import matrix, rows
 
 QUICK = ("ir", "simclr")
@@ -104,12 +105,12 @@ def test_a_bank_may_start_from_one_forward_pass(name):
     for pool in config["method"]["pools"].values():
         pool["start"] = "forward"
     job = assemble.build(config)
-    state = job.fill(loop.placed(job.first_state(), placement(job.parts.row, job.parts.mesh)))
+    state = job.fill(loop.place(job.first_state(), placement(job.parts.row, job.parts.mesh)))
     some = job.kept[[0, 7, -1]]
     seen = job.evaluation_view(job.images.images(some))
     for pool_name, pool in state.pools.items():
-        view = job.parts.row.pools[pool_name]["takes"]
-        own = encode_plain(job.parts, state.online, seen, view).embedding
+        view = job.parts.row.pools[pool_name].takes
+        own = encode_plain(job.parts.tower, state.online, seen, view).embedding
         np.testing.assert_allclose(pool.rows[some], own, atol=1e-5)
         lengths = np.linalg.norm(np.asarray(pool.rows), axis=1)
         np.testing.assert_allclose(lengths[job.kept], 1, atol=1e-5)

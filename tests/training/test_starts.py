@@ -11,7 +11,7 @@ import pytest
 from mi_contrast.core import checkpoint
 from mi_contrast.core.errors import BadNumbersError, UserError
 from mi_contrast.core.layout import RunDirectory
-from mi_contrast.training import loop, metrics, starts
+from mi_contrast.training import loop, metrics, starts, trainer
 from mi_contrast.training.metrics import read
 from tests.training import small
 
@@ -33,7 +33,7 @@ def run(stopped, tmp_path):
 
 def at_step(monkeypatch, number, act):
     """Calls `act` before the step of that number in this process."""
-    make, count = loop.make_step, 0
+    make, count = trainer.make_step, 0
 
     def make_watched(parts):
         step = make(parts)
@@ -47,7 +47,7 @@ def at_step(monkeypatch, number, act):
 
         return watched
 
-    monkeypatch.setattr(loop, "make_step", make_watched)
+    monkeypatch.setattr(trainer, "make_step", make_watched)
 
 
 @pytest.mark.slow

@@ -14,9 +14,11 @@ from mi_contrast.data.readers import Batch
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.pools import queue as queues
 from mi_contrast.training import assemble, loop
+from mi_contrast.training.encoding import make_crops
+from mi_contrast.training.parts import init_state
 from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import placement
-from mi_contrast.training.step import averaged, first_state, make_step, make_views
+from mi_contrast.training.step import make_step, update_target
 from tests.training import small
 
 
@@ -31,10 +33,14 @@ def batch(seed, size=32, views=2):
     return Batch(jnp.asarray(sources), jnp.asarray(index))
 
 
+def make_views(parts, step, batch):
+    return parts.views.divide(make_crops(parts.views, parts.seed, step, batch))
+
+
 def begin(**changes):
     parts = assemble.make_parts(assemble.check(small.config(**changes)), 10, make_mesh())
     images = jnp.asarray(np.random.default_rng(9).normal(size=(32, 32, 32, 3)), jnp.float32)
-    return parts, loop.placed(first_state(parts, images, calibrate_statistics), placement(parts.row, parts.mesh))
+    return parts, loop.place(init_state(parts, images, calibrate_statistics), placement(parts.row, parts.mesh))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +69,7 @@ def test_an_empty_queue_gives_0_nats_and_the_keys_come_after_the_loss(started):
 def test_keys_are_the_averaged_targets_own(started):
     parts, states, _ = started
     at = jnp.int32(1)
-    target = averaged(jnp.float32(0.99), states[1])
+    target = update_target(parts.row, states[1], at)
     views = make_views(parts, at, batch(1))
     keys = jax.jit(lambda t, x: parts.tower.encode(t, x, train=True).embedding)(target, views["key"])
     np.testing.assert_allclose(states[2].pools["queue"].rows[32:64], keys, atol=2e-5)
@@ -82,7 +88,7 @@ def test_the_target_moves_before_it_encodes_the_keys():
     images = make_views(parts, jnp.int32(2), batch(2))["key"]
     keys = jax.jit(lambda target: parts.tower.encode(target, images, train=True).embedding)
     queued = np.asarray(after.pools["queue"].rows)[64:96]
-    np.testing.assert_allclose(queued, keys(averaged(jnp.float32(0.5), before)), atol=2e-5)
+    np.testing.assert_allclose(queued, keys(update_target(parts.row, before, 0.0)), atol=2e-5)
     assert np.abs(queued - keys(before.target)).max() > 1e-2, "the target as it was would be seen"
 
 
@@ -100,13 +106,13 @@ def test_a_step_that_is_not_finite_changes_nothing_but_step_and_guard(started):
     rows = poisoned.pools["queue"].rows.at[3].set(jnp.nan)
     poisoned.pools["queue"] = queues.Queue(rows, poisoned.pools["queue"].ids, poisoned.pools["queue"].pointer)
     before = jax.tree.map(np.array, poisoned)
-    after, scalars = step(loop.placed(poisoned, placement(parts.row, parts.mesh)), batch(3), tables())
+    after, scalars = step(loop.place(poisoned, placement(parts.row, parts.mesh)), batch(3), tables())
     assert int(scalars["bad_steps"]) == 1
     assert int(after.step) == int(before.step) + 1 and int(after.guard) == 1
     for name in ("online", "target", "optimiser", "pools", "probe"):
         jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
     good, scalars = step(
-        loop.placed(jax.tree.map(jnp.asarray, states[3]), placement(parts.row, parts.mesh)), batch(3), tables()
+        loop.place(jax.tree.map(jnp.asarray, states[3]), placement(parts.row, parts.mesh)), batch(3), tables()
     )
     assert int(scalars["bad_steps"]) == 0
     pairs = zip(jax.tree.leaves(good.online), jax.tree.leaves(states[3].online), strict=True)
@@ -117,11 +123,11 @@ def test_the_learning_rate_follows_the_step_after_skipped_ones():
     """Steps that were skipped put the optimiser's state back; the rate is the step's all the same."""
     parts, state = begin(optim__lr=schedules.step((0.1, 0.0), (0.5,)), optim__warmup=0, optim__kind="sgd")
     step, first = make_step(parts), jax.tree.map(np.array, state)
-    later = loop.placed(replace(first, step=np.int32(6)), placement(parts.row, parts.mesh))
+    later = loop.place(replace(first, step=np.int32(6)), placement(parts.row, parts.mesh))
     moved, scalars = step(later, batch(0), tables())
     assert float(scalars["lr"]) == 0.0
     jax.tree.map(np.testing.assert_array_equal, moved.online["params"], first.online["params"])
-    earlier = loop.placed(replace(first, step=np.int32(5)), placement(parts.row, parts.mesh))
+    earlier = loop.place(replace(first, step=np.int32(5)), placement(parts.row, parts.mesh))
     moved, scalars = step(earlier, batch(0), tables())
     assert float(scalars["lr"]) == pytest.approx(0.1)
     pairs = zip(jax.tree.leaves(moved.online["params"]), jax.tree.leaves(first.online["params"]), strict=True)
@@ -131,18 +137,16 @@ def test_the_learning_rate_follows_the_step_after_skipped_ones():
 @pytest.mark.nightly
 def test_keys_come_back_in_order_from_permuted_groups():
     """With frozen statistics groups can't matter, so permuting there and back must change nothing."""
-    from mi_contrast.training.step import encode_keys
-
     parts, state = begin(model__norm={"kind": "frozen"})
     images = make_views(parts, jnp.int32(0), batch(0))["key"]
-    plainly = encode_keys(parts, state.target, "key", images).embedding
-    permuted = encode_keys(replace(parts, batch_norm_groups=4), state.target, "key", images).embedding
+    plainly = parts.encoder.encode_keys(state.target, "key", images).embedding
+    permuted = replace(parts.encoder, batch_norm_groups=4).encode_keys(state.target, "key", images).embedding
     np.testing.assert_allclose(permuted, plainly, atol=1e-5)
     grouped, state = begin(model__norm={"kind": "batch", "groups": 4})
     one, state_one = begin()
-    assert grouped.batch_norm_groups == 4
-    a = encode_keys(grouped, state.target, "key", images).embedding
-    b = encode_keys(one, state_one.target, "key", images).embedding
+    assert grouped.encoder.batch_norm_groups == 4
+    a = grouped.encoder.encode_keys(state.target, "key", images).embedding
+    b = one.encoder.encode_keys(state_one.target, "key", images).embedding
     assert np.abs(a - b).max() > 1e-4  # a group's statistics are not the batch's
 
 
@@ -155,7 +159,7 @@ def test_imagenet_compiles_on_shapes(name):
     config["model"]["norm"]["groups"] = 2
     parts = assemble.make_parts(assemble.check(config), 1000, make_mesh())
     images = jax.ShapeDtypeStruct((16, 224, 224, 3), jnp.float32)
-    state = jax.eval_shape(lambda x: first_state(parts, x, calibrate_statistics), images)
+    state = jax.eval_shape(lambda x: init_state(parts, x, calibrate_statistics), images)
     of = jax.ShapeDtypeStruct
     shapes = Batch(of((16, 1, 256, 256, 3), jnp.uint8), of((16, 1), jnp.int32))
     known = Tables(of((1281167,), jnp.int32), of((1281167,), jnp.int32))

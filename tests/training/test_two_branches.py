@@ -51,7 +51,7 @@ def largest(a, b):
 def test_each_branch_trains_its_own_head_and_the_one_backbone(name, tmp_path):
     parts, state, tables = rows.begin(turned(name))
     step, first = make_step(parts), jax.tree.map(np.array, state)
-    begin = lambda: loop.placed(jax.tree.map(jnp.asarray, first), placement(parts.row, parts.mesh))  # noqa: E731
+    begin = lambda: loop.place(jax.tree.map(jnp.asarray, first), placement(parts.row, parts.mesh))  # noqa: E731
     other, born = begin(), first.online["params"]
     for at in range(2):
         state, scalars = step(state, batch(at), tables)

@@ -1,0 +1,99 @@
+"""The parts of a training step, and the state before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
+
+from mi_contrast.core import rngs as streams
+from mi_contrast.methods.rows import HEAD, TWIN, Row
+from mi_contrast.models.towers import Tower
+from mi_contrast.training import adaptive, pools
+from mi_contrast.training.encoding import Encoder, encode_plain
+from mi_contrast.training.generators import Learning
+from mi_contrast.training.optimiser import Rate
+from mi_contrast.training.probe import Probe
+from mi_contrast.training.state import State, normaliser_name
+from mi_contrast.views.policies import Views
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What does not change during a run.
+
+    Attributes:
+      rate: the learning rate, a function of the step.
+      trained: bool [N], the examples that are trained on.
+      generator: the first parameters of the generator that divides images; None where none does.
+      learning: how that generator learns; None where it is frozen.
+    """
+
+    row: Row
+    views: Views
+    encoder: Encoder
+    optimiser: optax.GradientTransformationExtraArgs
+    probe: Probe | None
+    mesh: Mesh
+    seed: int
+    total_steps: int
+    rate: Rate
+    trained: np.ndarray
+    generator: Any = None
+    learning: Learning | None = None
+
+    @property
+    def tower(self) -> Tower:
+        """The networks, which hold no arrays."""
+        return self.encoder.tower
+
+    @property
+    def probed_views(self) -> tuple[str, ...]:
+        """The views whose features, side by side, are a representation's; the online probe learns on them."""
+        return tuple(self.row.source) if self.row.views == "channels" else self.row.online_views[:1]
+
+
+def init_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callable[..., Any]) -> State:
+    """Returns the state before the first step: fresh networks, a target equal to them, empty queues, random banks.
+
+    Args:
+      images: normalised, whole. Their batch statistics become the running ones, so that the untrained network can be
+        judged.
+      calibrate: a function of (tower, variables, images) that returns the variables with those statistics.
+    """
+    row = parts.row
+    rng = streams.stream_rng(jax.random.key(parts.seed), "init")
+    online = parts.tower.init(rng, (images.shape[1], images.shape[2], 3))
+    online = calibrate(parts.tower, online, images)
+    shapes = jax.eval_shape(lambda v: encode_plain(parts.tower, v, images, row.online_views[0]), online)
+    dims = {HEAD: shapes.embedding.shape[1]} | ({} if shapes.twin is None else {TWIN: shapes.twin.shape[1]})
+    states = pools.init_pools(row, parts.trained, dims, parts.seed, parts.mesh)
+    carried: dict[str, Any] = pools.init_clusters(row, states, parts.mesh)
+    carried |= {normaliser_name(i): jnp.full((), -jnp.inf) for i, term in enumerate(row.terms) if term.binary}
+    carried |= adaptive.init_levels(row)
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        online=online,
+        target=jax.tree.map(jnp.copy, online) if row.target == "ema" else {},
+        optimiser=parts.optimiser.init(online["params"]),
+        pools=states,
+        carried=carried,
+        guard=jnp.zeros((), jnp.int32),
+        probe={} if parts.probe is None else parts.probe.init(shapes.features.shape[1] * len(parts.probed_views)),
+        generator=init_generator(parts, rng, images.shape[1:3]),
+    )
+
+
+def init_generator(parts: Parts, rng: Key[Array, ""], image_size: tuple[int, ...]) -> dict[str, Any]:
+    """Returns the generator's part of the first state; empty where no generator divides."""
+    if parts.generator is None:
+        return {}
+    params = jax.tree.map(jnp.asarray, parts.generator)
+    return {"params": params} if parts.learning is None else parts.learning.init(params, rng, image_size)
