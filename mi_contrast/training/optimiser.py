@@ -23,7 +23,8 @@ FIELDS = (
     "kind", "lr", "warmup", "decay_after_warmup", "momentum", "weight_decay", "decay_all", "clip", "patience",
     "microbatches",
 )  # fmt: skip
-Learns = Callable[[optax.Params], optax.Params]  # from parameters to a tree of the same structure: whether each learns
+# From parameters to a tree of the same structure: whether each of them learns.
+Learns = Callable[[optax.Params], optax.Params]
 TRUST = 0.001  # LARS's trust coefficient, optax's default
 Rate = Callable[[Int[Array, ""]], Float[Array, ""]]
 

@@ -13,7 +13,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import batch_sharding, make_mesh
 from mi_contrast.core.schedules import Progress
 from mi_contrast.methods import rows as methods
-from mi_contrast.methods.skeletons import over_bank
+from mi_contrast.methods.skeletons import make_bank_method
 from mi_contrast.models.towers import TowerOutput
 from mi_contrast.pools import kinds
 from mi_contrast.pools.bank import Bank, BankPool
@@ -69,7 +69,7 @@ MESH, TRAINED, BATCH = make_mesh(), np.arange(64) < 60, 16
 
 
 def method(**settings):
-    made = over_bank(dict(kind="all"), 0.2, "random", momentum=0.5)
+    made = make_bank_method(dict(kind="all"), 0.2, "random", momentum=0.5)
     made["pools"]["bank"] |= dict(kind="aged_bank", max_age=1) | settings
     return made
 
