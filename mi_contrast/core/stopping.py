@@ -14,8 +14,11 @@ from mi_contrast.core.errors import InterruptedSavedError, StoppedError
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # from a scheduler, from Ctrl-C, from a closed terminal
 
 
-class StopRequest(threading.Event):
-    """An event that the first signal sets.
+class StopRequest:
+    """A flag that the first signal sets.
+
+    It takes no lock. A `threading.Event` would: a signal that arrives while the main thread is inside one of its
+    methods would then wait for ever for a lock that the main thread itself holds.
 
     Attributes:
       signal: the first signal, or None.
@@ -23,9 +26,17 @@ class StopRequest(threading.Event):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        self._is_set = False
         self.signal: signal.Signals | None = None
         self.at_once = False
+
+    def is_set(self) -> bool:
+        """Returns whether a stop was requested, by a signal or by `set`."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Requests a stop without a signal, as at the end of a time limit."""
+        self._is_set = True
 
     @property
     def cause(self) -> str:

@@ -47,6 +47,20 @@ def test_a_signal_that_is_ignored_stays_so():
         signal.signal(signal.SIGHUP, before)
 
 
+def test_signals_that_meet_a_request_being_set_are_no_deadlock():
+    code = (
+        "import signal\nfrom mi_contrast.core.stopping import catch_stop_signals\n"
+        "with catch_stop_signals(signal.SIGALRM) as request:\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)\n"
+        "    for _ in range(1_000_000):\n"
+        "        request.set()\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "print(request.cause)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert out.stdout.strip() == "SIGALRM"
+
+
 def test_another_thread_can_only_be_told_by_nobody():
     seen = []
 
@@ -67,7 +81,10 @@ def test_a_terminal_that_goes_away_does_not_stop_the_saving(tmp_path):
         "def job(_):\n"
         "    with catch_stop_signals(*SIGNALS) as asked:\n"
         "        print('ready', flush=True)\n"
-        "        assert asked.wait(20)\n"
+        "        began = time.monotonic()\n"
+        "        while not asked.is_set():\n"
+        "            assert time.monotonic() < began + 60\n"
+        "            time.sleep(0.05)\n"
         "        print('saving', flush=True)\n"
         f"        Path({str(tmp_path / 'saved')!r}).write_text(asked.cause)\n"
         "        raise asked.error('saved')\n"
