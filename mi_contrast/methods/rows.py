@@ -174,13 +174,14 @@ def build(method: Any, sources: Mapping[str, int] | None = None) -> Row:
     if not isinstance(method["terms"], tuple) or not method["terms"]:
         raise UserError("config.method.terms is empty", fix="give at least one term")
     terms = tuple(_build_term(f"config.method.terms.{i}", term, views, pools) for i, term in enumerate(method["terms"]))
+    heads = {name: _find_head(name, terms) for name in pools}
     return Row(
         views=word,
         source=source,
         target=target,
         momentum=check_schedule("config.method.momentum", method.get("momentum", 0.0), 0.0, 1.0),
         pools={name: _choose_view(name, pool, terms) for name, pool in pools.items()},
-        heads={name: _find_head(name, terms) for name in pools},
+        heads=heads,
         terms=terms,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -160,7 +159,7 @@ class Trainer:
         raise request.error(f"stopped by {request.cause} {where}")
 
 
-def _agree_to_stop(request: threading.Event, step: int) -> bool:
+def _agree_to_stop(request: StopRequest, step: int) -> bool:
     """Returns whether to stop. Several processes agree on the step."""
     if jax.process_count() > 1:
         return bool(multihost_utils.reached_preemption_sync_point(step))

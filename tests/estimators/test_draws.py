@@ -245,7 +245,7 @@ def test_thresholds_are_the_tails_of_the_distribution(rate):
 def test_few_terms_give_the_same_counts_at_low_rates():
     ids, rate = np.arange(200_000), jnp.array([1e-4, 0.17, LOW_RATE], jnp.float32)
     mask = np.ones((3, 200_000), bool)
-    draw = jax.jit(lambda rate, low: draw_poisson(SEEDS[:3], mask, rate, ids, low=low), static_argnums=1)
+    draw = jax.jit(lambda rate, low: draw_poisson(SEEDS[:3], mask, rate, ids, is_low_rate=low), static_argnums=1)
     few, many = (np.asarray(draw(rate, low)) for low in (True, False))
     np.testing.assert_array_equal(few, many)
     np.testing.assert_allclose(few.mean(axis=1), rate, atol=0.007)
