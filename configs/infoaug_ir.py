@@ -1,8 +1,8 @@
-"""InfoAug over instance discrimination: configs/infoaug.py:ir/VARIANT under a name of its own.
+"""InfoAug with instance discrimination. This is configs/infoaug.py:ir/VARIANT as a config of its own.
 
-The usual branch is that of configs/ir.py. The second has its own bank with one row for each patch, which takes
-queries. The positive of a query is its twin's view; its own row and its twin's are no candidates. Everything else:
-configs/infoaug.py.
+The usual branch is that of configs/ir.py. The second branch has its own bank, with one row per patch that stores query
+embeddings. The positive of a query is its twin's view. The query's own row and its twin's row are not negatives.
+configs/infoaug.py describes the rest.
 
 Variants: those of configs/ir.py.
 """

@@ -73,7 +73,7 @@ def list_methods() -> str:
 
 
 def _name(section: Any) -> str:
-    """Returns the name of a support or a form, such as 'drawn of ring'."""
+    """Returns the name of a support or a form, such as 'drawn from ring'."""
     if isinstance(section, str):
         return section
     return section["kind"] + (f" of {_name(section['of'])}" if "of" in section else "")

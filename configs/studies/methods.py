@@ -1,7 +1,7 @@
 """Which method is best? Ten methods of the family, trained for the same number of steps on the same data.
 
-ir, ring_ir, moco and ring_moco, whose difference is the question of Wu et al. 2021, have three seeds. The others have
-one seed, and nothing is claimed of them except the gain over their own untrained network.
+Wu et al. 2021 compare ir with ring_ir and moco with ring_moco, so these four have three seeds. The others have one, and
+we claim only their gain over their own untrained network.
 
 The methods differ in cost: cmc and its kin train two networks of half the width, and jigsaws encode nine more patches.
 The number of steps and of images is the same for all.

@@ -4,13 +4,13 @@ Wu et al. 2021 ask whether negatives that are hard, but not the hardest, are bet
 reaches them. The table shows the accuracy and what may explain it: the share of negatives that have the anchor's class
 or are the anchor's own instance, and the share of anchors whose objective is a bound on mutual information.
 
-A ring is annealed as in the paper. It starts with the whole pool except the most similar part, in the same proportion
-that the final ring leaves out, and reaches its final position half-way through the training. All settings of a variant
+A ring is annealed as in the paper. Its lower end rises from 0 to the final value by half-way through training. The
+share of the candidates above the lower end that it leaves out as too similar stays constant. All settings of a variant
 train the same number of steps, on the same batches for each seed.
 
-The main settings (all, the ball and the ring) have three seeds. So have the two settings in which a ring did best with
-the first seed, annealing over the whole training and temperature .05; their further seeds test what the first one
-suggested. The other settings have one seed.
+The main settings (all, the ball and the ring) have three seeds. With the first seed, a ring did best when annealed over
+the whole training and at temperature .05. These two settings also have three seeds, to test that observation. The other
+settings have one seed.
 
 Variants:
   :digits         (default) embedded data, 2,000 steps, three to four minutes per run on 2 cores. After 600 steps most
@@ -56,7 +56,7 @@ LOWEST_TEMPERATURE = TEMPERATURES[0]
 
 
 def ring(lower, upper, end=0.5):
-    """Returns the changes for the ring [lower, upper), annealed until the share `end` of training; 0: not annealed."""
+    """Returns config changes for the ring [lower, upper), annealed over the first `end` of training (0: fixed)."""
     outer = (1 - upper) / (1 - lower)  # share of the candidates above `lower` that the ring leaves out
     if end == 0:
         return {LOWER: lower, UPPER: upper}

@@ -1,16 +1,17 @@
 """Do twins chosen by the mutual information of their motion teach more than other partners do?
 
-All runs have the same patches. A second branch, with an embedding space of its own, contrasts each patch with a
-partner: its twin; another patch of its clip, drawn at random, nearest in space or nearest in appearance; or the patch
-itself. One setting has no second branch. Partners differ only for patches whose twin was accepted. This is the question
-of Chen and Yang 2025 (InfoAug). Their figures are not known, so only the order could be compared, over three seeds.
+All runs train on the same patches. A second branch, with its own embedding space, contrasts each patch with a partner.
+The partner is the twin, a random patch of the clip, the patch nearest in space or in appearance, or the patch itself.
+A baseline has no second branch. A patch without an accepted twin is its own partner in every setting.
+Source: the question of Chen and Yang 2025 (InfoAug). We do not know their numbers, so we compare only the order.
 
-The method is SimCLR's, in :digits_moco MoCo's with ring negatives; the tiny network of width 64, 600 steps.
+The method is SimCLR, or MoCo with ring negatives in :digits_moco. Runs train the tiny network (width 64) for 600 steps,
+except in :tiny.
 
 Variants: :digits (default; patches of moving digits), :digits_moco (the same with MoCo), :davis (patches of filmed
 clips), :tiny (two dozen steps of three settings, to see that it works). All need --config.data_dir, a folder with
 cifar10 and dtd10 as TFDS has them and with the pair set pairs_digits/ or pairs_davis/ that python -m mi_contrast.pairs
-makes; they may be links. The moving digits, on which every run is data_sets, are made there on first use.
+makes; they may be links. Every run is evaluated on the moving digits, which are generated there on first use.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +20,7 @@ from mi_contrast.core.errors import unknown
 from mi_contrast.studies.settings import LOW_TEMPERATURE, MEASURE_AT_ENDS, TINY, make_runs
 
 PARTNERS = (("twin", "twin"), ("at random", "random"), ("near", "near"), ("alike", "alike"), ("itself", "self"))
-# LOW_TEMPERATURE for the terms of the second branch.
+# Cosines at SimCLR's own temperature, .5, keep the nats far below the ceiling. Terms 2 and 3 are the second branch.
 LOW_TWIN_TEMPERATURE = {f"method.terms.{i}.temperature": 0.2 for i in (2, 3)}
 FEW = {"model.width": 8, "data.batch": 32, "steps": 24, "eval.pairs": 16, "eval.knn_bank": 64}
 VARIANTS = {  # pair set, method, its variant, changes, more changes for a second branch, seeds

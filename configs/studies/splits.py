@@ -1,8 +1,8 @@
 """How should an image be split into two views? By channels of a colour space, or by bands of frequency.
 
-These are two curves of Tian et al. 2020 (InfoMin) of nats between the views against accuracy. For colour spaces, fewer
-nats went with more accuracy, with YDbDr and Lab best and RGB worst. For the width of the blur that divides low from
-high frequencies, accuracy rose and then fell. Both are recalled, and only the order is compared.
+Tian et al. 2020 (InfoMin) plot accuracy against the nats between the views in two experiments. Among colour spaces,
+accuracy rises as nats fall: YDbDr and Lab are best, RGB is worst. Among blur widths, it rises and then falls. We recall
+both results from memory, so we compare only the order.
 
 All runs use the same method: two networks, one for each view, contrasted within the batch (configs/cmc_in_batch.py).
 The nats are InfoNCE on 1,024 held-out pairs of their embeddings, at most log 1,024.

@@ -65,9 +65,9 @@ def compile_step(support: Any, bank: banks.Bank, mesh: Mesh) -> Any:
             return -jnp.mean(values), values
 
         gradients, values = jax.grad(loss, has_aux=True)(features)
-        keep = jnp.isfinite(values).all() & jnp.isfinite(gradients).all()
+        accept = jnp.isfinite(values).all() & jnp.isfinite(gradients).all()
         new = features / jnp.linalg.norm(features, axis=1, keepdims=True)
-        return banks.update(bank, index, new, MOMENTUM, mesh, keep), values, gradients
+        return banks.update(bank, index, new, MOMENTUM, mesh, accept), values, gradients
 
     sharded = batch_sharding(mesh)
     shapes = jax.ShapeDtypeStruct((BATCH,), jnp.int32), jax.ShapeDtypeStruct((BATCH, bank.rows.shape[1]), jnp.float32)

@@ -1,1 +1,1 @@
-"""Judges a backbone, given only its run directory or export: features, tasks, results."""
+"""Evaluates a backbone from its run directory or export: extracts features, fits a task and writes the result."""

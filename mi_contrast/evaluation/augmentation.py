@@ -1,4 +1,4 @@
-"""Makes augmented views of a set's images, as pixels in [0, 1], to fit a classifier on and for diagnostics."""
+"""Makes augmented views (pixels in [0, 1]) of a data set, for fitting classifiers and for diagnostics."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def make_policy(name: str, size: int, training: Mapping[str, Any]) -> dict[str, 
       name: a name in POLICIES ('crops' are random crops of at least a fifth of the area, flipped half of the time), or
         'train' for the augmentation that the backbone was trained with.
       size: side of a view in pixels.
-      training: config of the backbone's training, for 'train'. If its views are channels of one crop, that crop is
-        used.
+      training: config of the backbone's training, read if name is 'train'. For views that are channels of one crop,
+        the policy returns the crop with all its channels.
     Raises:
-      UserError on an unknown name, or on 'train' if the backbone has no config of its views, or views of patches.
+      UserError: the name is unknown; or it is 'train' and the backbone has no views config, or trained on patches.
     """
     if name == "train":
         if "kind" not in (training_views := training.get("views", {})):
-            raise UserError("the backbone doesn't tell its views", fix=f"name some: {', '.join(POLICIES)}")
+            raise UserError("the backbone's config has no views", fix=f"choose a policy: {', '.join(POLICIES)}")
         if training_views["kind"] == "patches":
-            raise UserError("the backbone's views are patches of images", fix=f"name some: {', '.join(POLICIES)}")
+            raise UserError("the backbone's views are patches of images", fix=f"choose a policy: {', '.join(POLICIES)}")
         channels = training_views["kind"] == "channels"
         source = {view: training_views["both" if channels else view] for view in ("query", "key")}
     elif name in POLICIES:
@@ -81,7 +81,7 @@ def make_view(
 
 
 def make_view_rngs(rows: np.ndarray, seed: int) -> Key[Array, " B"]:
-    """Returns the random keys of the examples in these rows of a split."""
+    """Returns one rng for each row index of a split, [B]. It depends only on the seed and the index."""
     rng = stream_rng(jax.random.key(seed), "views")
     return jax.vmap(lambda row: jax.random.fold_in(rng, row))(jnp.asarray(rows))
 

@@ -37,9 +37,10 @@ def judge(
     centre-cropped. They are not augmented, unless the config names views to fit on. A fitted head is written next to
     the result, as .safetensors.
 
-    The file's name also has the label, if it isn't the set's main one; the test set, if it is a second set; and
-    'untrained' for the twin. If examples come in groups (such as frames of one object), the interval is that of the
-    number of independent examples that would be as informative.
+    The file name adds the label (unless it is the data set's main one), the test set (if it is a second data set) and
+    'untrained' (if the untrained network is judged). If examples come in groups (such as frames of one object), the
+    confidence interval uses the effective sample size: the number of independent examples that would be equally
+    informative.
 
     Args:
       config: {'task', 'data', 'batch_size', 'seed'} and optionally 'features', as in configs/evaluate.
@@ -64,7 +65,7 @@ def judge(
 
 
 def check_loaded(backbone: LoadedBackbone) -> None:
-    """Raises UserError if fewer tensors were loaded than the network has; it would score at chance."""
+    """Raises UserError unless all of the network's tensors were loaded. A partly loaded network would score too low."""
     expected = len(jax.tree.leaves(backbone.representation.variables))
     if backbone.tensors != expected or expected == 0:
         raise UserError(

@@ -104,11 +104,11 @@ class BankPool:
         embeddings: Float[Array, "B D"],
         ids: Int[Array, " B"],
         progress: Progress,
-        keep: Bool[Array, ""],
+        accept: Bool[Array, ""],
         mesh: Mesh,
     ) -> Bank:
         """Returns the bank with the batch blended into its rows."""
-        return update(state, ids, embeddings, schedules.value(self.momentum, progress), mesh, keep)
+        return update(state, ids, embeddings, schedules.value(self.momentum, progress), mesh, accept)
 
 
 def padded_size(examples: int) -> int:
@@ -195,7 +195,7 @@ def update(
     embeddings: Float[Array, "B D"],
     momentum: Float[Array, ""] | float,
     mesh: Mesh,
-    keep: Bool[Array, ""] | bool = True,
+    accept: Bool[Array, ""] | bool = True,
 ) -> Bank:
     """Returns the bank after a step: row_i <- normalise(momentum row_i + (1 - momentum) embedding_i).
 
@@ -203,14 +203,14 @@ def update(
     batch, its last embedding is written, blended with the row as it was before the batch. Indices of rows that are not
     valid are ignored. A blend of zero has no direction, so the old row stays.
 
-    A donated bank is updated in place only if everything else that reads it can run first. `keep` ensures that where it
-    depends on those reads, as it does where it says that loss and gradient are finite.
+    A donated bank is updated in place only if everything else that reads it can run first. This holds if `accept`
+    depends on those reads, as it does when it says that loss and gradient are finite.
 
     Args:
       index: int32 [B], the example of each embedding.
       embeddings: f32 or bf16 [B, D] of unit norm; they are not normalised before they are blended.
       momentum: in [0, 1], may be traced.
-      keep: where False, the bank is returned as it was.
+      accept: if False, the bank is returned unchanged.
     Raises:
       UserError: shapes that do not fit, a concrete momentum outside [0, 1], or a mesh that does not divide the rows.
     Source: Wu et al. 2018, whose released code has momentum .5; that of Wu et al. 2021 has 0.
@@ -229,13 +229,13 @@ def update(
     if not isinstance(momentum, jax.core.Tracer) and not 0 <= float(momentum) <= 1:
         raise UserError(f"bank momentum {momentum}", fix="give the weight of the old row, from 0 to 1")
 
-    def on_shard(bank: Bank, index: Array, new: Array, momentum: Array, keep: Array) -> Array:
+    def on_shard(bank: Bank, index: Array, new: Array, momentum: Array, accept: Array) -> Array:
         size = len(bank.rows)
         order = jnp.argsort(index, stable=True)
         index, new = index[order], new[order]
         last = jnp.append(index[1:] != index[:-1], True)
         local = _local_rows(index, size)
-        writable = last & keep & bank.valid.at[local].get(mode="fill", fill_value=False)
+        writable = last & accept & bank.valid.at[local].get(mode="fill", fill_value=False)
         old = bank.rows.at[local].get(mode="fill", fill_value=0)
         blend = momentum * old + (1 - momentum) * new
         norm = jnp.linalg.norm(blend, axis=1, keepdims=True)
@@ -245,7 +245,7 @@ def update(
     in_specs = (SHARDED, REPLICATED, REPLICATED, REPLICATED, REPLICATED)
     write = jax.shard_map(on_shard, mesh=mesh, in_specs=in_specs, out_specs=SHARDED)
     new = embeddings.astype(jnp.float32)
-    return Bank(write(bank, index, new, jnp.asarray(momentum, jnp.float32), jnp.asarray(keep)), bank.valid)
+    return Bank(write(bank, index, new, jnp.asarray(momentum, jnp.float32), jnp.asarray(accept)), bank.valid)
 
 
 def _local_rows(index: Array, size: int) -> Array:

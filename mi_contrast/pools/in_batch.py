@@ -54,7 +54,7 @@ class BatchPool:
         embeddings: Float[Array, "B D"],
         ids: Int[Array, " B"],
         progress: Progress,
-        keep: Bool[Array, ""],
+        accept: Bool[Array, ""],
         mesh: Mesh,
     ) -> None:
         """Returns None: there is nothing to remember."""

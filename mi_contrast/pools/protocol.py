@@ -113,7 +113,7 @@ class Pool(Protocol):
         embeddings: Float[Array, "B D"],
         ids: Int[Array, " B"],
         progress: Progress,
-        keep: Bool[Array, ""],
+        accept: Bool[Array, ""],
         mesh: Mesh,
     ) -> Any:
         """Returns the state after a step.
@@ -122,6 +122,6 @@ class Pool(Protocol):
           embeddings: f32 [B, D] of the view that the pool takes, by the network that it takes them from.
           ids: int32 [B], the example of each.
           progress: for settings that are schedules.
-          keep: where False, the state is returned as it was.
+          accept: if False, the state is returned unchanged.
         """
         ...

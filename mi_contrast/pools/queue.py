@@ -69,11 +69,11 @@ class QueuePool:
         embeddings: Float[Array, "B D"],
         ids: Int[Array, " B"],
         progress: Progress,
-        keep: Bool[Array, ""],
+        accept: Bool[Array, ""],
         mesh: Mesh,
     ) -> Queue:
         """Returns the queue with the batch pushed."""
-        return push(state, embeddings, ids, keep)
+        return push(state, embeddings, ids, accept)
 
 
 def empty(size: int, dim: int) -> Queue:
@@ -91,21 +91,23 @@ def fill(queue: Queue) -> Float[Array, ""]:
     return jnp.mean(valid(queue), dtype=jnp.float32)
 
 
-def push(queue: Queue, keys: Float[Array, "B D"], ids: Int[Array, " B"], keep: Bool[Array, ""] | bool = True) -> Queue:
+def push(
+    queue: Queue, keys: Float[Array, "B D"], ids: Int[Array, " B"], accept: Bool[Array, ""] | bool = True
+) -> Queue:
     """Returns the queue with the batch written over its oldest rows.
 
     Args:
       keys: f32 [B, D], any B. Where B is larger than K, the last K are kept.
       ids: int32 [B], the example of each key.
-      keep: where False, the queue is returned as it was.
+      accept: if False, the queue is returned unchanged.
     """
     size = queue.ids.shape[0]
     keys, ids, skipped = keys[-size:], ids[-size:], max(len(ids) - size, 0)
     rows = (queue.pointer + skipped + jnp.arange(len(ids), dtype=jnp.int32)) % size
-    rows = jnp.where(keep, rows, size)  # out of range, where nothing is written
+    rows = jnp.where(accept, rows, size)  # out of range, where nothing is written
     pointer = (queue.pointer + skipped + len(ids)) % size
     return Queue(
         rows=queue.rows.at[rows].set(keys.astype(jnp.float32), mode="drop", unique_indices=True),
         ids=queue.ids.at[rows].set(ids, mode="drop", unique_indices=True),
-        pointer=jnp.where(keep, pointer, queue.pointer),
+        pointer=jnp.where(accept, pointer, queue.pointer),
     )

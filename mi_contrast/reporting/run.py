@@ -38,16 +38,16 @@ class Run:
     """The content of a run directory.
 
     Attributes:
-      name, variant, config: of config.json.
+      name, variant, config: the entries of config.json.
       starts: the entries of run.json, oldest first.
-      curves: by metric.
+      curves: maps a metric's name to its curve.
       seconds: time spent in training over all starts.
-      results: the files of results/ that have a top-1, by file name.
-      detections: those that have average precisions.
+      results: the result files that have a top-1 accuracy, sorted by file name.
+      detections: the result files that have average precisions.
       pictures: (title, PNG bytes) of the pictures of training.
       result_pictures: the same of results/.
       manifest: that of the export, or None.
-      unread: what could not be read, in words.
+      problems: a message for each file or line that could not be read.
     """
 
     root: Path
@@ -62,7 +62,7 @@ class Run:
     pictures: tuple[tuple[str, bytes], ...]
     result_pictures: tuple[tuple[str, bytes], ...]
     manifest: Mapping[str, Any] | None
-    unread: tuple[str, ...]
+    problems: tuple[str, ...]
 
     @property
     def total(self) -> int | None:
@@ -77,7 +77,7 @@ class Run:
 
 
 def read_run(root: Path) -> Run:
-    """Returns the content of a run directory. Files that are broken are named in `unread`.
+    """Returns the content of a run directory. Unreadable files are listed in `problems` instead of raising.
 
     Raises:
       UserError: `root` is not a run directory.
@@ -85,18 +85,18 @@ def read_run(root: Path) -> Run:
     folder = RunDirectory(root)
     if not folder.config.is_file():
         raise FileError(f"{root} is not a run directory (it has no config.json)", fix="name the --workdir of a run")
-    described, unread = read_json(folder.config), []
+    described, problems = read_json(folder.config), []
 
     def read(path: Path) -> Any:
         try:
             return read_json(path) if path.is_file() else None
         except UserError as error:
-            unread.append(str(error))
+            problems.append(str(error))
             return None
 
     rows, broken = read_rows(folder.metrics)
     if broken:
-        unread.append(f"{broken} line{'s' if broken > 1 else ''} of metrics.jsonl")
+        problems.append(f"{broken} line{'s' if broken > 1 else ''} of metrics.jsonl")
     results = [value for path in sorted(folder.results.glob("*.json")) if isinstance(value := read(path), dict)]
 
     def pictures(directory: Path) -> Iterator[tuple[str, bytes]]:
@@ -105,7 +105,7 @@ def read_run(root: Path) -> Run:
             if data.startswith(PNG):
                 yield path.stem.replace("_", " "), data
             else:
-                unread.append(f"{path} is not a PNG")
+                problems.append(f"{path} is not a PNG")
 
     starts = read(folder.starts) or {}
     return Run(
@@ -121,12 +121,12 @@ def read_run(root: Path) -> Run:
         pictures=tuple(pictures(folder.pictures)),
         result_pictures=tuple(pictures(folder.results)),
         manifest=read(folder.export / "manifest.json"),
-        unread=tuple(unread),
+        problems=tuple(problems),
     )
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Returns the rows of a metrics.jsonl, and how many lines are none (the last line may be half written)."""
+    """Returns the rows of a metrics.jsonl and the number of unreadable lines. The last line may be half written."""
     rows, broken = [], 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
@@ -139,7 +139,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def curves_of(rows: list[dict[str, Any]]) -> dict[str, Curve]:
-    """Returns the curve of each metric, in the order of first appearance. Of two rows of one step the later counts."""
+    """Returns a Curve for each metric, by first appearance. A later row overrides an earlier one of the same step."""
     points: dict[str, dict[int, float]] = {}
     for row in rows:
         for name, value in row.items():
@@ -152,7 +152,7 @@ def curves_of(rows: list[dict[str, Any]]) -> dict[str, Curve]:
 
 
 def seconds_of(rows: list[dict[str, Any]]) -> float:
-    """Returns the seconds of training over all starts, each of which counts from 0."""
+    """Returns the total training time in seconds. `seconds` restarts at 0 in each start of the run."""
     total = before = 0.0
     for row in rows:
         now = row.get("seconds")

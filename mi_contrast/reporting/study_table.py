@@ -83,14 +83,14 @@ def rows(study: Study) -> tuple[list[str], list[list[str]]]:
 
 
 def as_markdown(study: Study) -> str:
-    """Returns the table, what may be claimed from it, and every failure."""
+    """Returns Markdown: the table, the comparisons with the reference, and the failed runs."""
     head, body = rows(study)
     cells = [[text.replace("|", "/") for text in row] for row in [head, ["---"] * len(head), *body]]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     spread = "Mean over seeds (least to greatest); a single seed has no spread, and no difference is read from it."
     parts = ["\n".join(lines), spread]
     if said := compare_settings(study):
-        lines = [f"- {one.label}, {one.title}: {one} to {study.reference}, {one.verdict}." for one in said]
+        lines = [f"- {one.label}, {one.title}: {one} relative to {study.reference}, {one.verdict}." for one in said]
         parts.append("\n".join(lines))
     if failed := list_failures(study):
         parts.append("\n".join(f"- {where} failed: {reason}" for where, _, reason in failed))
@@ -113,7 +113,7 @@ def as_csv(study: Study) -> str:
 
 
 def _numbers(spread: Spread | None) -> list[Any]:
-    """Mean, least, greatest and n; a single seed has no least and greatest."""
+    """Returns [mean, low, high, n] for one setting; low and high are '' for a single seed."""
     if spread is None:
         return ["", "", "", 0]
     return [spread.mean, *((spread.low, spread.high) if spread.n > 1 else ("", "")), spread.n]

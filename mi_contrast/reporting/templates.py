@@ -13,7 +13,7 @@ from mi_contrast.reporting import colours, drawing
 
 
 def render(name: str, **values: Any) -> str:
-    """Returns the page of the template `name`, with its charts, their script and its style inside."""
+    """Returns the HTML page of the template `name`, self-contained: charts, scripts and styles are embedded."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -1,4 +1,4 @@
-"""Adaptive schedules: their levels, which the state keeps in `carried` and which move at fixed steps only.
+"""Levels of adaptive schedules. They are part of the train state (`carried`) and change only at fixed intervals.
 
 Schedules of the same pace (`core.schedules.pace`) share a level. A step first resolves the row: every adaptive schedule
 in it becomes a number, so that nothing below the step has to know of levels.
@@ -50,7 +50,7 @@ def _name(pace: Pace) -> str:
 
 
 def init_levels(row: Row) -> dict[str, Level]:
-    """Returns the levels before the first step: 0, without any values."""
+    """Returns the initial levels: each is 0 and has no past values."""
     return {
         name: Level(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros(window), jnp.zeros((), jnp.int32))
         for name, (_, _, _, window) in find_paces(row).items()
@@ -80,7 +80,7 @@ def update_levels(row: Row, carried: Mapping[str, Any], step: Int[Array, ""], ob
 
 
 def add_measurements(row: Row, carried: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str, Any]:
-    """Returns `carried` with each measurement added to the levels that follow it."""
+    """Returns `carried` after adding each measurement to the levels of the schedules that track it."""
     levels = {
         name: _add_value(carried[name], jnp.float32(numbers[on]))
         for name, (on, *_) in find_paces(row).items()
@@ -94,7 +94,7 @@ def _add_value(level: Level, value: Array) -> Level:
 
 
 def _move(level: Level, by: float, due: Array) -> Level:
-    """Returns the level after a move, if one is due: up where the latest mean is above the mean of those before it."""
+    """Returns the level, moved if `due`: up if the latest mean exceeds the mean of the past ones, down if below."""
     latest = level.total / jnp.maximum(level.count, 1)
     known = jnp.minimum(level.seen, len(level.past))
     before = jnp.sum(jnp.where(jnp.arange(len(level.past)) < known, level.past, 0.0)) / jnp.maximum(known, 1)

@@ -33,7 +33,8 @@ from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State
 from mi_contrast.views import policies
 
-OWN_RULES = ("method", "views", "model", "data.options")  # sections whose rooms check their fields themselves
+# Sections that their own packages check: methods, views, models and data.
+CHECKED_ELSEWHERE = ("method", "views", "model", "data.options")
 OPTIONAL = ("label", "clip", "dir", "size", "resident")  # fields that may be None
 LEAST = {
     "steps": 1, "data.batch": 2, "eval.every": 1, "eval.pairs": 2, "eval.knn_k": 1, "eval.knn_bank": 1,
@@ -139,7 +140,7 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _compare_fields(section: Mapping[str, Any], example: Mapping[str, Any], where: str) -> None:
     """Raises UserError on the first field that only one of the two sections has, or whose values differ in kind."""
-    if where.removeprefix("config").lstrip(".") in OWN_RULES:
+    if where.removeprefix("config").lstrip(".") in CHECKED_ELSEWHERE:
         return
     for name in section:
         if name not in example:
@@ -168,7 +169,7 @@ def make_parts(
     """Returns the parts of a step of this config. Its data are not read.
 
     Args:
-      classes: of the label, 0 where there is none.
+      classes: number of classes of the label, 0 if there is no label.
       trained: bool [N], the examples that are trained on; 1,024 of them by default.
       begun: whether the run has a checkpoint.
     Raises:

@@ -22,7 +22,7 @@ from mi_contrast.views.policies import Views
 
 
 def make_crops(views: Views, seed: int, step: Int[Array, ""], batch: Batch) -> Mapping[str, Float[Array, "B H W C"]]:
-    """Returns what the views of a batch are made of: every random operation is done, and nothing is divided yet.
+    """Applies the random operations of the views to a batch. `Views.divide` then splits channels, if the row has any.
 
     Each example draws from the stream `views` of its own random key, which depends on seed, step and position alone.
     """
@@ -64,7 +64,7 @@ class Encoder:
         return self.tower.encode(variables, images, train=True, view=network)
 
     def encode_keys(self, variables: Any, view: str, images: Array) -> TowerOutput:
-        """Returns `encode` of keys, in the order of the batch; between, they are shuffled over batch norm's groups.
+        """Encodes keys. They are shuffled over the groups of batch norm and returned in the order of the batch.
 
         Source: He et al. 2020 (MoCo), section 3.3.
         """
@@ -118,13 +118,13 @@ class Encodings(NamedTuple):
 
 
 def select_head(encodings: Mapping[str, TowerOutput], head: str, *, predicted: bool = False) -> dict[str, Array]:
-    """Returns the embeddings of one head by view; `predicted`, after the predictor, which the second head has not."""
+    """Returns the embeddings of one head by view. With `predicted`, the predictor's; the second head has none."""
     field = "twin" if head == TWIN else "prediction" if predicted else "embedding"
     return {view: getattr(encoded, field) for view, encoded in encodings.items()}
 
 
 def find_network(tower: Tower, view: str) -> str | None:
-    """Returns which network of a divided tower encodes a view: its namesake. None where one network encodes all."""
+    """Returns the name of the network that encodes a view: the view's own name, or None if one network encodes all."""
     return None if tower.split is None else view
 
 

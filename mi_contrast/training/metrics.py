@@ -20,7 +20,7 @@ Numbers = dict[str, Any]  # one line: the step, seconds since the start, and num
 
 
 def split_rows(run: RunDirectory) -> tuple[list[Numbers], list[bytes]]:
-    """Returns the rows of metrics.jsonl, and the lines that are none: cut short, damaged, or without a step."""
+    """Returns the rows of metrics.jsonl and the unreadable lines (truncated, damaged or without a step)."""
     rows, bad = [], []
     for line in run.metrics.read_bytes().split(b"\n") if run.metrics.is_file() else ():
         try:
@@ -135,7 +135,7 @@ def append(file: FileIO, line: bytes) -> None:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turns an OSError about a disk that cannot be written into a UserError."""
+    """Raises UserError in place of an OSError that means the disk cannot be written."""
     try:
         yield
     except UserError:

@@ -29,7 +29,7 @@ class Microbatches:
     """How a batch is divided into parts.
 
     Attributes:
-      number: of parts.
+      number: number of parts.
       pieces: the batch is cut into this many equal contiguous pieces. Part i consists of the pieces i, i + number, ..,
         so that every device has its share of each part.
       tower: encodes one part.

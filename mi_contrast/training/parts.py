@@ -27,12 +27,12 @@ from mi_contrast.views.policies import Views
 
 @dataclass(frozen=True)
 class Parts:
-    """What does not change during a run.
+    """The fixed components of a run: networks, views, optimiser, mesh and sizes. State holds the changing ones.
 
     Attributes:
       rate: the learning rate, a function of the step.
       trained: bool [N], the examples that are trained on.
-      generator: the first parameters of the generator that divides images; None where none does.
+      generator: initial parameters of the generator that splits images into views; None if the run has none.
       learning: how that generator learns; None where it is frozen.
     """
 
@@ -56,7 +56,7 @@ class Parts:
 
     @property
     def probed_views(self) -> tuple[str, ...]:
-        """The views whose features, side by side, are a representation's; the online probe learns on them."""
+        """Names of the views whose features are concatenated to the representation, the input of the online probe."""
         return tuple(self.row.source) if self.row.views == "channels" else self.row.online_views[:1]
 
 
@@ -92,7 +92,7 @@ def init_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callabl
 
 
 def init_generator(parts: Parts, rng: Key[Array, ""], image_size: tuple[int, ...]) -> dict[str, Any]:
-    """Returns the generator's part of the first state; empty where no generator divides."""
+    """Returns the generator's initial state, or {} if the run has no generator."""
     if parts.generator is None:
         return {}
     params = jax.tree.map(jnp.asarray, parts.generator)

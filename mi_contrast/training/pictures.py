@@ -73,7 +73,7 @@ def draw_channels(path: Path, job: Job, state: State) -> None:
 
 
 def false_colours(name: str, images: np.ndarray, split: Division) -> np.ndarray:
-    """Returns a view of learned channels as uint8 [n, H, W, 3]: a single channel is grey, two are green and blue.
+    """Returns learned channels as uint8 RGB [n, H, W, 3]. One channel is drawn in grey, two in green and blue.
 
     Each channel is scaled from its 1st to its 99th percentile over all images.
     """
@@ -107,7 +107,7 @@ def as_rgb(name: str, images: np.ndarray, split: Division | None) -> np.ndarray:
 def unnormalise_in(
     images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], split: Division | None
 ) -> np.ndarray:
-    """Returns normalised images as uint8 RGB; with a split they are of its colour space."""
+    """Returns uint8 RGB pixels of normalised images, which are in the colour space of `split` if there is one."""
     if split is None:
         return unnormalise(jnp.asarray(images), mean, std)
     pixels = images * np.asarray(std, np.float32) + np.asarray(mean, np.float32)

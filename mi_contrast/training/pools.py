@@ -100,7 +100,7 @@ def find_candidates(
 def find_anchors(
     row: Row, term: Term, encodings: Encodings, state: State, index: Int[Array, "B V"], tables: Tables, mesh: Mesh
 ) -> Anchors:
-    """Returns the term's anchors with their positives, own ids and labels. Keys for draws are not among them yet."""
+    """Returns the term's anchors with their positives, own ids and labels. `score_term` adds the rngs for draws."""
     ids = find_own_ids(row, term, index)
     keys = encodings.keys(term.head)
     if term.positive == OWN_ROW:
@@ -152,14 +152,14 @@ def update_pools(
     encodings: Encodings,
     index: Int[Array, "B V"],
     t: Progress,
-    keep: Bool[Array, ""],
+    accept: Bool[Array, ""],
     mesh: Mesh,
 ) -> Pools:
-    """Returns the pools after a step: each takes its view's embeddings. Where `keep` is False nothing is taken."""
+    """Returns the pools after a step: each takes its view's embeddings. If `accept` is False, nothing changes."""
     updated: Pools = {}
     for name, pool in row.stateful_pools.items():
         view = str(pool.takes)
         embeddings = encodings.taken_from(str(pool.network), row.heads[name])[view]
         ids = index[:, 0] if pool.per_example else index[:, row.source[view]]
-        updated[name] = pool.update(pools[name], embeddings, ids, t, keep, mesh)
+        updated[name] = pool.update(pools[name], embeddings, ids, t, accept, mesh)
     return updated

@@ -1,7 +1,14 @@
 """One training step, in the order of the algorithm boxes of the papers.
 
-`train_step` is a pure function of state, batch and tables. From batch to loss a reader passes through `make_crops`,
-`Encoder.encode_views`, `compute_loss`, `score_term`, `find_candidates` and `methods.scoring.compute_nats`.
+`train_step` is a pure function of state, batch and tables. From batch to loss it calls
+
+  make_crops                   random operations on the images
+  Encoder.encode_keys          embeddings of the target, without gradient
+  compute_loss
+    Encoder.encode_views       embeddings of the online network
+    score_term                 the nats of one term of the method
+      find_candidates          what its pool holds
+      scoring.compute_nats     anchors against candidates, by `estimators.contrast`
 """
 
 from __future__ import annotations
@@ -40,8 +47,8 @@ class Outputs(NamedTuple):
     """What `compute_loss` returns beside the loss.
 
     Attributes:
-      encodings: of the batch.
-      batch_stats: of the online network, after this batch.
+      encodings: the embeddings of the batch.
+      batch_stats: the batch statistics of the online network, after this batch.
       carried: what terms carry to the next step, by its name in the state.
       scalars: for the log.
     """
@@ -113,7 +120,7 @@ def train_step(parts: Parts, state: State, batch: Batch, tables: Tables) -> tupl
 
 
 def update_target(row: Row, state: State, t: Progress) -> dict[str, Any]:
-    """Returns the network that encodes keys: m target + (1 - m) online where it is a moving average, else the online.
+    """Returns the network that encodes keys: m target + (1 - m) online if `target` is 'ema', else the online network.
 
     The batch statistics of a moving average are its own and are not averaged.
     """
@@ -152,11 +159,11 @@ def compute_loss(
     objective, ceiling, carried, scalars = jnp.zeros(()), jnp.zeros(()), Scalars(), Scalars()
     for i, term in enumerate(row.terms):
         nats, candidates, term_carried = score_term(i, parts, row, t, encodings, state, batch, tables)
-        value, most = jnp.mean(nats), scoring.compute_ceiling(term, candidates, t)
+        value, term_ceiling = jnp.mean(nats), scoring.compute_ceiling(term, candidates, t)
         settings = scoring.read_settings(term, t)
-        objective, ceiling = objective + settings["weight"] * value, ceiling + settings["weight"] * most
+        objective, ceiling = objective + settings["weight"] * value, ceiling + settings["weight"] * term_ceiling
         if len(row.terms) > 1:
-            settings = {f"{name}_{i}": v for name, v in (settings | {"term": value, "ceiling": most}).items()}
+            settings = {f"{name}_{i}": v for name, v in (settings | {"term": value, "ceiling": term_ceiling}).items()}
         carried, scalars = carried | term_carried, scalars | settings
     scalars["objective"] = objective
     if all(term.form["kind"] in ("softmax", "hard") for term in row.terms):
@@ -177,7 +184,7 @@ def score_term(
     """Returns the nats of each anchor of a term, its candidates, and what the term carries to the next step.
 
     Args:
-      index: of the term in the row.
+      index: the term's index in `row.terms`.
     """
     term, keys = row.terms[index], encodings.keys(row.terms[index].head)
     candidates = find_candidates(row, term, state.pools, state.carried, keys, batch.index, tables)

@@ -25,11 +25,11 @@ from mi_contrast.training.step import Scalars, make_step
 
 
 class Pending(NamedTuple):
-    """The scalars of the latest step, which the device may still be computing; `logged`, whether the log has them."""
+    """The scalars of the latest step, which the device may still be computing, and whether they are to be logged."""
 
     step: int
     scalars: Scalars
-    logged: bool
+    is_log_step: bool
 
 
 class Trainer:
@@ -38,7 +38,7 @@ class Trainer:
     Args:
       config: the run's config as plain data.
       checkpoints, log, progress: where states, numbers and messages go.
-      start: the step that the state is of.
+      start: the number of steps already taken.
       last: the step to stop after.
     """
 
@@ -101,16 +101,17 @@ class Trainer:
     def _take_step(self, step: int) -> None:
         """Takes one step, and reads the scalars of the step before: the device never waits for the host."""
         parts, tables = self.job.parts, self.job.tables
-        epoch, place = divmod(step - 1, self.reader.steps_per_epoch)
-        if place == 0:
+        # The loop counts steps from 1; `state.step` and the reader count the steps that were taken, from 0.
+        epoch, step_in_epoch = divmod(step - 1, self.reader.steps_per_epoch)
+        if step_in_epoch == 0:
             carried = refresh_clusters(parts.row, self.state.pools, self.state.carried, epoch, parts.mesh)
             self.state = replace(self.state, carried=carried)
         batch = self.reader.batch(step - 1)
-        logged = step % self.config["log"]["every"] == 0 or step == self.last
-        described = self._describe_support(self.state, batch, tables) if logged else {}
+        is_log_step = step % self.config["log"]["every"] == 0 or step == self.last
+        described = self._describe_support(self.state, batch, tables) if is_log_step else {}
         self.state, scalars = self._train_step(self.state, batch, tables)
         self._read_pending()
-        self._pending = Pending(step, scalars | described, logged)
+        self._pending = Pending(step, scalars | described, is_log_step)
         self.progress.advance(1, self._note)
 
     def _is_due(self, section: str, step: int) -> bool:
@@ -122,9 +123,9 @@ class Trainer:
         """Reads the scalars of the latest step, logs them where that is due, and checks that they are good."""
         if self._pending is None:
             return
-        (step, scalars, logged), self._pending = self._pending, None
+        (step, scalars, is_log_step), self._pending = self._pending, None
         bad = int(scalars["bad_steps"])
-        if logged:
+        if is_log_step:
             self._write(step, {name: float(value) for name, value in scalars.items()})
         if bad >= self.config["optim"]["patience"]:
             raise BadNumbersError(_explain_bad_steps(bad, step, self.checkpoints.latest()))

@@ -51,10 +51,10 @@ class AgedBankPool(BankPool):
     def candidates(self, state, batch, labels):
         return replace(super().candidates(state, batch, labels), valid=state.valid & (state.age <= self.max_age))
 
-    def update(self, state, embeddings, ids, progress, keep, mesh):
-        bank = super().update(Bank(state.rows, state.valid), embeddings, ids, progress, keep, mesh)
+    def update(self, state, embeddings, ids, progress, accept, mesh):
+        bank = super().update(Bank(state.rows, state.valid), embeddings, ids, progress, accept, mesh)
         age = (state.age + 1).at[ids].set(0)
-        return AgedBank(bank.rows, bank.valid, jnp.where(keep, age, state.age))
+        return AgedBank(bank.rows, bank.valid, jnp.where(accept, age, state.age))
 
 
 # The line
@@ -79,7 +79,7 @@ def test_its_candidates_are_the_rows_of_the_last_steps():
     states = pools.init_pools(row, TRAINED, {"head": 8}, 0, MESH)
     tables = pools.Tables(jnp.zeros(64, jnp.int32), jnp.arange(64))
     update = jax.jit(
-        lambda states, encodings, index, t, keep: pools.update_pools(row, states, encodings, index, t, keep, MESH)
+        lambda states, encodings, index, t, accept: pools.update_pools(row, states, encodings, index, t, accept, MESH)
     )
     last_written = np.zeros(64, int)  # every row counts as written before the first step
     for step in range(4):

@@ -14,7 +14,7 @@ def test_a_whole_run_is_read(tmp_path):
     assert run.config == CONFIG
     assert len(run.starts) == 2 and len(run.results) == 4 and len(run.pictures) == 2
     assert len(run.result_pictures) == 1 and len(run.detections) == 2
-    assert run.manifest["names"] == "torchvision" and run.unread == ()
+    assert run.manifest["names"] == "torchvision" and run.problems == ()
     assert run.curves["mi_nats"].steps.tolist() == list(range(0, 3001, 500))
     assert run.curves.get("absent") is None
 
@@ -37,9 +37,9 @@ def test_broken_pieces_are_named_and_the_rest_is_read(tmp_path):
     run = read_run(root)
     assert run.step == 3000 and len(run.results) == 3
     assert (
-        len(run.unread) == 2
-        and "1 line of metrics.jsonl" in run.unread
-        and "linear-moving_digits.json" in run.unread[1]
+        len(run.problems) == 2
+        and "1 line of metrics.jsonl" in run.problems
+        and "linear-moving_digits.json" in run.problems[1]
     )
 
 

@@ -24,7 +24,11 @@ FIX = "pip install 'mi-contrast[torch]'"
 def judge(
     config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
 ) -> Judgement:
-    """Calls `detection.judge`. Raises UserError if torch, torchvision or pycocotools is missing or doesn't run here."""
+    """Judges a backbone by object detection and returns the Judgement; see `detection.judge`.
+
+    Raises:
+      UserError: torch, torchvision or pycocotools is missing or does not run here.
+    """
     check_tools()
     detection = importlib.import_module("mi_contrast.evaluation.dense.detection")
     judgement: Judgement = detection.judge(config, backbone, workdir, twin=twin)

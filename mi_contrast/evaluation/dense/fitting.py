@@ -2,7 +2,7 @@
 
 All random numbers of an iteration, those of torch's generator included, depend only on the seed and the iteration's
 number. A checkpoint therefore needs only the detector and the optimiser's momentum. On a CPU, with the same number of
-threads, the resumed weights are bit for bit the same. A GPU sums in varying order, so there they are not.
+threads, a resumed training gives bit-identical weights. A GPU does not, because its sums run in varying order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mi_contrast.evaluation.dense.coco import CocoSet
 from mi_contrast.evaluation.dense.detector import trained_parameters
 from mi_contrast.evaluation.dense.settings import Detection
 
-TORCH_STREAM = 2  # of random bits, next to those of `batches`
+TORCH_STREAM = 2  # this stream must differ from those that `batches` draws from
 CHECK_EVERY = 10  # iterations between checks that the loss is finite
 Curve = list[dict[str, Any]]
 
@@ -66,7 +66,7 @@ def fit(
 
     Returns:
       curve: [{'iteration', 'scores'}], all measurements.
-      seconds: of training, over all starts.
+      seconds: total training time of all starts, in seconds.
 
     Raises:
       StoppedError at SIGTERM, SIGHUP or the time limit, and KeyboardInterrupt at Ctrl-C, after saving; BadNumbersError
@@ -131,7 +131,7 @@ def take_step(
     number: int,
     device: torch.device,
 ) -> torch.Tensor:
-    """Takes one step of SGD and returns the loss before it, the sum of the detector's losses."""
+    """Takes one SGD step. Returns the summed detector loss, computed before the update, a scalar."""
     seed_torch(seed, number)
     for group in optimiser.param_groups:
         group["lr"] = settings.lr_at(number)
