@@ -1,6 +1,6 @@
 """Cave discrimination: negatives from a ring of the bank, and the rows that are closer than the ring as more positives.
 
-The row begins as instance discrimination and opens the cave from a quarter of the run on, since the closest tenth of
+The method begins as instance discrimination and opens the cave from a quarter of the run on, since the closest tenth of
 a bank that has learned nothing are no positives. The whole band takes part: its size is the |C| of the ceiling. With
 several positives the value is no bound on mutual information.
 
@@ -29,7 +29,7 @@ from mi_contrast.methods import papers
 from mi_contrast.methods.recipes import pair_with_itself, recipe
 from mi_contrast.methods.skeletons import make_bank_method
 
-START = 0.25  # until then the band is the whole bank and nothing lies above it, which is the row of configs/ir.py
+START = 0.25  # until then the band is the whole bank and nothing lies above it, which is the method of configs/ir.py
 
 
 def get_config(variant="digits"):

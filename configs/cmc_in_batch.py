@@ -1,6 +1,6 @@
 """Contrastive multiview coding against the batch: two parts of one image, each with a network of its own.
 
-Every other example of the batch is a candidate. The row is for comparing views: nothing in it depends on what an
+Every other example of the batch is a candidate. The method is for comparing views: nothing in it depends on what an
 example was like before, so the nats between two views, and the accuracy they lead to, are the views' own. No paper
 has it. It is Tian et al. 2020 (Contrastive Multiview Coding) with the candidates of Chen et al. 2020 (SimCLR).
 

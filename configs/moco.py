@@ -10,7 +10,7 @@ v1.
 Recipes of the paper: :paper_cifar10, :paper_cifar100, :paper_stl10 and :paper_imagenet, as the code of Wu et al. 2021
 has them for the first three: ResNet-18 with the 7x7 stem, temperature .07, SGD at .03, a tenth of it from 68 % and a
 hundredth from 83 % of 200 epochs, a queue of 65,536, and the views of instance discrimination at 224 pixels, which
-its configs leave at the default. Its config without the ring has a queue of 4,096; here all three rows have the same.
+its configs leave at the default. Its config without the ring has a queue of 4,096; here all three have the same.
 It shuffles keys on one device, to no effect, so batch statistics are of the whole batch here.
 `mi_contrast.methods.papers` gives each value's source.
 

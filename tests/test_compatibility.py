@@ -88,7 +88,7 @@ def test_a_run_keeps_the_head_that_it_began_with():
     now = {"model": {"head": {"kind": "mlp_bn", "hidden": None, "dim": 64, "layers": 2}}}
     assert legacy.adopt({"config": {"model": {"head": old}}}, now)["model"]["head"] == old
     deep = {"model": {"head": {"kind": "mlp_bn", "hidden": 512, "dim": 64, "layers": 3}}}
-    assert legacy.adopt({"config": deep}, deep) == deep, "a row that had such a head already"
+    assert legacy.adopt({"config": deep}, deep) == deep, "a method that had such a head already"
     linear = {"kind": "linear", "dim": 64}
     adopted = legacy.adopt({"config": {"model": {"head": linear}}}, now)["model"]["head"]
     assert adopted != linear, "the user changed it: what compares the two refuses"
@@ -99,7 +99,7 @@ def test_a_run_keeps_the_terms_that_its_row_had(capsys):
     now = {"method": {"terms": [2]}, "optim": {"decay_after_warmup": True}}
     assert legacy.adopt(stored, now)["method"] == {"terms": [1]}
     assert "keeps its terms" in capsys.readouterr().out
-    assert legacy.adopt({**stored, "name": "ir"}, now)["method"] == {"terms": [2]}, "other rows are compared"
+    assert legacy.adopt({**stored, "name": "ir"}, now)["method"] == {"terms": [2]}, "other methods are compared"
 
 
 def test_a_config_without_a_newer_field_takes_its_old_value():

@@ -60,7 +60,7 @@ def test_the_guard_sees_a_wrong_import():
         ("models", "from mi_contrast.data import sets"),
         ("interchange", "from mi_contrast.training import loop"),
         ("core", "import mi_contrast.models"),
-        ("evaluation", "from mi_contrast.methods.rows import build"),
+        ("evaluation", "from mi_contrast.methods.method import build"),
     ):
         assert wrong_imports(room, ast.parse(line))
 

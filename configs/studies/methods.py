@@ -27,7 +27,7 @@ def get_config(variant="cifar10_small"):
     return ConfigDict(
         dict(
             question=(
-                "Which method? Ten rows of the family, the same data and steps: what each gains over its untrained "
+                "Which method? Ten methods of the family, the same data and steps: what each gains over its untrained "
                 "network, and the nats between its views."
             ),
             data_dir=None,

@@ -53,7 +53,7 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
 def time_bare_step(job: assemble.Job, step: Any, count: int) -> float:
     """Returns images/s of `count` steps on one batch; `bad_steps` is read one step late, as the loop does it."""
     with job.open() as reader:
-        batch, state = reader.batch(0), loop.place(job.first_state(), placement(job.parts.row, job.parts.mesh))
+        batch, state = reader.batch(0), loop.place(job.first_state(), placement(job.parts.method, job.parts.mesh))
         state, scalars = jax.block_until_ready(step(state, batch, job.tables))
         start_time = time.perf_counter()
         for _ in range(count):

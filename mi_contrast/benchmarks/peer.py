@@ -162,7 +162,7 @@ class Ours:
     def __init__(self, job: assemble.Job, reader: Any):
         start = time.perf_counter()
         self.job, self.reader = job, reader
-        self.state = loop.place(job.first_state(), placement(job.parts.row, job.parts.mesh))
+        self.state = loop.place(job.first_state(), placement(job.parts.method, job.parts.mesh))
         step: Any = make_step(job.parts)
         self.step = step.lower(self.state, reader.batch(0), job.tables).compile()
         self.seconds_before = time.perf_counter() - start

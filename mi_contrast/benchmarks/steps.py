@@ -64,7 +64,7 @@ def abstract_arguments(step: Step) -> Arguments:
     sources: Any = jax.ShapeDtypeStruct(source_shape(step), jnp.uint8, sharding=cut)
     index: Any = jax.ShapeDtypeStruct((step.batch_size, 1), jnp.int32, sharding=cut)
     table: Any = jax.ShapeDtypeStruct((EXAMPLES,), jnp.int32, sharding=whole)
-    return abstract(state, placement(parts.row, parts.mesh)), Batch(sources, index), Tables(table, table)
+    return abstract(state, placement(parts.method, parts.mesh)), Batch(sources, index), Tables(table, table)
 
 
 def random_arguments(step: Step) -> Arguments:
@@ -76,7 +76,7 @@ def random_arguments(step: Step) -> Arguments:
     sources = random.integers(0, 256, source_shape(step), np.uint8)
     index = random.choice(EXAMPLES, (step.batch_size, 1), replace=False).astype(np.int32)
     labels, groups = random.integers(0, CLASSES, EXAMPLES, np.int32), np.arange(EXAMPLES, dtype=np.int32)
-    state = jax.device_put(jax.tree.map(np.array, state), placement(parts.row, parts.mesh))
+    state = jax.device_put(jax.tree.map(np.array, state), placement(parts.method, parts.mesh))
     return state, Batch(*jax.device_put((sources, index), cut)), Tables(*jax.device_put((labels, groups), whole))
 
 

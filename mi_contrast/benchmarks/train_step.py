@@ -30,7 +30,7 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
     step = make_step(job.parts)
     with job.open() as reader:
         first = reader.batch(0)
-    state = loop.place(job.first_state(), placement(job.parts.row, job.parts.mesh))
+    state = loop.place(job.first_state(), placement(job.parts.method, job.parts.mesh))
 
     def ours() -> None:
         nonlocal state

@@ -34,7 +34,7 @@ CHANGED: Mapping[str, Change] = {
     "model.twin.layers": Change(ABSENT, 2),
 }
 # Methods whose terms have changed. A resumed run keeps its own terms.
-ROWS = ("cave_ir", "la")
+METHODS = ("cave_ir", "la")
 # Leaves that 0.1.0 saved and nothing reads any more: the step counts of the optimisers' learning rate schedules.
 RETIRED = re.compile(r"(generator\.)?optimiser\.(\d+\.)*\d+\.count")
 
@@ -59,7 +59,7 @@ def adopt(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any
     adopted, original = dict(config), complete(stored["config"])
     if "version" in stored:
         return adopted
-    if stored.get("name") in ROWS and adopted["method"] != original["method"]:
+    if stored.get("name") in METHODS and adopted["method"] != original["method"]:
         print(f"this run of 0.1.0 keeps its terms; those of configs/{stored['name']}.py have changed since")
         adopted["method"] = original["method"]
     for path, change in {**ADDED, **CHANGED}.items():

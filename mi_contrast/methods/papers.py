@@ -102,10 +102,10 @@ def make_cmc_recipe(data: str) -> Recipe:
     """Tian et al. 2020 (Contrastive Multiview Coding), with the backbone and the size of Wu et al. 2021 (Ring).
 
     What Wu et al. 2021 set for channels is not known but for their ResNet-18 and their temperature, which is the same.
-    All else is the code of Tian et al. 2020: train_CMC.py, models/resnet.py. A row of channels sets the views and
+    All else is the code of Tian et al. 2020: train_CMC.py, models/resnet.py. A method of channels sets the views and
     halves the width itself.
     """
-    # "batch 128 (256 AlexNet), 240 epochs"; 224 pixels on small images are ours, as for the other rows.
+    # "batch 128 (256 AlexNet), 240 epochs"; 224 pixels on small images are ours, as for the other methods.
     config = make_base(data, policies.cmc(224), batch_size=128, epochs=240)
     enlarge(config, data)
     # "ResNet width .5 'v1'"; "ResNet-18 [recalled M]"; a linear layer to 128 (models/resnet.py).

@@ -2,7 +2,7 @@
 
 A variant such as :cifar10 chooses data and sizes, with settings of our own that suit them. A recipe of a paper, a
 variant such as :paper_cifar10, has the optimiser, backbone, normalisation, views, temperature and number of steps of
-the paper or its released code (`papers`). A config file takes one of them and adds its row, so that any method runs on
+the paper or its released code (`papers`). A config file takes one of them and adds its method, so that any one runs on
 any data. Neither chooses terms or supports.
 """
 
@@ -34,13 +34,13 @@ class Recipe(NamedTuple):
       num_clusters: number of clusters of one k-means over the bank.
       bank_start: 'random' rows, as released; or 'forward', the embeddings of one pass of the untrained network, for
         runs of a few epochs, which would spend the first on random rows.
-      norm_groups: number of groups of the batch that have batch statistics of their own, for rows that shuffle keys
-        between the groups. Without shuffling an anchor and its positive would share a group, so any other row
+      norm_groups: number of groups of the batch that have batch statistics of their own, for methods that shuffle keys
+        between the groups. Without shuffling an anchor and its positive would share a group, so any other method
         normalises over the whole batch.
       target_momentum: momentum of the target network's moving average.
-      least_area: least area of the crop of a row of channels, a share of the image.
-      objective_weight: sum of the weights of the row's terms. The step of SGD scales with it, so the recipe of a paper
-        whose loss is a multiple of ours has that multiple.
+      least_area: least area of the crop of a method of channels, a share of the image.
+      objective_weight: sum of the weights of the method's terms. The step of SGD scales with it, so the recipe of a
+        paper whose loss is a multiple of ours has that multiple.
     """
 
     config: ConfigDict
@@ -165,7 +165,7 @@ def _cifar100() -> Recipe:
 
 
 def _stl10() -> Recipe:
-    """200 epochs of the 100,000 unlabelled images at 64 pixels. Rows that need labels take data.split='train'."""
+    """200 epochs of the 100,000 unlabelled images at 64 pixels. Methods that need labels take data.split='train'."""
     recipe = _cifar10()
     config = recipe.config
     config.data.name, config.data.split, config.data.size = "stl10", "unlabelled", 64
@@ -220,7 +220,7 @@ def set_split(config: ConfigDict, division: Any, low: float = 0.2) -> None:
 
 
 def multi_crop(config: ConfigDict, count: int = 4, size: int | None = None) -> None:
-    """Adds local crops, and a term for each of them, to a row of two crops.
+    """Adds local crops, and a term for each of them, to a method of two crops.
 
     Each term is repeated with every local crop in place of the anchor, or in place of the positive where the anchor is
     looked up and carries no gradient. The term and its repetitions share its weight, so the objective stays an average.
@@ -236,7 +236,7 @@ def multi_crop(config: ConfigDict, count: int = 4, size: int | None = None) -> N
     """
     views, method = plain(config.views), plain(config.method)
     if views.get("kind") != "two_crops" or not method.get("terms"):
-        fix = "call it after config.method is set, on a row of two crops"
+        fix = "call it after config.method is set, on a method of two crops"
         raise UserError(f"there are no two crops of kind {views.get('kind')!r} to set local crops beside", fix=fix)
     whole, local = [], []
     for term in method["terms"]:
@@ -264,7 +264,7 @@ def map_schedule(schedule: Schedule, change: Callable[[float], float]) -> Schedu
     return {**schedule, **values, **steps}
 
 
-# The division of rows whose views are learned.
+# The division of methods whose views are learned.
 GENERATOR = dict(kind="generator", space="rgb", flow="additive", couplings=6, hidden=16)
 
 

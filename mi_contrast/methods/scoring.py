@@ -15,7 +15,7 @@ from mi_contrast.core.mesh import DATA
 from mi_contrast.core.schedules import Progress
 from mi_contrast.estimators import supports
 from mi_contrast.methods import words
-from mi_contrast.methods.rows import Term
+from mi_contrast.methods.method import Term
 from mi_contrast.pools.protocol import Candidates
 
 

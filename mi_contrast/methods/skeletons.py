@@ -1,4 +1,4 @@
-"""Makers of `config.method` for rows that differ only in a support, a form, a temperature or the size of a pool."""
+"""Makers of `config.method` for methods that differ only in a support, a form, a temperature or the size of a pool."""
 
 from __future__ import annotations
 

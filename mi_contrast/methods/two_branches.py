@@ -15,16 +15,16 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import UserError
+from mi_contrast.methods.method import OWN_ROW
+from mi_contrast.methods.method import TWIN as SECOND
 from mi_contrast.methods.recipes import map_schedule
-from mi_contrast.methods.rows import OWN_ROW
-from mi_contrast.methods.rows import TWIN as SECOND
 from mi_contrast.views.two_crops import JIGSAW, LOCAL, TWIN
 
 PREFIX = "twins_"  # of the names of the second branch's pools
 
 
 def with_twins(config: ConfigDict, weight: float = 1.0) -> None:
-    """Adds a second branch to a config whose row has two crops.
+    """Adds a second branch to a config whose method has two crops.
 
     Every term is repeated for the second head. There the twin takes the place of the key, or of the example's own row
     of a bank. The pool is a second one of the same kind and size. The weight is `weight` times the term's; support,
@@ -39,7 +39,7 @@ def with_twins(config: ConfigDict, weight: float = 1.0) -> None:
       config: with its method set; changed in place.
       weight: of the second branch relative to the first, 0 or more.
     Raises:
-      UserError: a weight below 0, a row that has not just two crops, or one that has a second branch already.
+      UserError: a weight below 0, a method that has not just two crops, or one that has a second branch already.
     """
     views, method = plain(config.views), plain(config.method)
     check(views, method, weight)
@@ -55,7 +55,7 @@ def with_twins(config: ConfigDict, weight: float = 1.0) -> None:
 
 
 def over(name: str, variant: str) -> ConfigDict:
-    """Returns the config of a row and variant with a second branch, on the pair set in its default folder."""
+    """Returns the config of a method and variant with a second branch, on the pair set in its default folder."""
     config, *_ = load_config(f"configs/{name}.py:{variant}")
     with_twins(config)
     on_pairs(config, "runs/pairs/digits" if variant == "digits" else "runs/pairs/clips")
@@ -103,19 +103,19 @@ def to_twin(view: str) -> str:
 
 
 def check(views: Mapping[str, Any], method: Mapping[str, Any], weight: float) -> None:
-    """Raises UserError where `with_twins` cannot add a branch to a row."""
+    """Raises UserError where `with_twins` cannot add a branch to a method."""
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
         raise UserError(f"the weight of the second branch is {weight!r}", fix="give a number of 0 or more")
     if not method.get("terms"):
         raise UserError("config.method has no terms yet", fix="call with_twins after config.method is set")
     if TWIN in views or any(term.get("head") == SECOND for term in method["terms"]):
-        raise UserError("the row has a second branch already", fix="call with_twins once")
+        raise UserError("the method has a second branch already", fix="call with_twins once")
     if method["views"] == "channels" or views.get("kind") != "two_crops":
         kind = method["views"] if method["views"] == "channels" else views.get("kind")
         raise UserError(f"no second branch beside views of {kind}: a twin is a whole image, seen by the one network "
-                        "that sees its example", fix="take a row of two crops")  # fmt: skip
+                        "that sees its example", fix="take a method of two crops")  # fmt: skip
     if method["views"] == "jigsaw" or JIGSAW in views:
         raise UserError("no second branch beside a jigsaw: its head takes nine patches of an example, a twin has one",
-                        fix="take a row of two crops, such as configs/moco.py")  # fmt: skip
+                        fix="take a method of two crops, such as configs/moco.py")  # fmt: skip
     if LOCAL in views:
-        raise UserError("the row has local crops already", fix="call with_twins before multi_crop")
+        raise UserError("the method has local crops already", fix="call with_twins before multi_crop")

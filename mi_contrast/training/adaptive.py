@@ -1,7 +1,7 @@
 """Levels of adaptive schedules. They are part of the train state (`carried`) and change only at fixed intervals.
 
-Schedules of the same pace (`core.schedules.pace`) share a level. A step first resolves the row: every adaptive schedule
-in it becomes a number, so that nothing below the step has to know of levels.
+Schedules of the same pace (`core.schedules.pace`) share a level. A step first resolves the method, a
+template whose adaptive schedules each become a number, so that nothing below the step has to know of levels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mi_contrast.core import schedules
-from mi_contrast.methods.rows import Row
+from mi_contrast.methods.method import Method
 
 Pace = tuple[str, int, float, int]  # on, every, by, window
 
@@ -38,9 +38,9 @@ class Level:
     seen: Int[Array, ""]
 
 
-def find_paces(row: Row) -> dict[str, Pace]:
-    """Returns the paces of the row's adaptive schedules, by the names of their levels in `carried`."""
-    paces = dict.fromkeys(pace for pace in map(schedules.pace, _mappings(row)) if pace is not None)
+def find_paces(template: Method) -> dict[str, Pace]:
+    """Returns the paces of the template's adaptive schedules, by the names of their levels in `carried`."""
+    paces = dict.fromkeys(pace for pace in map(schedules.pace, _mappings(template)) if pace is not None)
     return {_name(pace): pace for pace in paces}
 
 
@@ -49,20 +49,22 @@ def _name(pace: Pace) -> str:
     return f"level_on_{on}_every_{every}_by_{by:g}_of_{window}"
 
 
-def init_levels(row: Row) -> dict[str, Level]:
+def init_levels(template: Method) -> dict[str, Level]:
     """Returns the initial levels: each is 0 and has no past values."""
     return {
         name: Level(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros(window), jnp.zeros((), jnp.int32))
-        for name, (_, _, _, window) in find_paces(row).items()
+        for name, (_, _, _, window) in find_paces(template).items()
     }
 
 
-def resolve(row: Row, carried: Mapping[str, Any]) -> Row:
-    """Returns the row with every adaptive schedule replaced by its value, a + (b - a) level."""
-    return row if not find_paces(row) else _resolve(row, carried)
+def resolve(template: Method, carried: Mapping[str, Any]) -> Method:
+    """Returns the method: the template with every adaptive schedule replaced by its value, a + (b - a) level."""
+    return template if not find_paces(template) else _resolve(template, carried)
 
 
-def update_levels(row: Row, carried: Mapping[str, Any], step: Int[Array, ""], objective: Array) -> dict[str, Level]:
+def update_levels(
+    template: Method, carried: Mapping[str, Any], step: Int[Array, ""], objective: Array
+) -> dict[str, Level]:
     """Returns the levels after a step.
 
     Args:
@@ -70,7 +72,7 @@ def update_levels(row: Row, carried: Mapping[str, Any], step: Int[Array, ""], ob
       objective: of this step, in nats.
     """
     levels = {}
-    for name, (on, every, by, _) in find_paces(row).items():
+    for name, (on, every, by, _) in find_paces(template).items():
         level: Level = carried[name]
         if on == "objective":
             level = _add_value(level, objective)
@@ -79,11 +81,11 @@ def update_levels(row: Row, carried: Mapping[str, Any], step: Int[Array, ""], ob
     return levels
 
 
-def add_measurements(row: Row, carried: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str, Any]:
+def add_measurements(template: Method, carried: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str, Any]:
     """Returns `carried` after adding each measurement to the levels of the schedules that track it."""
     levels = {
         name: _add_value(carried[name], jnp.float32(numbers[on]))
-        for name, (on, *_) in find_paces(row).items()
+        for name, (on, *_) in find_paces(template).items()
         if on != "objective"
     }
     return {**carried, **levels}
@@ -110,7 +112,7 @@ def _move(level: Level, by: float, due: Array) -> Level:
 
 
 def _mappings(item: Any) -> Iterator[Mapping[str, Any]]:
-    """Yields every mapping inside a row, schedules among them."""
+    """Yields every mapping inside a method, schedules among them."""
     if isinstance(item, Mapping):
         yield item
         for inner in item.values():
@@ -131,6 +133,6 @@ def _resolve(item: Any, carried: Mapping[str, Any]) -> Any:
         return {name: _resolve(inner, carried) for name, inner in item.items()}
     if isinstance(item, tuple):
         return tuple(_resolve(inner, carried) for inner in item)
-    if is_dataclass(item) and not isinstance(item, type):  # the row, its pools and terms
+    if is_dataclass(item) and not isinstance(item, type):  # the method, its pools and terms
         return replace(item, **{field.name: _resolve(getattr(item, field.name), carried) for field in fields(item)})
     return item

@@ -19,7 +19,8 @@ from mi_contrast.core.mesh import make_mesh, replicated
 from mi_contrast.data import sets
 from mi_contrast.data.pairing import make_pairing, split_held_out
 from mi_contrast.data.readers import ORDERS, RESIDENT_BYTES, Reader, make_reader
-from mi_contrast.methods import recipes, rows
+from mi_contrast.methods import method as methods
+from mi_contrast.methods import recipes
 from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, from_tower, preprocess
 from mi_contrast.models.towers import calibrate_statistics
@@ -100,12 +101,12 @@ class Job:
 
     def fill(self, state: State) -> State:
         """Returns the first state with the banks that start from a forward pass written, over evaluation views."""
-        row = self.parts.row
-        starts = [name for name, pool in row.stateful_pools.items() if getattr(pool, "start", None) == "forward"]
+        method = self.parts.method
+        starts = [name for name, pool in method.stateful_pools.items() if getattr(pool, "start", None) == "forward"]
         return replace(state, pools=state.pools | {name: self._fill_bank(state, name) for name in starts})
 
     def _fill_bank(self, state: State, name: str) -> banks.Bank:
-        parts, view, head = self.parts, str(self.parts.row.pools[name].takes), self.parts.row.heads[name]
+        parts, view, head = self.parts, str(self.parts.method.pools[name].takes), self.parts.method.heads[name]
 
         def write(bank: banks.Bank, network: dict[str, Any], images: jax.Array, index: jax.Array) -> banks.Bank:
             encoded = encode_plain(parts.tower, network, self.evaluation_view(images), view)
@@ -177,11 +178,11 @@ def make_parts(
     """
     trained = np.ones(1024, bool) if trained is None else trained
     views = policies.build(config["views"], mesh)
-    row = rows.build(config["method"], views.sources)
-    _check_fit(row, config)
+    method = methods.build(config["method"], views.sources)
+    _check_fit(method, config)
     tower = towers.build(config["model"])
     generator = generators.init_params(config, tower.split, begun)
-    learning = generators.build_learning(config, tower.split, classes, row, len(trained))
+    learning = generators.build_learning(config, tower.split, classes, method, len(trained))
     batch, steps = config["data"]["batch"], config["steps"]
     groups = config["model"]["norm"].get("groups", 1)
     for count, what in ((mesh.size, "devices"), (groups, "groups (model.norm.groups)")):
@@ -190,7 +191,7 @@ def make_parts(
     optim = optimiser.build(config["optim"], tower.trainable_mask if tower.frozen else None)
     microbatches = divide(config["optim"]["microbatches"], tower, config["model"]["norm"], batch, mesh.size)
     return Parts(
-        row=row,
+        method=method,
         views=views,
         encoder=Encoder(tower, mesh, config["seed"], groups, microbatches),
         optimiser=optim,
@@ -205,25 +206,25 @@ def make_parts(
     )
 
 
-def _check_fit(row: rows.Row, config: Mapping[str, Any]) -> None:
-    """Raises UserError where the row's views need something that the model does not have."""
+def _check_fit(method: methods.Method, config: Mapping[str, Any]) -> None:
+    """Raises UserError where the method's views need something that the model does not have."""
     model, views = config["model"], config["views"]
-    if row.views == "channels" and model.get("split") != views.get("split"):
+    if method.views == "channels" and model.get("split") != views.get("split"):
         problem = f"config.model.split is {model.get('split')!r}, the views are split by {views.get('split')!r}"
         raise UserError(problem, fix=f"set model.split={views.get('split')!r}")
-    if row.views != "channels" and model.get("split") is not None:
-        raise UserError(f"config.model.split is {model['split']!r}, but the row's views are {row.views}",
+    if method.views != "channels" and model.get("split") is not None:
+        raise UserError(f"config.model.split is {model['split']!r}, but the method's views are {method.views}",
                         fix="set model.split=None, or views='channels'")  # fmt: skip
-    if row.has_twins and model.get("twin") is None:
-        raise UserError("config.model has no second head for the row's twins", fix="set model.twin=dict(kind='mlp')")
-    if row.has_twins != (config["data"]["partner"] is not None):
-        terms = "terms of the second head" if row.has_twins else "no terms of the second head"
-        raise UserError(f"config.data.partner is {config['data']['partner']!r}, and the row has {terms}",
+    if method.has_twins and model.get("twin") is None:
+        raise UserError("config.model has no second head for the method's twins", fix="set model.twin=dict(kind='mlp')")
+    if method.has_twins != (config["data"]["partner"] is not None):
+        terms = "terms of the second head" if method.has_twins else "no terms of the second head"
+        raise UserError(f"config.data.partner is {config['data']['partner']!r}, and the method has {terms}",
                         fix="add methods.two_branches.with_twins and a partner such as 'twin', or neither")  # fmt: skip
-    if row.views == "jigsaw" and model.get("jigsaw") is None:
-        raise UserError("config.model has no head for the row's jigsaw", fix="set model.jigsaw=dict(dim=128)")
-    if config["export"]["weights"] == "target" and row.target != "ema":
-        raise UserError(f"config.export.weights is 'target', but the row's target is {row.target!r}",
+    if method.views == "jigsaw" and model.get("jigsaw") is None:
+        raise UserError("config.model has no head for the method's jigsaw", fix="set model.jigsaw=dict(dim=128)")
+    if config["export"]["weights"] == "target" and method.target != "ema":
+        raise UserError(f"config.export.weights is 'target', but the method's target is {method.target!r}",
                         fix="set export.weights='online'")  # fmt: skip
 
 
@@ -287,7 +288,7 @@ def _choose_label(config: Mapping[str, Any], parts: Parts, images: sets.ImageSet
         raise unknown(f"label of {images.name}", label, images.labels)
     if label is not None:
         return label
-    if any(on == "knn_top1" for on, *_ in adaptive.find_paces(parts.row).values()):
+    if any(on == "knn_top1" for on, *_ in adaptive.find_paces(parts.method).values()):
         raise UserError(f"a schedule is adaptive on knn_top1, and {images.name} has no labels", fix="take mi_nats")
     if parts.learning is not None and parts.learning.classifier is not None:
         objective = config["generator"]["learn"]["objective"]

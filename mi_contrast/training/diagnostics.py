@@ -15,7 +15,7 @@ from mi_contrast.core.mesh import DATA, batch_sharding, replicated
 from mi_contrast.core.schedules import Progress
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import words
-from mi_contrast.methods.rows import Term
+from mi_contrast.methods.method import Term
 from mi_contrast.methods.scoring import Anchors
 from mi_contrast.pools.protocol import Candidates
 from mi_contrast.training import adaptive
@@ -38,7 +38,7 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
     that over the pool; below 0 the batch's mean is no bound, whatever the share. same_class and same_instance: share of
     the support's weight that has the anchor's label, or belongs to its group. support_size: mean over anchors.
     """
-    everywhere, placed = replicated(parts.mesh), placement(parts.row, parts.mesh)
+    everywhere, placed = replicated(parts.mesh), placement(parts.method, parts.mesh)
 
     def statistics(state: State, batch: Batch, tables: Tables) -> Scalars:
         return describe_support(parts, state, batch, tables)
@@ -48,19 +48,19 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
 
 def describe_support(parts: Parts, state: State, batch: Batch, tables: Tables) -> Scalars:
     """Returns the statistics that `make_support_statistics` lists."""
-    row, t = adaptive.resolve(parts.row, state.carried), Progress(state.step, parts.total_steps)
+    method, t = adaptive.resolve(parts.method, state.carried), Progress(state.step, parts.total_steps)
     crops = make_crops(parts.views, parts.seed, state.step, batch)
     views = parts.views.divide(crops, state.generator.get("params"))
-    keys, _ = parts.encoder.encode_views(state.target or state.online, views, row.target_views, keys=True)
-    online, _ = parts.encoder.encode_views(state.online, views, row.online_views)
-    encodings, term, index = Encodings(online, keys), row.terms[0], batch.index
+    keys, _ = parts.encoder.encode_views(state.target or state.online, views, method.target_views, keys=True)
+    online, _ = parts.encoder.encode_views(state.online, views, method.online_views)
+    encodings, term, index = Encodings(online, keys), method.terms[0], batch.index
 
     embeddings = encodings.keys(term.head)
-    candidates = find_candidates(row, term, state.pools, state.carried, embeddings, index, tables)
-    anchors = find_anchors(row, term, encodings, state, index, tables, parts.mesh)
+    candidates = find_candidates(method, term, state.pools, state.carried, embeddings, index, tables)
+    anchors = find_anchors(method, term, encodings, state, index, tables, parts.mesh)
     if not candidates.sharded:  # some anchors are enough; those of sharded candidates have to stay on their devices
         anchors, index = jax.tree.map(lambda x: x[:MAX_ANCHORS], (anchors, index))
-    own, theirs = index[:, row.source[term.anchor]], jnp.maximum(find_examples(candidates), 0)
+    own, theirs = index[:, method.source[term.anchor]], jnp.maximum(find_examples(candidates), 0)
     labels = {
         "same_class": (tables.labels[own], tables.labels[theirs]),
         "same_instance": (tables.groups[own], tables.groups[theirs]),

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from mi_contrast.core import rngs as streams
 from mi_contrast.data.readers import Batch
-from mi_contrast.methods.rows import TWIN
+from mi_contrast.methods.method import TWIN
 from mi_contrast.models.towers import Tower, TowerOutput
 from mi_contrast.training.microbatches import Microbatches
 from mi_contrast.training.shuffling import move_rows, shuffled_positions
@@ -22,7 +22,7 @@ from mi_contrast.views.policies import Views
 
 
 def make_crops(views: Views, seed: int, step: Int[Array, ""], batch: Batch) -> Mapping[str, Float[Array, "B H W C"]]:
-    """Applies the random operations of the views to a batch. `Views.divide` then splits channels, if the row has any.
+    """Applies the random operations of the views to a batch. `Views.divide` then splits channels, if there are any.
 
     Each example draws from the stream `views` of its own random key, which depends on seed, step and position alone.
     """

@@ -33,7 +33,7 @@ from mi_contrast.core.errors import UserError, add_place, unknown
 from mi_contrast.core.rngs import stream_rng
 from mi_contrast.data.order import permutation
 from mi_contrast.interchange import open_source
-from mi_contrast.methods.rows import Row
+from mi_contrast.methods.method import Method
 from mi_contrast.models import towers
 from mi_contrast.models.towers import GENERATOR
 from mi_contrast.training import optimiser as optimisers
@@ -206,7 +206,7 @@ def _read_params(path: str, config: Mapping[str, Any]) -> Any:
 
 
 def build_learning(
-    config: Mapping[str, Any], split: Division | None, classes: int, row: Row, examples: int
+    config: Mapping[str, Any], split: Division | None, classes: int, method: Method, examples: int
 ) -> Learning | None:
     """Returns how the run's generator learns; None where it does not.
 
@@ -214,7 +214,7 @@ def build_learning(
       classes: of the label, 0 where unknown or none.
       examples: of the training split.
     Raises:
-      UserError: a mistake in config.generator.learn, or a row whose terms do not reach the generator.
+      UserError: a mistake in config.generator.learn, or a method whose terms do not reach the generator.
     """
     settings, where = config["generator"]["learn"], "config.generator.learn"
     if settings is None or split is None:
@@ -222,9 +222,9 @@ def build_learning(
     check_section(where, settings, LEARN)
     if settings["objective"] not in OBJECTIVES:
         raise unknown(f"{where}.objective", settings["objective"], OBJECTIVES)
-    if row.target != "none" or row.stateful_pools:
-        raise UserError("views are learned through the networks of both of them, and this row keeps one of them still",
-                        fix="take a row against the batch: target='none', pools in_batch alone")  # fmt: skip
+    if method.target != "none" or method.stateful_pools:
+        raise UserError("views are learned through the networks of both, and this method keeps one of them still",
+                        fix="take a method against the batch: target='none', pools in_batch alone")  # fmt: skip
     if config["optim"]["microbatches"] != 1:
         raise UserError("views are not learned in microbatches", fix="set optim.microbatches=1")
     if schedules.pace(check_schedule(f"{where}.lr", settings["lr"], 0.0)):

@@ -44,7 +44,7 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
     the value is at most log(pairs). alignment and uniformity are of the embeddings of those pairs, effective_rank of
     the backbone's features.
     """
-    names = parts.row.measured_views
+    names = parts.method.measured_views
     index = make_distinct_pairs(images, held, pairs, shared, seed=0)
     rng = streams.stream_rng(jax.random.key(0), "held_out")
 
@@ -75,7 +75,7 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
             sources = np.stack([images.images(column) for column in index[positions].T], axis=1)
             chunks.append([np.asarray(x) for x in embed(state.online, generator, sources, positions)])
         embeddings = [np.concatenate(x)[:pairs] for x in zip(*chunks, strict=True)]
-        term, t = adaptive.resolve(parts.row, state.carried).terms[0], Progress(state.step, parts.total_steps)
+        term, t = adaptive.resolve(parts.method, state.carried).terms[0], Progress(state.step, parts.total_steps)
         numbers = compare(*embeddings, schedules.value(term.temperature, t))
         return {name: float(value) for name, value in numbers.items()}
 

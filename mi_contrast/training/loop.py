@@ -146,7 +146,7 @@ def place(state: State, shardings: State) -> State:
 
 def _restore_or_begin(saved: checkpoints.Checkpoints, job: Job, config: Mapping[str, Any]) -> tuple[State, int]:
     """Returns the newest state in this folder, or the first one, placed over the mesh; and its step."""
-    shardings = placement(job.parts.row, job.parts.mesh)
+    shardings = placement(job.parts.method, job.parts.mesh)
     if saved.latest() is None:
         state = place(job.first_state(), shardings)
         if config["checkpoint"]["start_from"] is not None:

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from mi_contrast.core import rngs as streams
-from mi_contrast.methods.rows import HEAD, TWIN, Row
+from mi_contrast.methods.method import HEAD, TWIN, Method
 from mi_contrast.models.towers import Tower
 from mi_contrast.training import adaptive, pools
 from mi_contrast.training.encoding import Encoder, encode_plain
@@ -30,13 +30,14 @@ class Parts:
     """The fixed components of a run: networks, views, optimiser, mesh and sizes. State holds the changing ones.
 
     Attributes:
+      method: a template: its adaptive schedules are resolved anew in every step (`adaptive.resolve`).
       rate: the learning rate, a function of the step.
       trained: bool [N], the examples that are trained on.
       generator: initial parameters of the generator that splits images into views; None if the run has none.
       learning: how that generator learns; None where it is frozen.
     """
 
-    row: Row
+    method: Method
     views: Views
     encoder: Encoder
     optimiser: optax.GradientTransformationExtraArgs
@@ -57,7 +58,7 @@ class Parts:
     @property
     def probed_views(self) -> tuple[str, ...]:
         """Names of the views whose features are concatenated to the representation, the input of the online probe."""
-        return tuple(self.row.source) if self.row.views == "channels" else self.row.online_views[:1]
+        return tuple(self.method.source) if self.method.views == "channels" else self.method.online_views[:1]
 
 
 def init_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callable[..., Any]) -> State:
@@ -68,20 +69,20 @@ def init_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callabl
         judged.
       calibrate: a function of (tower, variables, images) that returns the variables with those statistics.
     """
-    row = parts.row
+    method = parts.method
     rng = streams.stream_rng(jax.random.key(parts.seed), "init")
     online = parts.tower.init(rng, (images.shape[1], images.shape[2], 3))
     online = calibrate(parts.tower, online, images)
-    shapes = jax.eval_shape(lambda v: encode_plain(parts.tower, v, images, row.online_views[0]), online)
+    shapes = jax.eval_shape(lambda v: encode_plain(parts.tower, v, images, method.online_views[0]), online)
     dims = {HEAD: shapes.embedding.shape[1]} | ({} if shapes.twin is None else {TWIN: shapes.twin.shape[1]})
-    states = pools.init_pools(row, parts.trained, dims, parts.seed, parts.mesh)
-    carried: dict[str, Any] = pools.init_clusters(row, states, parts.mesh)
-    carried |= {normaliser_name(i): jnp.full((), -jnp.inf) for i, term in enumerate(row.terms) if term.binary}
-    carried |= adaptive.init_levels(row)
+    states = pools.init_pools(method, parts.trained, dims, parts.seed, parts.mesh)
+    carried: dict[str, Any] = pools.init_clusters(method, states, parts.mesh)
+    carried |= {normaliser_name(i): jnp.full((), -jnp.inf) for i, term in enumerate(method.terms) if term.binary}
+    carried |= adaptive.init_levels(method)
     return State(
         step=jnp.zeros((), jnp.int32),
         online=online,
-        target=jax.tree.map(jnp.copy, online) if row.target == "ema" else {},
+        target=jax.tree.map(jnp.copy, online) if method.target == "ema" else {},
         optimiser=parts.optimiser.init(online["params"]),
         pools=states,
         carried=carried,

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_contrast.core import rngs as streams
 from mi_contrast.core.schedules import Progress
-from mi_contrast.methods.rows import OWN_ROW, Row, Term
+from mi_contrast.methods.method import OWN_ROW, Method, Term
 from mi_contrast.methods.scoring import Anchors
 from mi_contrast.pools import bank as banks
 from mi_contrast.pools import clusters
@@ -37,8 +37,10 @@ class Tables(NamedTuple):
     groups: Int[Array, " N"]
 
 
-def init_pools(row: Row, trained: Bool[np.ndarray, " N"], dims: Mapping[str, int], seed: int, mesh: Mesh) -> Pools:
-    """Returns the states of the row's pools before the first step, by name.
+def init_pools(
+    method: Method, trained: Bool[np.ndarray, " N"], dims: Mapping[str, int], seed: int, mesh: Mesh
+) -> Pools:
+    """Returns the states of the method's pools before the first step, by name.
 
     Args:
       trained: bool [N], the examples that are trained on.
@@ -47,24 +49,24 @@ def init_pools(row: Row, trained: Bool[np.ndarray, " N"], dims: Mapping[str, int
     rng = streams.stream_rng(jax.random.key(seed), "pools")
     states: Pools = {}
     counts: Counter[type] = Counter()  # pools are numbered within their kind, so that another kind changes no draw
-    for name, pool in row.stateful_pools.items():
+    for name, pool in method.stateful_pools.items():
         own_rng = jax.random.fold_in(rng, counts[type(pool)])
         counts[type(pool)] += 1
-        states[name] = pool.init(own_rng, jnp.asarray(trained), dims[row.heads[name]], mesh)
+        states[name] = pool.init(own_rng, jnp.asarray(trained), dims[method.heads[name]], mesh)
     return states
 
 
-def init_clusters(row: Row, pools: Pools, mesh: Mesh) -> dict[str, Array]:
+def init_clusters(method: Method, pools: Pools, mesh: Mesh) -> dict[str, Array]:
     """Returns the labels of each pool's clusterings before the first of them: no row is close to another."""
     return {
         clusters_name(name): clusters.init_labels(len(pools[name].valid), settings["clusterings"], mesh)
-        for name, settings in row.clusterings.items()
+        for name, settings in method.clusterings.items()
     }
 
 
-def refresh_clusters(row: Row, pools: Pools, carried: dict[str, Any], epoch: int, mesh: Mesh) -> dict[str, Any]:
+def refresh_clusters(method: Method, pools: Pools, carried: dict[str, Any], epoch: int, mesh: Mesh) -> dict[str, Any]:
     """Returns `carried` with new labels for the clusterings that are due in this epoch, 0 being the first."""
-    for name, settings in row.clusterings.items():
+    for name, settings in method.clusterings.items():
         if epoch % settings["every_epochs"] == 0:
             seeds = [1000 * epoch + j for j in range(settings["clusterings"])]
             labels = clusters.refresh(pools[name], settings["number"], seeds, mesh)
@@ -73,7 +75,7 @@ def refresh_clusters(row: Row, pools: Pools, carried: dict[str, Any], epoch: int
 
 
 def find_candidates(
-    row: Row,
+    method: Method,
     term: Term,
     pools: Pools,
     carried: Mapping[str, Any],
@@ -87,34 +89,36 @@ def find_candidates(
       embeddings: this step's keys in the term's space, by view.
       index: int32 [B, V], the examples of the batch.
     """
-    ids = {view: index[:, source] for view, source in row.source.items()}
-    batch = BatchEmbeddings(embeddings, ids, gradient=row.target == "none")
+    ids = {view: index[:, source] for view, source in method.source.items()}
+    batch = BatchEmbeddings(embeddings, ids, gradient=method.target == "none")
     labels = None
     if term.closeness == "label":
         labels = tables.labels[:, None]
     elif term.closeness == "clusters":
         labels = carried[clusters_name(term.pool)]
-    return row.pools[term.pool].candidates(pools.get(term.pool), batch, labels)
+    return method.pools[term.pool].candidates(pools.get(term.pool), batch, labels)
 
 
 def find_anchors(
-    row: Row, term: Term, encodings: Encodings, state: State, index: Int[Array, "B V"], tables: Tables, mesh: Mesh
+    method: Method, term: Term, encodings: Encodings, state: State, index: Int[Array, "B V"], tables: Tables, mesh: Mesh
 ) -> Anchors:
     """Returns the term's anchors with their positives, own ids and labels. `score_term` adds the rngs for draws."""
-    ids = find_own_ids(row, term, index)
+    ids = find_own_ids(method, term, index)
     keys = encodings.keys(term.head)
     if term.positive == OWN_ROW:
         own = index[:, 0]
         positives = jax.lax.stop_gradient(banks.read(state.pools[term.pool].rows, own, mesh))
     else:
-        own = index[:, row.source[term.anchor]]
+        own = index[:, method.source[term.anchor]]
         positives = keys[term.positive]
     if term.look_up is None:
         rows = encodings.anchors(term.head)[term.anchor]
     else:
         queries = encodings.taken_from("target", term.head)[term.anchor]
         batch = BatchEmbeddings(keys, {}, gradient=False)
-        rows = look_up_nearest(row.pools[term.look_up].candidates(state.pools[term.look_up], batch, None), queries, ids)
+        rows = look_up_nearest(
+            method.pools[term.look_up].candidates(state.pools[term.look_up], batch, None), queries, ids
+        )
     labels = None
     if term.closeness == "label":
         labels = tables.labels[own][:, None]
@@ -123,9 +127,9 @@ def find_anchors(
     return Anchors(rows, positives, ids, labels)
 
 
-def find_own_ids(row: Row, term: Term, index: Int[Array, "B V"]) -> Int[Array, "B O"]:
+def find_own_ids(method: Method, term: Term, index: Int[Array, "B V"]) -> Int[Array, "B O"]:
     """Returns the examples whose rows are no candidates of an anchor in the term's space."""
-    own = row.own_sources(term.head, index.shape[1])
+    own = method.own_sources(term.head, index.shape[1])
     return index if len(own) == index.shape[1] else index[:, jnp.asarray(own)]
 
 
@@ -147,7 +151,7 @@ def look_up_nearest(
 
 
 def update_pools(
-    row: Row,
+    method: Method,
     pools: Pools,
     encodings: Encodings,
     index: Int[Array, "B V"],
@@ -157,9 +161,9 @@ def update_pools(
 ) -> Pools:
     """Returns the pools after a step: each takes its view's embeddings. If `accept` is False, nothing changes."""
     updated: Pools = {}
-    for name, pool in row.stateful_pools.items():
+    for name, pool in method.stateful_pools.items():
         view = str(pool.takes)
-        embeddings = encodings.taken_from(str(pool.network), row.heads[name])[view]
-        ids = index[:, 0] if pool.per_example else index[:, row.source[view]]
+        embeddings = encodings.taken_from(str(pool.network), method.heads[name])[view]
+        ids = index[:, 0] if pool.per_example else index[:, method.source[view]]
         updated[name] = pool.update(pools[name], embeddings, ids, t, accept, mesh)
     return updated

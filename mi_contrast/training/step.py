@@ -30,7 +30,7 @@ from mi_contrast.core.mesh import batch_sharding, replicated
 from mi_contrast.core.schedules import Progress
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import scoring, words
-from mi_contrast.methods.rows import Row
+from mi_contrast.methods.method import Method
 from mi_contrast.models.towers import TowerOutput
 from mi_contrast.pools import queue
 from mi_contrast.pools.protocol import Candidates
@@ -61,7 +61,7 @@ class Outputs(NamedTuple):
 
 def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Scalars]]:
     """Returns `train_step` of these parts, jitted over their mesh. The state is donated."""
-    everywhere, placed = replicated(parts.mesh), placement(parts.row, parts.mesh)
+    everywhere, placed = replicated(parts.mesh), placement(parts.method, parts.mesh)
 
     def step(state: State, batch: Batch, tables: Tables) -> tuple[State, Scalars]:
         return train_step(parts, state, batch, tables)
@@ -80,29 +80,29 @@ def train_step(parts: Parts, state: State, batch: Batch, tables: Tables) -> tupl
     Terms see the pools as the step before left them. Where loss or gradient is not finite, only `step` and `guard`
     advance; everything else stays as it was.
     """
-    row, t = adaptive.resolve(parts.row, state.carried), Progress(state.step, parts.total_steps)
+    method, t = adaptive.resolve(parts.method, state.carried), Progress(state.step, parts.total_steps)
     params, generator = state.online["params"], state.generator.get("params")
 
     # Views. The target follows the online network and encodes the keys.
     crops = make_crops(parts.views, parts.seed, state.step, batch)
     views = parts.views.divide(crops, generator)
-    target = update_target(row, state, t)
-    keys, key_statistics = parts.encoder.encode_views(target, views, row.target_views, keys=True)
+    target = update_target(method, state, t)
+    keys, key_statistics = parts.encoder.encode_views(target, views, method.target_views, keys=True)
     keys, key_statistics = jax.lax.stop_gradient((keys, key_statistics))
 
     # Anchors, terms and loss, with the gradient by the online network and by a generator that learns.
     argnums = (0,) if parts.learning is None else (0, 1)
     differentiate = jax.value_and_grad(compute_loss, argnums, has_aux=True)
-    (loss, outputs), gradients = differentiate(params, generator, parts, row, t, state, batch, tables, crops, keys)
+    (loss, outputs), gradients = differentiate(params, generator, parts, method, t, state, batch, tables, crops, keys)
     scalars = outputs.scalars | {"lr": parts.rate(state.step), "grad_norm": optax.tree.norm(gradients[0])}
 
     # The update of every part of the state but the pools.
     updates, optimiser = parts.optimiser.update(gradients[0], state.optimiser, params, learning_rate=scalars["lr"])
-    levels = adaptive.update_levels(parts.row, state.carried, state.step, outputs.scalars["objective"])
+    levels = adaptive.update_levels(parts.method, state.carried, state.step, outputs.scalars["objective"])
     new = replace(
         state,
         online={"params": optax.apply_updates(params, updates), "batch_stats": outputs.batch_stats},
-        target={"params": target["params"], "batch_stats": key_statistics} if row.target == "ema" else {},
+        target={"params": target["params"], "batch_stats": key_statistics} if method.target == "ema" else {},
         optimiser=optimiser,
         carried=state.carried | outputs.carried | levels,
     )
@@ -113,20 +113,20 @@ def train_step(parts: Parts, state: State, batch: Batch, tables: Tables) -> tupl
     watched = (loss, scalars["grad_norm"], *generator_scalars.values())
     finite = reduce(jnp.logical_and, map(jnp.isfinite, watched))
     new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), replace(new, pools={}), replace(state, pools={}))
-    pools = update_pools(row, state.pools, outputs.encodings, batch.index, t, finite, parts.mesh)
+    pools = update_pools(method, state.pools, outputs.encodings, batch.index, t, finite, parts.mesh)
     new = replace(new, step=state.step + 1, guard=jnp.where(finite, 0, state.guard + 1), pools=pools)
     scalars |= generator_scalars | probe_scalars | {"bad_steps": new.guard}
-    return new, scalars | read_scalars(row, new, t)
+    return new, scalars | read_scalars(method, new, t)
 
 
-def update_target(row: Row, state: State, t: Progress) -> dict[str, Any]:
+def update_target(method: Method, state: State, t: Progress) -> dict[str, Any]:
     """Returns the network that encodes keys: m target + (1 - m) online if `target` is 'ema', else the online network.
 
     The batch statistics of a moving average are its own and are not averaged.
     """
-    if row.target != "ema":
+    if method.target != "ema":
         return state.online
-    momentum = schedules.value(row.momentum, t)
+    momentum = schedules.value(method.momentum, t)
     # The target stands for "new" here. The sum is the same, and this order rounds as m target + (1 - m) online does.
     params = optax.incremental_update(state.target["params"], state.online["params"], momentum)
     return {"params": params, "batch_stats": state.target["batch_stats"]}
@@ -136,7 +136,7 @@ def compute_loss(
     params: Any,
     generator: Any,
     parts: Parts,
-    row: Row,
+    method: Method,
     t: Progress,
     state: State,
     batch: Batch,
@@ -148,25 +148,25 @@ def compute_loss(
 
     Args:
       params, generator: the parameters that the loss is differentiated by.
-      row: with its adaptive schedules resolved.
+      method: with its adaptive schedules resolved.
       crops: what the views are made of.
       keys: encodings by the target.
     """
     views = parts.views.divide(crops, generator)
     online = {"params": params, "batch_stats": state.online["batch_stats"]}
-    anchors, statistics = parts.encoder.encode_views(online, views, row.online_views)
+    anchors, statistics = parts.encoder.encode_views(online, views, method.online_views)
     encodings = Encodings(anchors, keys)
     objective, ceiling, carried, scalars = jnp.zeros(()), jnp.zeros(()), Scalars(), Scalars()
-    for i, term in enumerate(row.terms):
-        nats, candidates, term_carried = score_term(i, parts, row, t, encodings, state, batch, tables)
+    for i, term in enumerate(method.terms):
+        nats, candidates, term_carried = score_term(i, parts, method, t, encodings, state, batch, tables)
         value, term_ceiling = jnp.mean(nats), scoring.compute_ceiling(term, candidates, t)
         settings = scoring.read_settings(term, t)
         objective, ceiling = objective + settings["weight"] * value, ceiling + settings["weight"] * term_ceiling
-        if len(row.terms) > 1:
+        if len(method.terms) > 1:
             settings = {f"{name}_{i}": v for name, v in (settings | {"term": value, "ceiling": term_ceiling}).items()}
         carried, scalars = carried | term_carried, scalars | settings
     scalars["objective"] = objective
-    if all(term.form["kind"] in ("softmax", "hard") for term in row.terms):
+    if all(term.form["kind"] in ("softmax", "hard") for term in method.terms):
         scalars["objective_ceiling"] = ceiling
     return -objective, Outputs(encodings, statistics, carried, scalars)
 
@@ -174,7 +174,7 @@ def compute_loss(
 def score_term(
     index: int,
     parts: Parts,
-    row: Row,
+    method: Method,
     t: Progress,
     encodings: Encodings,
     state: State,
@@ -184,11 +184,11 @@ def score_term(
     """Returns the nats of each anchor of a term, its candidates, and what the term carries to the next step.
 
     Args:
-      index: the term's index in `row.terms`.
+      index: the term's index in `method.terms`.
     """
-    term, keys = row.terms[index], encodings.keys(row.terms[index].head)
-    candidates = find_candidates(row, term, state.pools, state.carried, keys, batch.index, tables)
-    anchors = find_anchors(row, term, encodings, state, batch.index, tables, parts.mesh)
+    term, keys = method.terms[index], encodings.keys(method.terms[index].head)
+    candidates = find_candidates(method, term, state.pools, state.carried, keys, batch.index, tables)
+    anchors = find_anchors(method, term, encodings, state, batch.index, tables, parts.mesh)
     if term.support["kind"] == "drawn":
         rngs = streams.example_rngs(parts.seed, state.step, jnp.arange(len(anchors.rows), dtype=jnp.int32))
         rngs = jax.vmap(lambda rng: jax.random.fold_in(streams.stream_rng(rng, "support"), index))(rngs)
@@ -235,13 +235,13 @@ def update_probe(
         return state, {}
     views = parts.probed_views
     features = jnp.concatenate([encodings.online[view].features for view in views], axis=1)
-    labels = tables.labels[batch.index[:, parts.row.source[views[0]]]]
+    labels = tables.labels[batch.index[:, parts.method.source[views[0]]]]
     probe, loss = parts.probe.learn(state.probe, jax.lax.stop_gradient(features), labels)
     return replace(state, probe=probe), {"probe_loss": loss}
 
 
-def read_scalars(row: Row, state: State, t: Progress) -> Scalars:
+def read_scalars(method: Method, state: State, t: Progress) -> Scalars:
     """Returns the target's momentum and the mean fill of the queues, where there are any."""
-    scalars: Scalars = {"momentum": schedules.value(row.momentum, t)} if row.target == "ema" else {}
+    scalars: Scalars = {"momentum": schedules.value(method.momentum, t)} if method.target == "ema" else {}
     queues = [pool for pool in state.pools.values() if isinstance(pool, queue.Queue)]
     return scalars | ({"queue_fill": jnp.mean(jnp.stack([queue.fill(pool) for pool in queues]))} if queues else {})

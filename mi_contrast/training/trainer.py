@@ -95,7 +95,7 @@ class Trainer:
         shown = [f"mi {numbers['mi_nats']:.3f} of {numbers['mi_ceiling']:.2f} nats"]
         shown += [f"{name} {100 * numbers[name]:.1f} %" for name in ("knn_top1", "probe_top1") if name in numbers]
         self.progress.say(f"step {step}: " + ", ".join(shown))
-        carried = adaptive.add_measurements(self.job.parts.row, self.state.carried, numbers)
+        carried = adaptive.add_measurements(self.job.parts.method, self.state.carried, numbers)
         self.state = replace(self.state, carried=carried)
 
     def _take_step(self, step: int) -> None:
@@ -104,7 +104,7 @@ class Trainer:
         # The loop counts steps from 1; `state.step` and the reader count the steps that were taken, from 0.
         epoch, step_in_epoch = divmod(step - 1, self.reader.steps_per_epoch)
         if step_in_epoch == 0:
-            carried = refresh_clusters(parts.row, self.state.pools, self.state.carried, epoch, parts.mesh)
+            carried = refresh_clusters(parts.method, self.state.pools, self.state.carried, epoch, parts.mesh)
             self.state = replace(self.state, carried=carried)
         batch = self.reader.batch(step - 1)
         is_log_step = step % self.config["log"]["every"] == 0 or step == self.last

@@ -1,4 +1,4 @@
-"""The page of rows and differences: its words and tests exist, its example is a row, and what configs are held to."""
+"""The page of methods and differences: its words and tests exist, its example is one, and what configs are held to."""
 
 import dataclasses
 import math
@@ -14,7 +14,8 @@ from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import UserError
-from mi_contrast.methods import rows, scoring, words
+from mi_contrast.methods import method as methods
+from mi_contrast.methods import scoring, words
 from mi_contrast.methods.recipes import VARIANTS
 from mi_contrast.pools.bank import BankPool
 from mi_contrast.pools.kinds import KINDS, find_kind
@@ -36,7 +37,7 @@ def config(name, variant="digits"):
 
 def row(name, variant="digits"):
     made = config(name, variant)
-    return rows.build(made["method"], policies.build(made["views"]).sources)
+    return methods.build(made["method"], policies.build(made["views"]).sources)
 
 
 def lines(text):
@@ -84,16 +85,18 @@ def of_section(title):
     return {name: cells[1:] for cells in lines(section) for name in named(cells[0])}
 
 
-def test_every_word_of_a_row_is_on_the_page():
-    assert set(of_section("The row")) == {*rows.ROW_FIELDS, "momentum"}
+def test_every_word_of_a_method_is_on_the_page():
+    assert set(of_section("The method")) == {*methods.METHOD_FIELDS, "momentum"}
     views = of_section("views")
-    assert {name: set(named(cells[0])) for name, cells in views.items()} == {n: set(v) for n, v in rows.VIEWS.items()}
-    assert set(of_section("target")) == set(rows.TARGETS)
+    assert {name: set(named(cells[0])) for name, cells in views.items()} == {
+        n: set(v) for n, v in methods.VIEWS.items()
+    }
+    assert set(of_section("target")) == set(methods.TARGETS)
     pools = of_section("pools")
     assert {name: set(named(cells[0])) for name, cells in pools.items()} == {
         n: {f.name for f in dataclasses.fields(kind)} for n, kind in KINDS.items()
     }
-    assert set(of_section("terms")) == {*rows.TERM_FIELDS, "look_up", "head"}
+    assert set(of_section("terms")) == {*methods.TERM_FIELDS, "look_up", "head"}
     supports = of_section("supports")
     assert {name: tuple(named(cells[0])) for name, cells in supports.items()} == dict(words.SUPPORTS)
     forms = of_section("forms")
@@ -111,16 +114,16 @@ def example():
     return space["get_config"]
 
 
-def test_the_example_is_a_row_that_no_config_has():
+def test_the_example_is_a_method_that_no_config_has():
     hard_over_bank = lambda of: any(  # noqa: E731
         term.form["kind"] == "hard" and isinstance(of.pools[term.pool], BankPool) for term in of.terms
     )
-    made = rows.build(plain(example()())["method"])
+    made = methods.build(plain(example()())["method"])
     assert hard_over_bank(made) and not any(hard_over_bank(row(name)) for name in CONFIGS)
     assert [find_kind(made.pools[term.pool]) for term in made.terms] == ["bank", "queue"]
     assert made.online_views == ("query",) and made.target_views == ("key",)
     for variant in VARIANTS:
-        assert rows.build(plain(example()(variant))["method"]).terms[0].support["kind"] == "drawn"
+        assert methods.build(plain(example()(variant))["method"]).terms[0].support["kind"] == "drawn"
 
 
 # What every config is held to

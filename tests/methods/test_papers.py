@@ -88,7 +88,7 @@ def key_of(name):
 
 
 def entries(name):
-    """(field, setting, quotation) of a row and variant, a second source's where `SOURCES` names it."""
+    """(field, setting, quotation) of a method and variant, a second source's where `SOURCES` names it."""
     key = key_of(name)
     found = {e["field"]: (e["setting"], e["quote"]) for e in TABLE["settings"] if key in e["rows"]}
     for pattern, sources in SOURCES.items():
@@ -460,7 +460,7 @@ def test_rows_that_are_compared_differ_in_their_support_alone():
 
 
 def shape_of(config):
-    """What makes a row: its terms but for percentiles, numbers, temperatures and weights."""
+    """What makes a method: its terms but for percentiles, numbers, temperatures and weights."""
     terms = config["method"]["terms"]
     return [(t["anchor"], t["positive"], t["pool"], t["support"]["kind"], t["form"]) for t in terms]
 

@@ -1,4 +1,4 @@
-"""What `multi_crop` makes of a row: its views, its terms and their weights."""
+"""What `multi_crop` makes of a method: its views, its terms and their weights."""
 
 from pathlib import Path
 
@@ -9,14 +9,15 @@ from mi_contrast.core import schedules
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import linear
-from mi_contrast.methods import recipes, rows
+from mi_contrast.methods import method as methods
+from mi_contrast.methods import recipes
 from mi_contrast.views import policies
 
 LOCALS = ("local_0", "local_1", "local_2")
 
 
 def cropped(name, variant="digits", count=3, **changes):
-    """The config of a row with local crops, and the same without."""
+    """The config of a method with local crops, and the same without."""
     config = load_config(f"configs/{name}.py:{variant}")[0]
     before = plain(config)
     recipes.multi_crop(config, count, **changes)
@@ -24,7 +25,7 @@ def cropped(name, variant="digits", count=3, **changes):
 
 
 def built(config):
-    return rows.build(config["method"], policies.build(config["views"]).sources)
+    return methods.build(config["method"], policies.build(config["views"]).sources)
 
 
 @pytest.mark.parametrize("name", ["moco", "simclr", "ring_moco", "moco_v3", "ir", "la", "supcon", "nnclr", "pirl"])
@@ -56,7 +57,7 @@ def test_every_term_is_shared_with_the_local_crops(name):
         if name != "pirl":  # whose two terms have one positive
             assert [t.positive if looked_up else t.anchor for t in found] == views
         assert all((t.support, t.form, t.temperature) == (term.support, term.form, term.temperature) for t in found)
-    # The policy has as many crops as the row has names for.
+    # The policy has as many crops as the method has names for.
     assert after["views"]["local"]["count"] == 3 and after["views"]["local"]["size"] == 14
     assert {n: v for n, v in after["views"].items() if n != "local"} == before["views"]
 
@@ -92,26 +93,26 @@ def test_local_crops_of_views_that_are_no_two_crops():
 
 def test_a_row_over_a_policy_that_lacks_its_views():
     method = plain(load_config("configs/simclr.py:digits")[0].method)
-    with pytest.raises(UserError, match="unknown view of the row 'query'"):
-        rows.build(method, policies.build(policies.cmc(32)).sources)
+    with pytest.raises(UserError, match="unknown view of the method 'query'"):
+        methods.build(method, policies.build(policies.cmc(32)).sources)
     method["terms"][0]["anchor"] = "local_3"
     sources = policies.build(policies.multi_crop(policies.moco_v2(32), 3)).sources
     with pytest.raises(UserError, match="'local_3'; did you mean 'local_"):
-        rows.build(method, sources)
+        methods.build(method, sources)
     with pytest.raises(UserError, match="unknown view in"):
-        rows.build({**method, "terms": ({**method["terms"][0], "anchor": "local_0"},)})  # no policy, no local crops
+        methods.build({**method, "terms": ({**method["terms"][0], "anchor": "local_0"},)})  # no policy, no local crops
     with_jigsaw = policies.build(policies.infomin(32)).sources
-    assert tuple(rows.build(plain(load_config("configs/moco.py:digits")[0].method), with_jigsaw).source) == (
+    assert tuple(methods.build(plain(load_config("configs/moco.py:digits")[0].method), with_jigsaw).source) == (
         "query",
         "key",
-    )  # a jigsaw is for the rows that ask for it
+    )  # a jigsaw is for the methods that ask for it
 
 
 def test_the_policy_says_which_source_a_view_is_of():
     method = plain(load_config("configs/moco.py:digits")[0].method)
-    assert dict(rows.build(method).source) == {"query": 0, "key": -1}
+    assert dict(methods.build(method).source) == {"query": 0, "key": -1}
     patches = policies.build(policies.patches(16, 8)).sources
-    assert dict(rows.build(method, patches).source) == {"query": 0, "key": 0}
+    assert dict(methods.build(method, patches).source) == {"query": 0, "key": 0}
 
 
 SHUFFLED = ("moco", "ring_moco", "ball_moco", "infomin", "moco_v3", "infoaug")

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from mi_contrast.core.mesh import make_mesh
-from mi_contrast.methods import rows, scoring
+from mi_contrast.methods import method as methods
+from mi_contrast.methods import scoring
 from mi_contrast.pools.protocol import Candidates
 from tests import devices
-from tests.methods.test_rows import ROW, changed
+from tests.methods.test_method import METHOD, changed
 
 B, K, D = 16, 40, 8
 
@@ -46,7 +47,7 @@ def reference(anchors, positives, pool, valid, ids, anchor_ids, lower, upper, te
 @pytest.mark.parametrize("t", [0.0, 0.2, 0.5, 1.0])
 def test_a_ring_term_equals_the_loop_and_leaves_own_keys_out(t):
     anchors, positives, pool, valid, ids, anchor_ids = inputs()
-    term = rows.build(ROW).terms[0]
+    term = methods.build(METHOD).terms[0]
     described = scoring.Anchors(anchors, positives, anchor_ids)
     found = scoring.compute_nats(term, described, Candidates(pool, valid, ids), jnp.float32(t), make_mesh())
     u = min(t / 0.5, 1.0)
@@ -59,16 +60,16 @@ def test_a_ring_term_equals_the_loop_and_leaves_own_keys_out(t):
 
 
 def test_settings_are_logged_as_used():
-    term = rows.build(ROW).terms[0]
+    term = methods.build(METHOD).terms[0]
     at = {name: float(v) for name, v in scoring.read_settings(term, jnp.float32(0.25)).items()}
     assert at == pytest.approx({"lower": 0.45, "upper": 0.945, "temperature": 0.2, "weight": 1.0}, rel=1e-5)
 
 
 def test_the_ceiling_counts_valid_candidates():
     pool = Candidates(np.zeros((50, 2)), np.arange(50) < 30, np.arange(50))
-    everything = rows.build(changed(("terms", 0, "support"), dict(kind="all"))).terms[0]
+    everything = methods.build(changed(("terms", 0, "support"), dict(kind="all"))).terms[0]
     assert float(scoring.compute_ceiling(everything, pool, jnp.float32(0))) == pytest.approx(math.log(31))
-    ring = rows.build(changed(("terms", 0, "support"), dict(kind="ring", lower=0.5, upper=0.9))).terms[0]
+    ring = methods.build(changed(("terms", 0, "support"), dict(kind="ring", lower=0.5, upper=0.9))).terms[0]
     assert float(scoring.compute_ceiling(ring, pool, jnp.float32(0))) == pytest.approx(math.log(13))
 
 
@@ -76,7 +77,7 @@ def values_and_gradients():
     anchors, positives, pool, valid, ids, anchor_ids = inputs()
     mesh, found = make_mesh(), {}
     for kind in (dict(kind="all"), dict(kind="ball", lower=0.5), dict(kind="ring", lower=0.5, upper=0.9)):
-        term = rows.build(changed(("terms", 0, "support"), kind)).terms[0]
+        term = methods.build(changed(("terms", 0, "support"), kind)).terms[0]
 
         def mean(anchors, positives, term=term):
             described = scoring.Anchors(anchors, positives, anchor_ids)
@@ -108,7 +109,7 @@ def test_two_terms_over_the_batch_are_nt_xent():
 
     anchors, positives, *_ = inputs()
     ids = np.arange(B, dtype=np.int32)
-    term = rows.build(SIMCLR).terms[0]
+    term = methods.build(SIMCLR).terms[0]
 
     def ours(anchors, positives):
         pool = jnp.stack([anchors, positives], axis=1).reshape(2 * B, D)

@@ -1,4 +1,4 @@
-"""What `with_twins` makes of a row: its views, its second head, pools and terms, and where it can't."""
+"""What `with_twins` makes of a method: its views, its second head, pools and terms, and where it can't."""
 
 import pytest
 
@@ -6,19 +6,20 @@ from mi_contrast.core import schedules
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import linear
-from mi_contrast.methods import recipes, rows
+from mi_contrast.methods import method as methods
+from mi_contrast.methods import recipes
 from mi_contrast.methods.two_branches import with_twins
 from mi_contrast.pools.kinds import find_kind
 from mi_contrast.views import policies
 
 
 def twinned(name, weight=1.0, variant="digits"):
-    """The config of a row with a second branch, the row that it makes, and the row without."""
+    """The config of a method with a second branch, the method that it makes, and the method without."""
     config = load_config(f"configs/{name}.py:{variant}")[0]
-    before = rows.build(config.method, policies.build(plain(config.views)).sources)
+    before = methods.build(config.method, policies.build(plain(config.views)).sources)
     with_twins(config, weight)
     found = plain(config)
-    return found, rows.build(found["method"], policies.build(found["views"]).sources), before
+    return found, methods.build(found["method"], policies.build(found["views"]).sources), before
 
 
 def told(terms):
@@ -76,7 +77,7 @@ def test_rows_that_are_an_anchors_own_are_those_of_its_heads_views():
     method = plain(load_config("configs/infoaug.py:digits")[0].method)
     first = {**method["terms"][0], "positive": "twin"}  # where the first head pulls twins together, they are its own
     sources = {"query": 0, "key": 0, "twin": -1}
-    assert rows.build({**method, "terms": (first, method["terms"][1])}, sources).own_sources("head", 2) == [0, 1]
+    assert methods.build({**method, "terms": (first, method["terms"][1])}, sources).own_sources("head", 2) == [0, 1]
 
 
 def test_a_queue_that_says_what_it_takes_has_a_second_of_twins():
@@ -93,14 +94,14 @@ def test_a_moving_weight_and_local_crops_go_with_it():
     assert config.method["terms"][2]["weight"] == linear(0.4, 1.6)
     recipes.multi_crop(config, 2)
     found = plain(config)
-    row = rows.build(found["method"], policies.build(found["views"]).sources)
+    row = methods.build(found["method"], policies.build(found["views"]).sources)
     assert ("local_1", "twin", "twins_in_batch", "twin") in told(row.terms)
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("cmc", "no second branch beside views of channels.*; take a row of two crops"),
+        ("cmc", "no second branch beside views of channels.*; take a method of two crops"),
         ("pirl", "no second branch beside a jigsaw: its head takes nine patches"),
         ("infomin", "no second branch beside a jigsaw"),
         ("infoaug", "has a second branch already"),
@@ -132,6 +133,6 @@ def test_mistakes_are_named():
         ((first, {**second, "positive": "twim"}), "did you mean 'twin'"),
     ):
         with pytest.raises(UserError, match=wrong):
-            rows.build({**method, "terms": terms}, sources)
+            methods.build({**method, "terms": terms}, sources)
     with pytest.raises(UserError, match=r"unknown view in .* 'twin'"):
-        rows.build(method)  # a policy without a twin
+        methods.build(method)  # a policy without a twin

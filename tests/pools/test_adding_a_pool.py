@@ -12,7 +12,7 @@ from mi_contrast.core.checks import check_whole
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import batch_sharding, make_mesh
 from mi_contrast.core.schedules import Progress
-from mi_contrast.methods import rows as methods
+from mi_contrast.methods import method as methods
 from mi_contrast.methods.skeletons import make_bank_method
 from mi_contrast.models.towers import TowerOutput
 from mi_contrast.pools import kinds

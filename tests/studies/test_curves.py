@@ -36,7 +36,7 @@ def test_every_setting_is_put_together_and_moves_its_number_alone(name):
     first = [start for start in plan.runs if start.seed == 0]
     for start in first:
         parts = assemble.make_parts(assemble.check(start.config), 0, mesh)
-        assert parts.views.size == 32 and set(parts.row.source) == {"query", "key"}
+        assert parts.views.size == 32 and set(parts.method.source) == {"query", "key"}
     without = [{n: v for n, v in start.config.items() if n not in ("views", "seed")} for start in plan.runs]
     assert all(each == without[0] for each in without)
     moved = [NUMBERS[name](start.config["views"]) for start in first]
@@ -110,7 +110,7 @@ def test_partners_alone_differ_and_untrained_networks_do_not(variant):
         assert config["method"]["terms"][:count] == without["method"]["terms"]
         assert {n for n, v in config["data"].items() if v != without["data"][n]} == {"partner"}
     parts = assemble.make_parts(assemble.check(others[0]), 0, assemble.make_mesh())
-    assert parts.row.has_twins and parts.tower.twin is not None
+    assert parts.method.has_twins and parts.tower.twin is not None
     for seed in seeds:
         assert len({work._identify_twin(start.config) for start in plan.runs if start.seed == seed}) == 1
     assert len({work._identify_twin(start.config) for start in plan.runs}) == len(seeds)

@@ -7,7 +7,7 @@ from mi_contrast.core.config import load_config, parse, plain
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, write_json
 from mi_contrast.core.schedules import linear
-from mi_contrast.methods import rows
+from mi_contrast.methods.method import build
 from mi_contrast.studies.plan import locate_source, make_plan, refuse_other_configs, select_runs
 from mi_contrast.views import policies
 
@@ -177,7 +177,7 @@ def test_every_ring_of_the_study_of_negatives_is_open_throughout():
     plan = make_plan(*load_config("configs/studies/negatives.py:digits"))
     methods = {start.label: start.config["method"] for start in plan.runs}
     for method in methods.values():
-        rows.build(method)
+        build(method)
     ring, own = methods["ring 90-99"], plain(load_config("configs/ring_moco.py:digits")[0])["method"]
     for end in ("lower", "upper"):
         assert ring["terms"][0]["support"][end] == pytest.approx(own["terms"][0]["support"][end])

@@ -1,4 +1,4 @@
-"""Every row of configs/, made small, trained on one device and on eight virtual ones, side by side.
+"""Every method of configs/, made small, trained on one device and on eight virtual ones, side by side.
 
     python -m tests.training.matrix [--steps=20] [ROW ...]
 
@@ -17,11 +17,11 @@ from tests import devices
 
 STEPS = 20
 FIRST, OVER = 1e-5, 2e-4  # of a loss, times max(1, its ceiling): at the first step, after it
-CEILING = math.log(64)  # no pool of these rows holds more
+CEILING = math.log(64)  # no pool of these methods holds more
 
 
 def objectives(names: list[str], steps: int) -> None:
-    """Prints a line of JSON for each row as it is done: its name and the objective of each step."""
+    """Prints a line of JSON for each method as it is done: its name and the objective of each step."""
     from tests.training import rows
 
     for name in names:
@@ -29,7 +29,7 @@ def objectives(names: list[str], steps: int) -> None:
 
 
 def on_devices(count: int, names: list[str], steps: int, *, say: bool = False) -> dict[str, list[float]]:
-    """{row: the objective of each step} on so many virtual devices, in a process of its own."""
+    """{method: the objective of each step} on so many virtual devices, in a process of its own."""
     code = (
         f"import jax; assert len(jax.devices()) == {count}\n"
         f"from tests.training.matrix import objectives; objectives({names!r}, {steps})"

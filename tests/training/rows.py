@@ -1,4 +1,4 @@
-"""Every row of configs/ made small: seconds of embedded pixels, a network of a few thousand weights."""
+"""Every method of configs/ made small: seconds of embedded pixels, a network of a few thousand weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXAMPLES, HELD, BATCH = 64, 4, 16
 
 @functools.cache
 def generator() -> tuple[tempfile.TemporaryDirectory, str]:
-    """An export whose networks' images are divided by a generator at random, for rows that start from one."""
+    """An export whose networks' images are divided by a generator at random, for methods that start from one."""
     config = plain(load_config("configs/learn_views.py:digits")[0])
     config["model"] |= dict(width=8)
     split = division.parse(config["model"]["split"])
@@ -109,8 +109,8 @@ def begin(config: dict[str, Any]) -> tuple[Any, Any, Tables]:
     parts = assemble.make_parts(assemble.check(config), 10, make_mesh(), kept)
     images = jnp.asarray(np.random.default_rng(9).normal(size=(BATCH, 32, 32, 3)), jnp.float32)
     state = jax.jit(lambda x: init_state(parts, x, calibrate_statistics))(images)
-    state = loop.place(state, placement(parts.row, parts.mesh))
-    state = replace(state, carried=refresh_clusters(parts.row, state.pools, state.carried, 0, parts.mesh))
+    state = loop.place(state, placement(parts.method, parts.mesh))
+    state = replace(state, carried=refresh_clusters(parts.method, state.pools, state.carried, 0, parts.mesh))
     examples = jnp.arange(EXAMPLES, dtype=jnp.int32)
     return parts, state, Tables(examples % 10, examples)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import adaptive, linear
 from mi_contrast.data import sets
-from mi_contrast.methods import rows as methods
+from mi_contrast.methods import method as methods
 from mi_contrast.training import adaptive as levels
 from mi_contrast.training import assemble, loop
 from mi_contrast.training import optimiser as optimisers

@@ -10,7 +10,7 @@ import pytest
 
 from mi_contrast.core.config import plain
 from mi_contrast.core.mesh import make_mesh
-from mi_contrast.methods import rows as methods
+from mi_contrast.methods import method as methods
 from mi_contrast.methods import scoring
 from mi_contrast.pools import clusters
 from mi_contrast.pools.protocol import Candidates

@@ -37,12 +37,12 @@ def leaves(tree):
 
 
 def nats_of(parts, state, tables, at, params):
-    """The row's objective as the step has it, by the generator's parameters, networks as they are."""
+    """The method's objective as the step has it, by the generator's parameters, networks as they are."""
     batch = rows.batch(at)
     views = parts.views.divide(make_crops(parts.views, parts.seed, jnp.int32(at), batch), params)
-    online, _ = parts.encoder.encode_views(state.online, views, parts.row.online_views)
+    online, _ = parts.encoder.encode_views(state.online, views, parts.method.online_views)
     encodings = Encodings(online, {})
-    nats = [score_term(i, parts, parts.row, 0.0, encodings, state, batch, tables)[0] for i in range(2)]
+    nats = [score_term(i, parts, parts.method, 0.0, encodings, state, batch, tables)[0] for i in range(2)]
     return 0.5 * (jnp.mean(nats[0]) + jnp.mean(nats[1]))
 
 

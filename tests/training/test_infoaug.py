@@ -1,4 +1,4 @@
-"""configs/infoaug.py over seven rows of two crops, each with a ResNet and with a transformer."""
+"""configs/infoaug.py over seven methods of two crops, each with a ResNet and with a transformer."""
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ def load(variant):
     ("row", "network"),
     [case if case == ("simclr", "vit") else pytest.param(*case, marks=pytest.mark.nightly) for case in CASES],
 )
-def test_a_row_trains_its_second_branch(row, network):
+def test_a_method_trains_its_second_branch(row, network):
     config = rows.shrink(load(f"{row}/digits"))
     config["model"] |= NETWORKS[network]
     config["optim"] |= dict(kind="sgd", lr=0.1, momentum=0.0, weight_decay=0.0, warmup=0)
@@ -61,12 +61,12 @@ def test_the_older_names_are_rows_of_it():
     [
         ("simcrl/digits", "'configs/simcrl.py' does not exist; did you mean 'configs/simclr.py'"),
         ("simclr/digit", "unknown variant 'digit'; did you mean 'digits'"),
-        ("simclr/", "variant 'simclr/' is not ROW/VARIANT; write one such as simclr/digits"),
-        ("/digits", "variant '/digits' is not ROW/VARIANT"),
-        ("a/simclr/digits", "is not ROW/VARIANT"),
-        ("simclr", "'simclr' is a row, not a variant; name its variant too, such as simclr/digits"),
-        ("cmc/digits", "take a row of two crops"),
-        ("pirl/digits", "take a row of two crops"),
+        ("simclr/", "variant 'simclr/' is not METHOD/VARIANT; write one such as simclr/digits"),
+        ("/digits", "variant '/digits' is not METHOD/VARIANT"),
+        ("a/simclr/digits", "is not METHOD/VARIANT"),
+        ("simclr", "'simclr' is a method, not a variant; name its variant too, such as simclr/digits"),
+        ("cmc/digits", "take a method of two crops"),
+        ("pirl/digits", "take a method of two crops"),
         ("infoaug_ir/digits", "has a second branch already"),
     ],
 )

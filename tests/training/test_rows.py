@@ -1,4 +1,4 @@
-"""Every row of configs/: it trains, its pools take what they should, and eight devices do what one does."""
+"""Every method of configs/: it trains, its pools take what they should, and eight devices do what one does."""
 
 import jax
 import numpy as np
@@ -44,7 +44,7 @@ def test_a_row_trains_and_goes_on_from_a_checkpoint(name, tmp_path):
         np.testing.assert_array_equal(moved, seen)  # the batch's examples and no other
         np.testing.assert_allclose(np.linalg.norm(new[seen], axis=1), 1, atol=1e-5)
         assert not np.asarray(pool.valid)[rows.EXAMPLES - rows.HELD :].any()
-    wanted = abstract(jax.eval_shape(lambda: first), placement(parts.row, parts.mesh))
+    wanted = abstract(jax.eval_shape(lambda: first), placement(parts.method, parts.mesh))
     _, tree = kept.restore(to_tree(wanted))
     kept.close()
     again, _ = step(from_tree(wanted, tree), rows.batch(1), tables)
@@ -105,11 +105,11 @@ def test_a_bank_may_start_from_one_forward_pass(name):
     for pool in config["method"]["pools"].values():
         pool["start"] = "forward"
     job = assemble.build(config)
-    state = job.fill(loop.place(job.first_state(), placement(job.parts.row, job.parts.mesh)))
+    state = job.fill(loop.place(job.first_state(), placement(job.parts.method, job.parts.mesh)))
     some = job.kept[[0, 7, -1]]
     seen = job.evaluation_view(job.images.images(some))
     for pool_name, pool in state.pools.items():
-        view = job.parts.row.pools[pool_name].takes
+        view = job.parts.method.pools[pool_name].takes
         own = encode_plain(job.parts.tower, state.online, seen, view).embedding
         np.testing.assert_allclose(pool.rows[some], own, atol=1e-5)
         lengths = np.linalg.norm(np.asarray(pool.rows), axis=1)

@@ -40,7 +40,7 @@ def make_views(parts, step, batch):
 def begin(**changes):
     parts = assemble.make_parts(assemble.check(small.config(**changes)), 10, make_mesh())
     images = jnp.asarray(np.random.default_rng(9).normal(size=(32, 32, 32, 3)), jnp.float32)
-    return parts, loop.place(init_state(parts, images, calibrate_statistics), placement(parts.row, parts.mesh))
+    return parts, loop.place(init_state(parts, images, calibrate_statistics), placement(parts.method, parts.mesh))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_an_empty_queue_gives_0_nats_and_the_keys_come_after_the_loss(started):
 def test_keys_are_the_averaged_targets_own(started):
     parts, states, _ = started
     at = jnp.int32(1)
-    target = update_target(parts.row, states[1], at)
+    target = update_target(parts.method, states[1], at)
     views = make_views(parts, at, batch(1))
     keys = jax.jit(lambda t, x: parts.tower.encode(t, x, train=True).embedding)(target, views["key"])
     np.testing.assert_allclose(states[2].pools["queue"].rows[32:64], keys, atol=2e-5)
@@ -88,7 +88,7 @@ def test_the_target_moves_before_it_encodes_the_keys():
     images = make_views(parts, jnp.int32(2), batch(2))["key"]
     keys = jax.jit(lambda target: parts.tower.encode(target, images, train=True).embedding)
     queued = np.asarray(after.pools["queue"].rows)[64:96]
-    np.testing.assert_allclose(queued, keys(update_target(parts.row, before, 0.0)), atol=2e-5)
+    np.testing.assert_allclose(queued, keys(update_target(parts.method, before, 0.0)), atol=2e-5)
     assert np.abs(queued - keys(before.target)).max() > 1e-2, "the target as it was would be seen"
 
 
@@ -106,13 +106,13 @@ def test_a_step_that_is_not_finite_changes_nothing_but_step_and_guard(started):
     rows = poisoned.pools["queue"].rows.at[3].set(jnp.nan)
     poisoned.pools["queue"] = queues.Queue(rows, poisoned.pools["queue"].ids, poisoned.pools["queue"].pointer)
     before = jax.tree.map(np.array, poisoned)
-    after, scalars = step(loop.place(poisoned, placement(parts.row, parts.mesh)), batch(3), tables())
+    after, scalars = step(loop.place(poisoned, placement(parts.method, parts.mesh)), batch(3), tables())
     assert int(scalars["bad_steps"]) == 1
     assert int(after.step) == int(before.step) + 1 and int(after.guard) == 1
     for name in ("online", "target", "optimiser", "pools", "probe"):
         jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
     good, scalars = step(
-        loop.place(jax.tree.map(jnp.asarray, states[3]), placement(parts.row, parts.mesh)), batch(3), tables()
+        loop.place(jax.tree.map(jnp.asarray, states[3]), placement(parts.method, parts.mesh)), batch(3), tables()
     )
     assert int(scalars["bad_steps"]) == 0
     pairs = zip(jax.tree.leaves(good.online), jax.tree.leaves(states[3].online), strict=True)
@@ -123,11 +123,11 @@ def test_the_learning_rate_follows_the_step_after_skipped_ones():
     """Steps that were skipped put the optimiser's state back; the rate is the step's all the same."""
     parts, state = begin(optim__lr=schedules.step((0.1, 0.0), (0.5,)), optim__warmup=0, optim__kind="sgd")
     step, first = make_step(parts), jax.tree.map(np.array, state)
-    later = loop.place(replace(first, step=np.int32(6)), placement(parts.row, parts.mesh))
+    later = loop.place(replace(first, step=np.int32(6)), placement(parts.method, parts.mesh))
     moved, scalars = step(later, batch(0), tables())
     assert float(scalars["lr"]) == 0.0
     jax.tree.map(np.testing.assert_array_equal, moved.online["params"], first.online["params"])
-    earlier = loop.place(replace(first, step=np.int32(5)), placement(parts.row, parts.mesh))
+    earlier = loop.place(replace(first, step=np.int32(5)), placement(parts.method, parts.mesh))
     moved, scalars = step(earlier, batch(0), tables())
     assert float(scalars["lr"]) == pytest.approx(0.1)
     pairs = zip(jax.tree.leaves(moved.online["params"]), jax.tree.leaves(first.online["params"]), strict=True)

@@ -24,7 +24,7 @@ PLAIN_SGD = dict(kind="sgd", lr=0.1, momentum=0.0, weight_decay=0.0, warmup=0, c
 
 
 def turned(name):
-    """The row, small: for two steps of four the first branch alone weighs anything, then the second alone."""
+    """The method, small: for two steps of four the first branch alone weighs anything, then the second alone."""
     config = rows.small(name)
     config["steps"], config["optim"] = 4, config["optim"] | PLAIN_SGD
     for term in config["method"]["terms"]:
@@ -51,7 +51,7 @@ def largest(a, b):
 def test_each_branch_trains_its_own_head_and_the_one_backbone(name, tmp_path):
     parts, state, tables = rows.begin(turned(name))
     step, first = make_step(parts), jax.tree.map(np.array, state)
-    begin = lambda: loop.place(jax.tree.map(jnp.asarray, first), placement(parts.row, parts.mesh))  # noqa: E731
+    begin = lambda: loop.place(jax.tree.map(jnp.asarray, first), placement(parts.method, parts.mesh))  # noqa: E731
     other, born = begin(), first.online["params"]
     for at in range(2):
         state, scalars = step(state, batch(at), tables)
@@ -59,7 +59,7 @@ def test_each_branch_trains_its_own_head_and_the_one_backbone(name, tmp_path):
     learned = jax.tree.map(np.array, state.online["params"])
 
     # While the second branch weighs nothing, other partners change nothing to the last bit: not even which rows are
-    # candidates of the first branch. Nor does the branch itself: the run is the row's.
+    # candidates of the first branch. Nor does the branch itself: the run is the method's.
     jax.tree.map(np.testing.assert_array_equal, learned["twin"], born["twin"])
     jax.tree.map(np.testing.assert_array_equal, other.online["params"], learned)
     assert min(largest(born[part], learned[part]) for part in ("backbone", "head")) > 1e-4
@@ -92,13 +92,13 @@ def test_each_branch_trains_its_own_head_and_the_one_backbone(name, tmp_path):
     after = state.online["params"]
     jax.tree.map(np.testing.assert_array_equal, after["head"], learned["head"])
     assert min(largest(after[part], learned[part]) for part in ("backbone", "twin")) > 1e-4
-    count = len(parts.row.terms)
+    count = len(parts.method.terms)
     for i in range(count // 2, count):
         assert float(scalars[f"term_{i}"]) <= float(scalars[f"ceiling_{i}"]) + 1e-6
         assert np.isfinite(scalars[f"term_{i}"]) and float(scalars[f"ceiling_{i}"]) > 0
 
     # A checkpoint has all of it: from there on the same again, by the same program.
-    wanted = abstract(jax.eval_shape(lambda: first), placement(parts.row, parts.mesh))
+    wanted = abstract(jax.eval_shape(lambda: first), placement(parts.method, parts.mesh))
     _, tree = kept.restore(to_tree(wanted))
     kept.close()
     again = from_tree(wanted, tree)
@@ -123,7 +123,7 @@ def write_set(folder, clips=8, each=8):
 
 
 def of_pairs(name, folder):
-    """The row as a whole run of six steps over a pair set."""
+    """The method as a whole run of six steps over a pair set."""
     config = rows.whole(name)
     config["data"] |= dict(name=f"pairs:{folder}", dir=None, options={}, batch=16)
     config["eval"] |= dict(pairs=4)
@@ -153,7 +153,7 @@ def test_pairs_are_asked_for_where_there_are_some(tmp_path):
     for changes, said in (
         (dict(data__partner="twins"), "unknown partner of pairs:.* 'twins'; did you mean 'twin'"),
         (dict(data__shared=("clip",)), "data.partner is 'twin' and data.shared clip"),
-        (dict(data__partner=None), "data.partner is None, and the row has terms of the second head"),
+        (dict(data__partner=None), "data.partner is None, and the method has terms of the second head"),
         (dict(model__twin=None), "no second head"),
         (dict(data__name="pairs:nowhere"), "nowhere is not a folder; make it with python -m mi_contrast.pairs"),
         (dict(data__options={"size": 32}), "takes no data.options"),
@@ -169,5 +169,5 @@ def test_pairs_are_asked_for_where_there_are_some(tmp_path):
         assert "\n" not in str(told.value)
     plain = rows.whole("simclr")
     plain["data"]["partner"] = "twin"
-    with pytest.raises(UserError, match="the row has no terms of the second head"):
+    with pytest.raises(UserError, match="the method has no terms of the second head"):
         assemble.make_parts(assemble.check(plain), 10, make_mesh())

@@ -25,7 +25,7 @@ def test_a_row_with_local_crops_trains(name):
     recipes.multi_crop(config, 2, 12)
     parts, _, (_, scalars) = rows.train(rows.shrink(plain(config)), 2)  # of which the first fills a queue
     assert parts.views.shapes["local_1"] == (12, 12, 3)
-    terms = parts.row.terms
+    terms = parts.method.terms
     assert len(terms) == 3 * (2 if name == "simclr" else 1) and scalars["bad_steps"] == 0 and scalars["grad_norm"] > 0
     values = [scalars[f"term_{i}"] for i in range(len(terms))]
     assert len(set(values)) == len(values)  # each has views of its own
@@ -43,7 +43,7 @@ def patched(name="moco"):
 def test_a_row_of_two_crops_takes_patches(name):
     parts, _, (_, scalars) = rows.train(patched(name), 2)
     assert scalars["bad_steps"] == 0 and scalars["grad_norm"] > 0 and np.isfinite(scalars["objective"])
-    assert dict(parts.row.source) == {"query": 0, "key": 0}  # so that ids and labels are the first image's
+    assert dict(parts.method.source) == {"query": 0, "key": 0}  # so that ids and labels are the first image's
 
 
 def test_the_picture_of_pairs_shows_patches_at_their_distance(tmp_path):

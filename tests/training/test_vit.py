@@ -1,4 +1,4 @@
-"""Rows with a transformer: what does not learn stays, parts of a batch are the batch, stopping changes nothing."""
+"""Methods with a transformer: what does not learn stays, parts of a batch are the batch, stopping changes nothing."""
 
 import jax
 import numpy as np

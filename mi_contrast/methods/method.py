@@ -1,6 +1,6 @@
-"""Rows: a method as plain data, checked once. Every mistake is named together with the nearest right word.
+"""A method, read from plain data and checked once. Every mistake is named together with the nearest right word.
 
-A row names the views, the target network, the pools and the terms. A term scores one view, the anchor, with another
+A method names the views, the target network, the pools and the terms. A term scores one view, the anchor, with another
 one, its positive, against a support drawn from a pool; a form turns the scores into nats.
 
   views    two_crops (query, key), channels (first, second), jigsaw (query, key, jigsaw); also twin or local_0,
@@ -42,7 +42,7 @@ TARGETS = ("ema", "same", "none")
 OWN_ROW = "row"
 HEAD, TWIN = HEADS = ("head", "twin")  # the sections of config.model that describe them
 
-ROW_FIELDS = ("views", "target", "pools", "terms")
+METHOD_FIELDS = ("views", "target", "pools", "terms")
 TERM_FIELDS = ("anchor", "positive", "pool", "support", "form", "temperature", "weight")
 
 
@@ -72,7 +72,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Row:
+class Method:
     """A checked method.
 
     Attributes:
@@ -147,18 +147,18 @@ class Row:
         return first, second
 
 
-def build(method: Any, sources: Mapping[str, int] | None = None) -> Row:
-    """Returns the row that `config.method` describes.
+def build(method: Any, sources: Mapping[str, int] | None = None) -> Method:
+    """Returns the method that `config.method` describes.
 
     Args:
       method: plain data.
       sources: the views that the policy makes and the source of each (`Views.sources`). By default, those that the
-        row's word for views stands for. Terms may name views that only the policy makes, such as local crops.
+        method's word for views stands for. Terms may name views that only the policy makes, such as local crops.
     Raises:
       UserError: an unknown word, a value of a wrong type, a band that closes, or a view that the policy does not make.
     """
     method = plain(method, "config.method")
-    check_section("config.method", method, ROW_FIELDS, ("momentum",))
+    check_section("config.method", method, METHOD_FIELDS, ("momentum",))
     word = check_word("word in config.method.views", method["views"], VIEWS)
     source = _match_sources(word, sources)
     views = tuple(source)
@@ -175,7 +175,7 @@ def build(method: Any, sources: Mapping[str, int] | None = None) -> Row:
         raise UserError("config.method.terms is empty", fix="give at least one term")
     terms = tuple(_build_term(f"config.method.terms.{i}", term, views, pools) for i, term in enumerate(method["terms"]))
     heads = {name: _find_head(name, terms) for name in pools}
-    return Row(
+    return Method(
         views=word,
         source=source,
         target=target,
@@ -187,12 +187,12 @@ def build(method: Any, sources: Mapping[str, int] | None = None) -> Row:
 
 
 def _match_sources(word: str, sources: Mapping[str, int] | None) -> dict[str, int]:
-    """Returns the views of a row and their sources: those of its word, then those that only the policy makes."""
+    """Returns the views of a method and their sources: those of its word, then those that only the policy makes."""
     if sources is None:
         return dict(VIEWS[word])
     for name in VIEWS[word]:
         if name not in sources:
-            raise unknown("view of the row", name, sources)
+            raise unknown("view of the method", name, sources)
     of_words = {name for views in VIEWS.values() for name in views}
     more = {name: source for name, source in sources.items() if name not in of_words}
     return {name: sources[name] for name in VIEWS[word]} | more

@@ -4,9 +4,9 @@ import pytest
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import linear
-from mi_contrast.methods import rows
+from mi_contrast.methods import method as methods
 
-ROW = dict(
+METHOD = dict(
     views="two_crops",
     target="ema",
     momentum=0.999,
@@ -21,20 +21,20 @@ ROW = dict(
 
 
 def changed(path, value):
-    row = copy.deepcopy(ROW)
-    at = row
+    method = copy.deepcopy(METHOD)
+    at = method
     *way, last = path
     for name in way:
         at = at[name]
     at[last] = value
-    return row
+    return method
 
 
-def test_a_good_row_is_read():
-    row = rows.build(ROW)
-    assert dict(row.source) == {"query": 0, "key": -1}
-    assert row.terms[0].support["kind"] == "ring"
-    assert row.pools["queue"].size == 16
+def test_a_good_method_is_read():
+    method = methods.build(METHOD)
+    assert dict(method.source) == {"query": 0, "key": -1}
+    assert method.terms[0].support["kind"] == "ring"
+    assert method.pools["queue"].size == 16
 
 
 TERM = ("terms", 0)
@@ -78,8 +78,8 @@ TERM = ("terms", 0)
 )
 def test_mistakes_are_named(path, value, said):
     if said is None:
-        rows.build(changed(path, value))
+        methods.build(changed(path, value))
         return
     with pytest.raises(UserError) as error:
-        rows.build(changed(path, value))
+        methods.build(changed(path, value))
     assert said in str(error.value)
