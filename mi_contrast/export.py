@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job, unknown
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.interchange import FORMATS, convert, open_source, pixels
 from mi_contrast.interchange.parity import describe_parity
 
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
     folder = Path(flags["workdir"])
     loaded = open_source(flags["backbone"], preprocessing=pixels.read_preprocessing(flags))
     print(loaded)
-    progress = Progress("exporting", len(names), unit="format", seconds_between=5.0)
+    progress = ProgressBar("exporting", len(names), unit="format", seconds_between=5.0)
     refusals: dict[str, UserError] = {}
     try:
         for name in names:

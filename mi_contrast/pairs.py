@@ -23,7 +23,7 @@ from mi_contrast import estimators as mi
 from mi_contrast.core.config import convert, differences, parse
 from mi_contrast.core.errors import UserError, add_place, run_job, unknown
 from mi_contrast.core.layout import read_json
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.data import pair_sets, partners, tracks
 from mi_contrast.data.clips import Clip, import_opencv, open_clips
 from mi_contrast.reporting import twins_figure
@@ -178,7 +178,7 @@ def make_pair_set(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     limits = {name: options[name] for name in ("masks", "frames", "size", "limit")}
     import_opencv()
     clips = open_clips(options["clips"], **limits)
-    progress = Progress("pairs", len(clips), unit="clip")
+    progress = ProgressBar("pairs", len(clips), unit="clip")
     parts, pictures, start = [], {}, 0
     try:
         for number, clip in enumerate(clips):

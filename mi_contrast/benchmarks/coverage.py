@@ -22,7 +22,7 @@ from scipy.stats import beta
 import mi_contrast
 from mi_contrast import estimators as mi
 from mi_contrast.core.errors import FileError
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 
 REPEATS = 50  # draws per cell
 OTHER_REPEATS = 10  # at most, draws per cell of another distribution
@@ -115,7 +115,7 @@ def run(repeats: int, small: bool = False, rows: str = "") -> dict[str, Any]:
     finished = _read_rows(path)
     # Draw by draw, so that a table that is stopped early has equally many draws of every cell.
     todo = [(c, d) for d in range(max(draws.values())) for c in cells if d < draws[c] and (c.name, d) not in finished]
-    progress = Progress("coverage", len(todo), unit="estimate")
+    progress = ProgressBar("coverage", len(todo), unit="estimate")
     for cell, draw in todo:
         row = measure(cell, draw)
         finished[cell.name, draw] = row

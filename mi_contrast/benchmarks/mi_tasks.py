@@ -25,7 +25,7 @@ from mi_contrast.benchmarks import mi_tasks_figure
 from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.layout import read_json
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.estimators.result import Estimate
 
 REPEATS = 2  # draws of the samples
@@ -114,7 +114,7 @@ def run_methods(
     methods: dict[str, Method], cases: list[tuple[dict[str, Any], jax.Array, Any, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Yields a point for each method and case: the estimate, and its seconds, compilation included."""
-    progress = Progress("mi_tasks", len(methods) * len(cases), unit="estimate")
+    progress = ProgressBar("mi_tasks", len(methods) * len(cases), unit="estimate")
     for name, method in methods.items():
         for facts, rng, x, y in cases:
             start = time.perf_counter()

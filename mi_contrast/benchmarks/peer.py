@@ -22,7 +22,7 @@ from mi_contrast.benchmarks.peers import find_missing, import_torchvision, make_
 from mi_contrast.benchmarks.timing import ratio, spread
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.readout.accuracy import top1
 from mi_contrast.readout.knn import knn
 from mi_contrast.training import assemble, loop
@@ -120,7 +120,7 @@ def race(
         who: {"seconds": [], "knn_top1": [], "seconds_to_goal": None, "seconds_before": contender.seconds_before}
         for who, contender in contenders.items()
     }
-    progress = Progress(name, sizes.steps, seconds_between=0.0)
+    progress = ProgressBar(name, sizes.steps, seconds_between=0.0)
     for start in range(0, sizes.steps, sizes.turn):
         count = min(sizes.turn, sizes.steps - start)
         for who, contender in contenders.items():

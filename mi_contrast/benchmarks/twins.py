@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from mi_contrast import estimators as mi
 from mi_contrast.benchmarks import rendered_clips
 from mi_contrast.benchmarks.timing import ratio, spread, time_interleaved
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.data.tracks import TRACKED
 
 REPEATS = 20  # number of scenes of each kind
@@ -63,7 +63,7 @@ def run(repeats: int, small: bool = False) -> dict[str, Any]:
         "rendered_auroc": lambda: measure_rendered(random, scenes),
         "speed": lambda: time_twins(random, 1 if small else ROUNDS),
     }
-    progress, tables = Progress("twins", len(parts), unit="table"), {}
+    progress, tables = ProgressBar("twins", len(parts), unit="table"), {}
     for name, part in parts.items():
         tables[name] = part()
         progress.advance(note=name)

@@ -1,4 +1,4 @@
-"""Progress with an ETA: a bar in a terminal or a notebook, plain lines elsewhere."""
+"""A progress bar with an ETA in a terminal or a notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-class Progress:
+class ProgressBar:
     """Shows the progress of a loop: a tqdm bar in a terminal or a notebook, plain lines on stderr elsewhere.
 
     Args:

@@ -17,7 +17,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from mi_contrast.core.errors import FileError, UserError, run_job
 from mi_contrast.core.layout import read_json, write_json
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 
 TFRECORD, ARRAY_RECORD = tfds.core.FileFormat.TFRECORD, tfds.core.FileFormat.ARRAY_RECORD
 
@@ -46,7 +46,7 @@ def convert(directory: Path) -> None:
     ]
     info.set_file_format(ARRAY_RECORD, override=True, override_if_initialized=True)
     new = [Path(path) for s in info.splits.values() for path in s.filepaths]
-    progress = Progress(f"converting {info.name}", len(old), unit="file")
+    progress = ProgressBar(f"converting {info.name}", len(old), unit="file")
     for (source, count), target in zip(old, new, strict=True):
         convert_file(source, target, count)
         progress.advance()

@@ -30,7 +30,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from mi_contrast.core.errors import FileError, UserError, unknown
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.data.decoding import crop_square, decode, stack_images
 from mi_contrast.data.imageset import ImageSet, Ints
 from mi_contrast.data.order import permutation, random_bits
@@ -228,7 +228,7 @@ class MovingDigits(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         options = self.builder_config.options
-        progress = Progress(
+        progress = ProgressBar(
             f"moving_digits {split}", CLIPS * len(split_instances(split)), unit="clip", each=options.length
         )
         for number, clip in enumerate(make_clips(split, options)):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import BadNumbersError, UserError, unknown
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.data.order import permutation
 from mi_contrast.data.sets import ImageSet
 from mi_contrast.models.representation import LAYERS
@@ -84,7 +84,7 @@ def show_progress(title: str, unit: str) -> Callable[[range], Iterable[int]]:
     """Returns a function that iterates over a range and shows progress and remaining time under `title`."""
 
     def iterate(items: range) -> Iterator[int]:
-        progress = Progress(title, len(items), unit=unit)
+        progress = ProgressBar(title, len(items), unit=unit)
         try:
             for item in items:
                 yield item
@@ -109,7 +109,7 @@ def iterate_blocks(
       encodings_per_image: how often the caller encodes each image, for the rate that is shown.
     """
     batch_size = min(batch_size, count)
-    progress = Progress(title, -(-count // batch_size), unit="block", each=batch_size * encodings_per_image)
+    progress = ProgressBar(title, -(-count // batch_size), unit="block", each=batch_size * encodings_per_image)
     try:
         for start in range(0, count, batch_size):
             yield np.minimum(np.arange(start, start + batch_size), count - 1), min(batch_size, count - start)

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import BadNumbersError, UserError, unknown
 from mi_contrast.core.mesh import make_mesh, replicated
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.core.rngs import example_rngs, stream_rng
 from mi_contrast.data.readers import make_reader
 from mi_contrast.evaluation import feature_tasks
@@ -139,7 +139,7 @@ def tune(
         state = jax.device_put(state, replicated(mesh))
         all_labels = jax.device_put(jnp.asarray(labels), replicated(mesh))
         step = make_step(start, policy, optimiser, batch_statistics=settings.statistics == "batch")
-        progress, note = Progress("finetune", total, unit="step", each=batch_size), ""
+        progress, note = ProgressBar("finetune", total, unit="step", each=batch_size), ""
         try:
             for number in range(total):
                 batch = reader.batch(number)

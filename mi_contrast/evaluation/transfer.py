@@ -10,7 +10,7 @@ from typing import Any
 from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.layout import write_json
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.evaluation import feature_tasks
 from mi_contrast.evaluation.features import find_main_label, read_label
 from mi_contrast.evaluation.task_config import (
@@ -69,7 +69,7 @@ def judge(
     absent = check_sets(sets, backbone.representation.spec["size"], task.get("missing", "refuse") == "skip")
     make_writable(results)
     rows: list[dict[str, Any]] = []
-    progress = Progress("transfer", (len(sets) - len(absent)) * len(twins), unit="judgement", seconds_between=0.0)
+    progress = ProgressBar("transfer", (len(sets) - len(absent)) * len(twins), unit="judgement", seconds_between=0.0)
     try:
         for data in sets:
             if data["name"] in absent:

@@ -15,7 +15,7 @@ from mi_contrast.core import checkpoint as checkpoints
 from mi_contrast.core import legacy
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, hold_lock, read_json, remove_leftovers
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.core.stopping import SIGNALS, catch_stop_signals
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
@@ -111,7 +111,7 @@ def _train(
     cut_back(folder, start if start > 0 else -1)  # at step 0 nothing was saved, and its numbers are written again
     log = Log(folder, config, record_start(folder, config, start, changes))
     record_wandb(folder, log.wandb_id)
-    progress = Progress("training", total, start=start, each=job.batch_size)
+    progress = ProgressBar("training", total, start=start, each=job.batch_size)
     trainer = Trainer(job, reader, config, saved, log, progress, state, start, last)
     try:
         with catch_stop_signals(*SIGNALS) as request, _profile(folder, config["log"]["profile"]) as profile:

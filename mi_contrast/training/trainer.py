@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from mi_contrast.core.checkpoint import Checkpoints
 from mi_contrast.core.errors import BadNumbersError, StoppedError
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.core.stopping import StopRequest
 from mi_contrast.data.readers import Reader
 from mi_contrast.training import adaptive
@@ -49,7 +49,7 @@ class Trainer:
         config: Mapping[str, Any],
         checkpoints: Checkpoints,
         log: Log,
-        progress: Progress,
+        progress: ProgressBar,
         state: State,
         start: int,
         last: int,

@@ -1,6 +1,6 @@
 import re
 
-from mi_contrast.core.progress import Progress, format_duration
+from mi_contrast.core.progress import ProgressBar, format_duration
 
 
 def test_clock():
@@ -8,7 +8,7 @@ def test_clock():
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys):
-    progress = Progress("training", 10, start=4, each=32, seconds_between=0.0)
+    progress = ProgressBar("training", 10, start=4, each=32, seconds_between=0.0)
     progress.advance()
     progress.advance(note="objective 1.0")
     progress.close()
@@ -18,7 +18,7 @@ def test_plain_lines_where_there_is_no_terminal(capsys):
 
 
 def test_lines_are_far_between(capsys):
-    progress = Progress("training", 10, seconds_between=60.0)
+    progress = ProgressBar("training", 10, seconds_between=60.0)
     for _ in range(10):
         progress.advance()
     assert capsys.readouterr().err == ""
@@ -27,7 +27,7 @@ def test_lines_are_far_between(capsys):
 def test_units_that_are_done_at_once_give_no_rate_before_others_follow(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    progress = Progress("features", 1000, seconds_between=1e9)
+    progress = ProgressBar("features", 1000, seconds_between=1e9)
     now[0] += 5.0  # compiles
     progress.advance(by=64)
     assert progress.rate == 0

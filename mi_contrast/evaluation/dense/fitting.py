@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Int
 
 from mi_contrast.core.errors import BadNumbersError, StoppedError
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.core.stopping import SIGNALS, catch_stop_signals
 from mi_contrast.data.order import random_bits
 from mi_contrast.evaluation.dense.batches import Batch, make_batch, prefetch
@@ -83,7 +83,7 @@ def fit(
     if not curve:
         curve.append({"iteration": 0, "scores": measure()})
     start_time, note = time.perf_counter(), ""
-    progress = Progress("fitting", total, start=start, unit="iteration", each=settings.batch_size)
+    progress = ProgressBar("fitting", total, start=start, unit="iteration", each=settings.batch_size)
 
     def seconds() -> float:
         return earlier_seconds + time.perf_counter() - start_time

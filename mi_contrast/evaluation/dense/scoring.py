@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.progress import Progress
+from mi_contrast.core.progress import ProgressBar
 from mi_contrast.evaluation.dense.batches import prefetch, to_tensor
 from mi_contrast.evaluation.dense.coco import CocoSet
 
@@ -40,7 +40,7 @@ def detect(
     detections = {kind: list[dict[str, Any]]() for kind in predicts}
     category_ids = [category["id"] for category in images.categories]
     count = -(-len(images) // batch_size)
-    progress = Progress("detecting", len(images), unit="image")
+    progress = ProgressBar("detecting", len(images), unit="image")
 
     def read(i: int) -> list[torch.Tensor]:
         return [to_tensor(images.image(j)) for j in range(i * batch_size, min((i + 1) * batch_size, len(images)))]
