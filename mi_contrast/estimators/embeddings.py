@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_contrast.estimators.inputs import OptionalInputs, prepare_inputs
 from mi_contrast.estimators.shards import Axis
-from mi_contrast.estimators.streaming import StaticArgs, jit_compute_nats
+from mi_contrast.estimators.streaming import StaticArgs, jit_contrast_in_blocks
 from mi_contrast.estimators.supports import SOFTMAX, Form, Support
 
 
@@ -78,4 +78,4 @@ def contrast(
     anchor_inputs, pool_inputs = inputs
     if not pool_gradient:
         pool_inputs = pool_inputs._replace(rows=lax.stop_gradient(pool_inputs.rows))
-    return jit_compute_nats(StaticArgs(block, pool_gradient, axis_name), anchor_inputs, pool_inputs)
+    return jit_contrast_in_blocks(StaticArgs(block, pool_gradient, axis_name), anchor_inputs, pool_inputs)

@@ -76,7 +76,7 @@ class AnchorGradients(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def compute_nats(static: StaticArgs, anchors: AnchorInputs, pool: PoolInputs) -> Float[Array, " B"]:
+def contrast_in_blocks(static: StaticArgs, anchors: AnchorInputs, pool: PoolInputs) -> Float[Array, " B"]:
     """Returns the nats of this device's anchors, float32 [B]. See `contrast` for the values and the arguments."""
     anchors = gather_rows(anchors, static.axis)
     nats = map_blocks(
@@ -126,8 +126,8 @@ def _backward(static: StaticArgs, residuals: Any, cotangent: Array) -> tuple[Anc
     return to_anchors, PoolInputs(pool_bar.astype(pool.rows.dtype), None, None, None)
 
 
-compute_nats.defvjp(_forward, _backward)
-jit_compute_nats = jax.jit(compute_nats, static_argnums=0)
+contrast_in_blocks.defvjp(_forward, _backward)
+jit_contrast_in_blocks = jax.jit(contrast_in_blocks, static_argnums=0)
 
 
 def _block_size(static: StaticArgs, anchors: AnchorInputs, pool: PoolInputs) -> int:

@@ -37,7 +37,7 @@ class Anchors(NamedTuple):
     rngs: Key[Array, " B"] | None = None
 
 
-def compute_nats(
+def score_anchors(
     term: Term, anchors: Anchors, candidates: Candidates, t: Progress, mesh: Mesh, *, form: Any = None
 ) -> Float[Array, " B"]:
     """Returns the term's value for each anchor, in nats, without its weight. Larger means more information.

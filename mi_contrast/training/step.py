@@ -8,7 +8,7 @@
     Encoder.encode_views       embeddings of the online network
     score_term                 the nats of one term of the method
       find_candidates          what its pool holds
-      scoring.compute_nats     anchors against candidates, by `estimators.contrast`
+      scoring.score_anchors    anchors against candidates, by `estimators.contrast`
 """
 
 from __future__ import annotations
@@ -194,16 +194,16 @@ def score_term(
         rngs = jax.vmap(lambda rng: jax.random.fold_in(streams.stream_rng(rng, "support"), index))(rngs)
         anchors = anchors._replace(rngs=rngs)
     if not term.binary:
-        return scoring.compute_nats(term, anchors, candidates, t, parts.mesh), candidates, {}
+        return scoring.score_anchors(term, anchors, candidates, t, parts.mesh), candidates, {}
 
     name, data_size = normaliser_name(index), jnp.float32(parts.trained.sum())
     temperature = schedules.value(term.temperature, t)
     positive = jnp.sum(anchors.rows * anchors.positives, axis=1) / temperature
-    softmax = scoring.compute_nats(term, anchors, candidates, t, parts.mesh, form=mi.Softmax())
+    softmax = scoring.score_anchors(term, anchors, candidates, t, parts.mesh, form=mi.Softmax())
     estimate = scoring.estimate_log_normaliser(positive, softmax, data_size)
     log_z = mi.moving_normaliser(state.carried[name], estimate, schedules.value(term.form["momentum"], t))
     form = words.make_form(term.form, t, temperature, log_z, data_size)
-    return scoring.compute_nats(term, anchors, candidates, t, parts.mesh, form=form), candidates, {name: log_z}
+    return scoring.score_anchors(term, anchors, candidates, t, parts.mesh, form=form), candidates, {name: log_z}
 
 
 def update_generator(

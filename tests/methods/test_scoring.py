@@ -49,7 +49,7 @@ def test_a_ring_term_equals_the_loop_and_leaves_own_keys_out(t):
     anchors, positives, pool, valid, ids, anchor_ids = inputs()
     term = methods.build(METHOD).terms[0]
     described = scoring.Anchors(anchors, positives, anchor_ids)
-    found = scoring.compute_nats(term, described, Candidates(pool, valid, ids), jnp.float32(t), make_mesh())
+    found = scoring.score_anchors(term, described, Candidates(pool, valid, ids), jnp.float32(t), make_mesh())
     u = min(t / 0.5, 1.0)
     band = (0.9 * u, 0.9 + 0.09 * u)
     np.testing.assert_allclose(
@@ -81,7 +81,7 @@ def values_and_gradients():
 
         def mean(anchors, positives, term=term):
             described = scoring.Anchors(anchors, positives, anchor_ids)
-            return jnp.mean(scoring.compute_nats(term, described, Candidates(pool, valid, ids), jnp.float32(1), mesh))
+            return jnp.mean(scoring.score_anchors(term, described, Candidates(pool, valid, ids), jnp.float32(1), mesh))
 
         value, gradients = jax.jit(jax.value_and_grad(mean, argnums=(0, 1)))(anchors, positives)
         found[kind["kind"]] = [float(value), *(np.asarray(g).ravel().tolist() for g in gradients)]
@@ -114,7 +114,7 @@ def test_two_terms_over_the_batch_are_nt_xent():
     def ours(anchors, positives):
         pool = jnp.stack([anchors, positives], axis=1).reshape(2 * B, D)
         candidates = Candidates(pool, np.ones(2 * B, bool), np.repeat(ids, 2), sharded=True, gradient=True)
-        nats = lambda a, p: scoring.compute_nats(  # noqa: E731
+        nats = lambda a, p: scoring.score_anchors(  # noqa: E731
             term, scoring.Anchors(a, p, ids[:, None]), candidates, jnp.float32(0), make_mesh()
         )
         return (nats(anchors, positives).mean() + nats(positives, anchors).mean()) / 2

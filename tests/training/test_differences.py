@@ -72,7 +72,7 @@ def test_draws_are_poisson_in_number_and_never_the_own_row():
     @jax.jit
     def nats(ids):
         candidates = Candidates(pool, jnp.ones(rows_of_pool, bool), ids, sharded=True)
-        return scoring.compute_nats(term, described, candidates, jnp.float32(0), make_mesh())
+        return scoring.score_anchors(term, described, candidates, jnp.float32(0), make_mesh())
 
     ratio = np.exp(-np.asarray(nats(theirs), np.float64))  # (1 + 3 N) / (1 + N)
     drawn = (ratio - 1) / (3 - ratio)
