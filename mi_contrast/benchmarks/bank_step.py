@@ -55,7 +55,7 @@ def compile_step(support: Any, bank: banks.Bank, mesh: Mesh) -> Any:
 
         anchors = features / jnp.linalg.norm(features, axis=1, keepdims=True)
         score = jax.shard_map(on_shard, mesh=mesh, in_specs=spec, out_specs=spec)
-        return score(anchors, positives, index, bank, banks.ids(bank))
+        return score(anchors, positives, index, bank, banks.row_ids(bank))
 
     def step(bank: banks.Bank, index: jax.Array, features: jax.Array) -> tuple[banks.Bank, jax.Array, jax.Array]:
         own = banks.read(bank.rows, index, mesh)
@@ -67,7 +67,7 @@ def compile_step(support: Any, bank: banks.Bank, mesh: Mesh) -> Any:
         gradients, values = jax.grad(loss, has_aux=True)(features)
         accept = jnp.isfinite(values).all() & jnp.isfinite(gradients).all()
         new = features / jnp.linalg.norm(features, axis=1, keepdims=True)
-        return banks.update(bank, index, new, MOMENTUM, mesh, accept), values, gradients
+        return banks.write_rows(bank, new, index, MOMENTUM, mesh, accept), values, gradients
 
     sharded = batch_sharding(mesh)
     shapes = jax.ShapeDtypeStruct((BATCH,), jnp.int32), jax.ShapeDtypeStruct((BATCH, bank.rows.shape[1]), jnp.float32)

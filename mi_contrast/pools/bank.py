@@ -92,7 +92,7 @@ class BankPool:
         return Candidates(
             rows=state.rows,
             valid=state.valid,
-            ids=None if self.self_row else ids(state),
+            ids=None if self.self_row else row_ids(state),
             labels=labels,
             sharded=True,
             own_rows=0 if self.self_row else 1,
@@ -108,7 +108,7 @@ class BankPool:
         mesh: Mesh,
     ) -> Bank:
         """Returns the bank with the batch blended into its rows."""
-        return update(state, ids, embeddings, schedules.value(self.momentum, progress), mesh, accept)
+        return write_rows(state, embeddings, ids, schedules.value(self.momentum, progress), mesh, accept)
 
 
 def padded_size(examples: int) -> int:
@@ -123,8 +123,8 @@ def padded_size(examples: int) -> int:
 def init_random(rng: Key[Array, ""], valid: Bool[Array, " N"], dim: int, mesh: Mesh) -> Bank:
     """Returns a bank of random directions: rows uniform in [-s, s]^D with s = 1 / sqrt(D / 3), then normalised.
 
-    A row is a function of `rng` and the example, whatever the mesh. To start from one forward pass instead, `update`
-    this bank with momentum 0, chunk by chunk, until every example has been written.
+    A row is a function of `rng` and the example, whatever the mesh. To start from one forward pass instead, write
+    to this bank with momentum 0, chunk by chunk, until every example has been written.
 
     Args:
       valid: bool [N], the examples of the split that are trained on.
@@ -160,7 +160,7 @@ def init_random(rng: Key[Array, ""], valid: Bool[Array, " N"], dim: int, mesh: M
     return jax.jit(make_bank, out_shardings=batch_sharding(mesh))(rng, valid)
 
 
-def ids(bank: Bank) -> Int[Array, " R"]:
+def row_ids(bank: Bank) -> Int[Array, " R"]:
     """Returns the example of each row, int32 [R]. `contrast` compares them with the anchors' to leave out own rows."""
     return jnp.arange(len(bank.valid), dtype=jnp.int32)
 
@@ -189,10 +189,10 @@ def read(rows: Shaped[Array, "R ..."], index: Int[Array, " B"], mesh: Mesh) -> S
     return jax.shard_map(on_shard, mesh=mesh, in_specs=(SHARDED, REPLICATED), out_specs=REPLICATED)(rows, index)
 
 
-def update(
+def write_rows(
     bank: Bank,
-    index: Int[Array, " B"],
     embeddings: Float[Array, "B D"],
+    ids: Int[Array, " B"],
     momentum: Float[Array, ""] | float,
     mesh: Mesh,
     accept: Bool[Array, ""] | bool = True,
@@ -200,15 +200,15 @@ def update(
     """Returns the bank after a step: row_i <- normalise(momentum row_i + (1 - momentum) embedding_i).
 
     The momentum is the weight of the old row; 0 writes the embedding itself. Where an example comes several times in a
-    batch, its last embedding is written, blended with the row as it was before the batch. Indices of rows that are not
+    batch, its last embedding is written, blended with the row as it was before the batch. Ids of rows that are not
     valid are ignored. A blend of zero has no direction, so the old row stays.
 
     A donated bank is updated in place only if everything else that reads it can run first. This holds if `accept`
     depends on those reads, as it does when it says that loss and gradient are finite.
 
     Args:
-      index: int32 [B], the example of each embedding.
       embeddings: f32 or bf16 [B, D] of unit norm; they are not normalised before they are blended.
+      ids: int32 [B], the example of each embedding.
       momentum: in [0, 1], may be traced.
       accept: if False, the bank is returned unchanged.
     Raises:
@@ -217,24 +217,25 @@ def update(
 
     >>> from mi_contrast.core.mesh import make_mesh
     >>> bank = Bank(jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([True, True]))
-    >>> update(bank, jnp.array([1, 0, 1]), jnp.array([[9.0, 9.0], [0.0, 1.0], [1.0, 0.0]]), 0.0, make_mesh()).rows
+    >>> embeddings = jnp.array([[9.0, 9.0], [0.0, 1.0], [1.0, 0.0]])
+    >>> write_rows(bank, embeddings, jnp.array([1, 0, 1]), 0.0, make_mesh()).rows
     Array([[0., 1.],
            [1., 0.]], dtype=float32)
     """
-    _check_index(index)
+    _check_index(ids)
     _check_divides(len(bank.rows), mesh)
-    wanted = (len(index), bank.rows.shape[1])
+    wanted = (len(ids), bank.rows.shape[1])
     if embeddings.shape != wanted:
         raise UserError(f"embeddings {list(embeddings.shape)} for a bank", fix=f"these indices want {list(wanted)}")
     if not isinstance(momentum, jax.core.Tracer) and not 0 <= float(momentum) <= 1:
         raise UserError(f"bank momentum {momentum}", fix="give the weight of the old row, from 0 to 1")
 
-    def on_shard(bank: Bank, index: Array, new: Array, momentum: Array, accept: Array) -> Array:
+    def on_shard(bank: Bank, new: Array, ids: Array, momentum: Array, accept: Array) -> Array:
         size = len(bank.rows)
-        order = jnp.argsort(index, stable=True)
-        index, new = index[order], new[order]
-        last = jnp.append(index[1:] != index[:-1], True)
-        local = _local_rows(index, size)
+        order = jnp.argsort(ids, stable=True)
+        new, ids = new[order], ids[order]
+        last = jnp.append(ids[1:] != ids[:-1], True)
+        local = _local_rows(ids, size)
         writable = last & accept & bank.valid.at[local].get(mode="fill", fill_value=False)
         old = bank.rows.at[local].get(mode="fill", fill_value=0)
         blend = momentum * old + (1 - momentum) * new
@@ -245,7 +246,7 @@ def update(
     in_specs = (SHARDED, REPLICATED, REPLICATED, REPLICATED, REPLICATED)
     write = jax.shard_map(on_shard, mesh=mesh, in_specs=in_specs, out_specs=SHARDED)
     new = embeddings.astype(jnp.float32)
-    return Bank(write(bank, index, new, jnp.asarray(momentum, jnp.float32), jnp.asarray(accept)), bank.valid)
+    return Bank(write(bank, new, ids, jnp.asarray(momentum, jnp.float32), jnp.asarray(accept)), bank.valid)
 
 
 def _local_rows(index: Array, size: int) -> Array:

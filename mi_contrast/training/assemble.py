@@ -110,7 +110,7 @@ class Job:
 
         def write(bank: banks.Bank, network: dict[str, Any], images: jax.Array, index: jax.Array) -> banks.Bank:
             encoded = encode_plain(parts.tower, network, self.evaluation_view(images), view)
-            return banks.update(bank, index, select_head({view: encoded}, head)[view], 0.0, parts.mesh)
+            return banks.write_rows(bank, select_head({view: encoded}, head)[view], index, 0.0, parts.mesh)
 
         bank, write = state.pools[name], jax.jit(write, donate_argnums=0)
         for start in range(0, len(self.kept), self.batch_size):

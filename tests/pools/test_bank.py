@@ -25,7 +25,7 @@ EXAMPLES, DIM = 1500, 3
 HELD_OUT = np.array([2, 7, 1499])
 VALID = ~np.isin(np.arange(EXAMPLES), HELD_OUT)
 random = functools.partial(banks.init_random, jax.random.key(3), VALID, DIM)
-update = jax.jit(banks.update, static_argnums=4)
+write_rows = jax.jit(banks.write_rows, static_argnums=4)
 read = jax.jit(banks.read, static_argnums=2)
 
 
@@ -61,7 +61,7 @@ def test_bank_equals_a_plain_model(seed, count):
         found = read(bank.rows, index, MESH)
         inside = (index >= 0) & (index < len(valid))
         np.testing.assert_array_equal(found, np.where(inside[:, None], before[np.where(inside, index, 0)], 0))
-        bank = update(bank, index, embeddings, momentum, MESH, keep)
+        bank = write_rows(bank, embeddings, index, momentum, MESH, keep)
         model_update(rows, valid, index.tolist(), embeddings.tolist(), momentum, keep)
         np.testing.assert_allclose(bank.rows, rows, atol=3e-7)
         np.testing.assert_array_equal(bank.valid, valid)
@@ -76,21 +76,21 @@ def test_the_last_of_an_example_is_written_blended_with_the_old_row():
     index, new = np.array([5, 9, 5], np.int32), np.eye(3, dtype=np.float32)
     old = np.asarray(bank.rows, np.float64)
     for momentum in (0.0, 0.5, 0.9):
-        after = np.asarray(update(bank, index, new, momentum, MESH).rows)
+        after = np.asarray(write_rows(bank, new, index, momentum, MESH).rows)
         for i, k in ((5, 2), (9, 1)):
             blend = momentum * old[i] + (1 - momentum) * new[k]
             np.testing.assert_allclose(after[i], blend / np.linalg.norm(blend), atol=3e-7)
-    np.testing.assert_array_equal(update(bank, index, new, 0.0, MESH).rows[5], new[2])
+    np.testing.assert_array_equal(write_rows(bank, new, index, 0.0, MESH).rows[5], new[2])
 
 
 def test_a_refused_batch_changes_no_bit_and_a_blend_of_zero_keeps_the_old_row():
     bank = random(MESH)
     index, bad = np.arange(4, dtype=np.int32), np.full((4, DIM), np.nan, np.float32)
-    jax.tree.map(np.testing.assert_array_equal, update(bank, index, bad, 0.5, MESH, False), bank)
-    control = np.asarray(update(bank, index, bad, 0.5, MESH, True).rows)
+    jax.tree.map(np.testing.assert_array_equal, write_rows(bank, bad, index, 0.5, MESH, False), bank)
+    control = np.asarray(write_rows(bank, bad, index, 0.5, MESH, True).rows)
     assert np.isnan(control[[0, 1, 3]]).all() and not np.isnan(control[2]).any()  # 2 is held out
     opposite = -np.asarray(bank.rows[:4])
-    np.testing.assert_array_equal(update(bank, index, opposite, 0.5, MESH).rows, bank.rows)
+    np.testing.assert_array_equal(write_rows(bank, opposite, index, 0.5, MESH).rows, bank.rows)
 
 
 def test_random_rows():
@@ -117,21 +117,21 @@ def test_a_bank_from_one_forward_pass():
         chunk = np.zeros((700, DIM), np.float32)
         part = np.arange(start, min(start + 700, EXAMPLES))
         index[: len(part)], chunk[: len(part)] = part, features[part]
-        bank = update(bank, index, chunk, 0.0, MESH)
+        bank = write_rows(bank, chunk, index, 0.0, MESH)
     np.testing.assert_allclose(bank.rows[:EXAMPLES], features * VALID[:, None], atol=1e-6)
     assert not np.asarray(bank.rows[EXAMPLES:]).any()
 
 
 def test_bfloat16_embeddings_are_stored_in_float32():
     new = jnp.array([[0.6, 0.8, 0.0]], jnp.bfloat16)
-    row = update(random(MESH), np.array([0], np.int32), new, 0.0, MESH).rows[0]
+    row = write_rows(random(MESH), new, np.array([0], np.int32), 0.0, MESH).rows[0]
     assert row.dtype == jnp.float32 and abs(float(jnp.linalg.norm(row)) - 1) < 1e-6
 
 
 def test_ids_say_which_row_is_whose():
     bank = random(MESH)
-    np.testing.assert_array_equal(banks.ids(bank), np.arange(2048))
-    assert banks.ids(bank).dtype == jnp.int32
+    np.testing.assert_array_equal(banks.row_ids(bank), np.arange(2048))
+    assert banks.row_ids(bank).dtype == jnp.int32
     assert [banks.padded_size(n) for n in (1, 1024, 1025, 50_000)] == [1024, 1024, 2048, 50_176]
 
 
@@ -143,7 +143,7 @@ def test_reading_writes_nothing():
 
 
 def test_checkpoint_round_trip_bit_for_bit():
-    bank = update(random(MESH), np.array([4], np.int32), np.ones((1, DIM), np.float32), 0.5, MESH)
+    bank = write_rows(random(MESH), np.ones((1, DIM), np.float32), np.array([4], np.int32), 0.5, MESH)
     packed = flax.serialization.msgpack_serialize(jax.device_get(flax.serialization.to_state_dict(bank)))
     blank = banks.init_random(jax.random.key(9), np.ones(EXAMPLES, bool), DIM, MESH)
     back = flax.serialization.from_state_dict(blank, flax.serialization.msgpack_restore(packed))
@@ -157,12 +157,12 @@ ONE, INDEX, NEW = np.ones(5, bool), np.zeros(4, np.int32), np.zeros((4, DIM), np
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda b: banks.update(b, INDEX, NEW[:3], 0.0, MESH), r"embeddings \[3, 3\].*want \[4, 3\]"),
-        (lambda b: banks.update(b, INDEX, NEW[:, :2], 0.0, MESH), r"embeddings \[4, 2\]"),
-        (lambda b: banks.update(b, INDEX, NEW, 1.5, MESH), "momentum 1.5"),
-        (lambda b: banks.update(b, INDEX, NEW, -0.1, MESH), "momentum -0.1"),
-        (lambda b: banks.update(b, INDEX, NEW, float("nan"), MESH), "momentum nan"),
-        (lambda b: banks.update(b, INDEX.astype(np.float32), NEW, 0.0, MESH), "indices float32"),
+        (lambda b: banks.write_rows(b, NEW[:3], INDEX, 0.0, MESH), r"embeddings \[3, 3\].*want \[4, 3\]"),
+        (lambda b: banks.write_rows(b, NEW[:, :2], INDEX, 0.0, MESH), r"embeddings \[4, 2\]"),
+        (lambda b: banks.write_rows(b, NEW, INDEX, 1.5, MESH), "momentum 1.5"),
+        (lambda b: banks.write_rows(b, NEW, INDEX, -0.1, MESH), "momentum -0.1"),
+        (lambda b: banks.write_rows(b, NEW, INDEX, float("nan"), MESH), "momentum nan"),
+        (lambda b: banks.write_rows(b, NEW, INDEX.astype(np.float32), 0.0, MESH), "indices float32"),
         (lambda b: banks.read(b.rows, INDEX[:, None], MESH), r"indices int32\[4, 1\]"),
         (lambda b: banks.init_random(jax.random.key(0), ONE[:0], DIM, MESH), r"a bank of \[0\]"),
         (lambda b: banks.init_random(jax.random.key(0), ONE, 0, MESH), r"a bank of \[5\] examples x 0"),
@@ -194,7 +194,7 @@ def step(mesh):
         own = banks.read(rows, index, mesh)
         loss, slope = jax.value_and_grad(lambda x: jnp.sum(jnp.tanh(x @ rows.T)) - jnp.sum(x * own))(embeddings)
         keep &= jnp.isfinite(loss) & jnp.isfinite(slope).all()
-        return banks.update(banks.Bank(rows, valid), index, embeddings, 0.5, mesh, keep), loss, slope
+        return banks.write_rows(banks.Bank(rows, valid), embeddings, index, 0.5, mesh, keep), loss, slope
 
     return of
 
@@ -202,7 +202,8 @@ def step(mesh):
 def alone(mesh):
     def of(rows, valid, index, embeddings, keep):
         own = banks.read(rows, index, mesh)
-        return banks.update(banks.Bank(rows, valid), index, embeddings, 0.5, mesh, keep & jnp.isfinite(own).all()), own
+        keep &= jnp.isfinite(own).all()
+        return banks.write_rows(banks.Bank(rows, valid), embeddings, index, 0.5, mesh, keep), own
 
     return of
 
@@ -237,7 +238,7 @@ def on_eight():
     bank, reads = random(mesh), []
     for index, embeddings, momentum, keep in batches(11, 12):
         reads.append(read(bank.rows, index, mesh))
-        bank = update(bank, index, embeddings, momentum, mesh, keep)
+        bank = write_rows(bank, embeddings, index, momentum, mesh, keep)
 
     def gathered(rows, valid, index, embeddings, keep):
         whole = jax.lax.with_sharding_constraint(rows, replicated(mesh))
@@ -270,7 +271,7 @@ def test_eight_devices_equal_one_and_send_only_the_batch():
     bank = random(MESH)
     for (index, embeddings, momentum, keep), found in zip(batches(11, 12), seen["reads"], strict=True):
         np.testing.assert_allclose(found, read(bank.rows, index, MESH), atol=2e-7)
-        bank = update(bank, index, embeddings, momentum, MESH, keep)
+        bank = write_rows(bank, embeddings, index, momentum, MESH, keep)
     np.testing.assert_allclose(seen["rows"], bank.rows, atol=2e-7)
     assert seen["shards"] == [[256, DIM]] * 8
     assert seen["copies"] == 0 and seen["temporaries"] < SIZE // 8 * WIDTH * 4
