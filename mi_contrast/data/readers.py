@@ -93,7 +93,7 @@ class Sampler:
         per_process = self.batch_size // jax.process_count()
         return range(per_process * jax.process_index(), per_process * (jax.process_index() + 1))
 
-    def anchors(self, step: int) -> Ints:
+    def first_ids(self, step: int) -> Ints:
         """Returns the indices of the first images of this process's examples, int32."""
         local = slice(self.positions.start, self.positions.stop)
         if self.order == "draws":
@@ -112,13 +112,13 @@ def epoch_order(count: int, seed: int, epoch: int) -> Ints:
 
 
 def append_partners(
-    pairing: pairs.Pairing, anchors: Int[Array, " B"], seed: int, step: Array, positions: Array, views: int
+    pairing: pairs.Pairing, first_ids: Int[Array, " B"], seed: int, step: Array, positions: Array, views: int
 ) -> Int[Array, "B V"]:
-    """Returns the index of each anchor and, if `views` is 2, of a partner drawn for it, int32 [B, V]. Jittable."""
+    """Returns the id of each first image and, if `views` is 2, of a partner drawn for it, int32 [B, V]. Jittable."""
     if views == 1:
-        return anchors[:, None]
+        return first_ids[:, None]
     rngs = jax.vmap(partial(stream_rng, name="partner"))(example_rngs(seed, step, positions))
-    return jnp.stack([anchors, jax.vmap(pairs.draw_partner, (None, 0, 0))(pairing, anchors, rngs)], axis=1)
+    return jnp.stack([first_ids, jax.vmap(pairs.draw_partner, (None, 0, 0))(pairing, first_ids, rngs)], axis=1)
 
 
 def make_reader(
@@ -166,10 +166,10 @@ def make_reader(
     sampler = Sampler(members, batch_size, seed, 2 if shared or partner is not None else 1, pairing, mesh, order)
     if resident is None:
         resident = len(members) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES
-    return Resident(sampler, images) if resident else Streamed(sampler, images)
+    return ResidentReader(sampler, images) if resident else StreamingReader(sampler, images)
 
 
-class Resident:
+class ResidentReader:
     """Keeps all members decoded on every device. A batch is one gather in a jitted function."""
 
     def __init__(self, sampler: Sampler, images: ImageSet):
@@ -182,31 +182,33 @@ class Resident:
         self._tables = jax.tree.map(lambda x: to_global(np.asarray(x), everywhere, np.shape(x)), tables)
 
         @partial(jax.jit, in_shardings=(everywhere, sharded, everywhere), out_shardings=sharded)
-        def gather(tables: Any, anchors: Array, step: Array) -> Batch:
+        def gather(tables: Any, first_ids: Array, step: Array) -> Batch:
             decoded, rows, pairing = tables
             positions = jnp.arange(sampler.batch_size)
-            index = append_partners(pairing, anchors, sampler.seed, step, positions, sampler.views)
+            index = append_partners(pairing, first_ids, sampler.seed, step, positions, sampler.views)
             return Batch(decoded[rows[index]], index)
 
         self._gather = gather
 
     def batch(self, step: int) -> Batch:
         """Returns the batch of a step at once. The device computes it asynchronously."""
-        anchors = to_global(self.sampler.anchors(step), batch_sharding(self.sampler.mesh), (self.sampler.batch_size,))
-        return self._gather(self._tables, anchors, np.int32(step))
+        first_ids = to_global(
+            self.sampler.first_ids(step), batch_sharding(self.sampler.mesh), (self.sampler.batch_size,)
+        )
+        return self._gather(self._tables, first_ids, np.int32(step))
 
     def close(self) -> None:
         """Frees the decoded images."""
         self._tables = None
 
-    def __enter__(self) -> Resident:
+    def __enter__(self) -> ResidentReader:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
 
 
-class Streamed:
+class StreamingReader:
     """Decodes the images of each batch when it is needed. Grain's threads prefetch the batches of the next steps."""
 
     def __init__(self, sampler: Sampler, images: ImageSet):
@@ -220,19 +222,19 @@ class Streamed:
         self._next_step = -1
 
         @jax.jit
-        def index(pairing: pairs.Pairing, anchors: Array, step: Array, positions: Array) -> Array:
-            return append_partners(pairing, anchors, sampler.seed, step, positions, sampler.views)
+        def index(pairing: pairs.Pairing, first_ids: Array, step: Array, positions: Array) -> Array:
+            return append_partners(pairing, first_ids, sampler.seed, step, positions, sampler.views)
 
         self._index = index
         self._pairing = jax.tree.map(np.asarray, sampler.pairing)
 
     def _read(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Decodes this process's part of a batch. Returns sources [b, V, H, W, 3] and index [b, V]."""
-        anchors, positions = self.sampler.anchors(step), np.asarray(self.sampler.positions)
-        index = anchors[:, None]
+        first_ids, positions = self.sampler.first_ids(step), np.asarray(self.sampler.positions)
+        index = first_ids[:, None]
         if self.sampler.views == 2:
             with jax.default_device(host_device()):
-                index = np.asarray(self._index(self._pairing, anchors, np.int32(step), positions))
+                index = np.asarray(self._index(self._pairing, first_ids, np.int32(step), positions))
         sources = self.images.read(index.reshape(-1).astype(np.int64))
         return sources.reshape(*index.shape, *sources.shape[1:]), index
 
@@ -256,7 +258,7 @@ class Streamed:
             self._batches.close()
         self._batches, self._next_step = None, -1
 
-    def __enter__(self) -> Streamed:
+    def __enter__(self) -> StreamingReader:
         return self
 
     def __exit__(self, *error: object) -> None:

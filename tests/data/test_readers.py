@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.data.pairing import draw_partner, make_pairing
-from mi_contrast.data.readers import Resident, Streamed, make_reader
+from mi_contrast.data.readers import ResidentReader, StreamingReader, make_reader
 from tests import devices as virtual
 from tests.data.toys import tell_index, toy_set
 
@@ -59,7 +59,7 @@ def model(step, shared, order="epochs"):
 @pytest.mark.parametrize(("shared", "order"), [((), "epochs"), (("digit",), "epochs"), ((), "draws")])
 def test_batches_follow_the_model(resident, shared, order):
     with reader(resident, shared, order=order) as batches:
-        assert isinstance(batches, Resident if resident else Streamed) and batches.steps_per_epoch == 4
+        assert isinstance(batches, ResidentReader if resident else StreamingReader) and batches.steps_per_epoch == 4
         for step in (0, 1, 2, 3, 4, 9, 2, 1000):  # on, across an epoch, back and far ahead
             batch = batches.batch(step)
             expected = np.array(model(step, shared, order))
@@ -100,9 +100,9 @@ def test_another_seed_is_another_order():
 
 
 def test_the_size_decides_which_reader():
-    assert isinstance(reader(None), Resident)
+    assert isinstance(reader(None), ResidentReader)
     large = replace(paired_set(), image_shape=(4096, 8192, 3))
-    assert isinstance(reader(None, images=large), Streamed)
+    assert isinstance(reader(None, images=large), StreamingReader)
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def digests():
 def collectives():
     """How many collectives the resident reader's gather has."""
     with reader(True, ("digit",)) as batches:
-        arguments = batches._tables, batches.plan.anchors(0), np.int32(0)
+        arguments = batches._tables, batches.sampler.first_ids(0), np.int32(0)
         if jax.process_count() > 1:
             return 0
         text = batches._gather.lower(*arguments).compile().as_text()
