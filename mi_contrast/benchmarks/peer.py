@@ -101,7 +101,7 @@ def run_race(config: Mapping[str, Any], sizes: Sizes, name: str) -> dict[str, An
     random = np.random.default_rng(0)
     bank, queries = (
         random.choice(rows, min(most, len(rows)), replace=False)
-        for rows, most in ((job.kept, sizes.bank), (job.held, sizes.queries))
+        for rows, most in ((job.train_ids, sizes.bank), (job.held_out_ids, sizes.queries))
     )
     with start_lightly(job, config, sizes.threads) as lightly, job.open() as reader:
         contenders: dict[str, Contender] = {"ours": Ours(job, reader), "lightly": lightly}
@@ -220,7 +220,7 @@ def start_lightly(job: assemble.Job, config: Mapping[str, Any], threads: int | N
         "normalize": {"mean": list(config["views"]["mean"]), "std": list(config["views"]["std"])},
     }
     try:
-        images = job.images.images(job.kept)
+        images = job.images.images(job.train_ids)
         with start_process(serve, images, settings, patience=30, daemon=False) as pipe:  # it starts workers
             yield Lightly(pipe)
     except EOFError:

@@ -49,7 +49,7 @@ class Job:
 
     Attributes:
       images: the training split.
-      kept, held: int [n], the examples that are trained on, and those that are held out.
+      train_ids, held_out_ids: int [n], the examples that are trained on, and those that are held out.
       tables: what is known of each example.
       judges: the measures of the run in progress.
       represent: makes a representation of a state's 'online' or 'target' network.
@@ -58,8 +58,8 @@ class Job:
 
     parts: Parts
     images: sets.ImageSet
-    kept: np.ndarray
-    held: np.ndarray
+    train_ids: np.ndarray
+    held_out_ids: np.ndarray
     tables: Tables
     judges: tuple[Measure, ...]
     represent: Callable[..., Representation]
@@ -74,7 +74,7 @@ class Job:
         """Returns the reader of the examples that are trained on."""
         return make_reader(
             self.images,
-            self.kept,
+            self.train_ids,
             batch_size=self.batch_size,
             seed=self.parts.seed,
             shared=self.data["shared"],
@@ -86,7 +86,7 @@ class Job:
 
     def first_state(self) -> State:
         """Returns the state before the first step; its batch statistics are those of the first examples."""
-        images = jnp.asarray(self.images.images(self.kept[: self.batch_size]))
+        images = jnp.asarray(self.images.images(self.train_ids[: self.batch_size]))
         return jax.jit(lambda x: init_state(self.parts, self.evaluation_view(x), calibrate_statistics))(images)
 
     def evaluation_view(self, images: jax.Array) -> jax.Array:
@@ -113,8 +113,8 @@ class Job:
             return banks.write_rows(bank, select_head({view: encoded}, head)[view], index, 0.0, parts.mesh)
 
         bank, write = state.pools[name], jax.jit(write, donate_argnums=0)
-        for start in range(0, len(self.kept), self.batch_size):
-            index = self.kept[start : start + self.batch_size]
+        for start in range(0, len(self.train_ids), self.batch_size):
+            index = self.train_ids[start : start + self.batch_size]
             index = np.pad(index, (0, self.batch_size - len(index)), mode="edge").astype(np.int32)
             bank = write(bank, state.online, jnp.asarray(self.images.images(index)), jnp.asarray(index))
         return bank
@@ -241,12 +241,12 @@ def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str]
     parts = make_parts(config, 0, mesh, begun=True)  # mistakes in the config are found before its data are read
     images, data = _load_images(config, known), config["data"]
     parts.views.check_image_size(*images.image_shape[:2])
-    kept, held = split_held_out(images)
+    train_ids, held_out_ids = split_held_out(images)
     if data["partner"] is not None:
-        make_pairing(images, kept, data["shared"], data["partner"])  # a mistake is found now
+        make_pairing(images, train_ids, data["shared"], data["partner"])  # a mistake is found now
     label = _choose_label(config, parts, images)
     trained = np.zeros(len(images), bool)
-    trained[kept] = True
+    trained[train_ids] = True
     parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, trained, begun)
     views = parts.views
 
@@ -256,15 +256,17 @@ def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str]
             network, config["model"], mean=views.mean, std=views.std, size=views.size, generator=generator
         )
 
-    judges = [make_information(parts, images, held, data["shared"], config["eval"]["pairs"])]
+    judges = [make_information(parts, images, held_out_ids, data["shared"], config["eval"]["pairs"])]
     flow = parts.tower.split.generator if parts.learning is not None and parts.tower.split is not None else None
     if flow is not None and flow.flow != "free":
-        judges.append(make_inversion(parts, images, held))
+        judges.append(make_inversion(parts, images, held_out_ids))
     if label:
         bank = dict(k=config["eval"]["knn_k"], bank_size=config["eval"]["knn_bank"])
-        judges.append(make_accuracy(parts, images, kept, held, label, represent, **bank))
+        judges.append(make_accuracy(parts, images, train_ids, held_out_ids, label, represent, **bank))
     tables = _make_tables(config, parts, images, label)
-    return Job(parts, images, kept, held, jax.device_put(tables, replicated(mesh)), tuple(judges), represent, data)
+    return Job(
+        parts, images, train_ids, held_out_ids, jax.device_put(tables, replicated(mesh)), tuple(judges), represent, data
+    )
 
 
 def _load_images(config: Mapping[str, Any], known: Collection[str] | None) -> sets.ImageSet:

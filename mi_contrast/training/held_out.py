@@ -36,7 +36,9 @@ CHUNK = 128  # pairs in a forward pass
 Measure = Callable[[State], dict[str, float]]
 
 
-def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: tuple[str, ...], pairs: int) -> Measure:
+def make_information(
+    parts: Parts, images: ImageSet, held_out_ids: np.ndarray, shared: tuple[str, ...], pairs: int
+) -> Measure:
     """Returns a measure of mi_nats, mi_ceiling, alignment, uniformity and effective_rank of the online network.
 
     mi_nats is InfoNCE on `pairs` held-out pairs of distinct examples. The negatives of a pair are the second views of
@@ -45,7 +47,7 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
     the backbone's features.
     """
     names = parts.method.measured_views
-    index = make_distinct_pairs(images, held, pairs, shared, seed=0)
+    index = make_distinct_pairs(images, held_out_ids, pairs, shared, seed=0)
     rng = streams.stream_rng(jax.random.key(0), "held_out")
 
     @jax.jit
@@ -82,12 +84,14 @@ def make_information(parts: Parts, images: ImageSet, held: np.ndarray, shared: t
     return measure
 
 
-def make_inversion(parts: Parts, images: ImageSet, held: np.ndarray) -> Measure:
+def make_inversion(parts: Parts, images: ImageSet, held_out_ids: np.ndarray) -> Measure:
     """Returns a measure of inverse_error: max |x - g^-1(g(x))| over up to 128 held-out images x, of a flow g."""
     split, views = parts.tower.split, parts.views
     assert split is not None and split.generator is not None
     flow = split.generator
-    plain = policies.plain(jnp.asarray(images.images(held[:CHUNK])), views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    plain = policies.plain(
+        jnp.asarray(images.images(held_out_ids[:CHUNK])), views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    )
     normalised = preprocess(plain, Division(split.space), views.mean, views.std)
 
     @jax.jit
@@ -100,8 +104,8 @@ def make_inversion(parts: Parts, images: ImageSet, held: np.ndarray) -> Measure:
 def make_accuracy(
     parts: Parts,
     images: ImageSet,
-    kept: np.ndarray,
-    held: np.ndarray,
+    train_ids: np.ndarray,
+    held_out_ids: np.ndarray,
     label: str,
     represent: Callable[[State], Representation],
     *,
@@ -110,16 +114,16 @@ def make_accuracy(
 ) -> Measure:
     """Returns a measure of knn_top1 and probe_top1, both through `Representation.encode`.
 
-    kNN weighs k neighbours by e^{cos / .07}. Its bank is the kept part of the training split, or a fixed sample of
-    `bank_size` of it; the queries are the held-out part. The probe is the state's and is scored on the same queries.
+    kNN weighs k neighbours by e^{cos / .07}. Its bank is the examples that are trained on, or a fixed sample of
+    `bank_size` of them; the queries are those held out. The probe is the state's and is scored on the same queries.
 
     Args:
-      kept, held: int [n], the two parts.
+      train_ids, held_out_ids: int [n], the two parts.
       represent: makes the representation of a state's online network.
     """
-    bank_index = kept
-    if len(kept) > bank_size:
-        bank_index = np.sort(np.random.default_rng(0).choice(kept, bank_size, replace=False))
+    bank_index = train_ids
+    if len(train_ids) > bank_size:
+        bank_index = np.sort(np.random.default_rng(0).choice(train_ids, bank_size, replace=False))
     labels, classes = images.labels[label], len(images.classes[label])
 
     def encode(representation: Representation, index: np.ndarray, chunk: int = 1024) -> Array:
@@ -128,8 +132,8 @@ def make_accuracy(
 
     def measure(state: State) -> dict[str, float]:
         representation = represent(state)
-        bank, queries = encode(representation, bank_index), encode(representation, held)
-        truth = jnp.asarray(labels[held])
+        bank, queries = encode(representation, bank_index), encode(representation, held_out_ids)
+        truth = jnp.asarray(labels[held_out_ids])
         near = knn(queries, bank, jnp.asarray(labels[bank_index]), k=min(k, len(bank_index)), classes=classes)
         guesses = compute_logits(state.probe["params"], queries)
         return {"knn_top1": float(top1(near, truth)), "probe_top1": float(top1(guesses, truth))}

@@ -24,8 +24,8 @@ CELL, MARGIN = 96, 80  # pixels: the side of a cell, and the width of the names 
 
 def draw_pairs(path: Path, job: Job, state: State) -> None:
     """Writes a PNG of held-out pairs. A column is a pair: the source image of each view and, below it, the view."""
-    columns = min(COLUMNS, len(job.held) // 2)
-    index = make_distinct_pairs(job.images, job.held, columns, job.data["shared"], seed=0)
+    columns = min(COLUMNS, len(job.held_out_ids) // 2)
+    index = make_distinct_pairs(job.images, job.held_out_ids, columns, job.data["shared"], seed=0)
     if (partner := job.data["partner"]) is not None:
         index = np.stack([index[:, 0], job.images.partners[partner][index[:, 0]]], axis=1)
     sources = np.stack([job.images.images(column) for column in index.T], axis=1)
@@ -53,8 +53,8 @@ def draw_channels(path: Path, job: Job, state: State) -> None:
     """
     split, views = job.parts.tower.split, job.parts.views
     assert split is not None and split.generator is not None
-    spread = np.linspace(0, len(job.held) - 1, min(COLUMNS, len(job.held))).astype(int)
-    pixels = job.images.images(job.held[spread])
+    spread = np.linspace(0, len(job.held_out_ids) - 1, min(COLUMNS, len(job.held_out_ids))).astype(int)
+    pixels = job.images.images(job.held_out_ids[spread])
     spaces = {name: from_rgb(jnp.asarray(pixels) / 255.0, name) for name in dict.fromkeys((split.space, "ydbdr"))}
     whole = (spaces[split.space] - np.asarray(views.mean)) / np.asarray(views.std)
     channels = {**spaces, "learned": split.generator.forward(state.generator["params"], whole.astype(jnp.float32))}

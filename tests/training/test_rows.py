@@ -106,15 +106,15 @@ def test_a_bank_may_start_from_one_forward_pass(name):
         pool["start"] = "forward"
     job = assemble.build(config)
     state = job.fill(loop.place(job.first_state(), placement(job.parts.method, job.parts.mesh)))
-    some = job.kept[[0, 7, -1]]
+    some = job.train_ids[[0, 7, -1]]
     seen = job.evaluation_view(job.images.images(some))
     for pool_name, pool in state.pools.items():
         view = job.parts.method.pools[pool_name].takes
         own = encode_plain(job.parts.tower, state.online, seen, view).embedding
         np.testing.assert_allclose(pool.rows[some], own, atol=1e-5)
         lengths = np.linalg.norm(np.asarray(pool.rows), axis=1)
-        np.testing.assert_allclose(lengths[job.kept], 1, atol=1e-5)
-        assert (lengths[job.held] == 0).all()
+        np.testing.assert_allclose(lengths[job.train_ids], 1, atol=1e-5)
+        assert (lengths[job.held_out_ids] == 0).all()
 
 
 @pytest.mark.parametrize(
