@@ -81,9 +81,9 @@ class BankPool:
             for name in CLUSTERS:
                 check_whole(f"{where}.clusters.{name}", self.clusters[name])
 
-    def init(self, rng: Key[Array, ""], trained: Bool[Array, " N"], dim: int, mesh: Mesh) -> Bank:
+    def init(self, rng: Key[Array, ""], train_mask: Bool[Array, " N"], dim: int, mesh: Mesh) -> Bank:
         """Returns a bank of random directions. The caller writes over them where `start` is 'forward'."""
-        return init_random(rng, trained, dim, mesh)
+        return init_random(rng, train_mask, dim, mesh)
 
     def candidates(self, state: Bank, batch: BatchEmbeddings, labels: Int[Array, "N R"] | None) -> Candidates:
         """Returns all rows, an anchor's own row left out by its id unless `self_row` is set."""

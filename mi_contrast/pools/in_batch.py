@@ -30,7 +30,7 @@ class BatchPool:
         if not isinstance(self.views, (tuple, list)) or not self.views:
             raise UserError(f"{where}.views is {self.views!r}", fix="give views of the row, such as ('query', 'key')")
 
-    def init(self, rng: Key[Array, ""], trained: Bool[Array, " N"], dim: int, mesh: Mesh) -> None:
+    def init(self, rng: Key[Array, ""], train_mask: Bool[Array, " N"], dim: int, mesh: Mesh) -> None:
         """Returns None: there is nothing to remember."""
 
     def candidates(self, state: None, batch: BatchEmbeddings, labels: Int[Array, "N R"] | None) -> Candidates:

@@ -88,12 +88,12 @@ class Pool(Protocol):
         """Raises UserError where a setting is wrong; `where` is the pool's place in the config."""
         ...
 
-    def init(self, rng: Key[Array, ""], trained: Bool[Array, " N"], dim: int, mesh: Mesh) -> Any:
+    def init(self, rng: Key[Array, ""], train_mask: Bool[Array, " N"], dim: int, mesh: Mesh) -> Any:
         """Returns the state before the first step.
 
         Args:
           rng: of this pool alone.
-          trained: bool [N], the examples that are trained on.
+          train_mask: bool [N], the examples that are trained on.
           dim: of the embeddings, D.
         """
         ...

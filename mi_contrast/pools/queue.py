@@ -54,7 +54,7 @@ class QueuePool:
         """Raises UserError where the size is no whole number above 0."""
         check_whole(f"{where}.size", self.size)
 
-    def init(self, rng: Key[Array, ""], trained: Bool[Array, " N"], dim: int, mesh: Mesh) -> Queue:
+    def init(self, rng: Key[Array, ""], train_mask: Bool[Array, " N"], dim: int, mesh: Mesh) -> Queue:
         """Returns a queue of unwritten rows."""
         return empty(self.size, dim)
 

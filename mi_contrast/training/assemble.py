@@ -165,24 +165,24 @@ def _compare_fields(section: Mapping[str, Any], example: Mapping[str, Any], wher
 
 
 def make_parts(
-    config: Mapping[str, Any], classes: int, mesh: Mesh, trained: np.ndarray | None = None, begun: bool = False
+    config: Mapping[str, Any], classes: int, mesh: Mesh, train_mask: np.ndarray | None = None, begun: bool = False
 ) -> Parts:
     """Returns the parts of a step of this config. Its data are not read.
 
     Args:
       classes: number of classes of the label, 0 if there is no label.
-      trained: bool [N], the examples that are trained on; 1,024 of them by default.
+      train_mask: bool [N], the examples that are trained on; 1,024 of them by default.
       begun: whether the run has a checkpoint.
     Raises:
       UserError: a mistake in the config.
     """
-    trained = np.ones(1024, bool) if trained is None else trained
+    train_mask = np.ones(1024, bool) if train_mask is None else train_mask
     views = policies.build(config["views"], mesh)
     method = methods.build(config["method"], views.sources)
     _check_fit(method, config)
     tower = towers.build(config["model"])
     generator = generators.init_params(config, tower.split, begun)
-    learning = generators.build_learning(config, tower.split, classes, method, len(trained))
+    learning = generators.build_learning(config, tower.split, classes, method, len(train_mask))
     batch, steps = config["data"]["batch"], config["steps"]
     groups = config["model"]["norm"].get("groups", 1)
     for count, what in ((mesh.size, "devices"), (groups, "groups (model.norm.groups)")):
@@ -200,7 +200,7 @@ def make_parts(
         seed=config["seed"],
         total_steps=steps,
         rate=optimiser.learning_rate(config["optim"], steps),
-        trained=trained,
+        train_mask=train_mask,
         generator=generator,
         learning=learning,
     )
@@ -245,9 +245,9 @@ def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str]
     if data["partner"] is not None:
         make_pairing(images, train_ids, data["shared"], data["partner"])  # a mistake is found now
     label = _choose_label(config, parts, images)
-    trained = np.zeros(len(images), bool)
-    trained[train_ids] = True
-    parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, trained, begun)
+    train_mask = np.zeros(len(images), bool)
+    train_mask[train_ids] = True
+    parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, train_mask, begun)
     views = parts.views
 
     def represent(state: State, weights: str = "online") -> Representation:
@@ -304,7 +304,7 @@ def _make_tables(config: Mapping[str, Any], parts: Parts, images: sets.ImageSet,
     labels = images.labels[label] if label else np.full(len(images), -1)
     groups = np.arange(len(images)) if images.groups is None else images.groups
     if parts.learning is not None and parts.learning.classifier is not None:
-        usable = parts.trained & parts.learning.labelled
+        usable = parts.train_mask & parts.learning.labelled
         if not (np.asarray(labels)[usable] >= 0).any():
             raise UserError(
                 f"no example of {images.name} {config['data']['split']} that may be looked at has a label",

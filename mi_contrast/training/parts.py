@@ -32,7 +32,7 @@ class Parts:
     Attributes:
       method: a template: its adaptive schedules are resolved anew in every step (`adaptive.resolve`).
       rate: the learning rate, a function of the step.
-      trained: bool [N], the examples that are trained on.
+      train_mask: bool [N], the examples that are trained on.
       generator: initial parameters of the generator that splits images into views; None if the run has none.
       learning: how that generator learns; None where it is frozen.
     """
@@ -46,7 +46,7 @@ class Parts:
     seed: int
     total_steps: int
     rate: Rate
-    trained: np.ndarray
+    train_mask: np.ndarray
     generator: Any = None
     learning: Learning | None = None
 
@@ -75,7 +75,7 @@ def init_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callabl
     online = calibrate(parts.tower, online, images)
     shapes = jax.eval_shape(lambda v: encode_plain(parts.tower, v, images, method.online_views[0]), online)
     dims = {HEAD: shapes.embedding.shape[1]} | ({} if shapes.twin is None else {TWIN: shapes.twin.shape[1]})
-    states = pools.init_pools(method, parts.trained, dims, parts.seed, parts.mesh)
+    states = pools.init_pools(method, parts.train_mask, dims, parts.seed, parts.mesh)
     carried: dict[str, Any] = pools.init_clusters(method, states, parts.mesh)
     carried |= {normaliser_name(i): jnp.full((), -jnp.inf) for i, term in enumerate(method.terms) if term.binary}
     carried |= adaptive.init_levels(method)

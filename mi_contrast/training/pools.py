@@ -38,12 +38,12 @@ class Tables(NamedTuple):
 
 
 def init_pools(
-    method: Method, trained: Bool[np.ndarray, " N"], dims: Mapping[str, int], seed: int, mesh: Mesh
+    method: Method, train_mask: Bool[np.ndarray, " N"], dims: Mapping[str, int], seed: int, mesh: Mesh
 ) -> Pools:
     """Returns the states of the method's pools before the first step, by name.
 
     Args:
-      trained: bool [N], the examples that are trained on.
+      train_mask: bool [N], the examples that are trained on.
       dims: for each head the dimension of its embeddings.
     """
     rng = streams.stream_rng(jax.random.key(seed), "pools")
@@ -52,7 +52,7 @@ def init_pools(
     for name, pool in method.stateful_pools.items():
         own_rng = jax.random.fold_in(rng, counts[type(pool)])
         counts[type(pool)] += 1
-        states[name] = pool.init(own_rng, jnp.asarray(trained), dims[method.heads[name]], mesh)
+        states[name] = pool.init(own_rng, jnp.asarray(train_mask), dims[method.heads[name]], mesh)
     return states
 
 

@@ -196,7 +196,7 @@ def score_term(
     if not term.binary:
         return scoring.score_anchors(term, anchors, candidates, t, parts.mesh), candidates, {}
 
-    name, data_size = normaliser_name(index), jnp.float32(parts.trained.sum())
+    name, data_size = normaliser_name(index), jnp.float32(parts.train_mask.sum())
     temperature = schedules.value(term.temperature, t)
     positive = jnp.sum(anchors.rows * anchors.positives, axis=1) / temperature
     softmax = scoring.score_anchors(term, anchors, candidates, t, parts.mesh, form=mi.Softmax())

@@ -44,8 +44,8 @@ class AgedBankPool(BankPool):
         super().check(where)
         check_whole(f"{where}.max_age", self.max_age, 0)
 
-    def init(self, rng, trained, dim, mesh):
-        bank = super().init(rng, trained, dim, mesh)
+    def init(self, rng, train_mask, dim, mesh):
+        bank = super().init(rng, train_mask, dim, mesh)
         return AgedBank(bank.rows, bank.valid, jnp.zeros(len(bank.valid), jnp.int32))
 
     def candidates(self, state, batch, labels):
