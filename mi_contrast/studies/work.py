@@ -87,8 +87,8 @@ def _check_run(plan: StudyPlan, run: StudyRun, shapes: dict[str, tuple[int, ...]
 
     config = assemble.check(run.config)
     source = find_source(plan, run)
-    # The run that this one starts from may not exist yet; `begun` makes no attempt to load it.
-    parts = assemble.make_parts(config, 0, assemble.make_mesh(), begun=source is not None)
+    # The run that this one starts from may not exist yet; `has_checkpoint` makes no attempt to load it.
+    parts = assemble.make_parts(config, 0, assemble.make_mesh(), has_checkpoint=source is not None)
     if source is not None:
         source_views = [source.config["views"][name] for name in GENERATOR_VIEWS]
         if different := differences(source_views, [config["views"][name] for name in GENERATOR_VIEWS]):

@@ -165,14 +165,18 @@ def _compare_fields(section: Mapping[str, Any], example: Mapping[str, Any], wher
 
 
 def make_parts(
-    config: Mapping[str, Any], classes: int, mesh: Mesh, train_mask: np.ndarray | None = None, begun: bool = False
+    config: Mapping[str, Any],
+    classes: int,
+    mesh: Mesh,
+    train_mask: np.ndarray | None = None,
+    has_checkpoint: bool = False,
 ) -> Parts:
     """Returns the parts of a step of this config. Its data are not read.
 
     Args:
       classes: number of classes of the label, 0 if there is no label.
       train_mask: bool [N], the examples that are trained on; 1,024 of them by default.
-      begun: whether the run has a checkpoint.
+      has_checkpoint: whether the run has one.
     Raises:
       UserError: a mistake in the config.
     """
@@ -181,7 +185,7 @@ def make_parts(
     method = methods.build(config["method"], views.sources)
     _check_fit(method, config)
     tower = towers.build(config["model"])
-    generator = generators.init_params(config, tower.split, begun)
+    generator = generators.init_params(config, tower.split, has_checkpoint)
     learning = generators.build_learning(config, tower.split, classes, method, len(train_mask))
     batch, steps = config["data"]["batch"], config["steps"]
     groups = config["model"]["norm"].get("groups", 1)
@@ -228,17 +232,19 @@ def _check_fit(method: methods.Method, config: Mapping[str, Any]) -> None:
                         fix="set export.weights='online'")  # fmt: skip
 
 
-def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str] | None = None) -> Job:
+def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collection[str] | None = None) -> Job:
     """Returns a job: everything that a run needs but its state.
 
     Args:
-      begun: whether the run has a checkpoint, which holds the state.
+      has_checkpoint: whether the run has one, which holds the state.
       known: the images that were broken when the run began; None where it has not begun.
     Raises:
       UserError: a mistake in the config or its data.
     """
     config, mesh = check(config), make_mesh()
-    parts = make_parts(config, 0, mesh, begun=True)  # mistakes in the config are found before its data are read
+    parts = make_parts(
+        config, 0, mesh, has_checkpoint=True
+    )  # mistakes in the config are found before its data are read
     images, data = _load_images(config, known), config["data"]
     parts.views.check_image_size(*images.image_shape[:2])
     train_ids, held_out_ids = split_held_out(images)
@@ -247,7 +253,7 @@ def build(config: Mapping[str, Any], begun: bool = False, known: Collection[str]
     label = _choose_label(config, parts, images)
     train_mask = np.zeros(len(images), bool)
     train_mask[train_ids] = True
-    parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, train_mask, begun)
+    parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, train_mask, has_checkpoint)
     views = parts.views
 
     def represent(state: State, weights: str = "online") -> Representation:

@@ -159,11 +159,11 @@ class Learning:
         return sum(losses.values(), jnp.zeros(())), (losses, statistics)
 
 
-def init_params(config: Mapping[str, Any], split: Division | None, begun: bool = False) -> Any:
+def init_params(config: Mapping[str, Any], split: Division | None, has_checkpoint: bool = False) -> Any:
     """Returns the first parameters of a run's generator, numpy arrays; None where no generator divides.
 
     Args:
-      begun: whether the run has a checkpoint. Its state then holds the parameters; only their shapes matter here, and
+      has_checkpoint: whether the run has one. Its state then holds the parameters; only their shapes matter here, and
         the run that they came from is not read again.
     Raises:
       UserError: config.generator does not fit the split, or the run or export that it starts from holds no generator,
@@ -180,7 +180,7 @@ def init_params(config: Mapping[str, Any], split: Division | None, begun: bool =
         number = "both" if names else "neither"
         problem = f"of config.generator.start_from and config.generator.learn {number} is given"
         raise UserError(problem, fix="a generator is another run's, frozen, or it learns")
-    if settings["learn"] is not None or begun:
+    if settings["learn"] is not None or has_checkpoint:
         params = split.generator.init(stream_rng(jax.random.key(config["seed"]), "generator"))
     else:
         params = _read_params(settings["start_from"], config)

@@ -74,10 +74,12 @@ def run(
     config = legacy.complete(config)
     if folder.config.is_file():
         config = legacy.adopt(read_json(folder.config), config)
-    begun = checkpoints.latest_step(folder.checkpoints) is not None
-    recorded = read_json(folder.data) if begun and folder.data.is_file() else None
+    has_checkpoint = checkpoints.latest_step(folder.checkpoints) is not None
+    recorded = read_json(folder.data) if has_checkpoint and folder.data.is_file() else None
     known = None if recorded is None else recorded.get("broken", ())
-    job = assemble.build(config, begun, known)  # every mistake in the config is found before anything is written
+    job = assemble.build(
+        config, has_checkpoint, known
+    )  # every mistake in the config is found before anything is written
     with hold_lock(folder):
         remove_leftovers(folder)
         newest, total = checkpoints.latest_step(folder.checkpoints), job.parts.total_steps
@@ -88,7 +90,7 @@ def run(
             )
         changes = find_changes(folder, config, allow)
         claim_config(folder, config, name, variant, allow, finished=finished)
-        claim_data(folder, job.images, recorded, begun, config["data"])
+        claim_data(folder, job.images, recorded, has_checkpoint, config["data"])
         if newest is not None and finished:
             return Outcome(folder, newest, complete=True)
         with job.open() as reader:

@@ -107,7 +107,7 @@ def claim_data(
     folder: RunDirectory,
     images: sets.ImageSet,
     recorded: Mapping[str, Any] | None,
-    begun: bool,
+    has_checkpoint: bool,
     data: Mapping[str, Any],
 ) -> None:
     """Writes data.json, the fingerprint of the data.
@@ -119,7 +119,7 @@ def claim_data(
         if why := fingerprint.describe_change(recorded, images.fingerprint):
             raise UserError(why, fix="restore the data as they were, or give another --workdir")
         return
-    if begun and not sets.has_same_listing(data["name"], data["split"], data["dir"]):
+    if has_checkpoint and not sets.has_same_listing(data["name"], data["split"], data["dir"]):
         raise UserError(
             f"{folder.root} began under 0.1.0, which lists other files of {data['name']} than are listed now",
             fix="end it with 0.1.0, or give another --workdir",
