@@ -216,7 +216,7 @@ def start_lightly(job: assemble.Job, config: Mapping[str, Any], threads: int | N
         "momentum": config["method"]["momentum"],
         "weight_decay": config["optim"]["weight_decay"],
         "sgd_momentum": config["optim"]["momentum"],
-        "rates": [float(rate) for rate in jax.vmap(job.parts.rate)(jnp.arange(steps))],
+        "rates": [float(rate) for rate in jax.vmap(job.parts.learning_rate)(jnp.arange(steps))],
         "normalize": {"mean": list(config["views"]["mean"]), "std": list(config["views"]["std"])},
     }
     try:

@@ -186,7 +186,7 @@ def make_parts(
     _check_fit(method, config)
     tower = towers.build(config["model"])
     generator = generators.init_params(config, tower.split, has_checkpoint)
-    learning = generators.build_learning(config, tower.split, classes, method, len(train_mask))
+    generator_training = generators.build_training(config, tower.split, classes, method, len(train_mask))
     batch, steps = config["data"]["batch"], config["steps"]
     groups = config["model"]["norm"].get("groups", 1)
     for count, what in ((mesh.size, "devices"), (groups, "groups (model.norm.groups)")):
@@ -203,10 +203,10 @@ def make_parts(
         mesh=mesh,
         seed=config["seed"],
         total_steps=steps,
-        rate=optimiser.learning_rate(config["optim"], steps),
+        learning_rate=optimiser.learning_rate(config["optim"], steps),
         train_mask=train_mask,
         generator=generator,
-        learning=learning,
+        generator_training=generator_training,
     )
 
 
@@ -242,9 +242,8 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
       UserError: a mistake in the config or its data.
     """
     config, mesh = check(config), make_mesh()
-    parts = make_parts(
-        config, 0, mesh, has_checkpoint=True
-    )  # mistakes in the config are found before its data are read
+    # Mistakes in the config are found before its data are read.
+    parts = make_parts(config, 0, mesh, has_checkpoint=True)
     images, data = _load_images(config, known), config["data"]
     parts.views.check_image_size(*images.image_shape[:2])
     train_ids, held_out_ids = split_held_out(images)
@@ -263,7 +262,8 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
         )
 
     judges = [make_information(parts, images, held_out_ids, data["shared"], config["eval"]["pairs"])]
-    flow = parts.tower.split.generator if parts.learning is not None and parts.tower.split is not None else None
+    split = parts.tower.split
+    flow = split.generator if parts.generator_training is not None and split is not None else None
     if flow is not None and flow.flow != "free":
         judges.append(make_inversion(parts, images, held_out_ids))
     if label:
@@ -298,7 +298,8 @@ def _choose_label(config: Mapping[str, Any], parts: Parts, images: sets.ImageSet
         return label
     if any(on == "knn_top1" for on, *_ in adaptive.find_paces(parts.method).values()):
         raise UserError(f"a schedule is adaptive on knn_top1, and {images.name} has no labels", fix="take mi_nats")
-    if parts.learning is not None and parts.learning.classifier is not None:
+    training = parts.generator_training
+    if training is not None and training.classifier is not None:
         objective = config["generator"]["learn"]["objective"]
         problem = f"views are learned {objective}, and {images.name} has no labels"
         raise UserError(problem, fix="learn them 'unsupervised'")
@@ -309,8 +310,9 @@ def _make_tables(config: Mapping[str, Any], parts: Parts, images: sets.ImageSet,
     """Returns labels and groups of every example. Raises UserError where a generator may use no label."""
     labels = images.labels[label] if label else np.full(len(images), -1)
     groups = np.arange(len(images)) if images.groups is None else images.groups
-    if parts.learning is not None and parts.learning.classifier is not None:
-        usable = parts.train_mask & parts.learning.labelled
+    training = parts.generator_training
+    if training is not None and training.classifier is not None:
+        usable = parts.train_mask & training.labelled
         if not (np.asarray(labels)[usable] >= 0).any():
             raise UserError(
                 f"no example of {images.name} {config['data']['split']} that may be looked at has a label",

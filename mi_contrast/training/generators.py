@@ -50,12 +50,12 @@ CLASSIFIER = ("backbone", "width", "lr")
 
 
 @dataclass(frozen=True, eq=False)
-class Learning:
+class GeneratorTraining:
     """How a generator learns.
 
     Attributes:
       nats_weight, labels_weight: of the two parts of its objective, 0 where the objective leaves one out.
-      rate: learning rate of the generator's Adam, a function of the run's step.
+      learning_rate: of the generator's Adam, a function of the run's step.
       every: the generator moves once in this many steps of the networks.
       classifier: a network for each view; None where labels do not count.
       classifier_lr: learning rate of the classifiers' Adam.
@@ -65,7 +65,7 @@ class Learning:
 
     nats_weight: float
     labels_weight: float
-    rate: optimisers.Rate
+    learning_rate: optimisers.Rate
     every: int
     classifier: towers.Tower | None
     classifier_lr: float
@@ -132,7 +132,7 @@ class Learning:
                 "classifier_optimiser": adam_state,
             }
         updates, optimiser_state = self.optimiser.update(
-            gradient, state["optimiser"], state["params"], learning_rate=self.rate(step)
+            gradient, state["optimiser"], state["params"], learning_rate=self.learning_rate(step)
         )
         moved = {"params": optax.apply_updates(state["params"], updates), "optimiser": optimiser_state}
         due = step % self.every == 0
@@ -205,9 +205,9 @@ def _read_params(path: str, config: Mapping[str, Any]) -> Any:
     return other.variables[GENERATOR]
 
 
-def build_learning(
+def build_training(
     config: Mapping[str, Any], split: Division | None, classes: int, method: Method, examples: int
-) -> Learning | None:
+) -> GeneratorTraining | None:
     """Returns how the run's generator learns; None where it does not.
 
     Args:
@@ -243,10 +243,10 @@ def build_learning(
     except UserError as error:
         raise add_place(f"{where}.classifier", error) from None
     order = permutation(examples, config["seed"])
-    return Learning(
+    return GeneratorTraining(
         nats_weight=settings["nats"] if nats_count else 0.0,
         labels_weight=settings["labels"] if labels_count else 0.0,
-        rate=lambda step: schedules.value(settings["lr"], schedules.Progress(step, config["steps"])),
+        learning_rate=lambda step: schedules.value(settings["lr"], schedules.Progress(step, config["steps"])),
         every=settings["every"],
         classifier=classifier if labels_count else None,
         classifier_lr=settings["classifier"]["lr"],

@@ -77,9 +77,8 @@ def run(
     has_checkpoint = checkpoints.latest_step(folder.checkpoints) is not None
     recorded = read_json(folder.data) if has_checkpoint and folder.data.is_file() else None
     known = None if recorded is None else recorded.get("broken", ())
-    job = assemble.build(
-        config, has_checkpoint, known
-    )  # every mistake in the config is found before anything is written
+    # Every mistake in the config is found before anything is written.
+    job = assemble.build(config, has_checkpoint, known)
     with hold_lock(folder):
         remove_leftovers(folder)
         newest, total = checkpoints.latest_step(folder.checkpoints), job.parts.total_steps
@@ -129,7 +128,7 @@ def _train(
         log.close()
         saved.close()
     if last == total:
-        if job.parts.learning is not None:
+        if job.parts.generator_training is not None:
             draw_channels(folder.pictures / "channels.png", job, trainer.state)
         _export(folder, job, trainer.state, config)
     return Outcome(folder, max(last, start), complete=last == total)

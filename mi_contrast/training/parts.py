@@ -18,7 +18,7 @@ from mi_contrast.methods.method import HEAD, TWIN, Method
 from mi_contrast.models.towers import Tower
 from mi_contrast.training import adaptive, pools
 from mi_contrast.training.encoding import Encoder, encode_plain
-from mi_contrast.training.generators import Learning
+from mi_contrast.training.generators import GeneratorTraining
 from mi_contrast.training.optimiser import Rate
 from mi_contrast.training.probe import Probe
 from mi_contrast.training.state import State, normaliser_name
@@ -31,10 +31,10 @@ class Parts:
 
     Attributes:
       method: a template: its adaptive schedules are resolved anew in every step (`adaptive.resolve`).
-      rate: the learning rate, a function of the step.
+      learning_rate: a function of the step.
       train_mask: bool [N], the examples that are trained on.
       generator: initial parameters of the generator that splits images into views; None if the run has none.
-      learning: how that generator learns; None where it is frozen.
+      generator_training: how that generator learns; None where it is frozen.
     """
 
     method: Method
@@ -45,10 +45,10 @@ class Parts:
     mesh: Mesh
     seed: int
     total_steps: int
-    rate: Rate
+    learning_rate: Rate
     train_mask: np.ndarray
     generator: Any = None
-    learning: Learning | None = None
+    generator_training: GeneratorTraining | None = None
 
     @property
     def tower(self) -> Tower:
@@ -97,4 +97,5 @@ def init_generator(parts: Parts, rng: Key[Array, ""], image_size: tuple[int, ...
     if parts.generator is None:
         return {}
     params = jax.tree.map(jnp.asarray, parts.generator)
-    return {"params": params} if parts.learning is None else parts.learning.init(params, rng, image_size)
+    training = parts.generator_training
+    return {"params": params} if training is None else training.init(params, rng, image_size)

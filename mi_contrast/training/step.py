@@ -91,10 +91,10 @@ def train_step(parts: Parts, state: State, batch: Batch, tables: Tables) -> tupl
     keys, key_statistics = jax.lax.stop_gradient((keys, key_statistics))
 
     # Anchors, terms and loss, with the gradient by the online network and by a generator that learns.
-    argnums = (0,) if parts.learning is None else (0, 1)
+    argnums = (0,) if parts.generator_training is None else (0, 1)
     differentiate = jax.value_and_grad(compute_loss, argnums, has_aux=True)
     (loss, outputs), gradients = differentiate(params, generator, parts, method, t, state, batch, tables, crops, keys)
-    scalars = outputs.scalars | {"lr": parts.rate(state.step), "grad_norm": optax.tree.norm(gradients[0])}
+    scalars = outputs.scalars | {"lr": parts.learning_rate(state.step), "grad_norm": optax.tree.norm(gradients[0])}
 
     # The update of every part of the state but the pools.
     updates, optimiser = parts.optimiser.update(gradients[0], state.optimiser, params, learning_rate=scalars["lr"])
@@ -219,11 +219,12 @@ def update_generator(
     Args:
       gradients: of the loss by the generator's parameters; empty where it doesn't learn.
     """
-    if parts.learning is None:
+    training = parts.generator_training
+    if training is None:
         return state, {}
     nats_gradient = jax.tree.map(jnp.negative, gradients[0])
-    labels = parts.learning.find_labels(tables.labels, batch.index[:, 0])
-    generator, scalars = parts.learning.learn(state.generator, nats_gradient, parts.views, crops, labels, state.step)
+    labels = training.find_labels(tables.labels, batch.index[:, 0])
+    generator, scalars = training.learn(state.generator, nats_gradient, parts.views, crops, labels, state.step)
     return replace(state, generator=generator), scalars
 
 

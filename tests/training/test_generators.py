@@ -95,7 +95,7 @@ def test_labels_alone_move_a_supervised_generator():
 def test_only_labelled_examples_are_looked_at():
     config = learner("semi_supervised")
     parts, state, tables = rows.begin(config)
-    labelled = parts.learning.labelled
+    labelled = parts.generator_training.labelled
     assert labelled.sum() == rows.EXAMPLES // 2 == 32
     hidden = np.where(labelled, np.asarray(tables.labels), 9 - np.asarray(tables.labels))
     told = tables._replace(labels=jnp.asarray(hidden, jnp.int32))
@@ -107,7 +107,7 @@ def test_only_labelled_examples_are_looked_at():
             now, _ = step(now, rows.batch(at), known)
         ends.append(now.generator)
     jax.tree.map(np.testing.assert_array_equal, *ends)
-    given = parts.learning.find_labels(tables.labels, rows.batch(0).index[:, 0])
+    given = parts.generator_training.find_labels(tables.labels, rows.batch(0).index[:, 0])
     assert set(np.asarray(given)[~labelled[np.asarray(rows.batch(0).index[:, 0])]]) == {-1}
 
 
@@ -127,7 +127,7 @@ def test_it_moves_at_every_so_many_steps_and_the_networks_always():
 def test_its_rate_follows_the_steps_however_seldom_it_moves():
     config = learner(every=4, lr=linear(1.0, 0.0))
     parts, *_ = rows.begin(config | {"steps": 40})
-    found = [float(parts.learning.rate(jnp.int32(step))) for step in (0, 20, 40)]
+    found = [float(parts.generator_training.learning_rate(jnp.int32(step))) for step in (0, 20, 40)]
     assert found == pytest.approx([1.0, 0.5, 0.0])
 
 
