@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.estimators.mass import Mass, join, log_mean, mask_weights, mass
 from mi_contrast.estimators.percentiles import Percentile, check_band, millionths, nan_or_zero, rank
-from mi_contrast.estimators.selection import select_band, take_census, weigh
+from mi_contrast.estimators.selection import select_band, summarise_scores, weigh
 
 REDUCTIONS = ("logsumexp", "mean")
 
@@ -284,8 +284,8 @@ def _rank_weights(pool: Array, lower: Array, upper: Array, where: Array | None) 
     valid, weights = mask_weights(pool, where)
     rows = jnp.where(valid, pool, -jnp.inf).reshape(math.prod(pool.shape[:-1]), pool.shape[-1])
     low, high = (jnp.broadcast_to(p, pool.shape[:-1]).reshape(-1) for p in (lower, upper))
-    census = take_census(rows)
-    low, high = rank(low, census.size), rank(high, census.size)
-    band_weights = weigh(rows, select_band(rows, low, jnp.maximum(low, high), census))
-    band_weights = jnp.where(census.has_nan[:, None], jnp.nan, band_weights).reshape(pool.shape)
+    score_range = summarise_scores(rows)
+    low, high = rank(low, score_range.size), rank(high, score_range.size)
+    band_weights = weigh(rows, select_band(rows, low, jnp.maximum(low, high), score_range))
+    band_weights = jnp.where(score_range.has_nan[:, None], jnp.nan, band_weights).reshape(pool.shape)
     return jnp.where(valid, band_weights * weights, 0.0)

@@ -28,7 +28,7 @@ CPU_BLOCK_SIZE = 16  # rows whose scores stay in a CPU's cache from one pass to 
 FIRST_SPREAD = 0.03  # half-width of the first three pivots, as a share of the scores' range
 
 
-class Census(NamedTuple):
+class ScoreRange(NamedTuple):
     """Number and range of the candidates of each row.
 
     Attributes:
@@ -64,7 +64,7 @@ class Request(NamedTuple):
 
     lower: Int[Array, " R"]
     upper: Int[Array, " R"]
-    census: Census
+    score_range: ScoreRange
     reach: Float[Array, "R 1"]
 
 
@@ -106,14 +106,14 @@ def decode_scores(codes: Int[Array, "..."]) -> Float[Array, "..."]:
     return lax.bitcast_convert_type(codes ^ ((codes >> 31) & MAX_INT32), jnp.float32)
 
 
-def take_census(scores: Float[Array, "R K"], axis: Axis = None) -> Census:
+def summarise_scores(scores: Float[Array, "R K"], axis: Axis = None) -> ScoreRange:
     """Returns number and range of the candidates of each row, over all devices of `axis`."""
     codes, valid = encode_scores(scores), scores != -jnp.inf
     start = jnp.int32(0), jnp.int32(MAX_INT32), jnp.int32(-INFINITY_CODE - 1)
     combine = lambda a, b: (a[0] + b[0], jnp.minimum(a[1], b[1]), jnp.maximum(a[2], b[2]))  # noqa: E731
     operands = valid.astype(jnp.int32), jnp.where(valid, codes, MAX_INT32), codes
     size, lowest, highest = lax.reduce(operands, start, combine, (1,))
-    return Census(sum_over_devices(size, axis), min_over_devices(lowest, axis), max_over_devices(highest, axis))
+    return ScoreRange(sum_over_devices(size, axis), min_over_devices(lowest, axis), max_over_devices(highest, axis))
 
 
 def count_below(scores: Float[Array, "R K"], pivots: Float[Array, "R P"]) -> Int[Array, "R P"]:
@@ -136,7 +136,7 @@ def select_band(
     scores: Float[Array, "R K"],
     lower: Int[Array, " R"],
     upper: Int[Array, " R"],
-    census: Census,
+    score_range: ScoreRange,
     reach: Float[Array, "R 1"] | float = jnp.inf,
     *,
     axis: Axis = None,
@@ -146,14 +146,14 @@ def select_band(
     Args:
       scores: float32 [R, K]; -inf is no candidate. With `axis`, this device's columns of the same rows.
       lower, upper: int32 [R], 0 <= lower <= upper <= number of candidates.
-      census: take_census(scores, axis).
+      score_range: summarise_scores(scores, axis).
       reach: how far `Band.upper` may lie above the highest score inside the band, float32 [R, 1] or one for all.
       axis: the mesh axis over which the columns are sharded. Only counts are communicated.
     Returns:
       Band. Its weights sum to upper - lower in every row, and `Band.upper` is at least every score inside.
     """
     reach = jnp.broadcast_to(jnp.asarray(reach, jnp.float32), (len(scores), 1))
-    rows = scores, Request(lower, upper, census, reach)
+    rows = scores, Request(lower, upper, score_range, reach)
     in_blocks = lambda f: lambda *x: map_blocks(lambda block: f(*block), x, CPU_BLOCK_SIZE)  # noqa: E731
     if axis is None:
         # On CPU the whole search of a block of rows runs before the next block, while its scores are in the cache.
@@ -176,12 +176,15 @@ def _search_edges(
     than a quarter of the scores in the bracket, they quarter the codes of the bracket instead. Together this takes at
     most 2 * 17 + log4(K) passes.
     """
-    num_scores, census = scores.shape[1] * num_devices, request.census
-    removed = num_scores - census.size[:, None]
+    num_scores, score_range = scores.shape[1] * num_devices, request.score_range
+    removed = num_scores - score_range.size[:, None]
     ranks = Ranks(jnp.stack([request.lower, request.upper], axis=1) + removed, removed, num_scores)
     zeros = jnp.zeros_like(ranks.below)
     bracket = Bracket(
-        census.lowest[:, None] + zeros, census.highest[:, None] + 1 + zeros, removed + zeros, num_scores + zeros
+        score_range.lowest[:, None] + zeros,
+        score_range.highest[:, None] + 1 + zeros,
+        removed + zeros,
+        num_scores + zeros,
     )
 
     def narrow(state: tuple[Bracket, Array]) -> tuple[Bracket, Array]:
@@ -202,7 +205,7 @@ def _search_edges(
 
     unfinished = lambda state: ~jnp.all(_is_done(state[0], ranks, request.reach))  # noqa: E731
     bracket, _ = lax.while_loop(unfinished, narrow, (bracket, zeros != 0))
-    return _make_band(bracket, ranks, census.highest)
+    return _make_band(bracket, ranks, score_range.highest)
 
 
 def _is_done(bracket: Bracket, ranks: Ranks, reach: Float[Array, "R 1"]) -> Bool[Array, "R 2"]:

@@ -23,7 +23,7 @@ from mi_contrast.estimators.inputs import (
     prepare_inputs,
 )
 from mi_contrast.estimators.mass import Mass, log_mean, mass
-from mi_contrast.estimators.selection import take_census, weigh
+from mi_contrast.estimators.selection import summarise_scores, weigh
 from mi_contrast.estimators.shards import Axis, gather_rows, max_over_devices, sum_over_devices, take_local_rows
 from mi_contrast.estimators.supports import SOFTMAX, Close, Drawn, Support, check
 from mi_contrast.estimators.weights import find_bands
@@ -129,7 +129,7 @@ def _compute_statistics(
         anchors, labels = block
         inner = inner_products(anchors, pool)
         scores, weights = inner / anchors.temperature[:, None], (inner != -jnp.inf).astype(jnp.float32)
-        band = find_bands(inner, anchors, take_census(inner, axis), axis).candidates
+        band = find_bands(inner, anchors, summarise_scores(inner, axis), axis).candidates
         if band is not None:
             weights = weigh(inner, band)
         support_mass, pool_mass = _sum_masses(mass(scores, weights), axis), _sum_masses(mass(scores, None), axis)

@@ -22,7 +22,7 @@ from mi_contrast.estimators import forms
 from mi_contrast.estimators.blocks import map_blocks, sum_blocks
 from mi_contrast.estimators.forms import Column, Sizes, SumSpec
 from mi_contrast.estimators.inputs import AnchorInputs, PoolInputs, choose_block_size, inner_products
-from mi_contrast.estimators.selection import Census, decode_scores, take_census
+from mi_contrast.estimators.selection import ScoreRange, decode_scores, summarise_scores
 from mi_contrast.estimators.shards import (
     Axis,
     gather_rows,
@@ -142,15 +142,15 @@ def _forward_block(
 
     # 1. Score the pool, and find out which candidates belong to the support.
     scores, temperature = inner_products(anchors, pool), anchors.temperature[:, None]
-    census = take_census(scores, axis)
-    bands = find_bands(scores, anchors, census, axis)
+    score_range = summarise_scores(scores, axis)
+    bands = find_bands(scores, anchors, score_range, axis)
     weights = compute_weights(scores, anchors, pool, bands, axis)
     sizes = _compute_sizes(anchors, bands, weights, axis)
 
     # 2. Compute the sums of the form, each relative to a reference score so that no exponential overflows.
     offset = forms.binary_offset(form, sizes)
     specs = forms.required_sums(form, has_several)
-    references = tuple(_reference_score(spec, scores, weights, anchors, bands, census, axis) for spec in specs)
+    references = tuple(_reference_score(spec, scores, weights, anchors, bands, score_range, axis) for spec in specs)
     terms = [
         forms.compute_terms(spec, _relative(scores, anchors, reference), getattr(weights, spec.over), offset)
         for spec, reference in zip(specs, references, strict=True)
@@ -171,7 +171,7 @@ def _forward_block(
     positive_slope, slopes = vjp(jnp.ones_like(nats))
 
     # 4. An anchor without a positive has 0 nats and no gradient. A NaN score makes its anchor's results NaN.
-    missing, nan = jnp.isneginf(positive), jnp.where(census.has_nan, jnp.float32(jnp.nan), 0.0)[:, None]
+    missing, nan = jnp.isneginf(positive), jnp.where(score_range.has_nan, jnp.float32(jnp.nan), 0.0)[:, None]
     nats, positive_slope = (jnp.where(missing, 0.0, x) + nan for x in (nats, positive_slope))
     slopes = tuple(jnp.where(missing, 0.0, x) + nan for x in slopes)
     return nats, positive_slope, BlockStats(bands, offset, references, totals, slopes), scores, weights
@@ -194,7 +194,7 @@ def _reference_score(
     weights: Weights,
     anchors: AnchorInputs,
     bands: Bands,
-    census: Census,
+    score_range: ScoreRange,
     axis: Axis,
 ) -> Column:
     """Returns the score to subtract before exponentiating: no term is much above 1, and the largest not far below 1."""
@@ -213,7 +213,7 @@ def _reference_score(
 
     if isinstance(anchors.support, Drawn) and not isinstance(anchors.form, Hard):
         # Finding the highest drawn score costs a pass over the scores. It is skipped if all scores are close together.
-        is_close = bands.highest - decode_scores(census.lowest)[:, None] <= REACH * anchors.temperature[:, None]
+        is_close = bands.highest - decode_scores(score_range.lowest)[:, None] <= REACH * anchors.temperature[:, None]
         highest = lax.cond(jnp.all(is_close), lambda: bands.highest, highest_weighted)
     else:
         highest = highest_weighted()

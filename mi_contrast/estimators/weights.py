@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from mi_contrast.estimators.draws import LOW_RATE, draw_multinomial, draw_poisson
 from mi_contrast.estimators.inputs import AnchorInputs, PoolInputs
 from mi_contrast.estimators.percentiles import rank
-from mi_contrast.estimators.selection import Band, Census, decode_scores, select_band, weigh
+from mi_contrast.estimators.selection import Band, ScoreRange, decode_scores, select_band, weigh
 from mi_contrast.estimators.shards import Axis, first_row_index, sum_over_devices
 from mi_contrast.estimators.supports import Cave, Close, Drawn, ranks
 
@@ -47,17 +47,17 @@ class Weights(NamedTuple):
     positives: Float[Array, "B K"] | None
 
 
-def find_bands(scores: Float[Array, "B K"], anchors: AnchorInputs, census: Census, axis: Axis) -> Bands:
-    """Returns the bands of the anchors' support. `census` is that of the scores, over all devices."""
-    candidates, positives, size, highest = None, None, census.size, decode_scores(census.highest)[:, None]
-    support_ranks = ranks(anchors.support, census.size)
+def find_bands(scores: Float[Array, "B K"], anchors: AnchorInputs, score_range: ScoreRange, axis: Axis) -> Bands:
+    """Returns the bands of the anchors' support. `score_range` is that of the scores, over all devices."""
+    candidates, positives, size, highest = None, None, score_range.size, decode_scores(score_range.highest)[:, None]
+    support_ranks = ranks(anchors.support, score_range.size)
     if support_ranks is not None:
         lower, upper = support_ranks
-        candidates = select_band(scores, lower, upper, census, REACH * anchors.temperature[:, None], axis=axis)
+        candidates = select_band(scores, lower, upper, score_range, REACH * anchors.temperature[:, None], axis=axis)
         size, highest = upper - lower, candidates.upper
     if isinstance(anchors.support, Cave):
-        start = jnp.maximum(lower, rank(jnp.asarray(anchors.support.upper), census.size))
-        positives = select_band(scores, start, upper, census, axis=axis)
+        start = jnp.maximum(lower, rank(jnp.asarray(anchors.support.upper), score_range.size))
+        positives = select_band(scores, start, upper, score_range, axis=axis)
     size = size.astype(jnp.float32)[:, None]
     return Bands(candidates, positives, size, jnp.where(jnp.isfinite(highest), highest, 0.0))
 

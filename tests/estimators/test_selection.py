@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from mi_contrast.estimators.percentiles import millionths, rank
 from mi_contrast.estimators.scores import rank_weights
-from mi_contrast.estimators.selection import count_below, decode_scores, encode_scores, select_band, take_census, weigh
+from mi_contrast.estimators.selection import (
+    count_below,
+    decode_scores,
+    encode_scores,
+    select_band,
+    summarise_scores,
+    weigh,
+)
 from tests.estimators import reference
 
 K = 61
@@ -119,7 +126,7 @@ def test_counts():
 def test_the_upper_edge_is_within_reach_of_a_score_inside():
     rows = RNG.normal(size=(8, 400)).astype(np.float32)
     rows[:, 5] = 1e6
-    found = take_census(rows)
+    found = summarise_scores(rows)
     lower, upper = rank(millionths(0.9), found.size), rank(jnp.full(8, 997_500), found.size)  # the outlier alone is out
     band = select_band(rows, lower, upper, found, jnp.full((8, 1), 1e-3))
     inside = np.asarray(weigh(rows, band)) > 0
@@ -139,7 +146,7 @@ def test_the_number_of_passes_is_bounded(monkeypatch):
         return exact(scores, pivots)
 
     monkeypatch.setattr("mi_contrast.estimators.selection.count_below", counted)
-    alone = jax.jit(lambda row, ranks: select_band.__wrapped__(row, ranks[:1], ranks[1:], take_census(row)))
+    alone = jax.jit(lambda row, ranks: select_band.__wrapped__(row, ranks[:1], ranks[1:], summarise_scores(row)))
     for name, make in ROWS.items():
         row = make(np.random.default_rng(3))[None].astype(np.float32)
         size = int((row != -np.inf).sum())
