@@ -20,25 +20,28 @@ MAX_SCORES = 2**22  # scores of a block of anchors if the caller gives no block 
 
 
 class AnchorInputs(NamedTuple):
-    """Everything that belongs to each anchor. The leaves of `support` and `form` are [B] too."""
+    """Everything that belongs to each anchor. The leaves of `support` and `form` are [B] too.
+
+    Cotangents have the same form; they are None for what has no gradient.
+    """
 
     anchors: Float[Array, "B D"]
     positive: Float[Array, " B"]  # inner product with the positive
     temperature: Float[Array, " B"]
-    support: Any  # a Support with percentiles in millionths
-    form: Any  # a Form
-    ids: Int[Array, "B A"] | None
-    labels: Int[Array, "B R"] | None
-    seeds: UInt32[Array, "B 2"] | None  # for the draws of `Drawn`
+    support: Any = None  # a Support with percentiles in millionths
+    form: Any = None  # a Form
+    ids: Int[Array, "B A"] | None = None
+    labels: Int[Array, "B R"] | None = None
+    seeds: UInt32[Array, "B 2"] | None = None  # for the draws of `Drawn`
 
 
 class PoolInputs(NamedTuple):
     """Everything that belongs to each candidate."""
 
     rows: Float[Array, "K D"]
-    valid: Bool[Array, " K"] | None
-    ids: Int[Array, " K"] | None
-    labels: Int[Array, "K R"] | None
+    valid: Bool[Array, " K"] | None = None
+    ids: Int[Array, " K"] | None = None
+    labels: Int[Array, "K R"] | None = None
 
 
 class OptionalInputs(NamedTuple):
@@ -75,21 +78,32 @@ def prepare_inputs(
     _check_optional(optional, support, len(anchors), len(pool))
     if not isinstance(temperature, jax.core.Tracer) and not np.all(np.asarray(temperature) > 0):
         raise UserError(f"temperature {temperature} is not above 0", fix="give a positive number")
-    to_rows = lambda x: jnp.broadcast_to(x, (len(anchors),))  # noqa: E731
+    repeat_for_anchors = lambda x: jnp.broadcast_to(x, (len(anchors),))  # noqa: E731
     support, nan_or_zero = convert_percentiles(support)
-    temperature = to_rows(jnp.asarray(temperature, jnp.float32) + lax.stop_gradient(nan_or_zero))
-    form = jax.tree.map(lambda x: to_rows(jnp.asarray(x, jnp.float32)), form)
+    temperature = repeat_for_anchors(jnp.asarray(temperature, jnp.float32) + lax.stop_gradient(nan_or_zero))
+    form = jax.tree.map(lambda x: repeat_for_anchors(jnp.asarray(x, jnp.float32)), form)
     positive = jnp.sum(anchors.astype(jnp.float32) * positives.astype(jnp.float32), axis=1)
-    to_columns = lambda x: None if x is None else jnp.atleast_2d(jnp.asarray(x).T).T  # noqa: E731
+    make_columns = lambda x: None if x is None else jnp.atleast_2d(jnp.asarray(x).T).T  # noqa: E731
     seeds, key = None, optional.key
     if isinstance(support, Drawn) and key is not None:
         indices = first_row_index(len(anchors), axis) + jnp.arange(len(anchors))
         keys = key if key.ndim else jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
         seeds = jax.vmap(lambda anchor_key: jax.random.bits(anchor_key, (2,)))(keys)
-    ids, labels = to_columns(optional.anchor_ids), to_columns(optional.anchor_labels)
-    support = jax.tree.map(to_rows, support)
-    anchor_inputs = AnchorInputs(anchors, positive, temperature, support, form, ids, labels, seeds)
-    pool_inputs = PoolInputs(pool, optional.valid, optional.pool_ids, to_columns(optional.pool_labels))
+    ids, labels = make_columns(optional.anchor_ids), make_columns(optional.anchor_labels)
+    support = jax.tree.map(repeat_for_anchors, support)
+    anchor_inputs = AnchorInputs(
+        anchors=anchors,
+        positive=positive,
+        temperature=temperature,
+        support=support,
+        form=form,
+        ids=ids,
+        labels=labels,
+        seeds=seeds,
+    )
+    pool_inputs = PoolInputs(
+        rows=pool, valid=optional.valid, ids=optional.pool_ids, labels=make_columns(optional.pool_labels)
+    )
     return match_varying_axes((anchor_inputs, pool_inputs))
 
 

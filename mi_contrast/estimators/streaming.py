@@ -4,6 +4,9 @@ The scores of a block against the whole pool are computed once. They determine t
 of the form, the values in nats and the gradients. No [B, K] array outlives its block. If the pool receives a gradient,
 the backward pass computes the scores a second time.
 
+A score is the inner product of an anchor and a candidate. Divided by the temperature it is f, and f+ is f of the anchor
+and its positive.
+
 If the pool is sharded over devices, the anchors are gathered and the pool stays where it is. Only counts and sums per
 anchor are communicated.
 """
@@ -106,9 +109,9 @@ def _backward(static: StaticArgs, residuals: Any, cotangent: Array) -> tuple[Anc
     gradients, saved = residuals
     anchors_bar = (cotangent[:, None] * gradients.anchors).astype(gradients.anchors.dtype)
     positive_bar, temperature_bar = cotangent * gradients.positive, cotangent * gradients.temperature
-    to_anchors = AnchorInputs(anchors_bar, positive_bar, temperature_bar, None, None, None, None, None)
+    anchor_cotangents = AnchorInputs(anchors=anchors_bar, positive=positive_bar, temperature=temperature_bar)
     if not static.pool_gradient:
-        return to_anchors, None
+        return anchor_cotangents, None
     anchors, pool, stats = saved
 
     def compute_block(block: tuple[AnchorInputs, BlockStats, Array], is_new: Bool[Array, " block"]) -> Array:
@@ -123,7 +126,7 @@ def _backward(static: StaticArgs, residuals: Any, cotangent: Array) -> tuple[Anc
 
     rows = anchors, stats, gather_rows(cotangent, static.axis)
     pool_bar = sum_blocks(compute_block, rows, _block_size(static, anchors, pool))
-    return to_anchors, PoolInputs(pool_bar.astype(pool.rows.dtype), None, None, None)
+    return anchor_cotangents, PoolInputs(rows=pool_bar.astype(pool.rows.dtype))
 
 
 contrast_in_blocks.defvjp(_forward, _backward)
@@ -158,9 +161,9 @@ def _forward_block(
     totals = tuple(sum_over_devices([jnp.sum(x, axis=1, keepdims=True) for x in terms], axis))
 
     # 3. Bring all sums to the first reference, and combine them to nats.
-    to_first = lambda reference: (reference - references[0]) / temperature  # noqa: E731
+    shift_to_first = lambda reference: (reference - references[0]) / temperature  # noqa: E731
     sums = tuple(
-        forms.transform_total(spec, total) + (to_first(reference) if spec.function == "exponential" else 0.0)
+        forms.transform_total(spec, total) + (shift_to_first(reference) if spec.function == "exponential" else 0.0)
         for spec, total, reference in zip(specs, totals, references, strict=True)
     )
     positive = (anchors.positive[:, None] - references[0]) / temperature
@@ -242,7 +245,7 @@ def _anchor_gradients(anchors: AnchorInputs, positive_slope: Column, product: Fl
     `product` is the product of the scores' gradients with the rows of the pool.
     """
     positive, temperature = anchors.positive[:, None], anchors.temperature[:, None]
-    to_anchors, positive_slope = product / temperature, positive_slope / temperature
-    inner = jnp.sum(to_anchors * anchors.anchors.astype(jnp.float32), axis=1, keepdims=True)
-    to_temperature = -(positive_slope * jnp.where(jnp.isneginf(positive), 0.0, positive) + inner) / temperature
-    return AnchorGradients(to_anchors.astype(anchors.anchors.dtype), positive_slope[:, 0], to_temperature[:, 0])
+    anchors_slope, positive_slope = product / temperature, positive_slope / temperature
+    inner = jnp.sum(anchors_slope * anchors.anchors.astype(jnp.float32), axis=1, keepdims=True)
+    temperature_slope = -(positive_slope * jnp.where(jnp.isneginf(positive), 0.0, positive) + inner) / temperature
+    return AnchorGradients(anchors_slope.astype(anchors.anchors.dtype), positive_slope[:, 0], temperature_slope[:, 0])
