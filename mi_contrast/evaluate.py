@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     workdir = Path(call.flags["workdir"]) if "workdir" in call.flags else None
     backbone = open_source(call.flags["backbone"], preprocessing=pixels.read_preprocessing(call.flags))
     print(backbone)
-    judgement = judge(call.config, backbone, workdir, twin="untrained" in call.flags)
+    judgement = judge(call.config, backbone, workdir, untrained="untrained" in call.flags)
     print(judgement)
     if judgement.result["task"] == "transfer":
         for path in write_tables(judgement.result, judgement.path):

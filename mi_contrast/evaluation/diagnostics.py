@@ -58,7 +58,7 @@ class Diagnostics:
 
 
 def judge(
-    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
+    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, untrained: bool = False
 ) -> Judgement:
     """Writes results/diagnostics-<set>.json, and a picture of nearest neighbours next to it (.png).
 
@@ -73,7 +73,7 @@ def judge(
     task = {name: value for name, value in config["task"].items() if name != "kind"}
     settings: Diagnostics = make_settings(Diagnostics, task)
     start_time = time.perf_counter()
-    setup = feature_tasks.prepare(config, backbone, workdir, twin=twin)
+    setup = feature_tasks.prepare(config, backbone, workdir, untrained=untrained)
     _, (labels, _) = feature_tasks.read_labels(setup)
     encoder, size = setup.backbone.representation, setup.backbone.representation.spec["size"]
     images, rows = sample_images(setup.test, settings.images)
@@ -105,7 +105,7 @@ def judge(
         },
         "backbone": backbone.sha256 or str(backbone.source),
         "step": setup.backbone.step,
-        "untrained": twin,
+        "untrained": untrained,
     }
     path = setup.results / feature_tasks.name_result(setup, "diagnostics")
     picture = draw_neighbours(images, plain, labels[rows], settings.queries, settings.neighbours)

@@ -46,7 +46,7 @@ class Setup:
     data: the resolved config.data.
     label: name of the label in the fitting split.
     fit, test: the two splits, at the backbone's image size.
-    backbone: the backbone to judge; the untrained twin where `twin` is true.
+    backbone: the backbone to judge; the untrained twin where `untrained` is true.
     results: folder of results.
     start_time: of time.perf_counter.
     """
@@ -56,12 +56,12 @@ class Setup:
     fit: sets.ImageSet
     test: sets.ImageSet
     backbone: LoadedBackbone
-    twin: bool
+    untrained: bool
     results: Path
     start_time: float
 
 
-def prepare(config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None, *, twin: bool) -> Setup:
+def prepare(config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None, *, untrained: bool) -> Setup:
     """Opens both splits and the folder of results. Raises UserError on a mistake in the config or the data."""
     results, start_time = find_results_folder(backbone, workdir), time.perf_counter()
     data = resolve_data(config["data"], backbone.config.get("data", {}))
@@ -69,18 +69,18 @@ def prepare(config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path |
     fit, test = load_split(data, data["split"], size), load_test_split(data, size)
     label = find_main_label(fit) if data["label"] is None else data["label"]
     make_writable(results)
-    judged = make_untrained_twin(backbone, fit) if twin else backbone
-    return Setup(data, label, fit, test, judged, twin, results, start_time)
+    judged = make_untrained_twin(backbone, fit) if untrained else backbone
+    return Setup(data, label, fit, test, judged, untrained, results, start_time)
 
 
 def judge(
-    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
+    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, untrained: bool = False
 ) -> Judgement:
     """Judges a backbone by a task on features (one of `tasks.TASKS`). See `evaluation.judge`."""
     settings, kind = FeatureSettings.read(config.get("features", {})), config["task"]["kind"]
     if settings.views is not None and kind != "linear":
         raise UserError(f"the {kind} task is fitted on images as they are", fix="leave out features.views")
-    setup = prepare(config, backbone, workdir, twin=twin)
+    setup = prepare(config, backbone, workdir, untrained=untrained)
     fit, test = extract_features(setup, settings, config)
     outcome = run_task(config["task"], fit, test, seed=config["seed"])
     more = {"features": fit.values.shape[1], "layer": settings.layer}
@@ -118,7 +118,7 @@ def write_judgement(
         "solved": outcome.details,
         "backbone": backbone.sha256 or str(backbone.source),
         "step": backbone.step,
-        "untrained": setup.twin,
+        "untrained": setup.untrained,
         "seconds": round(time.perf_counter() - setup.start_time, 3),
     }
     path = setup.results / name_result(setup, result["task"])
@@ -134,7 +134,7 @@ def name_result(setup: Setup, task: str) -> str:
     label = None if setup.label == find_main_label(setup.fit) else setup.label
     if "test_name" in setup.data:
         label = "_".join(filter(None, (label, "on", shorten_name(setup.data["test_name"]))))
-    return make_file_name(task, setup.data["name"], label, setup.twin)
+    return make_file_name(task, setup.data["name"], label, setup.untrained)
 
 
 def extract_features(setup: Setup, settings: FeatureSettings, config: Mapping[str, Any]) -> tuple[Features, Features]:

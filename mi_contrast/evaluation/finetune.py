@@ -85,7 +85,7 @@ class TuningState(NamedTuple):
 
 
 def judge(
-    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
+    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, untrained: bool = False
 ) -> Judgement:
     """Fine-tunes on the fitting split and scores the test split once, after the last epoch.
 
@@ -96,7 +96,7 @@ def judge(
     """
     task = {name: value for name, value in config["task"].items() if name != "kind"}
     settings: Finetune = make_settings(Finetune, task)
-    setup = feature_tasks.prepare(config, backbone, workdir, twin=twin)
+    setup = feature_tasks.prepare(config, backbone, workdir, untrained=untrained)
     (labels, classes), (test_labels, _) = feature_tasks.read_labels(setup)
     state, steps = tune(setup, settings, labels, len(classes), config["seed"])
     initial = setup.backbone.representation

@@ -28,7 +28,12 @@ JUDGES = {
 
 
 def judge(
-    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
+    config: Mapping[str, Any],
+    backbone: LoadedBackbone,
+    workdir: Path | None = None,
+    *,
+    untrained: bool = False,
+    twin: bool = False,
 ) -> Judgement:
     """Judges a backbone by the task that the config names, and writes results/<task>-<dataset>.json.
 
@@ -46,7 +51,8 @@ def judge(
       config: {'task', 'data', 'batch_size', 'seed'} and optionally 'features', as in configs/evaluate.
       backbone: as `interchange.open_source` returns it.
       workdir: folder for `results` and the cache of `features`; the run directory by default. An export needs it.
-      twin: judge the untrained twin, the same network before training, instead.
+      untrained: judge the untrained twin, the same network before training, instead.
+      twin: what `untrained` was called in 0.1.0.
 
     Returns:
       Judgement.
@@ -61,7 +67,7 @@ def judge(
     kind = config["task"].get("kind")
     if kind not in JUDGES:
         raise unknown("task", kind, JUDGES)
-    return JUDGES[kind](config, backbone, workdir, twin=twin)
+    return JUDGES[kind](config, backbone, workdir, untrained=untrained or twin)
 
 
 def check_loaded(backbone: LoadedBackbone) -> None:

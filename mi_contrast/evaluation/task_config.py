@@ -136,9 +136,9 @@ def make_writable(folder: Path) -> None:
         raise FileError(f"can't write in {folder} ({error.strerror})", fix="give another --workdir") from None
 
 
-def make_file_name(task: str, dataset: str, label: str | None, twin: bool) -> str:
+def make_file_name(task: str, dataset: str, label: str | None, untrained: bool) -> str:
     """Returns <task>-<dataset>[-<label>][-untrained].json; each part has letters, digits, '.', '_' and '+' only."""
-    parts = [task, shorten_name(dataset), label, "untrained" if twin else None]
+    parts = [task, shorten_name(dataset), label, "untrained" if untrained else None]
     return "-".join(re.sub(r"[^\w.+]+", "_", part) for part in parts if part) + ".json"
 
 

@@ -30,7 +30,7 @@ TWIN_NEEDS = ("model", "seed", "data")
 
 
 def judge(
-    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
+    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, untrained: bool = False
 ) -> Judgement:
     """Judges a backbone on every set in config.task.sets by the task config.task.by.
 
@@ -51,7 +51,7 @@ def judge(
         raise unknown("task of a transfer", kind, TASKS)
     if task.get("missing", "refuse") not in MISSING:
         raise unknown("config.task.missing", task["missing"], MISSING)
-    if twin:
+    if untrained:
         raise UserError("transfer judges the untrained twin itself", fix="leave out --untrained; see config.task.twin")
     for name in ("name", "split", "test_split", "options", "label", *TEST_FIELDS):
         if config["data"].get(name):
@@ -77,8 +77,8 @@ def judge(
                 continue
             set_config = {**config, "task": task["by"], "data": {n: data[n] for n in ("name", *SET_FIELDS)}}
             results_on_set = []
-            for untrained in twins:
-                results_on_set.append(feature_tasks.judge(set_config, backbone, workdir, twin=untrained).result)
+            for is_twin in twins:
+                results_on_set.append(feature_tasks.judge(set_config, backbone, workdir, untrained=is_twin).result)
                 progress.advance(note=f"{shorten_name(data['name'])} {100 * results_on_set[-1]['top1']:.1f} %")
             rows.append(make_row(data, results_on_set))
     finally:

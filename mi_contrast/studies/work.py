@@ -164,13 +164,13 @@ def train_and_judge(run: StudyRun, plan: StudyPlan, root: Path, others: Sequence
     folder = train(locate_source(plan, run, root), root / run.folder, name=run.name, variant=run.variant)
     backbone = None
     for task, record in zip(plan.tasks, plan.record["tasks"], strict=True):
-        for twin in (False, True):
-            if find_result(read_run(folder), record, twin) is not None:
+        for untrained in (False, True):
+            if find_result(read_run(folder), record, untrained) is not None:
                 continue
-            if twin and copy_twin_result(folder, others, record):
+            if untrained and copy_twin_result(folder, others, record):
                 continue
             backbone = backbone or open_source(folder)
-            print(judge(task, backbone, twin=twin))
+            print(judge(task, backbone, untrained=untrained))
     write_report(folder)
 
 

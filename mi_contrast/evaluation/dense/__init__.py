@@ -22,7 +22,7 @@ FIX = "pip install 'mi-contrast[torch]'"
 
 
 def judge(
-    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
+    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, untrained: bool = False
 ) -> Judgement:
     """Judges a backbone by object detection and returns the Judgement; see `detection.judge`.
 
@@ -31,7 +31,7 @@ def judge(
     """
     check_tools()
     detection = importlib.import_module("mi_contrast.evaluation.dense.detection")
-    judgement: Judgement = detection.judge(config, backbone, workdir, twin=twin)
+    judgement: Judgement = detection.judge(config, backbone, workdir, untrained=untrained)
     return judgement
 
 

@@ -42,7 +42,7 @@ class Setup:
 
     train, test: the two splits; members: indices of the images in `train` to train on.
     dataset: name of the data set.
-    backbone: the backbone to judge; the untrained twin where `twin` is true.
+    backbone: the backbone to judge; the untrained twin where `untrained` is true.
     batch_size: images in a batch of detecting; that of training is in `settings`.
     path: of the result file.
     """
@@ -54,7 +54,7 @@ class Setup:
     test: CocoSet
     dataset: str
     backbone: LoadedBackbone
-    twin: bool
+    untrained: bool
     device: torch.device
     seed: int
     batch_size: int
@@ -85,7 +85,7 @@ class Training:
 
 
 def judge(
-    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, twin: bool = False
+    config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None = None, *, untrained: bool = False
 ) -> Judgement:
     """Trains a detector on one split and scores it on another, before the training and after its last iteration.
 
@@ -103,7 +103,7 @@ def judge(
       stopped after saving.
     """
     start_time = time.perf_counter()
-    setup = prepare(config, backbone, workdir, twin=twin)
+    setup = prepare(config, backbone, workdir, untrained=untrained)
     training = train_and_score(setup)
     result = make_result(setup, training, start_time)
     write_json(setup.path, result)
@@ -114,7 +114,7 @@ def judge(
     return Judgement(result, setup.path, summarise(result, setup.path))
 
 
-def prepare(config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None, *, twin: bool) -> Setup:
+def prepare(config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None, *, untrained: bool) -> Setup:
     """Checks the config, the data and the backbone before any work, and makes the untrained twin if it is judged."""
     task = {name: value for name, value in config["task"].items() if name != "kind"}
     settings: Detection = make_settings(Detection, task)
@@ -129,9 +129,9 @@ def prepare(config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path |
         raise UserError(f"{data.fit} has no image with an object in it", fix="give another file")
     dataset = Path(data.dir).expanduser().resolve().stem
     label = None if settings.model == "faster" else settings.model
-    path = results / make_file_name("detection", dataset, label, twin)
+    path = results / make_file_name("detection", dataset, label, untrained)
     make_writable(results)
-    if twin:
+    if untrained:
         squares = crop_squares(train, members, backbone.representation.spec["size"])
         backbone = make_untrained_twin(backbone, squares)
     return Setup(
@@ -142,7 +142,7 @@ def prepare(config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path |
         test,
         dataset,
         backbone,
-        twin,
+        untrained,
         device=choose_device(settings.device),
         seed=config["seed"],
         batch_size=config["batch_size"],
@@ -215,7 +215,7 @@ def make_result(setup: Setup, training: Training, start_time: float) -> dict[str
         "tensors": {"in_the_detector": training.loaded[0], "of_the_backbone": training.loaded[1]},
         "backbone": setup.backbone.sha256 or str(setup.backbone.source),
         "step": setup.backbone.step,
-        "untrained": setup.twin,
+        "untrained": setup.untrained,
         "detector": str(setup.checkpoint.state_file.relative_to(setup.workdir)),
         "seconds": {
             "fitting": round(training.seconds, 1),

@@ -120,7 +120,7 @@ def test_masks_and_keypoints_are_judged_by_the_same_command(tmp_path, model, kin
 def test_the_twin_is_another_network_and_lies_beside(tmp_path, small):
     network = backbone(tmp_path)
     trained = judge(asked(small, iterations=1), network, tmp_path / "out")
-    twin = judge(asked(small, iterations=1), network, tmp_path / "out", twin=True)
+    twin = judge(asked(small, iterations=1), network, tmp_path / "out", untrained=True)
     assert twin.path.name == "detection-cells-untrained.json" and twin.result["untrained"] and twin.result["step"] == 0
     held = [state(tmp_path / "out", p.path.stem)["detector"]["backbone.body.conv1.weight"] for p in (trained, twin)]
     assert not torch.equal(*held)
