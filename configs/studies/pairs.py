@@ -43,12 +43,12 @@ TWIN_METHODS = {"simclr": "infoaug_simclr", "ring_moco": "infoaug"}
 def get_config(variant="digits"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
-    folder, row, sizes, changes, twin_changes, seeds = VARIANTS[variant]
+    folder, method, sizes, changes, twin_changes, seeds = VARIANTS[variant]
     common = {"data.name": f"pairs:{folder}", "data.split": "train", "data.options": {}, **changes, **MEASURE_AT_ENDS}
-    group, partners = f"A second branch added to {TITLES[row]}", PARTNERS[:2] if variant == "tiny" else PARTNERS
-    rows = [(group, "no second branch", row, {"data.shared": ()})]
+    group, partners = f"A second branch added to {TITLES[method]}", PARTNERS[:2] if variant == "tiny" else PARTNERS
+    rows = [(group, "no second branch", method, {"data.shared": ()})]
     for label, partner in partners:
-        rows.append((group, f"partner {label}", TWIN_METHODS[row], {"data.partner": partner, **twin_changes}))
+        rows.append((group, f"partner {label}", TWIN_METHODS[method], {"data.partner": partner, **twin_changes}))
     data_sets = ("moving_digits",) if variant == "tiny" else ("moving_digits", "cifar10", "dtd10")
     return ConfigDict(
         dict(

@@ -32,10 +32,10 @@ def make_runs(
         dict(
             group=group,
             label=label,
-            config=f"configs/{row}.py",
+            config=f"configs/{method}.py",
             variant=variant,
             changes={**common, **changes},
             seeds=seeds,
         )
-        for group, label, row, changes in rows
+        for group, label, method, changes in rows
     )

@@ -101,8 +101,8 @@ class Job:
 
     def fill(self, state: State) -> State:
         """Returns the first state with the banks that start from a forward pass written, over evaluation views."""
-        method = self.parts.method
-        starts = [name for name, pool in method.stateful_pools.items() if getattr(pool, "start", None) == "forward"]
+        pools = self.parts.method.stateful_pools
+        starts = [name for name, pool in pools.items() if getattr(pool, "start", None) == "forward"]
         return replace(state, pools=state.pools | {name: self._fill_bank(state, name) for name in starts})
 
     def _fill_bank(self, state: State, name: str) -> banks.Bank:

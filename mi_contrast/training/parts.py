@@ -69,20 +69,20 @@ def init_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callabl
         judged.
       calibrate: a function of (tower, variables, images) that returns the variables with those statistics.
     """
-    method = parts.method
+    template = parts.method
     rng = streams.stream_rng(jax.random.key(parts.seed), "init")
     online = parts.tower.init(rng, (images.shape[1], images.shape[2], 3))
     online = calibrate(parts.tower, online, images)
-    shapes = jax.eval_shape(lambda v: encode_plain(parts.tower, v, images, method.online_views[0]), online)
+    shapes = jax.eval_shape(lambda v: encode_plain(parts.tower, v, images, template.online_views[0]), online)
     dims = {HEAD: shapes.embedding.shape[1]} | ({} if shapes.twin is None else {TWIN: shapes.twin.shape[1]})
-    states = pools.init_pools(method, parts.train_mask, dims, parts.seed, parts.mesh)
-    carried: dict[str, Any] = pools.init_clusters(method, states, parts.mesh)
-    carried |= {normaliser_name(i): jnp.full((), -jnp.inf) for i, term in enumerate(method.terms) if term.binary}
-    carried |= adaptive.init_levels(method)
+    states = pools.init_pools(template, parts.train_mask, dims, parts.seed, parts.mesh)
+    carried: dict[str, Any] = pools.init_clusters(template, states, parts.mesh)
+    carried |= {normaliser_name(i): jnp.full((), -jnp.inf) for i, term in enumerate(template.terms) if term.binary}
+    carried |= adaptive.init_levels(template)
     return State(
         step=jnp.zeros((), jnp.int32),
         online=online,
-        target=jax.tree.map(jnp.copy, online) if method.target == "ema" else {},
+        target=jax.tree.map(jnp.copy, online) if template.target == "ema" else {},
         optimiser=parts.optimiser.init(online["params"]),
         pools=states,
         carried=carried,

@@ -56,7 +56,7 @@ def from_tree(like: State, tree: Tree) -> State:
     return flax.serialization.from_state_dict(like, tree)
 
 
-def placement(method: Method, mesh: Mesh) -> State:
+def placement(template: Method, mesh: Mesh) -> State:
     """Returns how the state lies over the mesh, a prefix of the state whose leaves are shardings.
 
     Pools say whether they are cut; the labels of a bank's clusterings are cut as the bank is. All else is replicated.
@@ -68,10 +68,10 @@ def placement(method: Method, mesh: Mesh) -> State:
         online=whole,
         target=whole,
         optimiser=whole,
-        pools={name: cut if pool.sharded else whole for name, pool in method.stateful_pools.items()},
-        carried=dict.fromkeys(map(clusters_name, method.clusterings), cut)
-        | {normaliser_name(i): whole for i, term in enumerate(method.terms) if term.binary}
-        | dict.fromkeys(find_paces(method), whole),
+        pools={name: cut if pool.sharded else whole for name, pool in template.stateful_pools.items()},
+        carried=dict.fromkeys(map(clusters_name, template.clusterings), cut)
+        | {normaliser_name(i): whole for i, term in enumerate(template.terms) if term.binary}
+        | dict.fromkeys(find_paces(template), whole),
         guard=whole,
         probe=whole,
         generator=whole,

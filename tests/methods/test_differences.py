@@ -35,7 +35,7 @@ def config(name, variant="digits"):
     return plain(load_config(f"configs/{name}.py:{variant}")[0])
 
 
-def row(name, variant="digits"):
+def method_of(name, variant="digits"):
     made = config(name, variant)
     return methods.build(made["method"], policies.build(made["views"]).sources)
 
@@ -119,7 +119,7 @@ def test_the_example_is_a_method_that_no_config_has():
         term.form["kind"] == "hard" and isinstance(of.pools[term.pool], BankPool) for term in of.terms
     )
     made = methods.build(plain(example()())["method"])
-    assert hard_over_bank(made) and not any(hard_over_bank(row(name)) for name in CONFIGS)
+    assert hard_over_bank(made) and not any(hard_over_bank(method_of(name)) for name in CONFIGS)
     assert [find_kind(made.pools[term.pool]) for term in made.terms] == ["bank", "queue"]
     assert made.online_views == ("query",) and made.target_views == ("key",)
     for variant in VARIANTS:
@@ -131,7 +131,7 @@ def test_the_example_is_a_method_that_no_config_has():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_directions_and_branches_are_averaged(name):
-    terms = row(name).terms
+    terms = method_of(name).terms
     for head in {term.head for term in terms}:
         weights = [schedules.value(term.weight, t) for t in (0.0, 0.5, 1.0) for term in terms if term.head == head]
         assert float(sum(weights)) == pytest.approx(3.0)
@@ -140,10 +140,10 @@ def test_directions_and_branches_are_averaged(name):
 def test_contenders_meet_as_many_candidates_at_the_same_temperature():
     for variant in VARIANTS:
         for contenders in (("ir", "ball_ir", "ring_ir"), ("cmc", "ball_cmc", "ring_cmc"), ("pirl", "ir")):
-            drawn = {(t.support["k"], t.temperature) for name in contenders for t in row(name, variant).terms}
+            drawn = {(t.support["k"], t.temperature) for name in contenders for t in method_of(name, variant).terms}
             assert len(drawn) == 1
         queues = {
-            (row(name, variant).pools["queue"].size, row(name, variant).terms[0].temperature)
+            (method_of(name, variant).pools["queue"].size, method_of(name, variant).terms[0].temperature)
             for name in ("moco", "ball_moco", "ring_moco")
         }
         assert len(queues) == 1
@@ -168,7 +168,7 @@ def released_outer(least, steps=1000):
 )
 def test_bands_are_annealed_as_the_released_policy_would(name, least):
     outer = released_outer(least)
-    for term in row(name).terms:
+    for term in method_of(name).terms:
         for step in (0, 100, 333, 499, 500, 700, 1000):
             band = words.read_percentiles(term.support, jnp.float32(step / 1000))
             assert float(band["lower"]) == pytest.approx(1 - outer[step], abs=2e-3)
@@ -177,7 +177,7 @@ def test_bands_are_annealed_as_the_released_policy_would(name, least):
 
 
 def test_a_cave_opens_from_a_quarter_to_a_half_of_the_run():
-    (term,) = row("cave_ir").terms
+    (term,) = method_of("cave_ir").terms
     for at, lower, upper in (
         (0.0, 0.0, 1.0),
         (0.25, 0.0, 1.0),
@@ -234,12 +234,12 @@ def test_heads_are_a_perceptron_but_where_a_predictor_follows():
 
 
 def test_settings_of_rows_over_banks():
-    momenta = {name: {pool.momentum for pool in row(name).pools.values()} for name in OF_BANK}
+    momenta = {name: {pool.momentum for pool in method_of(name).pools.values()} for name in OF_BANK}
     assert momenta == {
         name: {0.5 if name in ("la", "cmc", "ball_cmc", "ring_cmc", "pirl") else 0.0} for name in OF_BANK
     }
     for name in OF_BANK:
-        made = row(name, "imagenet")
+        made = method_of(name, "imagenet")
         assert not any(pool.self_row for pool in made.pools.values())
         assert all(pool.start == "random" for pool in made.pools.values())
         for term in made.terms:
@@ -251,7 +251,7 @@ def test_settings_of_rows_over_banks():
 
 
 def test_local_aggregation_follows_a_quarter_of_instance_discrimination():
-    made = row("la", "imagenet")
+    made = method_of("la", "imagenet")
     (first, term), bank = made.terms, made.pools["bank"]
     assert first.support == {"kind": "all"} and first.weight == schedules.step((1.0, 0.0), (0.25,))
     assert term.weight == schedules.step((0.0, 1.0), (0.25,)) and term.support == {
@@ -284,7 +284,7 @@ def test_the_normaliser_is_the_mean_over_every_column_times_the_data():
 
 @pytest.mark.parametrize("name", ["cmc", "ball_cmc", "ring_cmc"])
 def test_a_channel_meets_the_other_channels_bank(name):
-    made = row(name)
+    made = method_of(name)
     takes = [(term.anchor, made.pools[term.pool].takes) for term in made.terms]
     assert takes == [("first", "second"), ("second", "first")]
     assert made.measured_views == ("first", "second")
@@ -300,7 +300,7 @@ def test_networks_of_channels_are_half_as_wide_and_crops_those_of_the_release_bu
 
 @pytest.mark.parametrize("name", ["pirl", "infomin"])
 def test_a_jigsaws_image_goes_first_and_alone_into_the_pool(name):
-    made = row(name)
+    made = method_of(name)
     assert made.online_views == ("query", "jigsaw")
     assert {pool.takes for pool in made.pools.values()} == {"query" if name == "pirl" else "key"}
     assert [term.positive for term in made.terms] == ["row" if name == "pirl" else "key"] * 2
@@ -311,24 +311,24 @@ def test_a_jigsaws_image_goes_first_and_alone_into_the_pool(name):
 
 
 def test_the_neighbour_is_looked_up_in_a_queue_of_the_first_view():
-    made = row("nnclr")
+    made = method_of("nnclr")
     assert made.pools["queue"].takes == "query" and {term.look_up for term in made.terms} == {"queue"}
     assert set(made.online_views) == {"query", "key"} and made.target_views == ()
-    assert {row("nnclr", variant).pools["queue"].size for variant in ("cifar10", "imagenet")} == {4096, 65536}
+    assert {method_of("nnclr", variant).pools["queue"].size for variant in ("cifar10", "imagenet")} == {4096, 65536}
 
 
 def test_a_target_has_a_constant_momentum():
-    of = {name: row(name, "imagenet") for name in CONFIGS}
+    of = {name: method_of(name, "imagenet") for name in CONFIGS}
     momenta = {name: made.momentum for name, made in of.items() if made.target == "ema"}
     assert momenta.pop("moco_v3") == 0.99
     assert set(momenta) == {"moco", "ball_moco", "ring_moco", "infomin", "infoaug"}
     assert set(momenta.values()) == {0.999}
-    assert row("infomin", "cifar10").terms[0].temperature == 0.15
+    assert method_of("infomin", "cifar10").terms[0].temperature == 0.15
 
 
 def test_hard_negatives_have_the_released_floor_unless_told():
     for name, beta in (("hard_simclr", 1.0), ("debiased_simclr", 0.0)):
-        (term, _) = row(name).terms
+        (term, _) = method_of(name).terms
         made = words.make_form(term.form, jnp.float32(0), jnp.float32(0.5))
         assert [float(x) for x in (made.beta, made.prior, made.floor)] == pytest.approx([beta, 0.1, -2.0])
         assert words.make_form({**term.form, "clamp": False}, jnp.float32(0), jnp.float32(0.5)).floor is None
@@ -340,10 +340,10 @@ def test_each_anchor_meets_the_batch_without_its_own_views():
     valid, ids = jnp.ones(32, bool), jnp.repeat(jnp.arange(16, dtype=jnp.int32), 2)
     pool = Candidates(jnp.zeros((32, 4)), valid, ids, own_rows=2)
     for name in OF_BATCH[:1] + OF_BATCH[2:]:
-        for term in row(name).terms:
+        for term in method_of(name).terms:
             assert float(scoring.compute_ceiling(term, pool, jnp.float32(0))) == pytest.approx(math.log(31))
     half = Candidates(jnp.zeros((16, 4)), valid[:16], jnp.arange(16), own_rows=1)
-    for term in row("moco_v3").terms:
+    for term in method_of("moco_v3").terms:
         assert float(scoring.compute_ceiling(term, half, jnp.float32(0))) == pytest.approx(math.log(16))
 
 

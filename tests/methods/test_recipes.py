@@ -31,15 +31,15 @@ def built(config):
 @pytest.mark.parametrize("name", ["moco", "simclr", "ring_moco", "moco_v3", "ir", "la", "supcon", "nnclr", "pirl"])
 def test_every_term_is_shared_with_the_local_crops(name):
     after, before = cropped(name, size=14)
-    row, old = built(after), built(before)
-    assert dict(row.source) == {**old.source, **dict.fromkeys(LOCALS, 0)}
-    assert row.measured_views == old.measured_views == ("query", "key")
-    assert row.online_views[: len(old.online_views)] == old.online_views  # and in their order
-    assert set(row.online_views) == {*old.online_views, *LOCALS}
-    assert row.target_views == old.target_views  # the target sees no local crop
-    assert row.pools == old.pools
+    new, old = built(after), built(before)
+    assert dict(new.source) == {**old.source, **dict.fromkeys(LOCALS, 0)}
+    assert new.measured_views == old.measured_views == ("query", "key")
+    assert new.online_views[: len(old.online_views)] == old.online_views  # and in their order
+    assert set(new.online_views) == {*old.online_views, *LOCALS}
+    assert new.target_views == old.target_views  # the target sees no local crop
+    assert new.pools == old.pools
     for progress in (0.0, 0.3, 1.0):
-        weights = [sum(float(schedules.value(t.weight, progress)) for t in x.terms) for x in (row, old)]
+        weights = [sum(float(schedules.value(t.weight, progress)) for t in x.terms) for x in (new, old)]
         assert weights[0] == pytest.approx(weights[1])
     for term in old.terms:
         looked_up = term.look_up is not None
@@ -48,7 +48,7 @@ def test_every_term_is_shared_with_the_local_crops(name):
             views = ["jigsaw"]
         found = [
             t
-            for t in row.terms
+            for t in new.terms
             if t.pool == term.pool
             and t.support == term.support
             and (t.anchor if looked_up else t.positive) == (term.anchor if looked_up else term.positive)

@@ -48,19 +48,19 @@ SECOND = {  # by hand: the terms that are added, and their pools as (kind, views
 
 @pytest.mark.parametrize("name", SECOND)
 def test_a_branch_of_twins_is_added_and_the_first_stays(name):
-    config, row, old = twinned(name, 0.5)
+    config, new, old = twinned(name, 0.5)
     count = len(old.terms)
-    assert told(row.terms[count:]) == SECOND[name][0] and row.terms[:count] == old.terms
-    assert dict(row.source) == {"query": 0, "key": 0, "twin": -1} and row.measured_views == ("query", "key")
-    for term, first in zip(row.terms[count:], old.terms, strict=True):
+    assert told(new.terms[count:]) == SECOND[name][0] and new.terms[:count] == old.terms
+    assert dict(new.source) == {"query": 0, "key": 0, "twin": -1} and new.measured_views == ("query", "key")
+    for term, first in zip(new.terms[count:], old.terms, strict=True):
         assert (term.support, term.form, term.temperature) == (first.support, first.form, first.temperature)
         for at in (0.0, 0.3, 1.0):
             weights = [float(schedules.value(t.weight, at)) for t in (term, first)]
             assert weights[0] == 0.5 * weights[1]
         assert term.look_up == (first.look_up and f"twins_{first.look_up}")
-    made = {n: pool for n, pool in row.pools.items() if row.heads[n] == "twin"}
+    made = {n: pool for n, pool in new.pools.items() if new.heads[n] == "twin"}
     assert {n: (find_kind(p), p.views or p.takes) for n, p in made.items()} == SECOND[name][1]
-    assert {n: p for n, p in row.pools.items() if n not in made} == dict(old.pools)
+    assert {n: p for n, p in new.pools.items() if n not in made} == dict(old.pools)
     for pool_name, pool in made.items():  # of the same settings but for what it takes
         first = old.pools[pool_name.removeprefix("twins_")]
         settings = [(type(p), {f: v for f, v in vars(p).items() if f not in ("views", "takes")}) for p in (pool, first)]
@@ -70,10 +70,10 @@ def test_a_branch_of_twins_is_added_and_the_first_stays(name):
 
 
 def test_rows_that_are_an_anchors_own_are_those_of_its_heads_views():
-    _, row, old = twinned("ring_moco")
+    _, new, old = twinned("ring_moco")
     assert old.own_sources("head", 2) == [0, 1]  # a key of another frame of the example
-    assert old.own_sources("head", 1) == [0] and row.own_sources("head", 2) == [0]
-    assert row.own_sources("twin", 2) == [0, 1] and row.own_sources("twin", 1) == [0]
+    assert old.own_sources("head", 1) == [0] and new.own_sources("head", 2) == [0]
+    assert new.own_sources("twin", 2) == [0, 1] and new.own_sources("twin", 1) == [0]
     method = plain(load_config("configs/infoaug.py:digits")[0].method)
     first = {**method["terms"][0], "positive": "twin"}  # where the first head pulls twins together, they are its own
     sources = {"query": 0, "key": 0, "twin": -1}
@@ -94,8 +94,8 @@ def test_a_moving_weight_and_local_crops_go_with_it():
     assert config.method["terms"][2]["weight"] == linear(0.4, 1.6)
     recipes.multi_crop(config, 2)
     found = plain(config)
-    row = methods.build(found["method"], policies.build(found["views"]).sources)
-    assert ("local_1", "twin", "twins_in_batch", "twin") in told(row.terms)
+    new = methods.build(found["method"], policies.build(found["views"]).sources)
+    assert ("local_1", "twin", "twins_in_batch", "twin") in told(new.terms)
 
 
 @pytest.mark.parametrize(

@@ -75,16 +75,18 @@ def method(**settings):
 
 
 def test_its_candidates_are_the_rows_of_the_last_steps():
-    row = methods.build(method())
-    states = pools.init_pools(row, TRAINED, {"head": 8}, 0, MESH)
+    template = methods.build(method())
+    states = pools.init_pools(template, TRAINED, {"head": 8}, 0, MESH)
     tables = pools.Tables(jnp.zeros(64, jnp.int32), jnp.arange(64))
     update = jax.jit(
-        lambda states, encodings, index, t, accept: pools.update_pools(row, states, encodings, index, t, accept, MESH)
+        lambda states, encodings, index, t, accept: pools.update_pools(
+            template, states, encodings, index, t, accept, MESH
+        )
     )
     last_written = np.zeros(64, int)  # every row counts as written before the first step
     for step in range(4):
         index = jnp.asarray(np.arange(BATCH)[:, None] + [0, 16, 32, 0][step], jnp.int32)
-        candidates = pools.find_candidates(row, row.terms[0], states, {}, {}, index, tables)
+        candidates = pools.find_candidates(template, template.terms[0], states, {}, {}, index, tables)
         fresh = step - last_written <= 1
         np.testing.assert_array_equal(candidates.valid[:64], TRAINED & fresh)
         assert candidates.sharded and not candidates.gradient and candidates.own_rows == 1

@@ -105,8 +105,8 @@ def batch(seed: int) -> Batch:
 
 def begin(config: dict[str, Any]) -> tuple[Any, Any, Tables]:
     """The parts, the first state with its first clusterings, and tables of 64 examples of ten classes."""
-    kept = np.arange(EXAMPLES) < EXAMPLES - HELD
-    parts = assemble.make_parts(assemble.check(config), 10, make_mesh(), kept)
+    train_mask = np.arange(EXAMPLES) < EXAMPLES - HELD
+    parts = assemble.make_parts(assemble.check(config), 10, make_mesh(), train_mask)
     images = jnp.asarray(np.random.default_rng(9).normal(size=(BATCH, 32, 32, 3)), jnp.float32)
     state = jax.jit(lambda x: init_state(parts, x, calibrate_statistics))(images)
     state = loop.place(state, placement(parts.method, parts.mesh))

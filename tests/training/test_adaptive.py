@@ -51,14 +51,14 @@ class Plain:
     st.lists(st.integers(-8, 8), min_size=1, max_size=24),
 )
 def test_levels_are_those_of_a_plain_model(every, by, window, values):
-    row = methods.build(method(0.0, adaptive(1.0, 0.5, every=every, by=by, window=window)))
-    plain, carried = Plain(every, by, window), levels.init_levels(row)
+    template = methods.build(method(0.0, adaptive(1.0, 0.5, every=every, by=by, window=window)))
+    plain, carried = Plain(every, by, window), levels.init_levels(template)
     (name,) = carried
     for step, value in enumerate(values):
         plain.step(step, float(value))
-        carried = levels.update_levels(row, carried, jnp.int32(step), jnp.float32(value))
+        carried = levels.update_levels(template, carried, jnp.int32(step), jnp.float32(value))
         assert float(carried[name].level) == pytest.approx(plain.level, abs=1e-6)
-        support = levels.resolve(row, carried).terms[0].support
+        support = levels.resolve(template, carried).terms[0].support
         assert float(support["upper"]) == pytest.approx(1.0 - 0.5 * plain.level, abs=1e-6)
 
 
@@ -66,8 +66,8 @@ def test_schedules_of_one_pace_move_together_and_others_alone():
     lower, upper, apart = adaptive(0.0, 0.9), adaptive(0.9, 0.99), adaptive(0.2, 0.1, on="mi_nats")
     given = method(lower, upper)
     given["terms"][0]["temperature"] = apart
-    row = methods.build(given)
-    assert sorted(levels.init_levels(row)) == [
+    template = methods.build(given)
+    assert sorted(levels.init_levels(template)) == [
         "level_on_mi_nats_every_100_by_0.05_of_5",
         "level_on_objective_every_100_by_0.05_of_5",
     ]

@@ -47,10 +47,10 @@ def test_the_nearest_row_is_another_examples_and_carries_no_gradient():
 def test_clusterings_are_made_before_the_first_step_and_every_few_epochs(monkeypatch):
     made = []
     monkeypatch.setattr(clusters, "refresh", lambda bank, count, seeds, mesh: made.append(tuple(seeds)) or "labels")
-    row = methods.build(rows.small("la")["method"])
+    method = methods.build(rows.small("la")["method"])
     carried = {}
     for epoch in range(11):  # the loop asks at the first step of every epoch, whatever the batch
-        carried = pooling.refresh_clusters(row, {"bank": None}, carried, epoch, make_mesh())
+        carried = pooling.refresh_clusters(method, {"bank": None}, carried, epoch, make_mesh())
         assert carried == {"bank_clusters": "labels"}
     assert [len(seeds) for seeds in made] == [3, 3, 3]  # epochs 0, 5 and 10
     assert len({seed for seeds in made for seed in seeds}) == 9
@@ -106,9 +106,9 @@ def test_batches_are_candidates_with_gradient_only_where_there_is_no_target():
     embeddings = {view: jnp.zeros((16, 4)) for view in ("query", "key")}
     tables = pooling.Tables(jnp.zeros(16, jnp.int32), jnp.arange(16))
     for name, size, own, gradient in (("simclr", 32, 2, True), ("nnclr", 16, 1, True), ("moco_v3", 16, 1, False)):
-        row = methods.build(rows.small(name)["method"])
-        for term in row.terms:
-            found = pooling.find_candidates(row, term, {}, {}, embeddings, index, tables)
+        method = methods.build(rows.small(name)["method"])
+        for term in method.terms:
+            found = pooling.find_candidates(method, term, {}, {}, embeddings, index, tables)
             assert (len(found.rows), found.own_rows, found.gradient, found.sharded) == (size, own, gradient, True)
 
 

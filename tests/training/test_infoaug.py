@@ -13,7 +13,7 @@ NETWORKS = {
     "resnet": dict(backbone="resnet18", width=8),
     "vit": dict(backbone="vit_tiny", width=8, depth=1, heads=2, patch=8),
 }
-CASES = [(row, network) for network in NETWORKS for row in SEVEN]
+CASES = [(method, network) for network in NETWORKS for method in SEVEN]
 
 
 def load(variant):
@@ -21,11 +21,11 @@ def load(variant):
 
 
 @pytest.mark.parametrize(
-    ("row", "network"),
+    ("method", "network"),
     [case if case == ("simclr", "vit") else pytest.param(*case, marks=pytest.mark.nightly) for case in CASES],
 )
-def test_a_method_trains_its_second_branch(row, network):
-    config = rows.shrink(load(f"{row}/digits"))
+def test_a_method_trains_its_second_branch(method, network):
+    config = rows.shrink(load(f"{method}/digits"))
     config["model"] |= NETWORKS[network]
     config["optim"] |= dict(kind="sgd", lr=0.1, momentum=0.0, weight_decay=0.0, warmup=0)
     _, first, _ = rows.begin(config)

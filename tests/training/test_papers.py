@@ -12,8 +12,8 @@ QUICK = "ring_ir:paper_cifar10"
 
 @pytest.mark.parametrize("name", [n if n == QUICK else pytest.param(n, marks=pytest.mark.nightly) for n in RECIPES])
 def test_the_step_of_a_recipe_lowers_on_shapes(name):
-    row, variant = name.split(":")
-    step = steps.make_recipe_step(f"configs/{row}.py:{variant}", {})
+    method, variant = name.split(":")
+    step = steps.make_recipe_step(f"configs/{method}.py:{variant}", {})
     arguments = steps.abstract_arguments(step)
     state, scalars = step.call.lower(*arguments).out_info
     shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
