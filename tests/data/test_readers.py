@@ -205,7 +205,7 @@ def digests():
 def collectives():
     """How many collectives the resident reader's gather has."""
     with reader(True, ("digit",)) as batches:
-        arguments = batches._tables, batches.plan.anchors(0), np.int32(0)
+        arguments = batches._tables, batches.sampler.anchors(0), np.int32(0)
         if jax.process_count() > 1:
             return 0
         text = batches._gather.lower(*arguments).compile().as_text()
