@@ -28,15 +28,8 @@ is a frame: see configs/ir.py. Other splits: ydbdr, ycbcr, rgb (`recipes.set_spl
 """
 
 from mi_contrast.methods import papers
-from mi_contrast.methods.recipes import pair_with_itself, recipe, set_split
-from mi_contrast.methods.skeletons import make_split_bank_method
+from mi_contrast.methods.recipes import make_split_bank_config
 
 
 def get_config(variant="digits"):
-    base = recipe(variant, papers.CMC)
-    config = base.config
-    pair_with_itself(config)
-    set_split(config, "lab", base.least_area)
-    support = dict(kind="drawn", k=base.num_draws, of=dict(kind="all"))
-    config.method = make_split_bank_method(support, base.bank_temperature, base.bank_start, base.objective_weight)
-    return config
+    return make_split_bank_config(variant, papers.CMC, dict(kind="all"))

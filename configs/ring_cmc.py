@@ -24,16 +24,9 @@ is a frame: see configs/ir.py. Other splits: ydbdr, ycbcr, rgb (`recipes.set_spl
 
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods import papers
-from mi_contrast.methods.recipes import pair_with_itself, recipe, set_split
-from mi_contrast.methods.skeletons import make_split_bank_method
+from mi_contrast.methods.recipes import make_split_bank_config
 
 
 def get_config(variant="digits"):
-    base = recipe(variant, papers.CMC)
-    config = base.config
-    pair_with_itself(config)
-    set_split(config, "lab", base.least_area)
     ring = dict(kind="ring", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5))
-    support = dict(kind="drawn", k=base.num_draws, of=ring)
-    config.method = make_split_bank_method(support, base.bank_temperature, base.bank_start, base.objective_weight)
-    return config
+    return make_split_bank_config(variant, papers.CMC, ring)

@@ -26,7 +26,7 @@ from mi_contrast.core.layout import read_json
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.data import pair_sets, partners, tracks
 from mi_contrast.data.clips import Clip, import_opencv, open_clips
-from mi_contrast.reporting import twins_figure
+from mi_contrast.reporting import drawing, twins_figure
 
 SOURCES = ("motion", "colour")
 DITHER = 1e-3  # pixels or levels: noise below the resolution of a tracker, so that no two steps are equal
@@ -167,9 +167,10 @@ def find_pairs(clip: Clip, number: int, options: dict[str, Any], *, draw: bool) 
     if draw:
         title = f"{clip.name}: {usable.sum()} of {len(usable)} patches tracked, {accepted.sum()} twins accepted"
         objects = None if clip.objects is None else clip.objects[0]
-        picture = twins_figure.draw(
+        chart = twins_figure.chart(
             title, clip.frames[0], tracked.centres, partner, nats, accepted, tracked=usable, objects=objects
         )
+        picture = drawing.as_png(chart, scale=1)  # one pixel a unit
     return ClipPairs(patches, columns, same, picture)
 
 

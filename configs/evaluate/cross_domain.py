@@ -29,26 +29,15 @@ message names the class. The choice of a setting uses the fitting split only, so
 For an upper limit, evaluate with configs/evaluate/linear.py --config.data.name=NAME, which fits on the second set.
 """
 
+from mi_contrast.core.config import load_config
 from mi_contrast.core.errors import unknown
-from mi_contrast.evaluation.task_config import make_config
 
-L2 = (1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5)
-RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # times lr
-TASKS = {
-    "logistic": dict(
-        kind="linear", solver="lbfgs", iterations=1000, tolerance=1e-5, standardise=True, l2=L2, validation=0.2
-    ),
-    "sgd": dict(
-        kind="linear", solver="sgd", lr=0.01, momentum=0.9, weight_decay=1e-5, epochs=100, batch_size=256,
-        standardise=True, factors=RATES, validation=0.2,
-    ),
-    "knn": dict(kind="knn", k=200, temperature=0.07),
-}  # fmt: skip
+TASKS = {"logistic": "linear.py:logistic", "sgd": "linear.py:grid", "knn": "knn.py"}
 
 
 def get_config(variant="logistic"):
     if variant not in TASKS:
         raise unknown("variant of cross_domain", variant, TASKS)
-    config = make_config(TASKS[variant])
+    config, *_ = load_config(f"configs/evaluate/{TASKS[variant]}")
     config.data.test_name = ""  # must be given
     return config

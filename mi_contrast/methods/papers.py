@@ -22,19 +22,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mi_contrast.core.schedules import constant, cosine, step
-from mi_contrast.methods.recipes import CIFAR_MEAN, VARIANTS, Recipe
+from mi_contrast.methods.recipes import CIFAR_MEAN, EXAMPLES, VARIANTS, Recipe, steps_per_epoch
 from mi_contrast.views import policies
 
 Paper = Mapping[str, Callable[[], Recipe]]
 
 DATA = ("cifar10", "cifar100", "stl10", "imagenet")
-EXAMPLES = {"cifar10": 50_000, "cifar100": 50_000, "stl10": 5_000, "stl10_all": 105_000, "imagenet": 1_281_167}
 SGD = dict(kind="sgd", warmup=0, momentum=0.9, weight_decay=1e-4)
-
-
-def steps_per_epoch(data: str, batch_size: int) -> int:
-    """Returns the number of whole batches of the training examples that are not held out."""
-    return (EXAMPLES[data] - round(EXAMPLES[data] / 20)) // batch_size
 
 
 def make_base(data: str, views: Mapping[str, Any], *, batch_size: int, epochs: int) -> ConfigDict:
@@ -177,8 +171,8 @@ def make_simclr_recipe(data: str) -> Recipe:
 def make_simclr_of_supcon_recipe() -> Recipe:
     """SimCLR on CIFAR-100 as Khosla et al. 2020 (SupCon) compare with it: README.md, main_supcon.py, util.py."""
     # Crops of .2 or more, flip, jitter (.4,.4,.4,.1) p .8, grey .2 (recalled); mean and std of main_supcon.py.
-    ops = {name: op for name, op in policies.moco_v2(32)["query"].items() if name in ("crop", "flip", "jitter", "grey")}
-    ops = {name: ops[name] for name in ("crop", "flip", "jitter", "grey")}
+    query = policies.moco_v2(32)["query"]
+    ops = {name: query[name] for name in ("crop", "flip", "jitter", "grey")}
     views = policies.two_crops(32, ops, (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
     config = make_base("cifar100", views, batch_size=1024, epochs=1000)  # "B 1024", "1000 ep"
     # "R50 3x3 stem, head Linear-ReLU-Linear(128) no BN".

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from mi_contrast.core.config import plain
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Schedule, cosine
-from mi_contrast.methods.skeletons import make_split_batch_method
+from mi_contrast.methods.skeletons import make_split_bank_method, make_split_batch_method
 from mi_contrast.views import policies
 from mi_contrast.views.colour import JITTERS
 from mi_contrast.views.two_crops import LOCAL, SOURCES
@@ -75,7 +75,17 @@ OLD_FIELDS = {
 # of .87 +- .08, and a softmax at temperature .2 cannot separate them for hundreds of steps. Batch norm centres and
 # scales each unit; the cosines are then 0 +- .28, and learning begins at once.
 SHORT_RUN_HEAD = dict(kind="mlp_bn", hidden=None, dim=128, layers=2)
+# Training examples of a set or of parts of it.
+EXAMPLES = {
+    "cifar10": 50_000, "cifar100": 50_000, "stl10": 5_000, "stl10_unlabelled": 100_000, "stl10_all": 105_000,
+    "imagenet": 1_281_167,
+}  # fmt: skip
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+def steps_per_epoch(data: str, batch_size: int) -> int:
+    """Returns the number of whole batches of the training examples that are not held out."""
+    return (EXAMPLES[data] - round(EXAMPLES[data] / 20)) // batch_size
 
 
 def _base() -> ConfigDict:
@@ -136,7 +146,7 @@ def _cifar10() -> Recipe:
     config.data.name = "cifar10"
     config.views = ConfigDict(policies.moco_v2(32))
     config.views.mean, config.views.std = CIFAR_MEAN, CIFAR_STD
-    config.steps = 200 * (47500 // 256)
+    config.steps = 200 * steps_per_epoch("cifar10", 256)
     config.optim.lr = cosine(0.06, 0.0)
     config.optim.weight_decay = 5e-4
     return Recipe(config, queue_size=4096, queue_temperature=0.1)
@@ -170,7 +180,7 @@ def _stl10() -> Recipe:
     config = recipe.config
     config.data.name, config.data.split, config.data.size = "stl10", "unlabelled", 64
     config.views = ConfigDict(policies.moco_v2(64))
-    config.steps = 200 * (95000 // 256)
+    config.steps = 200 * steps_per_epoch("stl10_unlabelled", 256)
     return recipe._replace(queue_size=16384)
 
 
@@ -180,7 +190,7 @@ def _imagenet() -> Recipe:
     config.data.name, config.data.test_split, config.data.size = "imagenet2012", "validation", 256
     config.views = ConfigDict(policies.moco_v2(224))
     config.model.backbone, config.model.stem, config.model.dtype = "resnet50", "imagenet", "bfloat16"
-    config.steps = 200 * (1217109 // 256)
+    config.steps = 200 * steps_per_epoch("imagenet", 256)
     config.eval.every = config.checkpoint.every = 5000
     return Recipe(
         config, queue_size=65536, queue_temperature=0.2, bank_temperature=0.07, batch_temperature=0.1,
@@ -274,6 +284,25 @@ def make_split_config(variant: str, division: Any) -> ConfigDict:
     pair_with_itself(base.config)
     set_split(base.config, division)
     base.config.method = make_split_batch_method(dict(kind="all"), base.bank_temperature)
+    return base.config
+
+
+def make_split_bank_config(
+    variant: str, paper: Mapping[str, Callable[[], Recipe]], support: Mapping[str, Any]
+) -> ConfigDict:
+    """Returns the config of a variant whose crops are divided into Lab's lightness and colours, each with a bank.
+
+    Each part is scored against draws from a support of the other part's bank.
+
+    Args:
+      paper: recipes beside the variants (see `recipe`).
+      support: what is drawn from.
+    """
+    base = recipe(variant, paper)
+    pair_with_itself(base.config)
+    set_split(base.config, "lab", base.least_area)
+    draws = dict(kind="drawn", k=base.num_draws, of=support)
+    base.config.method = make_split_bank_method(draws, base.bank_temperature, base.bank_start, base.objective_weight)
     return base.config
 
 

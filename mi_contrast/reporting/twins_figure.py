@@ -11,25 +11,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
-from mi_contrast.reporting import charts, drawing
+from mi_contrast.reporting import charts
 
 WIDE, HIGH = 960, 600  # the most pixels of the frame as drawn
 DIM = 0.55  # the frame's brightness behind the lines
-
-
-def draw(
-    title: str,
-    frame: UInt8[np.ndarray, "H W 3"],
-    centres: Int[np.ndarray, "P 2"],
-    twin: Int[np.ndarray, " P"],
-    nats: Float[np.ndarray, " P"],
-    accepted: Bool[np.ndarray, " P"],
-    *,
-    tracked: Bool[np.ndarray, " P"],
-    objects: Bool[np.ndarray, "H W"] | None = None,
-) -> bytes:
-    """Returns a PNG of `chart` at one pixel a unit, with the same arguments."""
-    return drawing.as_png(chart(title, frame, centres, twin, nats, accepted, tracked=tracked, objects=objects), scale=1)
 
 
 def chart(

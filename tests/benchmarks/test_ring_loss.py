@@ -1,6 +1,9 @@
+import pytest
+
 from mi_contrast.benchmarks import ring_loss
 
 
+@pytest.mark.nightly
 def test_draws_are_timed_beside_their_supports():
     seen = ring_loss.compare_draws(batch=4, size=64, dim=4, draws=8, repeats=2)
     names = {

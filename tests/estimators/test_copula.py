@@ -66,6 +66,7 @@ def test_the_bound_itself_misses_the_truth_of_the_same_draws():
     assert sum(float(f.low) <= truth <= float(f.high) for f in found) <= 3
 
 
+@pytest.mark.nightly
 def test_where_a_critic_sees_more_than_the_copula_it_is_the_answer():
     rng = np.random.default_rng(8)
     x = rng.normal(size=(1500, 1))

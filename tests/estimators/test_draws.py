@@ -104,6 +104,7 @@ def test_poisson_counts_within_a_sharded_pool_and_with_a_key_an_anchor():
     np.testing.assert_array_equal(sharded(keys, RING, jnp.asarray(IDS)), plain)
 
 
+@pytest.mark.nightly
 def test_the_value_over_poisson_counts_divides_by_their_sum():
     """200 candidates, 16 draws: Poisson counts given their sum are draws; divided by 1 + k they read too much."""
     pool, positive, rows = RNG.normal(size=200).astype(np.float32), np.float32(0.2), 20_000

@@ -78,6 +78,7 @@ def gaussian_scores(anchors, size, rho, d):
     return log_ratio(x, y).astype("f"), log_ratio(x[:, None], others[None]).astype("f")
 
 
+@pytest.mark.nightly
 def test_rings_that_read_above_the_truth_are_told_apart():
     """Rho .95, d 4: truth 4.656. Over a whole support of 2,940 the 50-99 % ring reads above it; its gate says so."""
     positive, pool = gaussian_scores(200, 6_000, 0.95, 4)

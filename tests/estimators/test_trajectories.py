@@ -78,6 +78,7 @@ def test_shifts_are_distinct_and_within_reach():
     assert mi.spread_shifts(39, 34) == tuple(range(3, 37))
 
 
+@pytest.mark.nightly
 def test_motions_without_memory_are_accepted_at_the_level_and_positions_are_not():
     """The largest of 31 partners: as often below .05 as it says; a test of each pair would fire nearly always."""
     rates, raw, any_pair = [], [], []

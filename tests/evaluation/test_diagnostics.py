@@ -119,9 +119,9 @@ def test_views_named_train_are_the_backbone_s_own():
     assert own["query"] == config["views"]["query"] and own["mean"] == (0.0,) * 3
     channels = make_policy("train", 8, {"views": policies.cmc(8)})
     assert channels["query"] == policies.cmc(8)["both"]
-    with pytest.raises(UserError, match="doesn't tell its views"):
+    with pytest.raises(UserError, match="config has no views"):
         make_policy("train", 8, {})
-    with pytest.raises(UserError, match="views are patches of images; name some: crops"):
+    with pytest.raises(UserError, match="views are patches of images; choose a policy: crops"):
         make_policy("train", 8, {"views": policies.patches(8, 8)})
 
 
@@ -156,7 +156,7 @@ def test_the_job_writes_numbers_and_a_picture_and_moves_nothing(tmp_path, monkey
     with pytest.raises(UserError, match="did you mean 'simclr'"):
         chosen.task.strength = "simcrl"
         judge(chosen, backbone)
-    with pytest.raises(UserError, match="doesn't tell its views"):
+    with pytest.raises(UserError, match="config has no views"):
         judge(
             replace_images(load_config("configs/evaluate/diagnostics.py")[0], 64),
             replace(backbone, config={"data": config["data"]}),

@@ -106,7 +106,7 @@ one = representation.from_tower(variables, model, mean=(.5,) * 3, std=(.25,) * 3
 four = replace(one, variables=jax.device_put(one.variables, replicated(make_mesh())))
 images = image_set(21)
 a, b = (encode_all(e, images, batch_size=8) for e in (one, four))
-assert jax.device_count() == 4 and representation.data_mesh(four.variables) is not None
+assert jax.device_count() == 4 and representation.find_data_mesh(four.variables) is not None
 np.testing.assert_allclose(a, b, atol=1e-6)
 print("alike")
 """

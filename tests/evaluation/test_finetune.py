@@ -92,7 +92,7 @@ def test_a_loss_that_goes_bad_is_said(tmp_path):
         (dict(statistics="batches"), "did you mean 'batch'"),
         (dict(views="crop"), "did you mean 'crops'"),
         (dict(epochs=0), "epochs is 0"),
-        (dict(views="train"), "doesn't tell its views"),
+        (dict(views="train"), "config has no views"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, task, says):

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mi_contrast.reporting import twins_figure
+from mi_contrast.reporting import drawing, twins_figure
 from tests.reporting.specs import layers, marks
 
 CENTRES = np.array([[8, 8], [8, 56], [24, 8], [24, 56]])
+
+
+def draw(**arguments):
+    return drawing.as_png(twins_figure.chart(**arguments), scale=1)
 
 
 def arguments(frame=None, **changed):
@@ -41,7 +45,7 @@ def test_most_nats_come_last_and_patches_without_a_twin_have_no_line():
         (0.5, 8, 56, 8, 8), (1.0, 24, 8, 24, 56), (2.0, 8, 8, 8, 56),
     ]  # fmt: skip
     assert twins_figure.twin_rows(CENTRES, np.arange(4), np.full(4, np.nan), np.zeros(4, bool)) == []
-    assert twins_figure.draw(**arguments(twin=np.arange(4), nats=np.full(4, np.nan))).startswith(b"\x89PNG")
+    assert draw(**arguments(twin=np.arange(4), nats=np.full(4, np.nan))).startswith(b"\x89PNG")
 
 
 def test_tracked_patches_are_dots_and_others_rings():
@@ -70,7 +74,7 @@ def test_the_picture_shows_the_frame_where_the_lines_are():
     frame = np.zeros((32, 64, 3), np.uint8)
     frame[8, 30] = 255  # on the line of the most nats
     frame[16:18, 30:32] = (255, 0, 0)
-    page = np.asarray(Image.open(io.BytesIO(twins_figure.draw(**arguments(frame)))).convert("RGB")).astype(int)
+    page = np.asarray(Image.open(io.BytesIO(draw(**arguments(frame)))).convert("RGB")).astype(int)
     red = np.argwhere((page[..., 0] > 120) & (page[..., 1] < 40) & (page[..., 2] < 40))
     yellow = np.argwhere(np.abs(page[:, : red[:, 1].max() + 200] - (253, 231, 37)).max(axis=-1) < 12)
     assert len(red) > 300 and len(yellow) > 300
@@ -83,5 +87,5 @@ def test_the_colours_run_from_none_to_the_most_nats(nats, ends):
 
 
 def test_a_tall_frame_stays_on_a_page():
-    picture = Image.open(io.BytesIO(twins_figure.draw(**arguments(np.zeros((64, 32, 3), np.uint8)))))
+    picture = Image.open(io.BytesIO(draw(**arguments(np.zeros((64, 32, 3), np.uint8)))))
     assert picture.height <= 600 + 80
