@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -136,7 +137,10 @@ class Tower:
             return cast(Array, output)
 
         if self.jigsaw is not None and images.ndim == 5:
-            per_patch = apply(self.backbone, "backbone", images.reshape(-1, *images.shape[2:]))
+            with warnings.catch_warnings():
+                # A patch is smaller than an image by design, and the papers' stem takes it.
+                warnings.filterwarnings("ignore", ".*meet the ImageNet stem", UserWarning)
+                per_patch = apply(self.backbone, "backbone", images.reshape(-1, *images.shape[2:]))
             per_patch = per_patch.reshape(*images.shape[:2], -1)
             features, raw = jnp.mean(per_patch, axis=1), apply(self.jigsaw, "jigsaw", per_patch)
         else:

@@ -380,3 +380,13 @@ def test_images_that_a_tower_does_not_take_are_refused(words, shape, view, messa
 def test_a_description_without_a_backbone_is_refused():
     with pytest.raises(UserError, match="names no backbone"):
         towers.build(dict(width=8))
+
+
+def test_patches_of_a_jigsaw_may_be_smaller_than_the_stem_is_made_for():
+    tower = towers.build(TINY | dict(backbone="resnet18", stem="imagenet", jigsaw=dict(dim=5)))
+    made = jax.eval_shape(lambda: tower.init(jax.random.key(0), (96, 96, 3)))
+    encode = partial(tower.encode, train=True)
+    patches = jax.ShapeDtypeStruct((2, 9, 32, 32, 3), jnp.float32)
+    jax.eval_shape(encode, made, patches)  # warnings are errors here
+    with pytest.warns(UserWarning, match="32 x 32 pixels meet the ImageNet stem"):
+        jax.eval_shape(encode, made, jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32))
