@@ -141,9 +141,10 @@ def make_reader(
       batch_size: examples in a batch, over all processes and devices.
       seed: the run's seed. It determines the order and the partners.
       shared: factors that the two images of an example share. With (), an example has one image.
-      partner: a word of `images.partners`, whose partner of an example is its second image. Not with `shared`.
-      resident: True keeps the decoded members on every device, False decodes them for every batch. The default is True
-        up to 2 GiB.
+      partner: a key of `images.partners`. The second image of an example is its partner under that key. It can't be
+        combined with `shared`.
+      resident: True keeps the decoded members on every device, False decodes them for every batch. None chooses True if
+        the decoded members take at most 2 GiB.
       order: 'epochs' visits every member once before any comes again, and drops a last batch that is not full. 'draws'
         draws every batch from all members, without repeats within the batch. With a memory bank, 'epochs' has a flaw
         that 'draws' does not have: the row of the current example is always the oldest, and a network that changes
@@ -191,7 +192,7 @@ class ResidentReader:
         self._gather = gather
 
     def batch(self, step: int) -> Batch:
-        """Returns the batch of a step at once. The device computes it asynchronously."""
+        """Returns the batch of a step without waiting; the device computes the batch asynchronously."""
         first_ids = to_global(
             self.sampler.first_ids(step), batch_sharding(self.sampler.mesh), (self.sampler.batch_size,)
         )
