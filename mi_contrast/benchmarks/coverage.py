@@ -137,7 +137,9 @@ def _read_rows(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
         rows = [json.loads(line) for line in path.read_text().splitlines() if line]
         return {(row["cell"], row["draw"]): row for row in rows if row["version"] == mi_contrast.__version__}
     except (ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path} has a line that is no estimate: {error}", fix="mend it or move it aside") from None
+        raise FileError(
+            f"{path} has a line that is no estimate: {error}", fix="correct the line, or move the file away"
+        ) from None
 
 
 def measure(cell: Cell, draw: int) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def find_config(path: str) -> Path:
             return candidate
     known = [f"configs/{p.relative_to(package_configs())}" for p in sorted(package_configs().rglob("*.py"))]
     raise FileError(
-        f"config file {path!r} does not exist", nearest=nearest(path, known), fix=f"one of: {', '.join(known)}"
+        f"config file {path!r} does not exist", nearest=nearest(path, known), fix=f"choose one of {', '.join(known)}"
     )
 
 
@@ -71,7 +71,8 @@ def load_config(spec: str) -> tuple[ConfigDict, str, str | None]:
     try:
         module_spec.loader.exec_module(module)
     except (SyntaxError, ImportError, NameError) as error:
-        raise UserError(f"config file {file} does not run ({type(error).__name__}: {error})", fix="mend it") from None
+        raise UserError(f"config file {file} does not run ({type(error).__name__}: {error})",
+                        fix="fix the error in this file") from None  # fmt: skip
     if not hasattr(module, "get_config"):
         raise UserError(f"config file {file} has no get_config", fix="define get_config(variant) -> ConfigDict")
     default = inspect.signature(module.get_config).parameters.get("variant")
@@ -82,7 +83,9 @@ def load_config(spec: str) -> tuple[ConfigDict, str, str | None]:
     try:
         config = module.get_config(variant) if variant else module.get_config()
     except (AttributeError, KeyError) as error:  # a locked ConfigDict raises these for an unknown field
-        raise UserError(f"config file {file}: {' '.join(str(error).split())}", fix="mend the field's name") from None
+        raise UserError(
+            f"config file {file}: {' '.join(str(error).split())}", fix="correct the name of the field"
+        ) from None
     return config, file.stem, variant or None
 
 
@@ -178,14 +181,15 @@ def change(config: ConfigDict, path: str, text: str) -> ConfigDict:
         name, rest = names[0], names[1:]
         if isinstance(node, tuple):
             if not name.isdigit() or int(name) >= len(node):
-                raise UserError(f"{prefix} has no item {name!r}", fix=f"0 to {len(node) - 1}")
+                raise UserError(f"{prefix} has no item {name!r}", fix=f"give an index from 0 to {len(node) - 1}")
             key: Any = int(name)
         elif isinstance(node, dict) and name in node:
             key = name
         elif isinstance(node, dict):
             elsewhere = (path for path in _paths(tree) if path.rpartition(".")[2] == name)
             hint = nearest(name, node) or next(elsewhere, None)
-            raise UserError(f"no field {name!r} in {prefix}", nearest=hint, fix=f"fields: {', '.join(sorted(node))}")
+            known = f"its fields are {', '.join(sorted(node))}"
+            raise UserError(f"no field {name!r} in {prefix}", nearest=hint, fix=known)
         else:
             raise UserError(f"{prefix} is {node!r} and has no fields", fix=f"set it with --{prefix}=...")
         new = descend(node[key], rest, f"{prefix}.{name}") if rest else convert(node[key], text, where)
@@ -219,7 +223,7 @@ def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | N
     Args:
       arguments: as in sys.argv[1:].
       flags: help texts by flag. A name that ends in '=' takes a value. `config=` also allows --config.field=value.
-      positional: the flag (without '=') that an argument without a flag is the value of, if this is allowed.
+      positional: name of the flag that receives an argument given without a flag; None forbids such arguments.
       usage: text that --help prints above the flags.
 
     Raises:

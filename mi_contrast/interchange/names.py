@@ -143,8 +143,8 @@ def from_foreign(tensors: Mapping[str, np.ndarray], template: Mapping[str, Any],
     """Converts tensors with torchvision's names to variables; every name must match.
 
     Args:
-      tensors: {name: array} with exactly the names of `template`. Counters of batches may be added, and fixed positions
-        if the template has no positions.
+      tensors: {name: array} with exactly the names of `template`. They may also include batch counters and, if the
+        template has no positions, fixed positions.
       template: the variables to make, or their shapes.
       where: where the tensors come from, for messages.
     Returns:
@@ -172,7 +172,7 @@ def is_counter(name: str, table: Mapping[str, Entry]) -> bool:
 
 
 def is_computed(name: str, table: Mapping[str, Entry]) -> bool:
-    """Whether `name` is the positions of a transformer in the table that computes them and has no such variable."""
+    """Whether `name` is a `pos_embed` that our network computes and therefore does not store."""
     root, _, leaf = name.rpartition(".")
     prefix = f"{root}." if root else ""
     return leaf == POSITIONS and name not in table and f"{prefix}{EMBEDDING}.proj.weight" in table
@@ -191,10 +191,12 @@ def check_match(
     extra = [name for name in actual if name not in expected]
     if missing:
         near = nearest(missing[0], extra)
-        raise UserError(f"{where} lacks {missing[0]!r} ({count})", nearest=near, fix="weights of another network?")
+        raise UserError(
+            f"{where} lacks {missing[0]!r} ({count})", nearest=near, fix="check that the weights belong to this network"
+        )
     if extra:
         near = nearest(extra[0], expected)
-        raise UserError(f"{where} has {extra[0]!r}, which the network hasn't ({count})", nearest=near)
+        raise UserError(f"{where} has {extra[0]!r}, which the network does not have ({count})", nearest=near)
     for name, (shape, dtype) in expected.items():
         if not matches(name):
             kind = f"{actual[name].dtype}{list(actual[name].shape)}"

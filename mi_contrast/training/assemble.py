@@ -145,7 +145,7 @@ def _compare_fields(section: Mapping[str, Any], example: Mapping[str, Any], wher
         return
     for name in section:
         if name not in example:
-            known = f"fields: {', '.join(sorted(example))}"
+            known = f"its fields are {', '.join(sorted(example))}"
             raise UserError(f"no field {name!r} in {where}", nearest=nearest(name, example), fix=known)
     for name, usual in example.items():
         if name not in section:

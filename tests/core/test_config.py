@@ -76,7 +76,7 @@ def test_config_files_that_are_broken(tmp_path):
         ("def get_config(:", "does not run"),
         ("import no_such_module", "does not run"),
         ("x = 1", "has no get_config"),
-        ("def get_config(): return {}['a']", "mend the field's name"),
+        ("def get_config(): return {}['a']", "correct the name of the field"),
     ]:
         file = tmp_path / "broken.py"
         file.write_text(text)
