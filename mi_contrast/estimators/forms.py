@@ -26,9 +26,9 @@ class SumSpec(NamedTuple):
 
     Attributes:
       over: the set of scores, which is also the name of their weights w.
-      function: what is summed: 'exponential' is w e^{power f}, 'score' is w f, 'log_sigmoid' is
+      function: what is summed: 'exponential' is w e^{p f}, 'score' is w f, 'log_sigmoid' is
         w log(sigmoid(offset - f)).
-      power: of the exponential, one for all or [B, 1].
+      power: exponent p in w e^{p f}; the float 1.0, or one for each anchor, [B, 1].
     """
 
     over: Literal["candidates", "positives"]
@@ -79,15 +79,15 @@ def compute_terms(
     """Returns the terms of a sum, float32 [B, K]; 0 where the weight is 0."""
     match spec.function:
         case "exponential":
-            terms = jnp.exp(spec.power * scores if not isinstance(spec.power, float) else scores)
+            terms = jnp.exp(spec.power * scores)
         case "score":
             terms = scores
         case "log_sigmoid":
             terms = jax.nn.log_sigmoid(offset - scores)
     if weights is None:
         # The exponential of a removed score (-inf) is 0 already, unless the power is 0.
-        is_zero = isinstance(spec.power, float) and spec.function != "score"
-        return terms if is_zero else jnp.where(scores == -jnp.inf, 0.0, terms)
+        removed_scores_vanish = isinstance(spec.power, float) and spec.power > 0 and spec.function != "score"
+        return terms if removed_scores_vanish else jnp.where(scores == -jnp.inf, 0.0, terms)
     return jnp.where(weights > 0, weights * terms, 0.0)
 
 
@@ -101,7 +101,10 @@ def transform_total(spec: SumSpec, total: Column) -> Column:
 def score_gradient(
     spec: SumSpec, scores: Float[Array, "B K"], weights: Array | None, offset: Column, total: Column
 ) -> tuple[Float[Array, "B K"], Column]:
-    """Returns the gradient of `transform_total` with respect to each score, as a matrix and a factor for each row."""
+    """Returns (matrix, factor), whose product is the derivative of `transform_total` with respect to each score.
+
+    The matrix is [B, K], and the factor is [B, 1].
+    """
     match spec.function:
         case "exponential":
             return compute_terms(spec, scores, weights, offset), spec.power / jnp.where(total == 0, 1.0, total)

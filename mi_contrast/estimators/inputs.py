@@ -121,12 +121,12 @@ def _check_optional(optional: OptionalInputs, support: Support, num_anchors: int
         raise UserError(f"valid {optional.valid.shape} does not fit", fix=f"give {num_candidates} of them")
     if isinstance(support, Close):
         if optional.anchor_labels is None or optional.pool_labels is None:
-            raise UserError("Close() knows no labels", fix="give anchor_labels and pool_labels")
+            raise UserError("Close() needs labels", fix="give anchor_labels and pool_labels")
         if optional.anchor_labels.shape[1:] != optional.pool_labels.shape[1:]:
             shapes = f"anchor_labels {optional.anchor_labels.shape} and pool_labels {optional.pool_labels.shape}"
             raise UserError(f"{shapes} do not fit", fix="give [B] and [K], or [B, R] and [K, R]")
     if isinstance(support, Drawn) and optional.key is None:
-        raise UserError("Drawn() has no key to draw by", fix="give key=jax.random.key(...)")
+        raise UserError("Drawn() needs a random key", fix="give key=jax.random.key(...)")
     if optional.key is not None and optional.key.shape not in ((), (num_anchors,)):
         raise UserError(f"key {optional.key.shape} does not fit", fix=f"give one, or {num_anchors} of them")
 

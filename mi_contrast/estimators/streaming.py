@@ -1,11 +1,12 @@
 """Contrastive values of anchors against a pool, and their gradients, one block of anchors at a time.
 
-The scores of a block against the whole pool are computed once. They determine the weights of the candidates, the sums
-of the form, the values in nats and the gradients. No [B, K] array outlives its block. If the pool receives a gradient,
-the backward pass computes the scores a second time.
+The similarities of a block and the whole pool are computed once. They determine the weights of the candidates, the sums
+of the form, the values in nats and the gradients. No [B, K] array outlives its block. The forward pass also computes
+the gradients of the anchors and keeps them as residuals. The backward pass recomputes the similarities only if the pool
+receives a gradient.
 
-A score is the inner product of an anchor and a candidate. Divided by the temperature it is f, and f+ is f of the anchor
-and its positive.
+A similarity is the inner product of an anchor and a candidate. The score f is the similarity divided by the
+temperature; f+ is the score of the positive.
 
 If the pool is sharded over devices, the anchors are gathered and the pool stays where it is. Only counts and sums per
 anchor are communicated.
@@ -227,7 +228,10 @@ def _reference_score(
 def _score_gradients(
     anchors: AnchorInputs, scores: Float[Array, "B K"], weights: Weights, stats: BlockStats
 ) -> tuple[Float[Array, "B K"], Column]:
-    """Returns the derivative of the nats with respect to each score f, as a matrix and a factor for each row."""
+    """Returns (matrix, factor), whose product matrix * factor is the derivative of the nats with respect to each score.
+
+    The factor is [B, 1].
+    """
     specs = forms.required_sums(anchors.form, has_several_positives(anchors.support))
     parts = []
     for spec, reference, total, slope in zip(specs, stats.references, stats.totals, stats.slopes, strict=True):
