@@ -233,10 +233,11 @@ def _build_term(where: str, term: Any, views: tuple[str, ...], pools: Mapping[st
     support = check_support(f"{where}.support", term["support"])
     if support.get("by") == "clusters" and not getattr(pool, "clusters", None):
         fix = "give it clusters=dict(number=..., clusterings=..., every_epochs=...), or close by label"
-        raise UserError(f"{where} is close by clusters, but pool {name!r} has none", fix=fix)
+        raise UserError(f"{where} compares cluster labels, but pool {name!r} has no clusters", fix=fix)
     form = check_form(f"{where}.form", term["form"], support)
     if form["kind"] == "binary" and not pool.per_example:
-        raise UserError(f"{where}: binary needs a bank, whose size is the data's", fix="take softmax, or a bank")
+        why = "because it needs the number of training examples"
+        raise UserError(f"{where}: the form binary needs a bank, {why}", fix="take softmax, or a bank")
     return Term(
         anchor=anchor,
         positive=positive,
@@ -251,9 +252,9 @@ def _build_term(where: str, term: Any, views: tuple[str, ...], pools: Mapping[st
 
 
 def _choose_view(name: str, pool: Pool, terms: tuple[Term, ...]) -> Pool:
-    """Returns the pool with the view that it takes: unless the config says, one of the first term that uses the pool.
+    """Returns the pool with its view set. The default is a view of the first term that uses the pool.
 
-    A pool of the target's embeddings takes that term's positive, one of the online network's its anchor.
+    It is the term's positive for a pool of the target's embeddings, and its anchor for a pool of the online network's.
     """
     if pool.network is None or pool.takes is not None:
         return pool
@@ -268,7 +269,7 @@ def _find_head(name: str, terms: tuple[Term, ...]) -> str:
     """Returns the head in whose space a pool lies: that of the terms that score against it or look up in it."""
     heads = {term.head for term in terms if name in (term.pool, term.look_up)}
     if len(heads) > 1:
-        raise UserError(f"config.method.pools.{name} has terms of both heads, whose spaces are apart",
+        raise UserError(f"config.method.pools.{name} has terms of both heads, which have different embedding spaces",
                         fix="give the terms of each head a pool of their own")  # fmt: skip
     return heads.pop() if heads else HEAD
 

@@ -43,7 +43,8 @@ def score_anchors(
     """Returns the term's value for each anchor, in nats, without its weight. Larger means more information.
 
     Candidates with one of the anchor's own ids, and invalid ones, are left out. Gradients reach anchors and positives
-    and, with `candidates.gradient`, the candidates. Where the candidates are cut over the mesh, anchors travel to them.
+    and, with `candidates.gradient`, the candidates. If the candidates are sharded, the anchors are gathered on every
+    device.
 
     Args:
       form: replaces the term's own form.
@@ -83,7 +84,7 @@ def score_anchors(
 
 
 def compute_ceiling(term: Term, candidates: Candidates, t: Progress) -> Float[Array, ""]:
-    """Returns log(1 + n), n the number of candidates in the support: no value of an anchor can be larger.
+    """Returns log(1 + n), the largest possible value of an anchor, where n is the number of candidates in its support.
 
     This holds for the forms softmax and hard; binary and decoupled have no such ceiling. Where candidates are drawn, n
     is their mean number and the ceiling bounds the expected value.

@@ -46,7 +46,7 @@ def check_support(where: str, support: Any) -> Mapping[str, Any]:
         inner = check_support(f"{where}.of", support["of"])
         if inner["kind"] in ("cave", "close", "drawn"):
             fix = "take all, ball, ring or nearest"
-            raise UserError(f"{where} is {kind} of {inner['kind']}: one choice has been made there already", fix=fix)
+            raise UserError(f"{where}: the inner support of {kind} can't be {inner['kind']}", fix=fix)
     if "by" in names:
         check_word(f"label in {where}.by", support["by"], LABELS)
     if "k" in names:

@@ -28,7 +28,7 @@ class BatchPool:
     def check(self, where: str) -> None:
         """Raises UserError where no views are named."""
         if not isinstance(self.views, (tuple, list)) or not self.views:
-            raise UserError(f"{where}.views is {self.views!r}", fix="give views of the row, such as ('query', 'key')")
+            raise UserError(f"{where}.views is {self.views!r}", fix="name views, such as ('query', 'key')")
 
     def init(self, rng: Key[Array, ""], train_mask: Bool[Array, " N"], dim: int, mesh: Mesh) -> None:
         """Returns None: there is nothing to remember."""

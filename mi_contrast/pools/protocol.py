@@ -76,7 +76,7 @@ class Pool(Protocol):
 
     @property
     def takes(self) -> str | None:
-        """The view whose embeddings `update` is given, a setting; None for a pool without a state."""
+        """The view whose embeddings `update` writes. None for a pool without a state."""
         ...
 
     @property

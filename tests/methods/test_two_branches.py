@@ -128,7 +128,7 @@ def test_mistakes_are_named():
     first, second = method["terms"]
     for terms, wrong in (
         ((first, {**second, "head": "twins"}), "unknown head in .* 'twins'; did you mean 'twin'"),
-        ((first, {**second, "pool": "queue"}), "pools.queue has terms of both heads, whose spaces are apart"),
+        ((first, {**second, "pool": "queue"}), "queue has terms of both heads, which have different embedding spaces"),
         ((first, {**second, "look_up": "queue"}), "pools.queue has terms of both heads"),
         ((first, {**second, "positive": "twim"}), "did you mean 'twin'"),
     ):

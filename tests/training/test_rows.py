@@ -128,7 +128,7 @@ def test_a_bank_may_start_from_one_forward_pass(name):
         ("ir", ("method", "pools", "bank", "momentum"), 1.5, "at most 1"),
         ("ir", ("method", "terms", 0, "positive"), "rwo", "did you mean 'row'"),
         ("ir", ("method", "terms", 0, "support", "of", "kind"), "cave", "has no 'lower'"),
-        ("la", ("method", "pools", "bank", "clusters"), None, "has none"),
+        ("la", ("method", "pools", "bank", "clusters"), None, "has no clusters"),
         ("nnclr", ("method", "terms", 0, "look_up"), "keys", "look up a queue"),
         ("hard_simclr", ("method", "terms", 0, "support"), dict(kind="cave", lower=0.5, upper=0.9), "several"),
         ("dcl", ("method", "terms", 0, "form"), "decuopled", "did you mean 'decoupled'"),
