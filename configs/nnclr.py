@@ -1,7 +1,7 @@
 """NNCLR: the anchor's nearest neighbour in a queue stands in for the anchor.
 
-The neighbour is looked up before the queue takes this step's embeddings. It carries no gradient; the predictions of
-the other view do, those of the positive and of the other examples. Results of Dwibedi et al. 2021 on ImageNet:
+The neighbour is looked up before the queue takes this step's embeddings. It carries no gradient. Gradients flow through
+the other view's predictions, both the positive's and the other examples'. Results of Dwibedi et al. 2021 on ImageNet:
 unknown.
 
 Differences from solo-learn's code: the example's own older rows are no neighbours. While the queue is empty the

@@ -32,7 +32,10 @@ RATES = {  # changes only of the run that trains the generator
     "a move in five steps": {"generator.learn.every": 5},
     "labels x 10": {"generator.learn.labels": 10.0},
 }
-CHOICES = {**{label: (both, {}) for label, both in FORMS.items()}, **{label: ({}, own) for label, own in RATES.items()}}
+CHOICES = {
+    **{label: (fields, {}) for label, fields in FORMS.items()},
+    **{label: ({}, fields) for label, fields in RATES.items()},
+}
 VARIANTS = {"cifar10_small": (TINY, tuple(CHOICES)), "digits": ({"steps": 200}, ("as chosen",))}
 
 
@@ -42,11 +45,11 @@ def get_config(variant="cifar10_small"):
     common, labels = VARIANTS[variant]
     rows = []
     for label in labels:
-        both, own = CHOICES[label]
-        learn = {"generator.learn.objective": "semi_supervised", **both, **own}
+        shared_changes, training_changes = CHOICES[label]
+        learn = {"generator.learn.objective": "semi_supervised", **shared_changes, **training_changes}
         rows += [("Adversaries", f"learning, {label}", "learn_views", learn)]
         source = {"generator.start_from": f"study:learning, {label}"}
-        rows += [("Fresh networks", label, "learned_views", {**both, **source})]
+        rows += [("Fresh networks", label, "learned_views", {**shared_changes, **source})]
     return ConfigDict(
         dict(
             question="How should a generator of views be built and trained?",

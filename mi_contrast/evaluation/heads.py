@@ -28,7 +28,7 @@ class Head:
 
     model: weights, bias, and the mean and scale that standardise features.
     classes: names of the columns of its scores.
-    about: the result that it reached: task, data set and settings.
+    about: provenance: task, data set and settings of the fit.
     """
 
     model: linear.Linear

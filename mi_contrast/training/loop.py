@@ -54,7 +54,7 @@ def run(
     stop_at: int | None = None,
     allow: Sequence[str] = (),
 ) -> Outcome:
-    """Trains a config in `workdir`, going on from the newest checkpoint there, and returns how it ended.
+    """Trains a config in `workdir`, resuming from the newest checkpoint there, and returns how it ended.
 
     Args:
       config: plain data.
@@ -155,7 +155,7 @@ def _restore_or_begin(saved: checkpoints.Checkpoints, job: Job, config: Mapping[
         return job.fill(state), 0
     wanted = abstract(jax.eval_shape(job.first_state), shardings)
     step, tree = saved.restore(to_tree(wanted), legacy.RETIRED)
-    print(f"going on from step {step}, checkpoint {saved.directory / str(step)}")
+    print(f"resuming from step {step}, checkpoint {saved.directory / str(step)}")
     return from_tree(wanted, tree), step
 
 

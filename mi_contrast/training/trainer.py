@@ -154,7 +154,7 @@ class Trainer:
     def _stop(self, step: int, request: StopRequest, overtime: bool) -> None:
         """Raises what ends the run, when the state is on disk."""
         self.checkpoints.wait()
-        where = f"at step {step} of {self.job.parts.total_steps}, saved; the same command goes on"
+        where = f"at step {step} of {self.job.parts.total_steps}. The state is saved; run the same command to resume"
         if overtime and not request.is_set():
             raise StoppedError(f"stopped by the time limit {where}")
         raise request.error(f"stopped by {request.cause} {where}")
@@ -168,10 +168,10 @@ def _agree_to_stop(request: StopRequest, step: int) -> bool:
 
 
 def _explain_bad_steps(bad: int, step: int, newest: int | None) -> str:
-    """Returns the text of a BadNumbersError: what happened, what is kept, and how to go on."""
+    """Returns the text of a BadNumbersError: what happened, what is kept, and how to resume."""
     saved = "no checkpoint was written yet" if newest is None else f"the newest checkpoint is of step {newest}"
     return (
         f"{bad} steps in a row up to step {step} had a loss or gradient that is not finite; the network is as it was "
-        f"before them, {saved}. The same command stops here again: look for bad values in the data, or go on with a "
+        f"before them, {saved}. The same command stops here again: look for bad values in the data, or resume with a "
         "lower rate (--allow=optim --config.optim.lr=VALUE) or other temperatures (--allow=method)"
     )

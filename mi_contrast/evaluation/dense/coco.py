@@ -28,7 +28,7 @@ Annotation = Mapping[str, Any]
 class Files:
     """A folder, or a zip that is read without unpacking.
 
-    top: name of the only folder inside, with a slash; '' if there are several entries. Paths are relative to it.
+    top: If the root contains exactly one folder, its name with a slash; otherwise ''. Paths are relative to it.
     """
 
     root: Path
@@ -290,6 +290,8 @@ def check_annotation(annotation: Annotation, images: set[int], categories: set[i
     if len(annotation.get("bbox", ())) != 4 or not np.isfinite(annotation["bbox"]).all():
         raise UserError(f"{name} has no box of four numbers", fix="repair the file")
     if annotation.get("image_id") not in images:
-        raise UserError(f"{name} is of image {annotation.get('image_id')}, which is not there", fix="repair the file")
+        what = f"image {annotation.get('image_id')}"
+        raise UserError(f"{name} refers to {what}, which the file does not contain", fix="repair the file")
     if annotation.get("category_id") not in categories:
-        raise UserError(f"{name} is of category {annotation.get('category_id')}, which is not there", fix="repair it")
+        what = f"category {annotation.get('category_id')}"
+        raise UserError(f"{name} refers to {what}, which the file does not contain", fix="repair the file")

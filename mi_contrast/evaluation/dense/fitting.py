@@ -66,7 +66,7 @@ def fit(
 
     Returns:
       curve: [{'iteration', 'scores'}], all measurements.
-      seconds: total training time of all starts, in seconds.
+      seconds: training seconds of this process and all earlier ones.
 
     Raises:
       StoppedError at SIGTERM, SIGHUP or the time limit, and KeyboardInterrupt at Ctrl-C, after saving; BadNumbersError
@@ -79,7 +79,7 @@ def fit(
         detector.load_state_dict(state["detector"])
         optimiser.load_state_dict(state["optimiser"])
         start, curve, earlier_seconds = state["iteration"], state["curve"], state["seconds"]
-        print(f"going on from iteration {start} of {total}, {checkpoint.state_file}")
+        print(f"resuming from iteration {start} of {total}, {checkpoint.state_file}")
     if not curve:
         curve.append({"iteration": 0, "scores": measure()})
     start_time, note = time.perf_counter(), ""
@@ -113,7 +113,7 @@ def fit(
                 if saving or stopping:
                     save(done)
                 if stopping:
-                    where = f"at iteration {done} of {total}, saved; the same command goes on"
+                    where = f"at iteration {done} of {total}. The state is saved; run the same command to resume"
                     if overtime and not stop_request.is_set():
                         raise StoppedError(f"stopped by the time limit {where}")
                     raise stop_request.error(f"stopped by {stop_request.cause} {where}")

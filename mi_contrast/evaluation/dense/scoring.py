@@ -18,7 +18,7 @@ from mi_contrast.core.progress import ProgressBar
 from mi_contrast.evaluation.dense.batches import prefetch, to_tensor
 from mi_contrast.evaluation.dense.coco import CocoSet
 
-# Indices into COCOeval.stats, of boxes and masks, and of keypoints.
+# Indices into COCOeval.stats: STATS for boxes and masks, KEYPOINT_STATS for keypoints.
 STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
 KEYPOINT_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APm": 3, "APl": 4}
 PERSON_KEYPOINTS = 17
@@ -86,9 +86,9 @@ def compute_average_precision(
 ) -> dict[str, Scores]:
     """Returns {'bbox': {'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'by_category'}, ...}, shares in [0, 1].
 
-    AP is the mean over thresholds of IoU (of keypoints, of similarity) from .50 to .95. APs, APm and APl are of objects
-    below 32^2, from 32^2 to 96^2, and above 96^2 pixels; keypoints have no APs. A value is None if the set has no
-    object of that size. by_category has the AP of each category.
+    AP is the mean over IoU thresholds from .50 to .95; for keypoints over thresholds of object keypoint similarity.
+    APs, APm and APl are of objects below 32^2, from 32^2 to 96^2, and above 96^2 pixels; keypoints have no APs. A value
+    is None if the set has no object of that size. by_category has the AP of each category.
 
     Args:
       detections: as `detect` returns them.
