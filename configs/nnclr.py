@@ -8,8 +8,8 @@ Differences from solo-learn's code: the example's own older rows are no neighbou
 embedding is its own neighbour. The two directions are averaged. Batch statistics pass through the second view first.
 As there, the queue takes the first view's embeddings.
 
-Variants: :digits (default, embedded data; about 5 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
-16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
+Variants: :digits (default, data shipped with the package; about 5 minutes on two busy cores), :cifar10_small (a
+ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
 """
 
 from mi_contrast.methods.recipes import recipe, set_views

@@ -6,7 +6,8 @@ networks are trained on its views from the same seed, with the same method, batc
 configs/studies/learned_views.py. The nats are InfoNCE of the new networks on 1,024 held-out pairs, at most log 1,024.
 
 Variants: :cifar10_small (default; batches of 128, 600 steps, two tiny networks of width 64, one seed, 2 to 4 minutes
-per run on 2 cores; needs --config.data_dir), :digits (embedded data, 200 steps, one choice, to see that it works).
+per run on 2 cores; needs --config.data_dir), :digits (data shipped with the package, 200 steps, one choice, to see that
+it works).
 """
 
 from ml_collections import ConfigDict

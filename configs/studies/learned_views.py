@@ -10,7 +10,8 @@ adversaries, and their nats mean nothing for the views.
 The spread over seeds is part of the result, because the unsupervised generator doesn't know the task.
 
 Variants: :cifar10_small (default; batches of 128, 600 steps, two tiny networks of width 64, three seeds, 2 to 4 minutes
-per run on 2 cores; needs --config.data_dir), :digits (embedded data, 200 steps, one seed, to see that it works).
+per run on 2 cores; needs --config.data_dir), :digits (data shipped with the package, 200 steps, one seed, to see that
+it works).
 """
 
 from ml_collections import ConfigDict

@@ -4,9 +4,9 @@ This is a question of Wu et al. 2021. A representation can keep only what two vi
 therefore shows in the accuracy and in the nats between the views. More shared nats need not mean a better
 representation.
 
-Variants: :digits (default; embedded data, 2,000 steps, one seed, three to four minutes per run on 2 cores; a pair is
-two frames with the same digit, so its views differ by more than their augmentation), :cifar10_small (as in
-configs/moco.py, 5 to 10 minutes per run on 2 cores; needs --config.data_dir).
+Variants: :digits (default; data shipped with the package, 2,000 steps, one seed, three to four minutes per run on 2
+cores; a pair is two frames with the same digit, so its views differ by more than their augmentation), :cifar10_small
+(as in configs/moco.py, 5 to 10 minutes per run on 2 cores; needs --config.data_dir).
 """
 
 from ml_collections import ConfigDict

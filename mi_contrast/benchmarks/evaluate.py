@@ -41,7 +41,8 @@ def time_encoding(size: int, batch: int, repeats: int) -> dict[str, Any]:
     """Returns features/s of both networks on uint8 images and their ratio, by wall time and by CPU time."""
     model = {"backbone": "resnet18"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the ImageNet stem at 64 pixels, which is intended here
+        # The ImageNet stem warns at 64 pixels; we intend that here.
+        warnings.simplefilter("ignore", UserWarning)
         variables = towers.build(model).init(jax.random.key(0), (size, size, 3))
         backbone = {name: variables[name]["backbone"] for name in towers.COLLECTIONS}
         ours = Representation(backbone, make_spec(model, mean=MEAN, std=STD, size=size))

@@ -46,7 +46,7 @@ def test_a_stopped_fitting_goes_on_as_if_it_had_not_been(tmp_path, small, monkey
     network = backbone(tmp_path)
     task = dict(norm="batch", flip=True, measure_every=2, head_norm="group")
     judge(asked(small, **task), network, tmp_path / "whole")
-    with pytest.raises(StoppedError, match="the time limit at iteration 1 of 4. The state is saved"):
+    with pytest.raises(StoppedError, match=r"the time limit at iteration 1 of 4\. The state is saved"):
         judge(asked(small, **task, time_limit=0.0), network, tmp_path / "parts")
     step = fitting.take_step
 
@@ -56,7 +56,7 @@ def test_a_stopped_fitting_goes_on_as_if_it_had_not_been(tmp_path, small, monkey
         return step(*arguments)
 
     monkeypatch.setattr(fitting, "take_step", interrupted)
-    with pytest.raises(StoppedError, match="SIGTERM at iteration 3 of 4. The state is saved"):
+    with pytest.raises(StoppedError, match=r"SIGTERM at iteration 3 of 4\. The state is saved"):
         judge(asked(small, **task), network, tmp_path / "parts")
     monkeypatch.undo()
     found = judge(asked(small, **task), network, tmp_path / "parts")
