@@ -47,7 +47,7 @@ def contrast(
       temperature: > 0; may be traced; one for all or [B].
       valid: bool [K], False for candidates that do not exist, such as empty slots of a queue. Their rows must be
         finite too.
-      anchor_ids, pool_ids: int32 [B] or [B, A], and int32 [K]. A candidate that has one of an anchor's ids is excluded
+      anchor_ids, pool_ids: int32 [B] or [B, E], and int32 [K]. A candidate that has one of an anchor's ids is excluded
         for this anchor. The id -1 matches nothing.
       anchor_labels, pool_labels: int32 [B] and [K], or [B, R] and [K, R], for `Close`: a candidate is a further
         positive if it agrees with the anchor in any column. The label -1 matches nothing.

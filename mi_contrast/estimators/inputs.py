@@ -25,12 +25,12 @@ class AnchorInputs(NamedTuple):
     Cotangents have the same form; they are None for what has no gradient.
     """
 
-    anchors: Float[Array, "B D"]
-    positive: Float[Array, " B"]  # inner product with the positive
+    rows: Float[Array, "B D"]
+    positive: Float[Array, " B"]  # similarity of the positive
     temperature: Float[Array, " B"]
     support: Any = None  # a Support with percentiles in millionths
     form: Any = None  # a Form
-    ids: Int[Array, "B A"] | None = None
+    excluded_ids: Int[Array, "B E"] | None = None
     labels: Int[Array, "B R"] | None = None
     seeds: UInt32[Array, "B 2"] | None = None  # for the draws of `Drawn`
 
@@ -89,16 +89,14 @@ def prepare_inputs(
         indices = first_row_index(len(anchors), axis) + jnp.arange(len(anchors))
         keys = key if key.ndim else jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
         seeds = jax.vmap(lambda anchor_key: jax.random.bits(anchor_key, (2,)))(keys)
-    ids, labels = make_columns(optional.anchor_ids), make_columns(optional.anchor_labels)
-    support = jax.tree.map(repeat_for_anchors, support)
     anchor_inputs = AnchorInputs(
-        anchors=anchors,
+        rows=anchors,
         positive=positive,
         temperature=temperature,
-        support=support,
+        support=jax.tree.map(repeat_for_anchors, support),
         form=form,
-        ids=ids,
-        labels=labels,
+        excluded_ids=make_columns(optional.anchor_ids),
+        labels=make_columns(optional.anchor_labels),
         seeds=seeds,
     )
     pool_inputs = PoolInputs(
@@ -158,12 +156,12 @@ def choose_block_size(block_size: int | None, num_anchors: int, num_candidates: 
     return max(1, min(block_size, num_anchors))
 
 
-def inner_products(anchors: AnchorInputs, pool: PoolInputs) -> Float[Array, "B K"]:
+def compute_similarities(anchors: AnchorInputs, pool: PoolInputs) -> Float[Array, "B K"]:
     """Returns the inner products of anchors with the pool; -inf for rows that are not candidates of the anchor."""
-    scores = jnp.matmul(anchors.anchors, pool.rows.T, preferred_element_type=jnp.float32)
+    similarities = jnp.matmul(anchors.rows, pool.rows.T, preferred_element_type=jnp.float32)
     if pool.valid is not None:
-        scores = jnp.where(pool.valid, scores, -jnp.inf)
-    if anchors.ids is not None:
-        for ids in jnp.moveaxis(anchors.ids, 1, 0):
-            scores = jnp.where((ids[:, None] == pool.ids) & (ids[:, None] >= 0), -jnp.inf, scores)
-    return scores
+        similarities = jnp.where(pool.valid, similarities, -jnp.inf)
+    if anchors.excluded_ids is not None:
+        for ids in jnp.moveaxis(anchors.excluded_ids, 1, 0):
+            similarities = jnp.where((ids[:, None] == pool.ids) & (ids[:, None] >= 0), -jnp.inf, similarities)
+    return similarities

@@ -181,7 +181,7 @@ SUPPORTS = (
 FORMS = ("Softmax(reduce)", "Decoupled()", "Hard(beta, prior, floor)", "Binary(log_normaliser, data_size)")
 
 
-def has_several_positives(support: Support) -> bool:
+def has_further_positives(support: Support) -> bool:
     """Whether candidates of the support can be further positives."""
     return isinstance(support, (Cave, Close))
 
@@ -216,7 +216,7 @@ def check(support: Support, form: Form) -> None:
             if reduce not in REDUCTIONS:
                 raise unknown("reduce", reduce, REDUCTIONS)
         case Decoupled() | Hard() | Binary():
-            if has_several_positives(support):
+            if has_further_positives(support):
                 name = type(form).__name__
                 why = f"{name} scores one positive, {type(support).__name__} has several"
                 raise UserError(why, fix="take Softmax(), or another support")
