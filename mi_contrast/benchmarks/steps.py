@@ -15,8 +15,8 @@ from mi_contrast.core.mesh import batch_sharding, make_mesh, replicated
 from mi_contrast.data.readers import Batch
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.training import assemble
+from mi_contrast.training.candidates import Tables
 from mi_contrast.training.parts import Parts, init_state
-from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State, abstract, placement
 from mi_contrast.training.step import make_step
 

@@ -15,8 +15,7 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.config import load_config, plain
 from mi_contrast.core.errors import UserError
-from mi_contrast.methods.method import OWN_ROW
-from mi_contrast.methods.method import TWIN as SECOND
+from mi_contrast.methods.method import OWN_ROW, TWIN_HEAD
 from mi_contrast.methods.recipes import map_schedule
 from mi_contrast.views.two_crops import JIGSAW, LOCAL, TWIN
 
@@ -83,7 +82,7 @@ def second_term(term: Mapping[str, Any], weight: float) -> dict[str, Any]:
         "positive": TWIN if term["positive"] == OWN_ROW else to_twin(term["positive"]),
         "pool": PREFIX + term["pool"],
         "weight": map_schedule(term["weight"], lambda value: weight * value),
-        "head": SECOND,
+        "head": TWIN_HEAD,
     }
 
 
@@ -108,7 +107,7 @@ def check(views: Mapping[str, Any], method: Mapping[str, Any], weight: float) ->
         raise UserError(f"the weight of the second branch is {weight!r}", fix="give a number of 0 or more")
     if not method.get("terms"):
         raise UserError("config.method has no terms yet", fix="call with_twins after config.method is set")
-    if TWIN in views or any(term.get("head") == SECOND for term in method["terms"]):
+    if TWIN in views or any(term.get("head") == TWIN_HEAD for term in method["terms"]):
         raise UserError("the method has a second branch already", fix="call with_twins once")
     if method["views"] == "channels" or views.get("kind") != "two_crops":
         kind = method["views"] if method["views"] == "channels" else views.get("kind")

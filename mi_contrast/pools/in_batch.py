@@ -44,7 +44,7 @@ class BatchPool:
             ids=ids,
             labels=None if labels is None else labels[ids],
             sharded=True,
-            gradient=batch.gradient,
+            has_gradient=batch.has_gradient,
             own_rows=len(self.views),
         )
 

@@ -26,11 +26,11 @@ from mi_contrast.models.representation import Representation, from_tower, prepro
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.pools import bank as banks
 from mi_contrast.training import adaptive, generators, optimiser, probe
+from mi_contrast.training.candidates import Tables
 from mi_contrast.training.encoding import Encoder, encode_plain, select_head
 from mi_contrast.training.held_out import Measure, make_accuracy, make_information, make_inversion
 from mi_contrast.training.microbatches import divide
 from mi_contrast.training.parts import Parts, init_state
-from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State
 from mi_contrast.views import policies
 
@@ -182,7 +182,7 @@ def make_parts(
     """
     train_mask = np.ones(1024, bool) if train_mask is None else train_mask
     views = policies.build(config["views"], mesh)
-    method = methods.build(config["method"], views.sources)
+    method = methods.build(config["method"], views.source_index)
     _check_fit(method, config)
     tower = towers.build(config["model"])
     generator = generators.init_params(config, tower.split, has_checkpoint)
@@ -213,11 +213,11 @@ def make_parts(
 def _check_fit(method: methods.Method, config: Mapping[str, Any]) -> None:
     """Raises UserError where the method's views need something that the model does not have."""
     model, views = config["model"], config["views"]
-    if method.views == "channels" and model.get("split") != views.get("split"):
+    if method.view_kind == "channels" and model.get("split") != views.get("split"):
         problem = f"config.model.split is {model.get('split')!r}, the views are split by {views.get('split')!r}"
         raise UserError(problem, fix=f"set model.split={views.get('split')!r}")
-    if method.views != "channels" and model.get("split") is not None:
-        raise UserError(f"config.model.split is {model['split']!r}, but the method's views are {method.views}",
+    if method.view_kind != "channels" and model.get("split") is not None:
+        raise UserError(f"config.model.split is {model['split']!r}, but the method's views are {method.view_kind}",
                         fix="set model.split=None, or views='channels'")  # fmt: skip
     if method.has_twins and model.get("twin") is None:
         raise UserError("config.model has no second head for the method's twins", fix="set model.twin=dict(kind='mlp')")
@@ -225,7 +225,7 @@ def _check_fit(method: methods.Method, config: Mapping[str, Any]) -> None:
         terms = "terms of the second head" if method.has_twins else "no terms of the second head"
         raise UserError(f"config.data.partner is {config['data']['partner']!r}, and the method has {terms}",
                         fix="add methods.two_branches.with_twins and a partner such as 'twin', or neither")  # fmt: skip
-    if method.views == "jigsaw" and model.get("jigsaw") is None:
+    if method.view_kind == "jigsaw" and model.get("jigsaw") is None:
         raise UserError("config.model has no head for the method's jigsaw", fix="set model.jigsaw=dict(dim=128)")
     if config["export"]["weights"] == "target" and method.target != "ema":
         raise UserError(f"config.export.weights is 'target', but the method's target is {method.target!r}",

@@ -33,7 +33,7 @@ def draw_pairs(path: Path, job: Job, state: State) -> None:
     make_views = jax.jit(lambda sources, rngs, generator: job.parts.views(sources, rngs, generator))
     views = make_views(jnp.asarray(sources), rngs, state.generator.get("params"))
     rows, split = [], job.parts.tower.split
-    for name, source in job.parts.method.source.items():
+    for name, source in job.parts.method.source_index.items():
         view = np.asarray(views[name])
         if split is not None and split.generator is not None:
             pixels = false_colours(name, view, split)

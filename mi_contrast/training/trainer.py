@@ -17,9 +17,9 @@ from mi_contrast.core.stopping import StopRequest
 from mi_contrast.data.readers import Reader
 from mi_contrast.training import adaptive
 from mi_contrast.training.assemble import Job
+from mi_contrast.training.candidates import refresh_clusters
 from mi_contrast.training.diagnostics import make_support_statistics
 from mi_contrast.training.metrics import Log
-from mi_contrast.training.pools import refresh_clusters
 from mi_contrast.training.state import State, to_tree
 from mi_contrast.training.step import Scalars, make_step
 

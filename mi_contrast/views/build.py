@@ -33,10 +33,10 @@ class Views:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self.sources)
+        return tuple(self.source_index)
 
     @property
-    def sources(self) -> dict[str, int]:
+    def source_index(self) -> dict[str, int]:
         """For each view, the index of the source image that it is made from: 0 the first, -1 the last."""
         return KINDS[self.policy["kind"]].view_sources(self.policy)
 

@@ -37,7 +37,7 @@ def config(name, variant="digits"):
 
 def method_of(name, variant="digits"):
     made = config(name, variant)
-    return methods.build(made["method"], policies.build(made["views"]).sources)
+    return methods.build(made["method"], policies.build(made["views"]).source_index)
 
 
 def lines(text):

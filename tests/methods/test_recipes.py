@@ -25,14 +25,14 @@ def cropped(name, variant="digits", count=3, **changes):
 
 
 def built(config):
-    return methods.build(config["method"], policies.build(config["views"]).sources)
+    return methods.build(config["method"], policies.build(config["views"]).source_index)
 
 
 @pytest.mark.parametrize("name", ["moco", "simclr", "ring_moco", "moco_v3", "ir", "la", "supcon", "nnclr", "pirl"])
 def test_every_term_is_shared_with_the_local_crops(name):
     after, before = cropped(name, size=14)
     new, old = built(after), built(before)
-    assert dict(new.source) == {**old.source, **dict.fromkeys(LOCALS, 0)}
+    assert dict(new.source_index) == {**old.source_index, **dict.fromkeys(LOCALS, 0)}
     assert new.measured_views == old.measured_views == ("query", "key")
     assert new.online_views[: len(old.online_views)] == old.online_views  # and in their order
     assert set(new.online_views) == {*old.online_views, *LOCALS}
@@ -94,15 +94,15 @@ def test_local_crops_of_views_that_are_no_two_crops():
 def test_a_row_over_a_policy_that_lacks_its_views():
     method = plain(load_config("configs/simclr.py:digits")[0].method)
     with pytest.raises(UserError, match="unknown view of the method 'query'"):
-        methods.build(method, policies.build(policies.cmc(32)).sources)
+        methods.build(method, policies.build(policies.cmc(32)).source_index)
     method["terms"][0]["anchor"] = "local_3"
-    sources = policies.build(policies.multi_crop(policies.moco_v2(32), 3)).sources
+    sources = policies.build(policies.multi_crop(policies.moco_v2(32), 3)).source_index
     with pytest.raises(UserError, match="'local_3'; did you mean 'local_"):
         methods.build(method, sources)
     with pytest.raises(UserError, match="unknown view in"):
         methods.build({**method, "terms": ({**method["terms"][0], "anchor": "local_0"},)})  # no policy, no local crops
-    with_jigsaw = policies.build(policies.infomin(32)).sources
-    assert tuple(methods.build(plain(load_config("configs/moco.py:digits")[0].method), with_jigsaw).source) == (
+    with_jigsaw = policies.build(policies.infomin(32)).source_index
+    assert tuple(methods.build(plain(load_config("configs/moco.py:digits")[0].method), with_jigsaw).source_index) == (
         "query",
         "key",
     )  # a jigsaw is for the methods that ask for it
@@ -110,9 +110,9 @@ def test_a_row_over_a_policy_that_lacks_its_views():
 
 def test_the_policy_says_which_source_a_view_is_of():
     method = plain(load_config("configs/moco.py:digits")[0].method)
-    assert dict(methods.build(method).source) == {"query": 0, "key": -1}
-    patches = policies.build(policies.patches(16, 8)).sources
-    assert dict(methods.build(method, patches).source) == {"query": 0, "key": 0}
+    assert dict(methods.build(method).source_index) == {"query": 0, "key": -1}
+    patches = policies.build(policies.patches(16, 8)).source_index
+    assert dict(methods.build(method, patches).source_index) == {"query": 0, "key": 0}
 
 
 SHUFFLED = ("moco", "ring_moco", "ball_moco", "infomin", "moco_v3", "infoaug")

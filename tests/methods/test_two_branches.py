@@ -16,10 +16,10 @@ from mi_contrast.views import policies
 def twinned(name, weight=1.0, variant="digits"):
     """The config of a method with a second branch, the method that it makes, and the method without."""
     config = load_config(f"configs/{name}.py:{variant}")[0]
-    before = methods.build(config.method, policies.build(plain(config.views)).sources)
+    before = methods.build(config.method, policies.build(plain(config.views)).source_index)
     with_twins(config, weight)
     found = plain(config)
-    return found, methods.build(found["method"], policies.build(found["views"]).sources), before
+    return found, methods.build(found["method"], policies.build(found["views"]).source_index), before
 
 
 def told(terms):
@@ -51,7 +51,7 @@ def test_a_branch_of_twins_is_added_and_the_first_stays(name):
     config, new, old = twinned(name, 0.5)
     count = len(old.terms)
     assert told(new.terms[count:]) == SECOND[name][0] and new.terms[:count] == old.terms
-    assert dict(new.source) == {"query": 0, "key": 0, "twin": -1} and new.measured_views == ("query", "key")
+    assert dict(new.source_index) == {"query": 0, "key": 0, "twin": -1} and new.measured_views == ("query", "key")
     for term, first in zip(new.terms[count:], old.terms, strict=True):
         assert (term.support, term.form, term.temperature) == (first.support, first.form, first.temperature)
         for at in (0.0, 0.3, 1.0):
@@ -94,7 +94,7 @@ def test_a_moving_weight_and_local_crops_go_with_it():
     assert config.method["terms"][2]["weight"] == linear(0.4, 1.6)
     recipes.multi_crop(config, 2)
     found = plain(config)
-    new = methods.build(found["method"], policies.build(found["views"]).sources)
+    new = methods.build(found["method"], policies.build(found["views"]).source_index)
     assert ("local_1", "twin", "twins_in_batch", "twin") in told(new.terms)
 
 

@@ -21,8 +21,8 @@ from mi_contrast.models import towers
 from mi_contrast.models.representation import from_tower
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.training import assemble, loop
+from mi_contrast.training.candidates import Tables, refresh_clusters
 from mi_contrast.training.parts import init_state
-from mi_contrast.training.pools import Tables, refresh_clusters
 from mi_contrast.training.state import placement
 from mi_contrast.training.step import make_step
 from tests.training import small as small_run

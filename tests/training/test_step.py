@@ -14,9 +14,9 @@ from mi_contrast.data.readers import Batch
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.pools import queue as queues
 from mi_contrast.training import assemble, loop
+from mi_contrast.training.candidates import Tables
 from mi_contrast.training.encoding import make_crops
 from mi_contrast.training.parts import init_state
-from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import placement
 from mi_contrast.training.step import make_step, update_target
 from tests.training import small

@@ -43,7 +43,7 @@ def patched(name="moco"):
 def test_a_row_of_two_crops_takes_patches(name):
     parts, _, (_, scalars) = rows.train(patched(name), 2)
     assert scalars["bad_steps"] == 0 and scalars["grad_norm"] > 0 and np.isfinite(scalars["objective"])
-    assert dict(parts.method.source) == {"query": 0, "key": 0}  # so that ids and labels are the first image's
+    assert dict(parts.method.source_index) == {"query": 0, "key": 0}  # so that ids and labels are the first image's
 
 
 def test_the_picture_of_pairs_shows_patches_at_their_distance(tmp_path):
