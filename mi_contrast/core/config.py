@@ -89,20 +89,20 @@ def load_config(spec: str) -> tuple[ConfigDict, str, str | None]:
     return config, file.stem, variant or None
 
 
-def plain(value: Any, where: str = "config") -> Any:
+def plain(value: Any, path: str = "config") -> Any:
     """Converts a value to plain data: dicts, tuples, numbers, strings, None.
 
-    Raises UserError for anything else. The message names the field; `where` is the dotted name of the value itself.
+    Raises UserError for anything else. The message names the field; `path` is the dotted name of the value itself.
     """
     if isinstance(value, ConfigDict):
         value = {key: value[key] for key in value}
     if isinstance(value, Mapping):
-        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {str(key): plain(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return tuple(plain(item, f"{where}.{i}") for i, item in enumerate(value))
+        return tuple(plain(item, f"{path}.{i}") for i, item in enumerate(value))
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise UserError(f"{where} is a {type(value).__name__}", fix="a config holds plain data only")
+    raise UserError(f"{path} is a {type(value).__name__}", fix="a config holds plain data only")
 
 
 def _parse_value(text: str) -> Any:
@@ -130,7 +130,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def convert(old: Any, text: str, where: str) -> Any:
+def convert(old: Any, text: str, path: str) -> Any:
     """Parses `text` into a value of the same kind as `old`. Raises UserError if the text is of another kind.
 
     - None can become any plain value.
@@ -140,19 +140,19 @@ def convert(old: Any, text: str, where: str) -> Any:
     """
     new = _parse_value(text)
     if old is None:
-        return plain(new, where)
+        return plain(new, path)
     if isinstance(old, bool):
         if isinstance(new, bool):
             return new
     elif isinstance(old, str):
-        return plain(new, where) if isinstance(new, Mapping) and "kind" in new else text
+        return plain(new, path) if isinstance(new, Mapping) and "kind" in new else text
     elif isinstance(new, Mapping) and (_is_number(old) or isinstance(old, Mapping)):
         if new.get("kind") in schedules.FIELDS and (_is_number(old) or old.get("kind") in schedules.FIELDS):
-            return plain(new, where)
+            return plain(new, path)
         is_section = isinstance(old, Mapping) and old.get("kind") not in schedules.FIELDS
-        takes_any_field = not old or where.endswith(".options")  # each data set checks its own options
+        takes_any_field = not old or path.endswith(".options")  # each data set checks its own options
         if is_section and (takes_any_field or set(new) <= set(old) or ("kind" in old and "kind" in new)):
-            return plain(new, where)
+            return plain(new, path)
     elif isinstance(old, Mapping):
         if _is_number(new) and old.get("kind") in schedules.FIELDS:
             return new
@@ -166,16 +166,16 @@ def convert(old: Any, text: str, where: str) -> Any:
             return float(new)
     elif isinstance(old, tuple):
         if isinstance(new, (tuple, list)):
-            return plain(new, where)
+            return plain(new, path)
         if isinstance(new, str) or _is_number(new):
             return (new,)
-    raise UserError(f"{where} takes a {type(old).__name__} such as {old!r}, not {text!r}")
+    raise UserError(f"{path} takes a {type(old).__name__} such as {old!r}, not {text!r}")
 
 
 def change(config: ConfigDict, path: str, text: str) -> ConfigDict:
     """Returns the config with the field at the dotted `path` set from `text`. Raises UserError if there is none."""
     tree = plain(config)
-    where = f"config.{path}"
+    full_path = f"config.{path}"
 
     def descend(node: Any, names: list[str], prefix: str) -> Any:
         name, rest = names[0], names[1:]
@@ -192,7 +192,7 @@ def change(config: ConfigDict, path: str, text: str) -> ConfigDict:
             raise UserError(f"no field {name!r} in {prefix}", nearest=hint, fix=known)
         else:
             raise UserError(f"{prefix} is {node!r} and has no fields", fix=f"set it with --{prefix}=...")
-        new = descend(node[key], rest, f"{prefix}.{name}") if rest else convert(node[key], text, where)
+        new = descend(node[key], rest, f"{prefix}.{name}") if rest else convert(node[key], text, full_path)
         if isinstance(node, tuple):
             return (*node[:key], new, *node[key + 1 :])
         return {**node, key: new}
@@ -200,21 +200,21 @@ def change(config: ConfigDict, path: str, text: str) -> ConfigDict:
     return ConfigDict(descend(tree, path.split("."), "config"), convert_dict=True).lock()
 
 
-def _paths(tree: Any, where: str = "config") -> list[str]:
+def _paths(tree: Any, path: str = "config") -> list[str]:
     if not isinstance(tree, dict):
-        return [where]
-    return [where, *(p for key, item in tree.items() for p in _paths(item, f"{where}.{key}"))]
+        return [path]
+    return [path, *(p for key, item in tree.items() for p in _paths(item, f"{path}.{key}"))]
 
 
-def differences(old: Any, new: Any, where: str = "") -> list[str]:
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """Returns the dotted names of the fields in which two plain trees differ. Lists and tuples count as equal kinds."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         names = list(dict.fromkeys([*old, *new]))
-        return [d for n in names for d in differences(old.get(n, "<absent>"), new.get(n, "<absent>"), f"{where}.{n}")]
+        return [d for n in names for d in differences(old.get(n, "<absent>"), new.get(n, "<absent>"), f"{path}.{n}")]
     if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)) and len(old) == len(new):
-        return [d for i, (a, b) in enumerate(zip(old, new, strict=True)) for d in differences(a, b, f"{where}.{i}")]
+        return [d for i, (a, b) in enumerate(zip(old, new, strict=True)) for d in differences(a, b, f"{path}.{i}")]
     same = old == new and isinstance(old, bool) == isinstance(new, bool)
-    return [] if same else [where.lstrip(".")]
+    return [] if same else [path.lstrip(".")]
 
 
 def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | None = None, usage: str = "") -> Call:
@@ -272,14 +272,18 @@ def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | N
     return Call(config, file_name, variant, values)
 
 
-def check_section(what: str, section: Any, required: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """Raises UserError if `section` is no dict, has an unknown field, or lacks a required one. `what` names it."""
+def check_section(section_name: str, section: Any, required: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raises UserError if `section` is no dict, has an unknown field, or lacks a required one.
+
+    Args:
+      section_name: used in messages.
+    """
     required, optional = tuple(required), tuple(optional)
     if not isinstance(section, Mapping):
-        raise UserError(f"{what} is {section!r}", fix=f"give a dict with {', '.join(required or optional)}")
+        raise UserError(f"{section_name} is {section!r}", fix=f"give a dict with {', '.join(required or optional)}")
     for name in section:
         if name not in required + optional:
-            raise unknown(f"field of {what}", name, required + optional)
+            raise unknown(f"field of {section_name}", name, required + optional)
     for name in required:
         if name not in section:
-            raise UserError(f"{what} has no {name!r}", fix=f"it takes {', '.join(required + optional)}")
+            raise UserError(f"{section_name} has no {name!r}", fix=f"it takes {', '.join(required + optional)}")

@@ -203,54 +203,54 @@ def _match_sources(view_kind: str, source_index: Mapping[str, int] | None) -> di
 
 def _build_pool(name: str, settings: Any, views: tuple[str, ...]) -> Pool:
     """Returns the checked pool that a section of config.method.pools describes."""
-    where = f"config.method.pools.{name}"
+    path = f"config.method.pools.{name}"
     kind = settings.get("kind", name) if isinstance(settings, Mapping) else name
-    check_word("pool in config.method.pools" if kind == name else f"kind of {where}", kind, kinds.KINDS)
+    check_word("pool in config.method.pools" if kind == name else f"kind of {path}", kind, kinds.KINDS)
     known = dataclasses.fields(kinds.KINDS[kind])  # type: ignore[arg-type]  # every kind is a dataclass
     required = [field.name for field in known if field.default is dataclasses.MISSING]
-    check_section(where, settings, required, [*(field.name for field in known if field.name not in required), "kind"])
+    check_section(path, settings, required, [*(field.name for field in known if field.name not in required), "kind"])
     pool = kinds.KINDS[kind](**{field: value for field, value in settings.items() if field != "kind"})
-    pool.check(where)
+    pool.check(path)
     for view in pool.views:
-        check_word(f"view in {where}.views", view, views)
+        check_word(f"view in {path}.views", view, views)
     if pool.takes is not None:
-        check_word(f"view in {where}.takes", pool.takes, views)
+        check_word(f"view in {path}.takes", pool.takes, views)
     return pool
 
 
-def _build_term(where: str, term: Any, views: tuple[str, ...], pools: Mapping[str, Pool]) -> Term:
+def _build_term(path: str, term: Any, views: tuple[str, ...], pools: Mapping[str, Pool]) -> Term:
     """Returns the checked term that an item of config.method.terms describes."""
-    check_section(where, term, TERM_FIELDS, ("look_up", "head"))
-    name = check_word(f"pool in {where}.pool", term["pool"], pools)
+    check_section(path, term, TERM_FIELDS, ("look_up", "head"))
+    name = check_word(f"pool in {path}.pool", term["pool"], pools)
     pool = pools[name]
-    anchor = check_word(f"view in {where}.anchor", term["anchor"], views)
+    anchor = check_word(f"view in {path}.anchor", term["anchor"], views)
     positives = (*views, OWN_ROW) if pool.per_example else views
-    positive = check_word(f"view in {where}.positive", term["positive"], positives)
+    positive = check_word(f"view in {path}.positive", term["positive"], positives)
     if anchor == positive:
-        raise UserError(f"{where} has {anchor!r} as anchor and positive", fix=f"give two of {', '.join(views)}")
+        raise UserError(f"{path} has {anchor!r} as anchor and positive", fix=f"give two of {', '.join(views)}")
     look_up = term.get("look_up")
     if look_up is not None:
-        queue = pools[check_word(f"pool in {where}.look_up", look_up, pools)]
+        queue = pools[check_word(f"pool in {path}.look_up", look_up, pools)]
         if queue.network is None or queue.per_example:
-            raise UserError(f"{where} looks up {look_up!r}, a {kinds.find_kind(queue)}", fix="look up a queue")
-    support = check_support(f"{where}.support", term["support"])
+            raise UserError(f"{path} looks up {look_up!r}, a {kinds.find_kind(queue)}", fix="look up a queue")
+    support = check_support(f"{path}.support", term["support"])
     if support.get("by") == "clusters" and not getattr(pool, "clusters", None):
         fix = "give it clusters=dict(number=..., clusterings=..., every_epochs=...), or close by label"
-        raise UserError(f"{where} compares cluster labels, but pool {name!r} has no clusters", fix=fix)
-    form = check_form(f"{where}.form", term["form"], support)
+        raise UserError(f"{path} compares cluster labels, but pool {name!r} has no clusters", fix=fix)
+    form = check_form(f"{path}.form", term["form"], support)
     if form["kind"] == "binary" and not pool.per_example:
         why = "because it needs the number of training examples"
-        raise UserError(f"{where}: the form binary needs a bank, {why}", fix="take softmax, or a bank")
+        raise UserError(f"{path}: the form binary needs a bank, {why}", fix="take softmax, or a bank")
     return Term(
         anchor=anchor,
         positive=positive,
         pool=name,
         support=support,
         form=form,
-        temperature=check_schedule(f"{where}.temperature", term["temperature"], 0.0, above=True),
-        weight=check_schedule(f"{where}.weight", term["weight"], 0.0),
+        temperature=check_schedule(f"{path}.temperature", term["temperature"], 0.0, above=True),
+        weight=check_schedule(f"{path}.weight", term["weight"], 0.0),
         look_up=look_up,
-        head=check_word(f"head in {where}.head", term.get("head", HEAD), HEADS),
+        head=check_word(f"head in {path}.head", term.get("head", HEAD), HEADS),
     )
 
 

@@ -71,15 +71,15 @@ class BankPool:
     sharded: ClassVar[bool] = True
     per_example: ClassVar[bool] = True
 
-    def check(self, where: str) -> None:
+    def check(self, path: str) -> None:
         """Raises UserError on the first wrong setting."""
-        check_schedule(f"{where}.momentum", self.momentum, 0.0, 1.0)
-        check_word(f"word in {where}.start", self.start, STARTS)
-        check_flag(f"{where}.self_row", self.self_row, "give False, or True as released")
+        check_schedule(f"{path}.momentum", self.momentum, 0.0, 1.0)
+        check_word(f"word in {path}.start", self.start, STARTS)
+        check_flag(f"{path}.self_row", self.self_row, "give False, or True as released")
         if self.clusters is not None:
-            check_section(f"{where}.clusters", self.clusters, CLUSTERS)
+            check_section(f"{path}.clusters", self.clusters, CLUSTERS)
             for name in CLUSTERS:
-                check_whole(f"{where}.clusters.{name}", self.clusters[name])
+                check_whole(f"{path}.clusters.{name}", self.clusters[name])
 
     def init(self, rng: Key[Array, ""], train_mask: Bool[Array, " N"], dim: int, mesh: Mesh) -> Bank:
         """Returns a bank of random directions. The caller writes over them where `start` is 'forward'."""

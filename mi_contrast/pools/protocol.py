@@ -84,8 +84,8 @@ class Pool(Protocol):
         """The views whose embeddings `candidates` reads from the batch."""
         ...
 
-    def check(self, where: str) -> None:
-        """Raises UserError where a setting is wrong; `where` is the pool's place in the config."""
+    def check(self, path: str) -> None:
+        """Raises UserError where a setting is wrong; `path` is the pool's place in the config."""
         ...
 
     def init(self, rng: Key[Array, ""], train_mask: Bool[Array, " N"], dim: int, mesh: Mesh) -> Any:

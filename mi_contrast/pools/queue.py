@@ -50,9 +50,9 @@ class QueuePool:
     sharded: ClassVar[bool] = False
     per_example: ClassVar[bool] = False
 
-    def check(self, where: str) -> None:
+    def check(self, path: str) -> None:
         """Raises UserError where the size is no whole number above 0."""
-        check_whole(f"{where}.size", self.size)
+        check_whole(f"{path}.size", self.size)
 
     def init(self, rng: Key[Array, ""], train_mask: Bool[Array, " N"], dim: int, mesh: Mesh) -> Queue:
         """Returns a queue of unwritten rows."""

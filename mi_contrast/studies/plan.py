@@ -113,10 +113,10 @@ def _read_tasks(evaluate: Sequence[Any], data_dir: Any) -> tuple[list[dict[str, 
     """Returns the config of each task's evaluation, and the record of each task for study.json."""
     tasks, records = [], []
     for i, section in enumerate(evaluate):
-        where = f"config.evaluate.{i}"
-        check_section(where, section, REQUIRED_OF_TASK, TASK_DEFAULTS)
-        task, *_ = _load_config(where, {**TASK_DEFAULTS, **section})
-        check_section(f"{where}: {section['config']}", task, ("task", "data", "seed"), ("batch_size", "features"))
+        path = f"config.evaluate.{i}"
+        check_section(path, section, REQUIRED_OF_TASK, TASK_DEFAULTS)
+        task, *_ = _load_config(path, {**TASK_DEFAULTS, **section})
+        check_section(f"{path}: {section['config']}", task, ("task", "data", "seed"), ("batch_size", "features"))
         if task["data"]["name"] is not None and task["data"]["dir"] is None:
             task["data"]["dir"] = data_dir
         parts = (task["task"]["kind"], task["data"]["name"], task["data"]["label"])
@@ -161,17 +161,17 @@ def _read_setting(study: Mapping[str, Any], setting: Mapping[str, Any]) -> tuple
     return runs, record
 
 
-def _load_config(where: str, section: Mapping[str, Any]) -> tuple[dict[str, Any], str, str | None]:
+def _load_config(path: str, section: Mapping[str, Any]) -> tuple[dict[str, Any], str, str | None]:
     """Returns the config of a file and a variant with changes, and the file's name and variant.
 
-    Raises UserError that begins with `where`.
+    Raises UserError that begins with `path`.
     """
     try:
         config, name, variant = load_config(":".join(word for word in (section["config"], section["variant"]) if word))
         for path, value in section["changes"].items():
             config = change(config, path, _to_text(value))
     except UserError as error:
-        raise add_place(where, error) from None
+        raise add_place(path, error) from None
     return plain(config), name, variant
 
 

@@ -139,18 +139,18 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _compare_fields(section: Mapping[str, Any], example: Mapping[str, Any], where: str) -> None:
+def _compare_fields(section: Mapping[str, Any], example: Mapping[str, Any], path: str) -> None:
     """Raises UserError on the first field that only one of the two sections has, or whose values differ in kind."""
-    if where.removeprefix("config").lstrip(".") in CHECKED_ELSEWHERE:
+    if path.removeprefix("config").lstrip(".") in CHECKED_ELSEWHERE:
         return
     for name in section:
         if name not in example:
             known = f"its fields are {', '.join(sorted(example))}"
-            raise UserError(f"no field {name!r} in {where}", nearest=nearest(name, example), fix=known)
+            raise UserError(f"no field {name!r} in {path}", nearest=nearest(name, example), fix=known)
     for name, usual in example.items():
         if name not in section:
-            raise UserError(f"{where} has no field {name!r}", fix="begin from mi_contrast.methods.recipes.recipe")
-        value, at = section[name], f"{where}.{name}"
+            raise UserError(f"{path} has no field {name!r}", fix="begin from mi_contrast.methods.recipes.recipe")
+        value, at = section[name], f"{path}.{name}"
         is_schedule = isinstance(usual, Mapping) and "kind" in usual
         if is_schedule or usual is None or (value is None and name in OPTIONAL):
             continue

@@ -154,10 +154,10 @@ class Trainer:
     def _stop(self, step: int, request: StopRequest, overtime: bool) -> None:
         """Raises what ends the run, when the state is on disk."""
         self.checkpoints.wait()
-        where = f"at step {step} of {self.job.parts.total_steps}. The state is saved; run the same command to resume"
+        message = f"at step {step} of {self.job.parts.total_steps}. The state is saved; run the same command to resume"
         if overtime and not request.is_set():
-            raise StoppedError(f"stopped by the time limit {where}")
-        raise request.error(f"stopped by {request.cause} {where}")
+            raise StoppedError(f"stopped by the time limit {message}")
+        raise request.error(f"stopped by {request.cause} {message}")
 
 
 def _agree_to_stop(request: StopRequest, step: int) -> bool:

@@ -113,10 +113,10 @@ def fit(
                 if saving or stopping:
                     save(done)
                 if stopping:
-                    where = f"at iteration {done} of {total}. The state is saved; run the same command to resume"
+                    message = f"at iteration {done} of {total}. The state is saved; run the same command to resume"
                     if overtime and not stop_request.is_set():
-                        raise StoppedError(f"stopped by the time limit {where}")
-                    raise stop_request.error(f"stopped by {stop_request.cause} {where}")
+                        raise StoppedError(f"stopped by the time limit {message}")
+                    raise stop_request.error(f"stopped by {stop_request.cause} {message}")
     finally:
         progress.close()
     return curve, seconds()
