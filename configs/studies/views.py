@@ -11,7 +11,7 @@ cores; a pair is two frames with the same digit, so its views differ by more tha
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import unknown
 from mi_contrast.methods.recipes import recipe
 from mi_contrast.studies.settings import SAVE_OFTEN
@@ -24,7 +24,7 @@ def get_config(variant="digits"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     common, seeds = VARIANTS[variant]
-    base = plain(recipe(variant).config.views)
+    base = to_plain_data(recipe(variant).config.views)
     whole = moco_v2(base["size"])["query"]
     ops = {name: whole[name] for name in whole["order"]}
     rows = [("all five", ops)]

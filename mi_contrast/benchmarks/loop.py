@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from mi_contrast.benchmarks.timing import spread
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.training import assemble, loop
 from mi_contrast.training.metrics import read
 from mi_contrast.training.state import placement
@@ -19,7 +19,7 @@ from mi_contrast.training.step import make_step
 
 def run(repeats: int, small: bool) -> dict[str, Any]:
     """Returns images/s of the loop, between its first and its last logged step, and of the bare step."""
-    config = plain(load_config("configs/ring_moco.py:digits")[0])
+    config = to_plain_data(load_config("configs/ring_moco.py:digits")[0])
     steps, every = (8, 4) if small else (400, config["log"]["every"])
     if small:
         config["data"] = {**config["data"], "batch": 32}

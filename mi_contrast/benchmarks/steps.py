@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mi_contrast.core.config import change, load_config, plain
+from mi_contrast.core.config import change, load_config, to_plain_data
 from mi_contrast.core.mesh import batch_sharding, make_mesh, replicated
 from mi_contrast.data.readers import Batch
 from mi_contrast.models.towers import calibrate_statistics
@@ -50,7 +50,7 @@ def make_recipe_step(recipe: str, changes: Mapping[str, Any], mesh: Mesh | None 
     changed = load_config(recipe)[0]
     for name, value in changes.items():
         changed = change(changed, name, str(value))
-    config = assemble.check(plain(changed))
+    config = assemble.check(to_plain_data(changed))
     parts = assemble.make_parts(config, CLASSES, make_mesh() if mesh is None else mesh, np.ones(EXAMPLES, bool))
     return Step(parts, make_step(parts), config["data"]["batch"], config["data"]["size"] or config["views"]["size"])
 

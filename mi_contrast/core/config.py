@@ -22,7 +22,7 @@ from mi_contrast.core.errors import FileError, UserError, nearest, unknown
 
 
 @dataclass(frozen=True)
-class Call:
+class CommandLine:
     """A parsed command line.
 
     Attributes:
@@ -89,7 +89,7 @@ def load_config(spec: str) -> tuple[ConfigDict, str, str | None]:
     return config, file.stem, variant or None
 
 
-def plain(value: Any, path: str = "config") -> Any:
+def to_plain_data(value: Any, path: str = "config") -> Any:
     """Converts a value to plain data: dicts, tuples, numbers, strings, None.
 
     Raises UserError for anything else. The message names the field; `path` is the dotted name of the value itself.
@@ -97,9 +97,9 @@ def plain(value: Any, path: str = "config") -> Any:
     if isinstance(value, ConfigDict):
         value = {key: value[key] for key in value}
     if isinstance(value, Mapping):
-        return {str(key): plain(item, f"{path}.{key}") for key, item in value.items()}
+        return {str(key): to_plain_data(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return tuple(plain(item, f"{path}.{i}") for i, item in enumerate(value))
+        return tuple(to_plain_data(item, f"{path}.{i}") for i, item in enumerate(value))
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise UserError(f"{path} is a {type(value).__name__}", fix="a config holds plain data only")
@@ -140,19 +140,19 @@ def convert(old: Any, text: str, path: str) -> Any:
     """
     new = _parse_value(text)
     if old is None:
-        return plain(new, path)
+        return to_plain_data(new, path)
     if isinstance(old, bool):
         if isinstance(new, bool):
             return new
     elif isinstance(old, str):
-        return plain(new, path) if isinstance(new, Mapping) and "kind" in new else text
+        return to_plain_data(new, path) if isinstance(new, Mapping) and "kind" in new else text
     elif isinstance(new, Mapping) and (_is_number(old) or isinstance(old, Mapping)):
         if new.get("kind") in schedules.FIELDS and (_is_number(old) or old.get("kind") in schedules.FIELDS):
-            return plain(new, path)
+            return to_plain_data(new, path)
         is_section = isinstance(old, Mapping) and old.get("kind") not in schedules.FIELDS
         takes_any_field = not old or path.endswith(".options")  # each data set checks its own options
         if is_section and (takes_any_field or set(new) <= set(old) or ("kind" in old and "kind" in new)):
-            return plain(new, path)
+            return to_plain_data(new, path)
     elif isinstance(old, Mapping):
         if _is_number(new) and old.get("kind") in schedules.FIELDS:
             return new
@@ -166,7 +166,7 @@ def convert(old: Any, text: str, path: str) -> Any:
             return float(new)
     elif isinstance(old, tuple):
         if isinstance(new, (tuple, list)):
-            return plain(new, path)
+            return to_plain_data(new, path)
         if isinstance(new, str) or _is_number(new):
             return (new,)
     raise UserError(f"{path} takes a {type(old).__name__} such as {old!r}, not {text!r}")
@@ -174,7 +174,7 @@ def convert(old: Any, text: str, path: str) -> Any:
 
 def change(config: ConfigDict, path: str, text: str) -> ConfigDict:
     """Returns the config with the field at the dotted `path` set from `text`. Raises UserError if there is none."""
-    tree = plain(config)
+    tree = to_plain_data(config)
     full_path = f"config.{path}"
 
     def descend(node: Any, names: list[str], prefix: str) -> Any:
@@ -217,7 +217,9 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if same else [path.lstrip(".")]
 
 
-def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | None = None, usage: str = "") -> Call:
+def parse(
+    arguments: list[str], flags: Mapping[str, str], *, positional: str | None = None, usage: str = ""
+) -> CommandLine:
     """Parses a command line.
 
     Args:
@@ -265,11 +267,11 @@ def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | N
     if "config" not in values:
         if changes:
             raise UserError("--config.* given without --config", fix="add --config=configs/ring_moco.py")
-        return Call(flags=values)
+        return CommandLine(flags=values)
     config, file_name, variant = load_config(values.pop("config"))
     for path, text in changes:
         config = change(config, path, text)
-    return Call(config, file_name, variant, values)
+    return CommandLine(config, file_name, variant, values)
 
 
 def check_section(section_name: str, section: Any, required: Iterable[str], optional: Iterable[str] = ()) -> None:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mi_contrast.core.checks import check_schedule, check_word
-from mi_contrast.core.config import check_section, plain
+from mi_contrast.core.config import check_section, to_plain_data
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Schedule
 from mi_contrast.methods.words import check_form, check_support
@@ -160,7 +160,7 @@ def build(method: Any, source_index: Mapping[str, int] | None = None) -> Method:
     Raises:
       UserError: an unknown word, a value of a wrong type, a band that closes, or a view that the policy does not make.
     """
-    method = plain(method, "config.method")
+    method = to_plain_data(method, "config.method")
     check_section("config.method", method, METHOD_FIELDS, ("momentum",))
     view_kind = check_word("word in config.method.views", method["views"], VIEWS)
     source_index = _match_sources(view_kind, source_index)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import UserError
 from mi_contrast.methods.method import OWN_ROW, TWIN_HEAD
 from mi_contrast.methods.recipes import map_schedule
@@ -40,11 +40,11 @@ def with_twins(config: ConfigDict, weight: float = 1.0) -> None:
     Raises:
       UserError: a weight below 0, a method that has not just two crops, or one that has a second branch already.
     """
-    views, method = plain(config.views), plain(config.method)
+    views, method = to_plain_data(config.views), to_plain_data(config.method)
     check(views, method, weight)
     with config.unlocked():
         config.views = ConfigDict({**views, TWIN: copy.deepcopy(views["query"])})
-        config.model.twin = ConfigDict(plain(config.model.head))
+        config.model.twin = ConfigDict(to_plain_data(config.model.head))
         config.method = {
             **method,
             "pools": method["pools"] | dict(second_pool(name, pool) for name, pool in method["pools"].items()),

@@ -32,7 +32,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.config import change, check_section, differences, load_config, plain
+from mi_contrast.core.config import change, check_section, differences, load_config, to_plain_data
 from mi_contrast.core.errors import UserError, add_place, unknown
 from mi_contrast.core.layout import RunDirectory, read_json
 from mi_contrast.reporting.study_runs import MEASURES
@@ -79,7 +79,7 @@ class StudyPlan:
 
 def make_plan(config: ConfigDict | Mapping[str, Any], name: str = "study", variant: str | None = None) -> StudyPlan:
     """Returns the plan of a study, every field of its config checked. Raises UserError on a mistake; writes nothing."""
-    study = plain(config)
+    study = to_plain_data(config)
     check_section("config", study, STUDY_FIELDS, ("curve",))
     tasks, task_records = _read_tasks(study["evaluate"], study["data_dir"])
     allowed = {"columns": MEASURES, "figure": (*(task["name"] for task in task_records), *study["columns"])}
@@ -172,7 +172,7 @@ def _load_config(path: str, section: Mapping[str, Any]) -> tuple[dict[str, Any],
             config = change(config, path, _to_text(value))
     except UserError as error:
         raise add_place(path, error) from None
-    return plain(config), name, variant
+    return to_plain_data(config), name, variant
 
 
 def _to_text(value: Any) -> str:

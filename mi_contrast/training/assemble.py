@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from mi_contrast.core import legacy
 from mi_contrast.core.checkpoint import flatten
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import UserError, nearest, unknown
 from mi_contrast.core.mesh import make_mesh, replicated
 from mi_contrast.data import sets
@@ -126,8 +126,8 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: an unknown or missing field, a value of a wrong kind, or a number out of range.
     """
-    checked: dict[str, Any] = legacy.complete(plain(config))
-    _compare_fields(checked, plain(recipes.recipe("digits").config), "config")
+    checked: dict[str, Any] = legacy.complete(to_plain_data(config))
+    _compare_fields(checked, to_plain_data(recipes.recipe("digits").config), "config")
     values = flatten(checked)
     for name, least in LEAST.items():
         if values[name] < least:

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from mi_contrast.core import schedules
 from mi_contrast.core.checks import check_schedule, check_whole
-from mi_contrast.core.config import check_section, differences, plain
+from mi_contrast.core.config import check_section, differences, to_plain_data
 from mi_contrast.core.division import Division
 from mi_contrast.core.errors import UserError, add_place, unknown
 from mi_contrast.core.rngs import stream_rng
@@ -196,7 +196,7 @@ def _read_params(path: str, config: Mapping[str, Any]) -> Any:
     if other.split is None or other.split.generator is None:
         raise UserError(f"{path} has no generator", fix="name a run that learned views, or its export")
     theirs = {"split": other.spec["split"], **{name: list(other.spec[name]) for name in ("mean", "std")}}
-    views = plain(config["views"])
+    views = to_plain_data(config["views"])
     ours = {"split": views["split"], **{name: list(views[name]) for name in ("mean", "std")}}
     if different := differences(theirs, ours):
         fix = f"set views.split and model.split to {dict(theirs['split'])}, mean and std as there"

@@ -88,9 +88,9 @@ def test_config_files_that_are_broken(tmp_path):
 
 
 def test_plain_refuses_what_is_no_data():
-    assert configs.plain(ConfigDict({"a": [1, (2.0, None)]})) == {"a": (1, (2.0, None))}
+    assert configs.to_plain_data(ConfigDict({"a": [1, (2.0, None)]})) == {"a": (1, (2.0, None))}
     with pytest.raises(UserError, match=r"config\.a\.0 is a object"):
-        configs.plain({"a": (object(),)})
+        configs.to_plain_data({"a": (object(),)})
 
 
 def test_differences_are_named_and_lists_equal_tuples():

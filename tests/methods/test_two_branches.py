@@ -3,7 +3,7 @@
 import pytest
 
 from mi_contrast.core import schedules
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods import method as methods
@@ -16,9 +16,9 @@ from mi_contrast.views import policies
 def twinned(name, weight=1.0, variant="digits"):
     """The config of a method with a second branch, the method that it makes, and the method without."""
     config = load_config(f"configs/{name}.py:{variant}")[0]
-    before = methods.build(config.method, policies.build(plain(config.views)).source_index)
+    before = methods.build(config.method, policies.build(to_plain_data(config.views)).source_index)
     with_twins(config, weight)
-    found = plain(config)
+    found = to_plain_data(config)
     return found, methods.build(found["method"], policies.build(found["views"]).source_index), before
 
 
@@ -74,7 +74,7 @@ def test_rows_that_are_an_anchors_own_are_those_of_its_heads_views():
     assert old.own_sources("head", 2) == [0, 1]  # a key of another frame of the example
     assert old.own_sources("head", 1) == [0] and new.own_sources("head", 2) == [0]
     assert new.own_sources("twin", 2) == [0, 1] and new.own_sources("twin", 1) == [0]
-    method = plain(load_config("configs/infoaug.py:digits")[0].method)
+    method = to_plain_data(load_config("configs/infoaug.py:digits")[0].method)
     first = {**method["terms"][0], "positive": "twin"}  # where the first head pulls twins together, they are its own
     sources = {"query": 0, "key": 0, "twin": -1}
     assert methods.build({**method, "terms": (first, method["terms"][1])}, sources).own_sources("head", 2) == [0, 1]
@@ -93,7 +93,7 @@ def test_a_moving_weight_and_local_crops_go_with_it():
     with_twins(config, 2.0)
     assert config.method["terms"][2]["weight"] == linear(0.4, 1.6)
     recipes.multi_crop(config, 2)
-    found = plain(config)
+    found = to_plain_data(config)
     new = methods.build(found["method"], policies.build(found["views"]).source_index)
     assert ("local_1", "twin", "twins_in_batch", "twin") in told(new.terms)
 
@@ -124,7 +124,8 @@ def test_mistakes_are_named():
     with pytest.raises(UserError, match="call with_twins after"):
         with_twins(recipes.recipe("digits").config)
 
-    method, sources = plain(load_config("configs/infoaug.py:digits")[0].method), {"query": 0, "key": 0, "twin": -1}
+    method = to_plain_data(load_config("configs/infoaug.py:digits")[0].method)
+    sources = {"query": 0, "key": 0, "twin": -1}
     first, second = method["terms"]
     for terms, wrong in (
         ((first, {**second, "head": "twins"}), "unknown head in .* 'twins'; did you mean 'twin'"),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.data.readers import Batch
 from mi_contrast.methods import method as methods
@@ -117,7 +117,7 @@ def test_batches_are_candidates_with_gradient_only_where_there_is_no_target():
 
 
 def shrunk_example():
-    return rows.shrink(plain(example()()))
+    return rows.shrink(to_plain_data(example()()))
 
 
 @pytest.mark.nightly

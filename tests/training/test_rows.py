@@ -148,11 +148,11 @@ def test_what_cannot_be_is_refused_with_the_reason(name, path, value, said):
 @pytest.mark.nightly
 @pytest.mark.parametrize("variant", ["cifar10_small", "cifar10", "cifar100", "stl10", "imagenet"])
 def test_every_variant_of_every_row_fits_together(variant):
-    from mi_contrast.core.config import load_config, plain
+    from mi_contrast.core.config import load_config, to_plain_data
 
     for name in rows.ALL:
-        config = plain(load_config(f"configs/{name}.py:{variant}")[0])
-        digits = plain(load_config(f"configs/{name}.py:digits")[0])
+        config = to_plain_data(load_config(f"configs/{name}.py:{variant}")[0])
+        digits = to_plain_data(load_config(f"configs/{name}.py:digits")[0])
         if name == "learned_views":
             config["generator"]["start_from"] = rows.generator()[1]
         assemble.make_parts(assemble.check(config), 10, assemble.make_mesh())

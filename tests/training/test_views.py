@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import UserError
 from mi_contrast.methods import recipes
 from mi_contrast.training import assemble, loop
@@ -23,7 +23,7 @@ SIZE, DISTANCE = 16, 6
 def test_a_row_with_local_crops_trains(name):
     config = load_config(f"configs/{name}.py:digits")[0]
     recipes.multi_crop(config, 2, 12)
-    parts, _, (_, scalars) = rows.train(rows.shrink(plain(config)), 2)  # of which the first fills a queue
+    parts, _, (_, scalars) = rows.train(rows.shrink(to_plain_data(config)), 2)  # of which the first fills a queue
     assert parts.views.shapes["local_1"] == (12, 12, 3)
     terms = parts.method.terms
     assert len(terms) == 3 * (2 if name == "simclr" else 1) and scalars["bad_steps"] == 0 and scalars["grad_norm"] > 0

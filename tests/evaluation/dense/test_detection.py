@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import BadNumbersError, StoppedError, UserError
 from mi_contrast.evaluation import dense
 from mi_contrast.evaluation.judge import judge
@@ -142,7 +142,7 @@ def test_a_published_set_runs_by_its_config(tmp_path):
     if not path.is_file():
         pytest.skip(f"{path} is not here")
     config, _, _ = load_config("configs/evaluate/detection.py:bccd")
-    config = plain(config)
+    config = to_plain_data(config)
     config["data"] |= {"dir": str(path), "fit": "annotations/instances_val.json"}
     config["task"] |= {"iterations": 1, "sizes": (48,), "max_size": 64, "pictures": 1, "proposals": 16, "samples": 8}
     found = judge(config, backbone(tmp_path, stem="small"), tmp_path / "out")
