@@ -115,7 +115,8 @@ def time_probes(count: int, width: int, epochs: int, repeats: int) -> dict[str, 
 
     def fit_in_ten_runs() -> None:
         models = [linear.fit_each(values, labels, rng, settings, (factor,), classes=10) for factor in FACTORS]
-        accuracies["ten_runs"] = best_top1([linear.scores(linear.one_of(model, 0), test) for model in models], truth)
+        scores = [linear.scores(linear.select_model(model, 0), test) for model in models]
+        accuracies["ten_runs"] = best_top1(scores, truth)
 
     def fit_scikit_learn() -> None:
         model = LogisticRegression(max_iter=1000).fit(values, labels)

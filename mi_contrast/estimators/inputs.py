@@ -45,14 +45,14 @@ class PoolInputs(NamedTuple):
 
 
 class OptionalInputs(NamedTuple):
-    """The optional arrays of `contrast`, by the names of its keywords."""
+    """The optional arrays of `contrast`, by the names of its keywords; `rng` is its `key`."""
 
     valid: Array | None = None
     anchor_ids: Array | None = None
     pool_ids: Array | None = None
     anchor_labels: Array | None = None
     pool_labels: Array | None = None
-    key: Array | None = None
+    rng: Array | None = None
 
 
 def prepare_inputs(
@@ -84,11 +84,11 @@ def prepare_inputs(
     form = jax.tree.map(lambda x: repeat_for_anchors(jnp.asarray(x, jnp.float32)), form)
     positive = jnp.sum(anchors.astype(jnp.float32) * positives.astype(jnp.float32), axis=1)
     make_columns = lambda x: None if x is None else jnp.atleast_2d(jnp.asarray(x).T).T  # noqa: E731
-    seeds, key = None, optional.key
-    if isinstance(support, Drawn) and key is not None:
+    seeds, rng = None, optional.rng
+    if isinstance(support, Drawn) and rng is not None:
         indices = first_row_index(len(anchors), axis) + jnp.arange(len(anchors))
-        keys = key if key.ndim else jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
-        seeds = jax.vmap(lambda anchor_key: jax.random.bits(anchor_key, (2,)))(keys)
+        rngs = rng if rng.ndim else jax.vmap(lambda i: jax.random.fold_in(rng, i))(indices)
+        seeds = jax.vmap(lambda anchor_rng: jax.random.bits(anchor_rng, (2,)))(rngs)
     anchor_inputs = AnchorInputs(
         rows=anchors,
         positive=positive,
@@ -123,10 +123,10 @@ def _check_optional(optional: OptionalInputs, support: Support, num_anchors: int
         if optional.anchor_labels.shape[1:] != optional.pool_labels.shape[1:]:
             shapes = f"anchor_labels {optional.anchor_labels.shape} and pool_labels {optional.pool_labels.shape}"
             raise UserError(f"{shapes} do not fit", fix="give [B] and [K], or [B, R] and [K, R]")
-    if isinstance(support, Drawn) and optional.key is None:
+    if isinstance(support, Drawn) and optional.rng is None:
         raise UserError("Drawn() needs a random key", fix="give key=jax.random.key(...)")
-    if optional.key is not None and optional.key.shape not in ((), (num_anchors,)):
-        raise UserError(f"key {optional.key.shape} does not fit", fix=f"give one, or {num_anchors} of them")
+    if optional.rng is not None and optional.rng.shape not in ((), (num_anchors,)):
+        raise UserError(f"key {optional.rng.shape} does not fit", fix=f"give one, or {num_anchors} of them")
 
 
 def match_varying_axes(tree: Tree) -> Tree:

@@ -93,10 +93,10 @@ def reweighted_nats(
     positive, log_sum, log_weight = (jnp.where(empty, 0.0, x) for x in (positive, log_sum, log_weight))
     size = jnp.where(empty, 1.0, size)
     log_average = log_sum - jnp.where(log_sum == jnp.inf, 0.0, log_weight)  # of e^f, weighted by s w
-    negative = _log_difference(log_average, positive, jnp.asarray(prior, jnp.float32))
+    log_negatives = _log_difference(log_average, positive, jnp.asarray(prior, jnp.float32))
     if floor is not None:
-        negative = jnp.maximum(negative, floor)
-    candidates = join(Mass(positive, jnp.ones_like(positive)), Mass(jnp.log(size) + negative, size))
+        log_negatives = jnp.maximum(log_negatives, floor)
+    candidates = join(Mass(positive, jnp.ones_like(positive)), Mass(jnp.log(size) + log_negatives, size))
     return jnp.where(empty, 0.0, positive - log_mean(candidates))
 
 
@@ -107,6 +107,7 @@ def _log_difference(log_average: Array, positive: Array, prior: Array) -> Array:
     """
     is_biased = prior != 0
     log_share = jnp.where(is_biased, jnp.log(jnp.where(is_biased, prior, 1.0)) + positive - log_average, -jnp.inf)
-    vanishes = log_share >= 0
-    rest = jnp.where(is_biased & ~vanishes, -jnp.expm1(jnp.where(is_biased & ~vanishes, log_share, -1.0)), 1.0)
-    return jnp.where(vanishes, -jnp.inf, log_average + jnp.log(rest)) - jnp.log1p(-prior)
+    is_nonpositive = log_share >= 0
+    is_reduced = is_biased & ~is_nonpositive
+    rest = jnp.where(is_reduced, -jnp.expm1(jnp.where(is_reduced, log_share, -1.0)), 1.0)
+    return jnp.where(is_nonpositive, -jnp.inf, log_average + jnp.log(rest)) - jnp.log1p(-prior)

@@ -251,8 +251,8 @@ def decoupled(
 @jax.jit
 def _decoupled(positive: Array, pool: Array, where: Array | None) -> Array:
     candidates = mass(pool, where)
-    nothing = (positive == -jnp.inf) | (candidates.size == 0)
-    return jnp.where(nothing, 0.0, jnp.where(nothing, 0.0, positive) - log_mean(candidates))
+    is_empty = (positive == -jnp.inf) | (candidates.size == 0)
+    return jnp.where(is_empty, 0.0, jnp.where(is_empty, 0.0, positive) - log_mean(candidates))
 
 
 def rank_weights(

@@ -99,7 +99,7 @@ class Job:
         plain = policies.plain(images, views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         return preprocess(plain, self.parts.tower.split, views.mean, views.std, self.parts.generator)
 
-    def fill(self, state: State) -> State:
+    def fill_banks(self, state: State) -> State:
         """Returns the first state with the banks that start from a forward pass written, over evaluation views."""
         pools = self.parts.method.stateful_pools
         starts = [name for name, pool in pools.items() if getattr(pool, "start", None) == "forward"]

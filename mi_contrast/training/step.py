@@ -249,5 +249,5 @@ def update_probe(
 def read_scalars(method: Method, state: State, t: Progress) -> Scalars:
     """Returns the target's momentum and the mean fill of the queues, where there are any."""
     scalars: Scalars = {"momentum": schedules.value(method.momentum, t)} if method.target == "ema" else {}
-    queues = [pool for pool in state.pools.values() if isinstance(pool, queue.Queue)]
-    return scalars | ({"queue_fill": jnp.mean(jnp.stack([queue.fill(pool) for pool in queues]))} if queues else {})
+    fractions = [queue.fill_fraction(pool) for pool in state.pools.values() if isinstance(pool, queue.Queue)]
+    return scalars | ({"queue_fill": jnp.mean(jnp.stack(fractions))} if fractions else {})

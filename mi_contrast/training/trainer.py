@@ -55,7 +55,7 @@ class Trainer:
         last: int,
     ):
         self.job, self.reader, self.config = job, reader, config
-        self.checkpoints, self.log, self.progress = checkpoints, log, progress
+        self.checkpoints, self.log, self.progress_bar = checkpoints, log, progress
         self.state, self.last = state, last
         self._train_step, self._describe_support = make_step(job.parts), make_support_statistics(job.parts)
         self._pending: Pending | None = None
@@ -94,7 +94,7 @@ class Trainer:
         self.log.write(step, time.perf_counter() - self._began, numbers)
         shown = [f"mi {numbers['mi_nats']:.3f} of {numbers['mi_ceiling']:.2f} nats"]
         shown += [f"{name} {100 * numbers[name]:.1f} %" for name in ("knn_top1", "probe_top1") if name in numbers]
-        self.progress.say(f"step {step}: " + ", ".join(shown))
+        self.progress_bar.say(f"step {step}: " + ", ".join(shown))
         carried = adaptive.add_measurements(self.job.parts.method, self.state.carried, numbers)
         self.state = replace(self.state, carried=carried)
 
@@ -108,11 +108,11 @@ class Trainer:
             self.state = replace(self.state, carried=carried)
         batch = self.reader.batch(step - 1)
         is_log_step = step % self.config["log"]["every"] == 0 or step == self.last
-        described = self._describe_support(self.state, batch, tables) if is_log_step else {}
+        support_statistics = self._describe_support(self.state, batch, tables) if is_log_step else {}
         self.state, scalars = self._train_step(self.state, batch, tables)
         self._read_pending()
-        self._pending = Pending(step, scalars | described, is_log_step)
-        self.progress.advance(1, self._note)
+        self._pending = Pending(step, scalars | support_statistics, is_log_step)
+        self.progress_bar.advance(1, self._note)
 
     def _is_due(self, section: str, step: int) -> bool:
         """Whether measuring ('eval') or saving ('checkpoint') is due: every so many steps, and at the end."""

@@ -105,7 +105,7 @@ def test_a_bank_may_start_from_one_forward_pass(name):
     for pool in config["method"]["pools"].values():
         pool["start"] = "forward"
     job = assemble.build(config)
-    state = job.fill(loop.place(job.first_state(), placement(job.parts.method, job.parts.mesh)))
+    state = job.fill_banks(loop.place(job.first_state(), placement(job.parts.method, job.parts.mesh)))
     some = job.train_ids[[0, 7, -1]]
     seen = job.evaluation_view(job.images.images(some))
     for pool_name, pool in state.pools.items():

@@ -85,12 +85,12 @@ def fit(
     start_time, note = time.perf_counter(), ""
     progress = ProgressBar("fitting", total, start=start, unit="iteration", each=settings.batch_size)
 
-    def seconds() -> float:
+    def elapsed_seconds() -> float:
         return earlier_seconds + time.perf_counter() - start_time
 
     def save(done: int) -> None:
         state = {"detector": detector.state_dict(), "optimiser": optimiser.state_dict()}
-        checkpoint.save({"iteration": done, **state, "curve": curve, "seconds": seconds()})
+        checkpoint.save({"iteration": done, **state, "curve": curve, "seconds": elapsed_seconds()})
 
     detector.train()
     limit = math.inf if settings.time_limit is None else settings.time_limit
@@ -119,7 +119,7 @@ def fit(
                     raise stop_request.error(f"stopped by {stop_request.cause} {message}")
     finally:
         progress.close()
-    return curve, seconds()
+    return curve, elapsed_seconds()
 
 
 def take_step(

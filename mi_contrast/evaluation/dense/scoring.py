@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as runs
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -52,9 +52,9 @@ def detect(
                 outputs = detector([image.to(device) for image in batch])
                 for j, output in enumerate(outputs):
                     image_id = images.images[i * batch_size + j]["id"]
-                    on_host = {name: value.cpu() for name, value in output.items()}
+                    cpu_output = {name: value.cpu() for name, value in output.items()}
                     for kind, lines in detections.items():
-                        lines.extend(to_coco_results(kind, image_id, category_ids, on_host))
+                        lines.extend(to_coco_results(kind, image_id, category_ids, cpu_output))
                 progress.advance(len(outputs))
     finally:
         progress.close()
@@ -74,7 +74,7 @@ def to_coco_results(
             yield {**line, "bbox": [x1, y1, x2 - x1, y2 - y1]}
         elif kind == "segm":
             mask = np.asfortranarray(output["masks"][i, 0].numpy() > 0.5, np.uint8)
-            yield {**line, "segmentation": runs.encode(mask)}
+            yield {**line, "segmentation": coco_mask.encode(mask)}
         else:
             points = output["keypoints"][i].numpy().astype(np.float64)
             points[:, 2] = 1.0
@@ -111,7 +111,7 @@ def _scores(
             scorer.params.kpt_oks_sigmas = np.array(sigmas)
         if len(scorer.params.kpt_oks_sigmas) != len(images.points):
             raise UserError(
-                f"{images.source} has {len(images.points)} keypoints and {len(scorer.params.kpt_oks_sigmas)} sigmas",
+                f"{images.json_name} has {len(images.points)} keypoints and {len(scorer.params.kpt_oks_sigmas)} sigmas",
                 fix="give --config.data.sigmas=(...), one for each keypoint",
             )
     scorer.evaluate()
