@@ -57,7 +57,7 @@ def make_recipe_step(recipe: str, changes: Mapping[str, Any], mesh: Mesh | None 
 
 def abstract_arguments(step: Step) -> Arguments:
     """Returns the shapes, dtypes and shardings of the step's arguments."""
-    parts, size = step.parts, step.parts.views.size
+    parts, size = step.parts, step.parts.augmentation.size
     images = jax.ShapeDtypeStruct((step.batch_size, size, size, 3), jnp.float32)
     state = jax.eval_shape(lambda x: init_state(parts, x, calibrate_statistics), images)
     whole, cut = replicated(parts.mesh), batch_sharding(parts.mesh)
@@ -69,7 +69,7 @@ def abstract_arguments(step: Step) -> Arguments:
 
 def random_arguments(step: Step) -> Arguments:
     """Returns an initial state, a batch of random images and tables of random labels, on the devices of the mesh."""
-    parts, size, random = step.parts, step.parts.views.size, np.random.default_rng(0)
+    parts, size, random = step.parts, step.parts.augmentation.size, np.random.default_rng(0)
     whole, cut = replicated(parts.mesh), batch_sharding(parts.mesh)
     images = jnp.asarray(random.random((step.batch_size, size, size, 3), np.float32))
     state = jax.jit(lambda x: init_state(parts, x, calibrate_statistics))(images)

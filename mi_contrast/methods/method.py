@@ -104,7 +104,7 @@ class Method:
           count: of the sources of an example, 1 or 2.
         """
         named = {view for term in self.terms if term.head == head for view in (term.anchor, term.positive)}
-        views = [view for view in self.source_index if view != two_crops.TWIN or view in named]
+        views = [view for view in self.source_index if view != two_crops.TWIN_VIEW or view in named]
         return sorted({self.source_index[view] % count for view in views})
 
     @property

@@ -95,7 +95,7 @@ class Job:
         Args:
           images: uint8 [B, H, W, 3].
         """
-        views = self.parts.views
+        views = self.parts.augmentation
         plain = policies.plain(images, views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         return preprocess(plain, self.parts.tower.split, views.mean, views.std, self.parts.generator)
 
@@ -196,7 +196,7 @@ def make_parts(
     microbatches = divide(config["optim"]["microbatches"], tower, config["model"]["norm"], batch, mesh.size)
     return Parts(
         method=method,
-        views=views,
+        augmentation=views,
         encoder=Encoder(tower, mesh, config["seed"], groups, microbatches),
         optimiser=optim,
         probe=probe.Probe(classes, config["eval"]["probe_lr"]) if classes else None,
@@ -245,7 +245,7 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
     # Mistakes in the config are found before its data are read.
     parts = make_parts(config, 0, mesh, has_checkpoint=True)
     images, data = _load_images(config, known), config["data"]
-    parts.views.check_image_size(*images.image_shape[:2])
+    parts.augmentation.check_image_size(*images.image_shape[:2])
     train_ids, held_out_ids = split_held_out(images)
     if data["partner"] is not None:
         make_pairing(images, train_ids, data["shared"], data["partner"])  # a mistake is found now
@@ -253,7 +253,7 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
     train_mask = np.zeros(len(images), bool)
     train_mask[train_ids] = True
     parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, train_mask, has_checkpoint)
-    views = parts.views
+    views = parts.augmentation
 
     def represent(state: State, weights: str = "online") -> Representation:
         network, generator = getattr(state, weights), state.generator.get("params")

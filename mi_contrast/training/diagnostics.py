@@ -50,8 +50,8 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
 def describe_support(parts: Parts, state: State, batch: Batch, tables: Tables) -> Scalars:
     """Returns the statistics that `make_support_statistics` lists."""
     method, t = adaptive.resolve(parts.method, state.carried), Progress(state.step, parts.total_steps)
-    crops = make_crops(parts.views, parts.seed, state.step, batch)
-    views = parts.views.divide(crops, state.generator.get("params"))
+    crops = make_crops(parts.augmentation, parts.seed, state.step, batch)
+    views = parts.augmentation.divide(crops, state.generator.get("params"))
     target = state.target or state.online
     target_outputs, _ = parts.encoder.encode_views(target, views, method.target_views, shuffle=True)
     online_outputs, _ = parts.encoder.encode_views(state.online, views, method.online_views)

@@ -32,6 +32,7 @@ class Parts:
 
     Attributes:
       method: a template: its adaptive schedules are resolved anew in every step (`adaptive.resolve`).
+      augmentation: makes the views of a batch.
       learning_rate: a function of the step.
       train_mask: bool [N], the examples that are trained on.
       generator: initial parameters of the generator that splits images into views; None if the run has none.
@@ -39,7 +40,7 @@ class Parts:
     """
 
     method: Method
-    views: Views
+    augmentation: Views
     encoder: Encoder
     optimiser: optax.GradientTransformationExtraArgs
     probe: Probe | None

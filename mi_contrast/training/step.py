@@ -94,8 +94,8 @@ def train_step(parts: Parts, state: State, batch: Batch, tables: Tables) -> tupl
     params, generator = state.online["params"], state.generator.get("params")
 
     # Views. The target follows the online network and encodes positives and keys.
-    crops = make_crops(parts.views, parts.seed, state.step, batch)
-    views = parts.views.divide(crops, generator)
+    crops = make_crops(parts.augmentation, parts.seed, state.step, batch)
+    views = parts.augmentation.divide(crops, generator)
     target = update_target(method, state, t)
     encoded = parts.encoder.encode_views(target, views, method.target_views, shuffle=True)
     target_outputs, target_statistics = jax.lax.stop_gradient(encoded)
@@ -162,7 +162,7 @@ def compute_loss(
     """
     method, t = context.method, context.t
     # Divide again: here the generator's parameters must receive a gradient.
-    views = parts.views.divide(crops, generator)
+    views = parts.augmentation.divide(crops, generator)
     online = {"params": params, "batch_stats": context.state.online["batch_stats"]}
     online_outputs, statistics = parts.encoder.encode_views(online, views, method.online_views)
     encodings = Encodings(online_outputs, target_outputs)
@@ -229,7 +229,7 @@ def update_generator(
         return state, {}
     nats_gradient = jax.tree.map(jnp.negative, gradients[0])
     labels = training.find_labels(tables.labels, batch.index[:, 0])
-    generator, scalars = training.learn(state.generator, nats_gradient, parts.views, crops, labels, state.step)
+    generator, scalars = training.learn(state.generator, nats_gradient, parts.augmentation, crops, labels, state.step)
     return replace(state, generator=generator), scalars
 
 

@@ -45,9 +45,10 @@ def check(policy: Mapping[str, Any]) -> None:
         sections = tuple(name for name in patches.SOURCES if name in policy)
         check_patches(policy, sections)
     else:
-        check_section("the views", policy, (*SETTINGS, *sections), (two_crops.TWIN, two_crops.JIGSAW, two_crops.LOCAL))
-        if two_crops.TWIN in policy:
-            sections = (*sections, two_crops.TWIN)
+        optional = two_crops.TWIN_VIEW, two_crops.JIGSAW, two_crops.LOCAL
+        check_section("the views", policy, (*SETTINGS, *sections), optional)
+        if two_crops.TWIN_VIEW in policy:
+            sections = (*sections, two_crops.TWIN_VIEW)
             if two_crops.JIGSAW in policy:
                 raise UserError(
                     "the views have a twin and a jigsaw", fix="leave out one of views.twin and views.jigsaw"

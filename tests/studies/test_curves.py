@@ -36,7 +36,7 @@ def test_every_setting_is_put_together_and_moves_its_number_alone(name):
     first = [start for start in plan.runs if start.seed == 0]
     for start in first:
         parts = assemble.make_parts(assemble.check(start.config), 0, mesh)
-        assert parts.views.size == 32 and set(parts.method.source_index) == {"query", "key"}
+        assert parts.augmentation.size == 32 and set(parts.method.source_index) == {"query", "key"}
     without = [{n: v for n, v in start.config.items() if n not in ("views", "seed")} for start in plan.runs]
     assert all(each == without[0] for each in without)
     moved = [NUMBERS[name](start.config["views"]) for start in first]

@@ -93,7 +93,7 @@ def test_a_bank_takes_the_embeddings_that_the_loss_saw():
 
     @jax.jit
     def embed(state):
-        views = parts.views.divide(make_crops(parts.views, parts.seed, state.step, batch))
+        views = parts.augmentation.divide(make_crops(parts.augmentation, parts.seed, state.step, batch))
         return parts.encoder.encode_views(state.online, views, ("query",))[0]["query"].embedding
 
     expected = np.asarray(embed(state))

@@ -40,7 +40,7 @@ def leaves(tree):
 def nats_of(parts, state, tables, at, params):
     """The method's objective as the step has it, by the generator's parameters, networks as they are."""
     batch = rows.batch(at)
-    views = parts.views.divide(make_crops(parts.views, parts.seed, jnp.int32(at), batch), params)
+    views = parts.augmentation.divide(make_crops(parts.augmentation, parts.seed, jnp.int32(at), batch), params)
     online, _ = parts.encoder.encode_views(state.online, views, parts.method.online_views)
     encodings = Encodings(online, {})
     context = StepContext(parts.method, 0.0, state, batch, tables, parts.mesh)

@@ -34,7 +34,7 @@ def batch(seed, size=32, views=2):
 
 
 def make_views(parts, step, batch):
-    return parts.views.divide(make_crops(parts.views, parts.seed, step, batch))
+    return parts.augmentation.divide(make_crops(parts.augmentation, parts.seed, step, batch))
 
 
 def begin(**changes):

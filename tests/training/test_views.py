@@ -24,7 +24,7 @@ def test_a_row_with_local_crops_trains(name):
     config = load_config(f"configs/{name}.py:digits")[0]
     recipes.multi_crop(config, 2, 12)
     parts, _, (_, scalars) = rows.train(rows.shrink(to_plain_data(config)), 2)  # of which the first fills a queue
-    assert parts.views.shapes["local_1"] == (12, 12, 3)
+    assert parts.augmentation.shapes["local_1"] == (12, 12, 3)
     terms = parts.method.terms
     assert len(terms) == 3 * (2 if name == "simclr" else 1) and scalars["bad_steps"] == 0 and scalars["grad_norm"] > 0
     values = [scalars[f"term_{i}"] for i in range(len(terms))]

@@ -37,7 +37,7 @@ def test_every_policy_at_every_size(policy, size):
     assert views.names == tuple(views.source_index) == tuple(views.shapes) and set(made) == set(views.names)
     for name, view in made.items():
         assert view.shape == (4, *views.shapes[name]) and view.dtype == jnp.float32
-        mean, std = views.channels(name)
+        mean, std = views.channel_constants(name)
         assert len(mean) == len(std) == view.shape[-1]
     assert views.size == size and len(views.mean) == len(views.std) == 3
 
