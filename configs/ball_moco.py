@@ -14,10 +14,10 @@ It shuffles keys on one device, to no effect, so batch statistics are of the who
 
 Differences from the released code: those of configs/ring_moco.py.
 
-Variants: :digits (default, embedded data, a tiny network; about 4 minutes on two cores), :cifar10_small (a ResNet-18
-of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). The queue of
-:cifar10 has 4,096 rows: with 65,536, more than the whole set of 50,000 images, every image would be in the queue once
-or more.
+Variants: :digits (default, data shipped with the package, a tiny network; about 4 minutes on two cores), :cifar10_small
+(a ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
+The queue of :cifar10 has 4,096 rows: with 65,536, more than the whole set of 50,000 images, every image would be in the
+queue once or more.
 """
 
 from mi_contrast.core.schedules import linear

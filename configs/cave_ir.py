@@ -18,10 +18,10 @@ variants have the views of MoCo v2 and a cosine learning rate; the recipes of th
 steps. The positives are candidates too, as in local aggregation, and are averaged, so that the value has the ceiling
 log(|C| / |P|). The release leaves them out of the denominator, sums them, and draws k candidates from the ring.
 
-Variants: :digits (default, embedded data; about 11 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
-16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On :digits an example
-is a frame. Its background tells it apart as well as its digit does, and a bank has one row for each example, so the
-background cannot be redrawn: expect nats, but no digit.
+Variants: :digits (default, data shipped with the package; about 11 minutes on two busy cores), :cifar10_small (a
+ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On
+:digits an example is a frame. Its background tells it apart as well as its digit does, and a bank has one row for each
+example, so the background cannot be redrawn: expect nats, but no digit.
 """
 
 from mi_contrast.core.schedules import linear

@@ -22,9 +22,9 @@ under SGD. The own row is not a candidate of its anchor. The banks are written a
 convolution has half the width too. The released binary NCE is form=dict(kind='binary', momentum=1.). Crops of
 :imagenet have a fifth of the area or more.
 
-Variants: :digits (default, embedded data; about 18 minutes on two busy cores), :cifar10_small (two ResNet-18 of width
-8; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On :digits an example
-is a frame: see configs/ir.py. Other splits: ydbdr, ycbcr, rgb (`recipes.set_split`).
+Variants: :digits (default, data shipped with the package; about 18 minutes on two busy cores), :cifar10_small (two
+ResNet-18 of width 8; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On
+:digits an example is a frame: see configs/ir.py. Other splits: ydbdr, ycbcr, rgb (`recipes.set_split`).
 """
 
 from mi_contrast.methods import papers

@@ -9,9 +9,9 @@ ycbcr, ypbpr, yiq, yuv, hsv, rgb), dict(kind='bands', space='rgb', sigma=1.), or
 (configs/learn_views.py), then with --config.generator.start_from=ITS_RUN. views.mean and views.std are those of the
 space's three channels: `python -m mi_contrast.data.statistics --space=...` prints those of a data set.
 
-Variants: :digits (default, embedded data; about 8 to 18 minutes on two busy cores), :cifar10_small (two ResNet-18 of
-width 8; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On :digits an
-example is a frame: see configs/ir.py.
+Variants: :digits (default, data shipped with the package; about 8 to 18 minutes on two busy cores), :cifar10_small (two
+ResNet-18 of width 8; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On
+:digits an example is a frame: see configs/ir.py.
 """
 
 from mi_contrast.methods.recipes import make_split_config

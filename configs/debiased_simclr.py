@@ -7,8 +7,8 @@ Differences from the released code: the two directions are averaged, not added. 
 this step over all devices, both views: 2B - 2 of them, and the positive. The variants have their own optimiser and a
 head without batch norm (released: LARS and three layers with batch norm). Crops are bilinear.
 
-Variants: :digits (default, embedded data; about 5 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
-16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
+Variants: :digits (default, data shipped with the package; about 5 minutes on two busy cores), :cifar10_small (a
+ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
 """
 
 from mi_contrast.methods.recipes import recipe, set_views

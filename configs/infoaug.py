@@ -26,7 +26,7 @@ Controls: --config.data.partner=random, near (in space), alike (in appearance) o
 twin in common: where no twin was accepted, a patch is its own partner under every control.
 
 Data: --config.data.name=pairs:FOLDER, made by `python -m mi_contrast.pairs`; runs/pairs/digits by default where the
-method's variant is digits (patches of embedded clips, a tiny network, about 6 minutes on two cores), runs/pairs/clips
+method's variant is digits (patches of moving digits, a tiny network, about 6 minutes on two cores), runs/pairs/clips
 elsewhere. In code, `methods.two_branches.with_twins` adds the branch to a config.
 """
 

@@ -12,9 +12,9 @@ exact command of the 800-epoch run was never published; it differs here in its l
 Differences from the released code: those of configs/moco.py. Batch statistics pass through the query first, then
 through its patches. In the variants the head of the patches is linear.
 
-Variants: :digits (default, embedded data; about 9 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
-16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On :digits the crops
-stay light, and the jigsaw is added.
+Variants: :digits (default, data shipped with the package; about 9 minutes on two busy cores), :cifar10_small (a
+ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On
+:digits the crops stay light, and the jigsaw is added.
 """
 
 from mi_contrast.methods import papers

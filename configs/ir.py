@@ -18,10 +18,10 @@ written after the optimiser's step, not before, and keeps the last of an example
 variants have the views of MoCo v2 and a cosine learning rate; the recipes of the paper have the released views and
 steps. The first rows of the bank are of unit length; Wu et al. 2018 do not normalise them.
 
-Variants: :digits (default, embedded data; about 12 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
-16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On :digits an example
-is a frame. Its background tells it apart as well as its digit does, and a bank has one row for each example, so the
-background cannot be redrawn: expect nats, but no digit.
+Variants: :digits (default, data shipped with the package; about 12 minutes on two busy cores), :cifar10_small (a
+ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On
+:digits an example is a frame. Its background tells it apart as well as its digit does, and a bank has one row for each
+example, so the background cannot be redrawn: expect nats, but no digit.
 """
 
 from mi_contrast.methods import papers

@@ -16,10 +16,10 @@ of a short run takes longer, and make 3 clusterings, anew every 5 epochs. The ow
 4,096 others, so that an anchor without close rows has the value of a ball and not log(1e-7). Clusterings exist from
 the first step on and are made anew whatever the batch size. See also configs/ir.py.
 
-Variants: :digits (default, embedded data; about 11 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
-16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On :digits an example
-is a frame. Its background tells it apart as well as its digit does, and a bank has one row for each example, so the
-background cannot be redrawn: expect nats, but no digit.
+Variants: :digits (default, data shipped with the package; about 11 minutes on two busy cores), :cifar10_small (a
+ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On
+:digits an example is a frame. Its background tells it apart as well as its digit does, and a bank has one row for each
+example, so the background cannot be redrawn: expect nats, but no digit.
 """
 
 from mi_contrast.core.schedules import step

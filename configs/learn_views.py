@@ -24,8 +24,8 @@ invertible). Afterwards, train fresh networks on the views of the frozen generat
 
   python -m mi_contrast.main --config=configs/learned_views.py --config.generator.start_from=runs/learn_views-digits
 
-Variants: :digits (default, embedded data; 10 to 20 minutes on two busy cores), :cifar10_small (10 to 20 minutes on
-two cores), :cifar10, :cifar100, :stl10 (labels need data.split='train') and :imagenet (for accelerators).
+Variants: :digits (default, data shipped with the package; 10 to 20 minutes on two busy cores), :cifar10_small (10 to 20
+minutes on two cores), :cifar10, :cifar100, :stl10 (labels need data.split='train') and :imagenet (for accelerators).
 """
 
 from ml_collections import ConfigDict

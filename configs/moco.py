@@ -19,10 +19,10 @@ not yet written are no candidates either; the released queue begins with random 
 learning rate is per step, not per epoch. Batch statistics are global, with keys permuted over groups where
 `model.norm.groups` is above 1 (released: shuffled over devices).
 
-Variants: :digits (default, embedded data, a tiny network; about 4 minutes on two cores), :cifar10_small (a ResNet-18
-of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). The queue of
-:cifar10 has 4,096 rows: with 65,536, more than the whole set of 50,000 images, every image would be in the queue once
-or more.
+Variants: :digits (default, data shipped with the package, a tiny network; about 4 minutes on two cores), :cifar10_small
+(a ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
+The queue of :cifar10 has 4,096 rows: with 65,536, more than the whole set of 50,000 images, every image would be in the
+queue once or more.
 """
 
 from mi_contrast.methods import papers

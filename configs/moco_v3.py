@@ -16,8 +16,8 @@ A transformer takes the ResNet's place in any variant by flags, with its patch e
     --config.model.backbone=vit_small --config.optim.kind=adamw --config.optim.weight_decay=.1
 Patches have 16 pixels a side in :imagenet and 4 elsewhere.
 
-Variants: :digits (default, embedded data; about 7 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
-16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
+Variants: :digits (default, data shipped with the package; about 7 minutes on two busy cores), :cifar10_small (a
+ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
 """
 
 from mi_contrast.methods import papers

@@ -1,15 +1,15 @@
 """NNCLR: the anchor's nearest neighbour in a queue stands in for the anchor.
 
-The neighbour is looked up before the queue takes this step's embeddings. It carries no gradient; the predictions of
-the other view do, those of the positive and of the other examples. Results of Dwibedi et al. 2021 on ImageNet:
+The neighbour is looked up before the queue takes this step's embeddings. It carries no gradient. Gradients flow through
+the other view's predictions, both the positive's and the other examples'. Results of Dwibedi et al. 2021 on ImageNet:
 unknown.
 
 Differences from solo-learn's code: the example's own older rows are no neighbours. While the queue is empty the
 embedding is its own neighbour. The two directions are averaged. Batch statistics pass through the second view first.
 As there, the queue takes the first view's embeddings.
 
-Variants: :digits (default, embedded data; about 5 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
-16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
+Variants: :digits (default, data shipped with the package; about 5 minutes on two busy cores), :cifar10_small (a
+ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
 """
 
 from mi_contrast.methods.recipes import recipe, set_views

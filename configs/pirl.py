@@ -12,9 +12,9 @@ Batch statistics pass through the image first, then through its nine patches. Di
 own row is not a candidate of its anchor. There are as many draws as in configs/ir.py. Patches have no jitter, as in
 the code of Tian et al. 2020.
 
-Variants: :digits (default, embedded data; about 21 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
-16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On :digits an example
-is a frame: see configs/ir.py.
+Variants: :digits (default, data shipped with the package; about 21 minutes on two busy cores), :cifar10_small (a
+ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). On
+:digits an example is a frame: see configs/ir.py.
 """
 
 from mi_contrast.methods.recipes import pair_with_itself, recipe, set_views

@@ -25,10 +25,10 @@ Differences from the released code:
   - sizes of bands are rounded to the nearest rank, not down (5,899 of 65,536 where the release has 5,898);
   - the variants have a cosine learning rate, and their own temperature and queue.
 
-Variants: :digits (default, embedded data, a tiny network; about 4 minutes on two cores), :cifar10_small (a ResNet-18
-of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators). The queue of
-:cifar10 has 4,096 rows: with 65,536, more than the whole set of 50,000 images, every image would be in the queue once
-or more.
+Variants: :digits (default, data shipped with the package, a tiny network; about 4 minutes on two cores), :cifar10_small
+(a ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
+The queue of :cifar10 has 4,096 rows: with 65,536, more than the whole set of 50,000 images, every image would be in the
+queue once or more.
 
 Pairs of :digits are two frames that share the digit instance and nothing else by intent. Crops of one frame also
 share its background, which is easier to tell by, and the digit is lost (--config.data.shared='()' shows it).

@@ -8,8 +8,8 @@ this step over all devices, both views: 2B - 2 of them, and the positive. The va
 head without batch norm (released: LARS and three layers with batch norm). Crops are bilinear. The released ring keeps
 the anchor's similarity with itself among its candidates, a constant that outweighs them; here it is no candidate.
 
-Variants: :digits (default, embedded data; about 5 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
-16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
+Variants: :digits (default, data shipped with the package; about 5 minutes on two busy cores), :cifar10_small (a
+ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
 """
 
 from mi_contrast.core.schedules import linear

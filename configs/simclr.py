@@ -18,8 +18,8 @@ head without batch norm (released: LARS and three layers with batch norm). Crops
 pixels by the data's mean and deviation (released: [0, 1] as they are), and have jitter of strength 1 and blur on
 small images too. The last batch norm of the head has no scale.
 
-Variants: :digits (default, embedded data; about 5 minutes on two busy cores), :cifar10_small (a ResNet-18 of width
-16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
+Variants: :digits (default, data shipped with the package; about 5 minutes on two busy cores), :cifar10_small (a
+ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10 and :imagenet (for accelerators).
 """
 
 from mi_contrast.methods import papers

@@ -25,7 +25,7 @@ from mi_contrast.core.config import parse
 from mi_contrast.core.errors import FileError, UserError, nearest, run_job, unknown
 from mi_contrast.core.heartbeat import report_time
 from mi_contrast.core.layout import write_json
-from mi_contrast.estimators.registry import DEFAULT, METHODS, Method, discrete_sides, replace_for_labels
+from mi_contrast.estimators.registry import DEFAULT, METHODS, EstimatorMethod, discrete_sides, replace_for_labels
 from mi_contrast.reporting.estimates import reach_verdict
 
 NEAR_CEILING = 0.5  # nats: an estimate this close to its ceiling is only a lower limit
@@ -137,7 +137,7 @@ def measure(
     return rows
 
 
-def _predict_seconds(method: Method, x: np.ndarray, y: np.ndarray, k: int, ranks: bool) -> float | None:
+def _predict_seconds(method: EstimatorMethod, x: np.ndarray, y: np.ndarray, k: int, ranks: bool) -> float | None:
     """Predicts the time of a method by neighbours from a few pairs: it grows with the square of their number.
 
     Returns None for other methods, and if there are few pairs.

@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.config import Call, load_config, package_configs, parse, plain
+from mi_contrast.core.config import CommandLine, load_config, package_configs, parse, to_plain_data
 from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.core.layout import RunDirectory
 
@@ -52,7 +52,7 @@ def train(
     from mi_contrast.reporting.page import write_report
     from mi_contrast.training import loop
 
-    outcome = loop.run(plain(config), workdir, name=name, variant=variant, stop_at=stop_at, allow=allow)
+    outcome = loop.run(to_plain_data(config), workdir, name=name, variant=variant, stop_at=stop_at, allow=allow)
     write_report(outcome.run.root)
     return outcome.run.root
 
@@ -63,7 +63,7 @@ def list_methods() -> str:
     for file in sorted(package_configs().glob("*.py")):
         config, name, _ = load_config(str(file))
         header = (file.read_text(encoding="utf-8").split('"""')[1]).strip().splitlines()[0]
-        terms = plain(config.method)["terms"]
+        terms = to_plain_data(config.method)["terms"]
         words = "; ".join(f"{t['anchor']} x {t['pool']}, {_name(t['support'])}, {_name(t['form'])}" for t in terms)
         rows.append((f"configs/{name}.py", words, header))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
@@ -79,7 +79,7 @@ def _name(section: Any) -> str:
     return section["kind"] + (f" of {_name(section['of'])}" if "of" in section else "")
 
 
-def _choose_workdir(call: Call) -> Path:
+def _choose_workdir(call: CommandLine) -> Path:
     default = Path("runs") / "-".join(word for word in (call.name, call.variant) if word).replace("/", "-")
     return Path(call.flags.get("workdir") or default)
 

@@ -133,11 +133,11 @@ class _Runner:
             raise self.make_stop_error(f"in {run.label}, seed {run.seed}, saved")
         return None if process.exitcode == 0 else _find_reason(output, old_bytes, process.exitcode)
 
-    def make_stop_error(self, where: str) -> BaseException:
+    def make_stop_error(self, place: str) -> BaseException:
         """Writes the tables, and returns the error that says where the study stopped."""
         done = _count_done(write_study(self.root))
         cause = "the time limit" if self.overtime else self.stop_request.cause
-        return self.stop_request.error(f"stopped by {cause} {where}; {done} are done; the same command goes on")
+        return self.stop_request.error(f"stopped by {cause} {place}; {done} are done; run the same command to resume")
 
     def report_progress(self, number: int, run: StudyRun) -> None:
         """Prints which run is running, its step, and the time that all runs need at the pace so far."""

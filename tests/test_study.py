@@ -119,7 +119,7 @@ def test_a_run_that_was_stopped_stops_the_study_which_goes_on(command, begun, ca
     seen, outcomes = begun
     outcomes["runs/all-seed1"] = lambda folder: 75
     assert code_of(command) == 75
-    assert "in all, seed 1, saved; 1 of 4 runs are done; the same command goes on" in capsys.readouterr().err
+    assert "in all, seed 1, saved; 1 of 4 runs are done; run the same command to resume" in capsys.readouterr().err
     outcomes.clear()
     assert code_of(command) == 0
     assert seen == ["all-seed0", "all-seed1", "all-seed1", "ring-seed0", "ring-seed1"]
@@ -213,12 +213,12 @@ def test_a_real_study_is_stopped_and_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 75, out
-    assert "stopped by SIGTERM in ring 90-99, seed 0, saved; 0 of 5 runs are done; the same command goes on" in out
+    assert "stopped by SIGTERM in ring 90-99, seed 0, saved; 0 of 5 runs are done; run the same" in out
     process = start(tmp_path / "study", *changes)
     out, _ = process.communicate(timeout=600)
     assert process.returncode == 0, out
     assert "1 of 5 runs are done, 0 failed." in out
-    assert "going on from step" in (metrics.parent / "output.txt").read_text()
+    assert "resuming from step" in (metrics.parent / "output.txt").read_text()
     setting = next(s for s in read_study(tmp_path / "study").settings if s.label == "ring 90-99")
     assert setting.values["knn"].n == setting.untrained["linear"].n == 1
     assert (metrics.parent / "report.html").is_file()

@@ -2,8 +2,8 @@
 
   geometry     alignment of two views of each image (0 if their features are equal), uniformity (smaller means more even
                on the sphere), and the effective rank of the images' features
-  information  nats between the two views by InfoNCE, NWJ, SMILE and nearest neighbours, with their ceilings. The critic
-               is fixed: its two numbers are fitted on other images
+  information  mutual information between the two views, in nats, by InfoNCE, NWJ, SMILE and nearest neighbours, with
+               their ceilings. The critic is fixed: its two numbers are fitted on other images
   invariance   for each op, applied alone: the cosine between an image before and after it, and the rank of the image
                among all images
   a picture    test images and their nearest neighbours, with a green frame if they are of the same class

@@ -5,9 +5,9 @@ that no image is on both sides. The score is the mean over 1,000 episodes, and i
 that mean. The interval covers the draw of episodes from this data set, not other data sets. The classes are those of
 the set; the backbone may have been trained on their images, without labels.
 
-  :ridge       (default) ridge regression on one-hot labels, features of length 1, l2 .1; 5 shots
+  :ridge       (default) ridge regression on one-hot labels, unit-norm features, l2 .1; 5 shots
   :one_shot    the same with one example per class
-  :prototypes  nearest mean (Snell et al. 2017), features of length 1; 5 shots
+  :prototypes  nearest mean (Snell et al. 2017), unit-norm features; 5 shots
   :cosine      nearest mean by cosine; 5 shots
 """
 

@@ -6,7 +6,8 @@ networks are trained on its views from the same seed, with the same method, batc
 configs/studies/learned_views.py. The nats are InfoNCE of the new networks on 1,024 held-out pairs, at most log 1,024.
 
 Variants: :cifar10_small (default; batches of 128, 600 steps, two tiny networks of width 64, one seed, 2 to 4 minutes
-per run on 2 cores; needs --config.data_dir), :digits (embedded data, 200 steps, one choice, to see that it works).
+per run on 2 cores; needs --config.data_dir), :digits (data shipped with the package, 200 steps, one choice, to see that
+it works).
 """
 
 from ml_collections import ConfigDict
@@ -32,7 +33,10 @@ RATES = {  # changes only of the run that trains the generator
     "a move in five steps": {"generator.learn.every": 5},
     "labels x 10": {"generator.learn.labels": 10.0},
 }
-CHOICES = {**{label: (both, {}) for label, both in FORMS.items()}, **{label: ({}, own) for label, own in RATES.items()}}
+CHOICES = {
+    **{label: (fields, {}) for label, fields in FORMS.items()},
+    **{label: ({}, fields) for label, fields in RATES.items()},
+}
 VARIANTS = {"cifar10_small": (TINY, tuple(CHOICES)), "digits": ({"steps": 200}, ("as chosen",))}
 
 
@@ -42,11 +46,11 @@ def get_config(variant="cifar10_small"):
     common, labels = VARIANTS[variant]
     rows = []
     for label in labels:
-        both, own = CHOICES[label]
-        learn = {"generator.learn.objective": "semi_supervised", **both, **own}
+        shared_changes, training_changes = CHOICES[label]
+        learn = {"generator.learn.objective": "semi_supervised", **shared_changes, **training_changes}
         rows += [("Adversaries", f"learning, {label}", "learn_views", learn)]
         source = {"generator.start_from": f"study:learning, {label}"}
-        rows += [("Fresh networks", label, "learned_views", {**both, **source})]
+        rows += [("Fresh networks", label, "learned_views", {**shared_changes, **source})]
     return ConfigDict(
         dict(
             question="How should a generator of views be built and trained?",

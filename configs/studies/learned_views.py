@@ -10,12 +10,13 @@ adversaries, and their nats mean nothing for the views.
 The spread over seeds is part of the result, because the unsupervised generator doesn't know the task.
 
 Variants: :cifar10_small (default; batches of 128, 600 steps, two tiny networks of width 64, three seeds, 2 to 4 minutes
-per run on 2 cores; needs --config.data_dir), :digits (embedded data, 200 steps, one seed, to see that it works).
+per run on 2 cores; needs --config.data_dir), :digits (data shipped with the package, 200 steps, one seed, to see that
+it works).
 """
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import unknown
 from mi_contrast.studies.settings import MEASURE_AT_ENDS, TINY, make_runs
 
@@ -27,7 +28,7 @@ def get_config(variant="cifar10_small"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     common, seeds = VARIANTS[variant]
-    raw = plain(load_config(f"configs/cmc_in_batch.py:{variant}")[0])["views"]
+    raw = to_plain_data(load_config(f"configs/cmc_in_batch.py:{variant}")[0])["views"]
     rows = [("Fresh networks", "ydbdr", "cmc_in_batch", {})]
     rgb = {**raw, "split": "rgb", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     rows += [("Fresh networks", "rgb", "cmc_in_batch", {"views": rgb, "model.split": "rgb"})]

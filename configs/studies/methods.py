@@ -7,7 +7,7 @@ The methods differ in cost: cmc and its kin train two networks of half the width
 The number of steps and of images is the same for all.
 
 Variants: :cifar10_small (default; 400 steps of 256, ResNet-18 of width 16, about 11 minutes per run on 2 cores; needs
---config.data_dir), :digits (embedded data, 600 steps, about a minute and a half per run).
+--config.data_dir), :digits (data shipped with the package, 600 steps, about a minute and a half per run).
 """
 
 from ml_collections import ConfigDict

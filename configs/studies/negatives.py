@@ -13,8 +13,8 @@ the whole training and at temperature .05. These two settings also have three se
 settings have one seed.
 
 Variants:
-  :digits         (default) embedded data, 2,000 steps, three to four minutes per run on 2 cores. After 600 steps most
-                  settings share no nats yet, and the comparison would only show how soon learning begins
+  :digits         (default) data shipped with the package, 2,000 steps, three to four minutes per run on 2 cores. After
+                  600 steps most settings share no nats yet, and the comparison would only show how soon learning begins
   :cifar10_small  as in configs/moco.py, 5 to 10 minutes per run on 2 cores, one seed of all but the main settings;
                   needs --config.data_dir
   :omniglot8      drawings of 242 characters, two crops of one drawing, so that .4 % of the negatives have the anchor's

@@ -10,8 +10,8 @@ The method is SimCLR's with a batch of 256 and the tiny network of four convolut
 supervised runs use supervised contrast with the label of one factor, as an upper limit for the same network and loss.
 Every run is judged on all three tasks.
 
-Variants: :digits (default; embedded data, 600 steps, three seeds, 20 to 30 minutes per seed for all ten settings on 2
-cores), :tiny (three settings for a dozen steps, to see that it works).
+Variants: :digits (default; data shipped with the package, 600 steps, three seeds, 20 to 30 minutes per seed for all ten
+settings on 2 cores), :tiny (three settings for a dozen steps, to see that it works).
 """
 
 from itertools import combinations

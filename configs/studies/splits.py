@@ -8,7 +8,8 @@ All runs use the same method: two networks, one for each view, contrasted within
 The nats are InfoNCE on 1,024 held-out pairs of their embeddings, at most log 1,024.
 
 Variants: :cifar10_small (default; batches of 128, 600 steps, two tiny networks of width 64, one seed, a few minutes per
-run on 2 cores; needs --config.data_dir), :digits (embedded data, one colour space and one band, to see that it works).
+run on 2 cores; needs --config.data_dir), :digits (data shipped with the package, one colour space and one band, to see
+that it works).
 """
 
 from ml_collections import ConfigDict

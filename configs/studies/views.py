@@ -4,14 +4,14 @@ This is a question of Wu et al. 2021. A representation can keep only what two vi
 therefore shows in the accuracy and in the nats between the views. More shared nats need not mean a better
 representation.
 
-Variants: :digits (default; embedded data, 2,000 steps, one seed, three to four minutes per run on 2 cores; a pair is
-two frames with the same digit, so its views differ by more than their augmentation), :cifar10_small (as in
-configs/moco.py, 5 to 10 minutes per run on 2 cores; needs --config.data_dir).
+Variants: :digits (default; data shipped with the package, 2,000 steps, one seed, three to four minutes per run on 2
+cores; a pair is two frames with the same digit, so its views differ by more than their augmentation), :cifar10_small
+(as in configs/moco.py, 5 to 10 minutes per run on 2 cores; needs --config.data_dir).
 """
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import unknown
 from mi_contrast.methods.recipes import recipe
 from mi_contrast.studies.settings import SAVE_OFTEN
@@ -24,7 +24,7 @@ def get_config(variant="digits"):
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS)
     common, seeds = VARIANTS[variant]
-    base = plain(recipe(variant).config.views)
+    base = to_plain_data(recipe(variant).config.views)
     whole = moco_v2(base["size"])["query"]
     ops = {name: whole[name] for name in whole["order"]}
     rows = [("all five", ops)]

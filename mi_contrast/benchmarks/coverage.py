@@ -25,7 +25,7 @@ from mi_contrast.core.errors import FileError
 from mi_contrast.core.progress import ProgressBar
 
 REPEATS = 50  # draws per cell
-OTHER_REPEATS = 10  # at most, draws per cell of another distribution
+OTHER_REPEATS = 10  # largest number of draws for a cell of another distribution
 GOAL, MAX_WIDTH = 0.9, 6.6  # coverage; median width in standard deviations of the estimate
 
 MAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -113,7 +113,7 @@ def run(repeats: int, small: bool = False, rows: str = "") -> dict[str, Any]:
     draws = {cell: min(repeats, 3 if small else OTHER_REPEATS if cell.kind in TASKS else repeats) for cell in cells}
     path = Path(rows) if rows else None
     finished = _read_rows(path)
-    # Draw by draw, so that a table that is stopped early has equally many draws of every cell.
+    # The loop runs draw by draw, so that a table that is stopped early has equally many draws of every cell.
     todo = [(c, d) for d in range(max(draws.values())) for c in cells if d < draws[c] and (c.name, d) not in finished]
     progress = ProgressBar("coverage", len(todo), unit="estimate")
     for cell, draw in todo:
@@ -137,11 +137,16 @@ def _read_rows(path: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
         rows = [json.loads(line) for line in path.read_text().splitlines() if line]
         return {(row["cell"], row["draw"]): row for row in rows if row["version"] == mi_contrast.__version__}
     except (ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path} has a line that is no estimate: {error}", fix="mend it or move it aside") from None
+        raise FileError(
+            f"{path} has a line that is no estimate: {error}", fix="correct the line, or move the file away"
+        ) from None
 
 
 def measure(cell: Cell, draw: int) -> dict[str, Any]:
-    """Makes one estimate of one draw and returns it as a row. `high` is None for a lower limit."""
+    """Makes one estimate of one draw and returns it as a row.
+
+    `high` is None if the estimate gives only a lower limit.
+    """
     x, y = cell.sample(draw)
     start = time.perf_counter()
     estimate = mi.estimate(x, y, key=jax.random.key(draw))
@@ -169,7 +174,7 @@ def summarise(cell: Cell, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "goal": cell.kind == "gaussian",
         "truth": cell.nats,
         "draws": count,
-        "held": hits,
+        "hits": hits,
         "coverage": hits / count,
         "from": float(beta.ppf(0.025, hits, count - hits + 1)) if hits else 0.0,
         "to": float(beta.ppf(0.975, hits + 1, count - hits)) if hits < count else 1.0,
@@ -190,7 +195,7 @@ def format_figures(figures: dict[str, Any]) -> str:
     for row in figures["table"]:
         width = "" if row["width"] is None else f"{row['width']:.1f}"
         lines.append(
-            f"| {row['cell']} | {row['truth']:.3f} | {row['held']} of {row['draws']} | "
+            f"| {row['cell']} | {row['truth']:.3f} | {row['hits']} of {row['draws']} | "
             f"{row['from']:.2f} to {row['to']:.2f} | {row['bias']:+.4f} | {row['spread']:.4f} | {width} | "
             f"{row['lower_limits']} | {row['seconds']:.1f} |"
         )

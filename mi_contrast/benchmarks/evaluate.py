@@ -41,7 +41,8 @@ def time_encoding(size: int, batch: int, repeats: int) -> dict[str, Any]:
     """Returns features/s of both networks on uint8 images and their ratio, by wall time and by CPU time."""
     model = {"backbone": "resnet18"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the ImageNet stem at 64 pixels, which is intended here
+        # The ImageNet stem warns at 64 pixels; we intend that here.
+        warnings.simplefilter("ignore", UserWarning)
         variables = towers.build(model).init(jax.random.key(0), (size, size, 3))
         backbone = {name: variables[name]["backbone"] for name in towers.COLLECTIONS}
         ours = Representation(backbone, make_spec(model, mean=MEAN, std=STD, size=size))
@@ -114,7 +115,8 @@ def time_probes(count: int, width: int, epochs: int, repeats: int) -> dict[str, 
 
     def fit_in_ten_runs() -> None:
         models = [linear.fit_each(values, labels, rng, settings, (factor,), classes=10) for factor in FACTORS]
-        accuracies["ten_runs"] = best_top1([linear.scores(linear.one_of(model, 0), test) for model in models], truth)
+        scores = [linear.scores(linear.select_model(model, 0), test) for model in models]
+        accuracies["ten_runs"] = best_top1(scores, truth)
 
     def fit_scikit_learn() -> None:
         model = LogisticRegression(max_iter=1000).fit(values, labels)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from mi_contrast.benchmarks.timing import spread
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.training import assemble, loop
 from mi_contrast.training.metrics import read
 from mi_contrast.training.state import placement
@@ -19,7 +19,7 @@ from mi_contrast.training.step import make_step
 
 def run(repeats: int, small: bool) -> dict[str, Any]:
     """Returns images/s of the loop, between its first and its last logged step, and of the bare step."""
-    config = plain(load_config("configs/ring_moco.py:digits")[0])
+    config = to_plain_data(load_config("configs/ring_moco.py:digits")[0])
     steps, every = (8, 4) if small else (400, config["log"]["every"])
     if small:
         config["data"] = {**config["data"], "batch": 32}
@@ -32,15 +32,14 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
     bare_speeds, loop_speeds = [], []
     step = make_step(job.parts)
     for _ in range(repeats):
-        before = time_bare_step(job, step, steps // 2)
+        # Time the bare step before and after, because the speed of the machine drifts.
+        speed_before = time_bare_step(job, step, steps // 2)
         with tempfile.TemporaryDirectory() as folder:
             outcome = loop.run(config, Path(folder) / "run")
             rows = [row for row in read(outcome.run) if "objective" in row]
             span = rows[-1]["seconds"] - rows[0]["seconds"]
             loop_speeds.append((rows[-1]["step"] - rows[0]["step"]) * job.batch_size / span)
-        bare_speeds.append(
-            (before + time_bare_step(job, step, steps // 2)) / 2
-        )  # before and after, because the speed of the machine drifts
+        bare_speeds.append((speed_before + time_bare_step(job, step, steps // 2)) / 2)
     shares = [a / b for a, b in zip(loop_speeds, bare_speeds, strict=True)]
     return {
         "what": f"images/s, tiny network, 32 px, batch {job.batch_size}, one resident batch against the whole loop",

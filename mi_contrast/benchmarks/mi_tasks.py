@@ -33,13 +33,13 @@ TRAINED = ("info_nce", "nwj", "smile", "jensen_shannon", "donsker_varadhan", "mi
 METHODS_OF_FILE = ("ksg", "info_nce", "nwj", "smile")
 DIMENSIONS, SAMPLES, LADDER = 3, 2000, (0.0, 1.0, 2.0, 4.0, 8.0)
 
-Method = Callable[[np.ndarray, np.ndarray, jax.Array], Estimate]
+EstimateFunction = Callable[[np.ndarray, np.ndarray, jax.Array], Estimate]
 
 
-def list_methods() -> dict[str, Method]:
+def list_methods() -> dict[str, EstimateFunction]:
     """Returns every estimator of samples, as a function of x, y and a random key."""
 
-    def train(name: str) -> Method:
+    def train(name: str) -> EstimateFunction:
         return lambda x, y, rng: mi.estimate(x, y, method=name, key=rng)
 
     return {
@@ -111,7 +111,7 @@ def run_on_file(data: Path, truth: Path, small: bool) -> dict[str, Any]:
 
 
 def run_methods(
-    methods: dict[str, Method], cases: list[tuple[dict[str, Any], jax.Array, Any, Any]]
+    methods: dict[str, EstimateFunction], cases: list[tuple[dict[str, Any], jax.Array, Any, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Yields a point for each method and case: the estimate, and its seconds, compilation included."""
     progress = ProgressBar("mi_tasks", len(methods) * len(cases), unit="estimate")

@@ -20,7 +20,7 @@ import numpy as np
 
 from mi_contrast.benchmarks.peers import find_missing, import_torchvision, make_resnet, start_process
 from mi_contrast.benchmarks.timing import ratio, spread
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.readout.accuracy import top1
@@ -87,7 +87,7 @@ def run(repeats: int, small: bool = False, data: str | None = None) -> dict[str,
 
 def make_config(sizes: Sizes, seed: int, data: str | None) -> dict[str, Any]:
     """Returns the config of our side: the recipe for CIFAR-10 on two cores, with lightly's projection head."""
-    config = plain(load_config("configs/moco.py:cifar10_small")[0])
+    config = to_plain_data(load_config("configs/moco.py:cifar10_small")[0])
     config |= {"seed": seed, "steps": sizes.steps}
     config["data"] = {**config["data"], "dir": data, "split": sizes.split, "batch": sizes.batch, "order": "epochs"}
     config["eval"] = {**config["eval"], "pairs": 16}  # few, because the nats are not used here

@@ -24,7 +24,7 @@ def find_missing(names: Iterable[str] = ("torch", "torchvision"), extra: str = "
 
 
 def import_torchvision() -> Any:
-    """Imports torchvision, also next to a build of torch that its compiled operators don't fit.
+    """Imports torchvision, even if its compiled operators do not match the installed torch.
 
     Its import then needs the schemas of these operators, which are declared here.
     """
@@ -46,7 +46,7 @@ def start_process(serve: Callable[..., None], *arguments: Any, patience: float, 
     """Runs `serve(pipe, *arguments)` in a new process, yields the other end of the pipe, and at last ends the process.
 
     Args:
-      patience: seconds from the end of the pipe until a process that still runs is killed.
+      patience: seconds to wait after the pipe is closed before the process is killed.
       daemon: whether the process may start none of its own.
     """
     spawn = multiprocessing.get_context("spawn")
@@ -66,7 +66,7 @@ def start_process(serve: Callable[..., None], *arguments: Any, patience: float, 
 def make_resnet(backbone: str, width: int = 64, stem: str = "small") -> Any:
     """Returns the ResNet of `mi_contrast.models.resnet` in torch, from images [B, 3, H, W] to features [B, F].
 
-    torchvision's ResNet accepts no other width for basic blocks.
+    We build it ourselves, because torchvision accepts only width 64 for basic blocks.
     """
     from torch import nn
     from torch.nn import functional

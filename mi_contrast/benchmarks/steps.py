@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mi_contrast.core.config import change, load_config, plain
+from mi_contrast.core.config import change, load_config, to_plain_data
 from mi_contrast.core.mesh import batch_sharding, make_mesh, replicated
 from mi_contrast.data.readers import Batch
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.training import assemble
+from mi_contrast.training.candidates import Tables
 from mi_contrast.training.parts import Parts, init_state
-from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State, abstract, placement
 from mi_contrast.training.step import make_step
 
@@ -50,14 +50,14 @@ def make_recipe_step(recipe: str, changes: Mapping[str, Any], mesh: Mesh | None 
     changed = load_config(recipe)[0]
     for name, value in changes.items():
         changed = change(changed, name, str(value))
-    config = assemble.check(plain(changed))
+    config = assemble.check(to_plain_data(changed))
     parts = assemble.make_parts(config, CLASSES, make_mesh() if mesh is None else mesh, np.ones(EXAMPLES, bool))
     return Step(parts, make_step(parts), config["data"]["batch"], config["data"]["size"] or config["views"]["size"])
 
 
 def abstract_arguments(step: Step) -> Arguments:
     """Returns the shapes, dtypes and shardings of the step's arguments."""
-    parts, size = step.parts, step.parts.views.size
+    parts, size = step.parts, step.parts.augmentation.size
     images = jax.ShapeDtypeStruct((step.batch_size, size, size, 3), jnp.float32)
     state = jax.eval_shape(lambda x: init_state(parts, x, calibrate_statistics), images)
     whole, cut = replicated(parts.mesh), batch_sharding(parts.mesh)
@@ -69,7 +69,7 @@ def abstract_arguments(step: Step) -> Arguments:
 
 def random_arguments(step: Step) -> Arguments:
     """Returns an initial state, a batch of random images and tables of random labels, on the devices of the mesh."""
-    parts, size, random = step.parts, step.parts.views.size, np.random.default_rng(0)
+    parts, size, random = step.parts, step.parts.augmentation.size, np.random.default_rng(0)
     whole, cut = replicated(parts.mesh), batch_sharding(parts.mesh)
     images = jnp.asarray(random.random((step.batch_size, size, size, 3), np.float32))
     state = jax.jit(lambda x: init_state(parts, x, calibrate_statistics))(images)

@@ -12,7 +12,7 @@ import jax
 
 from mi_contrast.benchmarks.timing import ratio, spread, time_interleaved
 from mi_contrast.benchmarks.torch_step import TorchStep, make_torch_step
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.training import assemble, loop
 from mi_contrast.training.state import placement
 from mi_contrast.training.step import make_step
@@ -21,7 +21,7 @@ from mi_contrast.training.step import make_step
 def run(repeats: int, small: bool) -> dict[str, Any]:
     """Returns images/s of each and their ratio over the rounds."""
     batch = 32 if small else 256
-    config = plain(load_config("configs/moco.py:digits")[0])
+    config = to_plain_data(load_config("configs/moco.py:digits")[0])
     config["data"] = {**config["data"], "batch": batch}
     config["model"] = {**config["model"], "backbone": "resnet18", "width": 16}
     peer = TorchStep(width=config["model"]["width"], batch=batch)

@@ -177,8 +177,8 @@ def from_rgb(rgb: Pixels, space: str, axis: int = -1) -> Pixels:
     return SPACES[check_space(space)][0](rgb, axis)
 
 
-def check_space(space: object, where: str = "colour space") -> str:
-    """Returns `space` if it is a name in `SPACES`, else raises UserError. `where` names the config's field."""
+def check_space(space: object, path: str = "colour space") -> str:
+    """Returns `space` if it is a name in `SPACES`, else raises UserError. `path` names the config's field."""
     if not isinstance(space, str) or space not in SPACES:
-        raise unknown(where, space, SPACES)
+        raise unknown(path, space, SPACES)
     return space

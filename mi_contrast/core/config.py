@@ -22,7 +22,7 @@ from mi_contrast.core.errors import FileError, UserError, nearest, unknown
 
 
 @dataclass(frozen=True)
-class Call:
+class CommandLine:
     """A parsed command line.
 
     Attributes:
@@ -53,7 +53,7 @@ def find_config(path: str) -> Path:
             return candidate
     known = [f"configs/{p.relative_to(package_configs())}" for p in sorted(package_configs().rglob("*.py"))]
     raise FileError(
-        f"config file {path!r} does not exist", nearest=nearest(path, known), fix=f"one of: {', '.join(known)}"
+        f"config file {path!r} does not exist", nearest=nearest(path, known), fix=f"choose one of {', '.join(known)}"
     )
 
 
@@ -71,7 +71,8 @@ def load_config(spec: str) -> tuple[ConfigDict, str, str | None]:
     try:
         module_spec.loader.exec_module(module)
     except (SyntaxError, ImportError, NameError) as error:
-        raise UserError(f"config file {file} does not run ({type(error).__name__}: {error})", fix="mend it") from None
+        raise UserError(f"config file {file} does not run ({type(error).__name__}: {error})",
+                        fix="fix the error in this file") from None  # fmt: skip
     if not hasattr(module, "get_config"):
         raise UserError(f"config file {file} has no get_config", fix="define get_config(variant) -> ConfigDict")
     default = inspect.signature(module.get_config).parameters.get("variant")
@@ -82,24 +83,26 @@ def load_config(spec: str) -> tuple[ConfigDict, str, str | None]:
     try:
         config = module.get_config(variant) if variant else module.get_config()
     except (AttributeError, KeyError) as error:  # a locked ConfigDict raises these for an unknown field
-        raise UserError(f"config file {file}: {' '.join(str(error).split())}", fix="mend the field's name") from None
+        raise UserError(
+            f"config file {file}: {' '.join(str(error).split())}", fix="correct the name of the field"
+        ) from None
     return config, file.stem, variant or None
 
 
-def plain(value: Any, where: str = "config") -> Any:
+def to_plain_data(value: Any, path: str = "config") -> Any:
     """Converts a value to plain data: dicts, tuples, numbers, strings, None.
 
-    Raises UserError for anything else. The message names the field; `where` is the dotted name of the value itself.
+    Raises UserError for anything else. The message names the field; `path` is the dotted name of the value itself.
     """
     if isinstance(value, ConfigDict):
         value = {key: value[key] for key in value}
     if isinstance(value, Mapping):
-        return {str(key): plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {str(key): to_plain_data(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return tuple(plain(item, f"{where}.{i}") for i, item in enumerate(value))
+        return tuple(to_plain_data(item, f"{path}.{i}") for i, item in enumerate(value))
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise UserError(f"{where} is a {type(value).__name__}", fix="a config holds plain data only")
+    raise UserError(f"{path} is a {type(value).__name__}", fix="a config holds plain data only")
 
 
 def _parse_value(text: str) -> Any:
@@ -127,7 +130,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def convert(old: Any, text: str, where: str) -> Any:
+def convert(old: Any, text: str, path: str) -> Any:
     """Parses `text` into a value of the same kind as `old`. Raises UserError if the text is of another kind.
 
     - None can become any plain value.
@@ -137,19 +140,19 @@ def convert(old: Any, text: str, where: str) -> Any:
     """
     new = _parse_value(text)
     if old is None:
-        return plain(new, where)
+        return to_plain_data(new, path)
     if isinstance(old, bool):
         if isinstance(new, bool):
             return new
     elif isinstance(old, str):
-        return plain(new, where) if isinstance(new, Mapping) and "kind" in new else text
+        return to_plain_data(new, path) if isinstance(new, Mapping) and "kind" in new else text
     elif isinstance(new, Mapping) and (_is_number(old) or isinstance(old, Mapping)):
         if new.get("kind") in schedules.FIELDS and (_is_number(old) or old.get("kind") in schedules.FIELDS):
-            return plain(new, where)
+            return to_plain_data(new, path)
         is_section = isinstance(old, Mapping) and old.get("kind") not in schedules.FIELDS
-        takes_any_field = not old or where.endswith(".options")  # each data set checks its own options
+        takes_any_field = not old or path.endswith(".options")  # each data set checks its own options
         if is_section and (takes_any_field or set(new) <= set(old) or ("kind" in old and "kind" in new)):
-            return plain(new, where)
+            return to_plain_data(new, path)
     elif isinstance(old, Mapping):
         if _is_number(new) and old.get("kind") in schedules.FIELDS:
             return new
@@ -163,32 +166,33 @@ def convert(old: Any, text: str, where: str) -> Any:
             return float(new)
     elif isinstance(old, tuple):
         if isinstance(new, (tuple, list)):
-            return plain(new, where)
+            return to_plain_data(new, path)
         if isinstance(new, str) or _is_number(new):
             return (new,)
-    raise UserError(f"{where} takes a {type(old).__name__} such as {old!r}, not {text!r}")
+    raise UserError(f"{path} takes a {type(old).__name__} such as {old!r}, not {text!r}")
 
 
 def change(config: ConfigDict, path: str, text: str) -> ConfigDict:
     """Returns the config with the field at the dotted `path` set from `text`. Raises UserError if there is none."""
-    tree = plain(config)
-    where = f"config.{path}"
+    tree = to_plain_data(config)
+    full_path = f"config.{path}"
 
     def descend(node: Any, names: list[str], prefix: str) -> Any:
         name, rest = names[0], names[1:]
         if isinstance(node, tuple):
             if not name.isdigit() or int(name) >= len(node):
-                raise UserError(f"{prefix} has no item {name!r}", fix=f"0 to {len(node) - 1}")
+                raise UserError(f"{prefix} has no item {name!r}", fix=f"give an index from 0 to {len(node) - 1}")
             key: Any = int(name)
         elif isinstance(node, dict) and name in node:
             key = name
         elif isinstance(node, dict):
             elsewhere = (path for path in _paths(tree) if path.rpartition(".")[2] == name)
             hint = nearest(name, node) or next(elsewhere, None)
-            raise UserError(f"no field {name!r} in {prefix}", nearest=hint, fix=f"fields: {', '.join(sorted(node))}")
+            known = f"its fields are {', '.join(sorted(node))}"
+            raise UserError(f"no field {name!r} in {prefix}", nearest=hint, fix=known)
         else:
             raise UserError(f"{prefix} is {node!r} and has no fields", fix=f"set it with --{prefix}=...")
-        new = descend(node[key], rest, f"{prefix}.{name}") if rest else convert(node[key], text, where)
+        new = descend(node[key], rest, f"{prefix}.{name}") if rest else convert(node[key], text, full_path)
         if isinstance(node, tuple):
             return (*node[:key], new, *node[key + 1 :])
         return {**node, key: new}
@@ -196,30 +200,32 @@ def change(config: ConfigDict, path: str, text: str) -> ConfigDict:
     return ConfigDict(descend(tree, path.split("."), "config"), convert_dict=True).lock()
 
 
-def _paths(tree: Any, where: str = "config") -> list[str]:
+def _paths(tree: Any, path: str = "config") -> list[str]:
     if not isinstance(tree, dict):
-        return [where]
-    return [where, *(p for key, item in tree.items() for p in _paths(item, f"{where}.{key}"))]
+        return [path]
+    return [path, *(p for key, item in tree.items() for p in _paths(item, f"{path}.{key}"))]
 
 
-def differences(old: Any, new: Any, where: str = "") -> list[str]:
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """Returns the dotted names of the fields in which two plain trees differ. Lists and tuples count as equal kinds."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         names = list(dict.fromkeys([*old, *new]))
-        return [d for n in names for d in differences(old.get(n, "<absent>"), new.get(n, "<absent>"), f"{where}.{n}")]
+        return [d for n in names for d in differences(old.get(n, "<absent>"), new.get(n, "<absent>"), f"{path}.{n}")]
     if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)) and len(old) == len(new):
-        return [d for i, (a, b) in enumerate(zip(old, new, strict=True)) for d in differences(a, b, f"{where}.{i}")]
+        return [d for i, (a, b) in enumerate(zip(old, new, strict=True)) for d in differences(a, b, f"{path}.{i}")]
     same = old == new and isinstance(old, bool) == isinstance(new, bool)
-    return [] if same else [where.lstrip(".")]
+    return [] if same else [path.lstrip(".")]
 
 
-def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | None = None, usage: str = "") -> Call:
+def parse(
+    arguments: list[str], flags: Mapping[str, str], *, positional: str | None = None, usage: str = ""
+) -> CommandLine:
     """Parses a command line.
 
     Args:
       arguments: as in sys.argv[1:].
       flags: help texts by flag. A name that ends in '=' takes a value. `config=` also allows --config.field=value.
-      positional: the flag (without '=') that an argument without a flag is the value of, if this is allowed.
+      positional: name of the flag that receives an argument given without a flag; None forbids such arguments.
       usage: text that --help prints above the flags.
 
     Raises:
@@ -261,21 +267,25 @@ def parse(arguments: list[str], flags: Mapping[str, str], *, positional: str | N
     if "config" not in values:
         if changes:
             raise UserError("--config.* given without --config", fix="add --config=configs/ring_moco.py")
-        return Call(flags=values)
+        return CommandLine(flags=values)
     config, file_name, variant = load_config(values.pop("config"))
     for path, text in changes:
         config = change(config, path, text)
-    return Call(config, file_name, variant, values)
+    return CommandLine(config, file_name, variant, values)
 
 
-def check_section(what: str, section: Any, required: Iterable[str], optional: Iterable[str] = ()) -> None:
-    """Raises UserError if `section` is no dict, has an unknown field, or lacks a required one. `what` names it."""
+def check_section(section_name: str, section: Any, required: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Raises UserError if `section` is no dict, has an unknown field, or lacks a required one.
+
+    Args:
+      section_name: used in messages.
+    """
     required, optional = tuple(required), tuple(optional)
     if not isinstance(section, Mapping):
-        raise UserError(f"{what} is {section!r}", fix=f"give a dict with {', '.join(required or optional)}")
+        raise UserError(f"{section_name} is {section!r}", fix=f"give a dict with {', '.join(required or optional)}")
     for name in section:
         if name not in required + optional:
-            raise unknown(f"field of {what}", name, required + optional)
+            raise unknown(f"field of {section_name}", name, required + optional)
     for name in required:
         if name not in section:
-            raise UserError(f"{what} has no {name!r}", fix=f"it takes {', '.join(required + optional)}")
+            raise UserError(f"{section_name} has no {name!r}", fix=f"it takes {', '.join(required + optional)}")

@@ -85,29 +85,29 @@ class Division:
         return self.space if self.generator is None else f"generator of {self.space}"
 
 
-def parse_optional(split: object, where: str = "split") -> Division | None:
+def parse_optional(split: object, path: str = "split") -> Division | None:
     """Returns the division that `split` describes, or None if `split` is None. Raises UserError as `parse` does."""
-    return None if split is None else parse(split, where)
+    return None if split is None else parse(split, path)
 
 
-def parse(split: object, where: str = "split") -> Division:
+def parse(split: object, path: str = "split") -> Division:
     """Returns the division that `split` describes (see the module's docstring).
 
     Raises:
-      UserError: `split` has an unknown or missing field, or a value out of range. `where` names the config's field.
+      UserError: `split` has an unknown or missing field, or a value out of range. `path` names the config's field.
     """
     if isinstance(split, str):
-        return Division(check_space(split, where))
+        return Division(check_space(split, path))
     if not isinstance(split, Mapping) or "kind" not in split:
         fix = f"give a colour space, or dict(kind=...) with kind one of {', '.join(KINDS)}"
-        raise UserError(f"{where} is {split!r}", fix=fix)
+        raise UserError(f"{path} is {split!r}", fix=fix)
     if split["kind"] not in KINDS:
-        raise unknown(f"kind of {where}", split["kind"], KINDS)
-    check_section(where, split, ("kind", *KINDS[split["kind"]]))
-    space = check_space(split["space"], f"{where}.space")
+        raise unknown(f"kind of {path}", split["kind"], KINDS)
+    check_section(path, split, ("kind", *KINDS[split["kind"]]))
+    space = check_space(split["space"], f"{path}.space")
     if split["kind"] == "generator":
         return Division(space, generator=Generator(*(split[name] for name in ("flow", "couplings", "hidden"))))
     sigma = split["sigma"]
     if isinstance(sigma, bool) or not isinstance(sigma, (int, float)) or not 0 < sigma < 1e3:
-        raise UserError(f"{where}.sigma is {sigma!r}", fix="give a number of pixels above 0")
+        raise UserError(f"{path}.sigma is {sigma!r}", fix="give a number of pixels above 0")
     return Division(space, sigma=float(sigma))

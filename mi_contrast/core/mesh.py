@@ -21,5 +21,5 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding that cuts axis 0 over the mesh axis `data`."""
+    """Returns the sharding of axis 0 over the mesh axis `data`."""
     return NamedSharding(mesh, PartitionSpec(DATA))

@@ -118,41 +118,41 @@ def pace(schedule: Schedule) -> tuple[str, int, float, int] | None:
     return schedule["on"], schedule["every"], schedule["by"], schedule["window"]
 
 
-def check(schedule: Schedule, where: str) -> None:
-    """Raises UserError unless `schedule` is a number or of one of the kinds above. `where` names the config's field."""
+def check(schedule: Schedule, path: str) -> None:
+    """Raises UserError unless `schedule` is a number or of one of the kinds above. `path` names the config's field."""
     if isinstance(schedule, bool) or not isinstance(schedule, (int, float, Mapping)):
-        raise UserError(f"{where} is {schedule!r}", fix="give a number or a schedule such as linear(0., .9)")
+        raise UserError(f"{path} is {schedule!r}", fix="give a number or a schedule such as linear(0., .9)")
     if isinstance(schedule, Mapping):
         kind = schedule.get("kind")
         if kind not in FIELDS:
-            raise unknown(f"schedule of {where}", kind, FIELDS)
+            raise unknown(f"schedule of {path}", kind, FIELDS)
         fields = set(schedule) - {"kind"}
         if fields != FIELDS[kind]:
             raise UserError(
-                f"{where}: schedule {kind} has fields {sorted(fields)}", fix=f"it takes {sorted(FIELDS[kind])}"
+                f"{path}: schedule {kind} has fields {sorted(fields)}", fix=f"it takes {sorted(FIELDS[kind])}"
             )
         if kind == "step" and len(schedule["values"]) != len(schedule["boundaries"]) + 1:
-            raise UserError(f"{where}: schedule step needs one value more than boundaries")
+            raise UserError(f"{path}: schedule step needs one value more than boundaries")
         if kind in ("linear", "cosine") and not schedule["start"] < schedule["end"]:
-            raise UserError(f"{where}: schedule {kind} has start >= end", fix="give start < end")
+            raise UserError(f"{path}: schedule {kind} has start >= end", fix="give start < end")
         if kind == "exponential" and not schedule["rate"] > 0:
-            raise UserError(f"{where}: schedule exponential has rate {schedule['rate']}", fix="give a rate above 0")
+            raise UserError(f"{path}: schedule exponential has rate {schedule['rate']}", fix="give a rate above 0")
         if kind == "adaptive":
-            _check_pace(schedule, where)
+            _check_pace(schedule, path)
     if not all(math.isfinite(x) for x in extreme_values(schedule)):
-        raise UserError(f"{where} is not finite", fix="give finite numbers")
+        raise UserError(f"{path} is not finite", fix="give finite numbers")
 
 
-def _check_pace(schedule: Mapping[str, Any], where: str) -> None:
+def _check_pace(schedule: Mapping[str, Any], path: str) -> None:
     if schedule["on"] not in MEASURES:
-        raise unknown(f"`on` of {where}", schedule["on"], MEASURES)
+        raise unknown(f"`on` of {path}", schedule["on"], MEASURES)
     for name in ("every", "window"):
         if isinstance(schedule[name], bool) or not isinstance(schedule[name], int) or schedule[name] < 1:
             raise UserError(
-                f"{where}: schedule adaptive has {name} {schedule[name]!r}", fix="give a whole number above 0"
+                f"{path}: schedule adaptive has {name} {schedule[name]!r}", fix="give a whole number above 0"
             )
     if not 0 < schedule["by"] <= 1:
-        raise UserError(f"{where}: schedule adaptive has by {schedule['by']!r}", fix="give a number above 0, at most 1")
+        raise UserError(f"{path}: schedule adaptive has by {schedule['by']!r}", fix="give a number above 0, at most 1")
 
 
 def extreme_values(schedule: Schedule) -> tuple[float, ...]:

@@ -31,7 +31,7 @@ Listing = dict[str, list[tuple[str, Path]]]  # (class, file) of every image, by 
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name was not made by the user."""
+    """Whether a name marks a hidden file or one that a tool made."""
     return name.startswith(".") or name in TOOL_FOLDERS
 
 
@@ -81,7 +81,7 @@ def list_images(root: Path) -> Listing:
     """
     images = find_images(root)
     if not images:
-        raise FileError(f"{root} holds no images in folders of classes", fix=f"lay them out as {LAYOUT}")
+        raise FileError(f"{root} contains no images", fix=f"lay them out as {LAYOUT}")
     by_depth: dict[int, Path] = {}
     for path in sorted(images):
         by_depth.setdefault(min(len(path.relative_to(root).parts), 3), path)
@@ -89,7 +89,7 @@ def list_images(root: Path) -> Listing:
         names = " and ".join(str(path.relative_to(root)) for _, path in sorted(by_depth.items()))
         raise UserError(
             f"{root} holds images at two depths: {names}",
-            fix=f"move or remove those that are not meant, so that all lie as {LAYOUT}",
+            fix=f"move or remove images until all are laid out as {LAYOUT}",
         )
     depth, splits = next(iter(by_depth)), dict[str, list[tuple[str, Path]]]()
     for path in images:

@@ -1,9 +1,9 @@
-"""The embedded data set `moving_digits`: a handwritten digit that moves over a moving crop of a photograph.
+"""The data set `moving_digits`: a handwritten digit that moves over a moving crop of a photograph.
 
-A frame has three independent factors: the digit (an instance of scikit-learn's handwritten digits), its position (nine
-cells) and the background (twelve tiles of scikit-learn's two photographs). It is a small version of the Colourful
-Moving-MNIST of Tian et al. 2020: two frames may share any subset of the factors, and a contrastive method can learn
-what they share.
+It is shipped with the package. A frame has three independent factors: the digit (an instance of scikit-learn's
+handwritten digits), its position (nine cells) and the background (twelve tiles of scikit-learn's two photographs). It
+is a small version of the Colourful Moving-MNIST of Tian et al. 2020: two frames may share any subset of the factors,
+and a contrastive method can learn what they share.
 
 All computation is integer arithmetic on stable random bits, so the pixels are equal on every machine. `PIXELS` has
 their checksums.

@@ -65,7 +65,8 @@ def make_pairing(images: ImageSet, members: Ints, shared: Sequence[str], partner
       images: the set.
       members: int [M], distinct indices into `images`. Pairs are made among them.
       shared: names of factors that both examples have in common.
-      partner: a word of `images.partners`, which has one partner for every example. Not with `shared`.
+      partner: a key of `images.partners`. The second image of an example is its partner under that key. It can't be
+        combined with `shared`.
 
     Raises:
       UserError: the set does not have a factor or the partner (the message names the nearest), or both are given.
@@ -73,7 +74,7 @@ def make_pairing(images: ImageSet, members: Ints, shared: Sequence[str], partner
     members = np.asarray(members, np.int32)
     if partner is not None:
         if shared:
-            what = f"data.partner is {partner!r} and data.shared {', '.join(shared)}: two ways to the second image"
+            what = f"data.partner and data.shared both choose the second image: {partner!r} and {', '.join(shared)}"
             raise UserError(what, fix="give --config.data.shared='()', or partner=None")
         return pair_with_fixed_partners(images, members, partner)
     groups, clips = number_groups(images, members, shared)
@@ -101,8 +102,9 @@ def pair_with_fixed_partners(images: ImageSet, members: Ints, word: str) -> Pair
     place[members] = np.arange(len(members))
     start = place[np.asarray(images.partners[word])[members]]
     if (start < 0).any():
-        what = f"the partner of example {members[start < 0][0]} of {images.name} {images.split} is not trained on"
-        raise UserError(what, fix="a pair set's partners are of one clip; make it anew")
+        what = f"the partner of example {members[start < 0][0]} of {images.name} {images.split}"
+        what += " is not a training example"
+        raise UserError(what, fix="make the pair set again: both patches of a pair must come from one clip")
     return Pairing(*(jnp.asarray(x, jnp.int32) for x in (members, place, start, start + 1, start, start)))
 
 
@@ -155,7 +157,10 @@ def make_distinct_pairs(
 
 
 def pair_by_rotation(images: ImageSet, members: Ints, shared: Sequence[str], stream: tuple[int, ...]) -> Ints:
-    """Pairs every member with the one that a rotation of its group brings to its place. Returns int32 [pairs, 2]."""
+    """Pairs every member with the member of its group that is `shift` places further on, modulo the size of the group.
+
+    Returns int32 [pairs, 2].
+    """
     groups, clips = number_groups(images, members, shared)
     first, second = random_bits(2 * len(members), *stream, 1).reshape(2, -1)
     order = np.lexsort((first, clips, groups))
@@ -176,7 +181,10 @@ def pair_by_rotation(images: ImageSet, members: Ints, shared: Sequence[str], str
 
 
 def number_groups(images: ImageSet, members: Ints, shared: Sequence[str]) -> tuple[Ints, Ints]:
-    """Numbers the members' combinations of shared factors, and their clips. Without clips, each example is its own."""
+    """Numbers the members' combinations of shared factors, and their clips.
+
+    If clips don't matter, every example counts as a clip of its own.
+    """
     for name in shared:
         if not images.factors:
             raise UserError(f"{images.name} has no factor {name!r} to share", fix="give --config.data.shared='()'")

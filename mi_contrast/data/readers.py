@@ -37,12 +37,12 @@ ORDERS = ("epochs", "draws")
 class Batch(NamedTuple):
     """The images of a batch.
 
-    sources: uint8 [B, V, H, W, 3], V = 1 or 2 images an example.
-    index: int32 [B, V], the index of each image in its set.
+    sources: uint8 [B, I, H, W, 3], I = 1 or 2 images per example.
+    index: int32 [B, I], the index of each image in its set.
     """
 
-    sources: UInt8[Array, "B V H W 3"]
-    index: Int[Array, "B V"]  # type: ignore[assignment]  # over tuple.index
+    sources: UInt8[Array, "B I H W 3"]
+    index: Int[Array, "B I"]  # type: ignore[assignment]  # over tuple.index
 
 
 class Reader(Protocol):
@@ -69,7 +69,7 @@ class Sampler:
 
     Attributes:
       members: int32 [M], indices of the examples to read.
-      views: images an example, 1 or 2.
+      images_per_example: 1 or 2.
       pairing: tables from which the second images are drawn.
       mesh: the mesh whose axis `data` shards the batch.
       order: one of `ORDERS`.
@@ -78,7 +78,7 @@ class Sampler:
     members: Ints
     batch_size: int
     seed: int
-    views: int
+    images_per_example: int
     pairing: pairs.Pairing
     mesh: jax.sharding.Mesh
     order: str = "epochs"
@@ -101,8 +101,8 @@ class Sampler:
             seeds = STREAMS["permutation"], self.seed, step, 1
             return self.members[draw_distinct(len(self.members), self.batch_size, *seeds)[local]]
         epoch, number = divmod(step, self.steps_per_epoch)
-        order = epoch_order(len(self.members), self.seed, epoch)
-        return self.members[order[number * self.batch_size :][local]]
+        visit_order = epoch_order(len(self.members), self.seed, epoch)
+        return self.members[visit_order[number * self.batch_size :][local]]
 
 
 @lru_cache(maxsize=4)
@@ -112,10 +112,18 @@ def epoch_order(count: int, seed: int, epoch: int) -> Ints:
 
 
 def append_partners(
-    pairing: pairs.Pairing, first_ids: Int[Array, " B"], seed: int, step: Array, positions: Array, views: int
-) -> Int[Array, "B V"]:
-    """Returns the id of each first image and, if `views` is 2, of a partner drawn for it, int32 [B, V]. Jittable."""
-    if views == 1:
+    pairing: pairs.Pairing,
+    first_ids: Int[Array, " B"],
+    seed: int,
+    step: Array,
+    positions: Array,
+    images_per_example: int,
+) -> Int[Array, "B I"]:
+    """Returns the id of each first image and, with 2 images per example, of a partner drawn for it, int32 [B, I].
+
+    It can be jitted.
+    """
+    if images_per_example == 1:
         return first_ids[:, None]
     rngs = jax.vmap(partial(stream_rng, name="partner"))(example_rngs(seed, step, positions))
     return jnp.stack([first_ids, jax.vmap(pairs.draw_partner, (None, 0, 0))(pairing, first_ids, rngs)], axis=1)
@@ -141,9 +149,10 @@ def make_reader(
       batch_size: examples in a batch, over all processes and devices.
       seed: the run's seed. It determines the order and the partners.
       shared: factors that the two images of an example share. With (), an example has one image.
-      partner: a word of `images.partners`, whose partner of an example is its second image. Not with `shared`.
-      resident: True keeps the decoded members on every device, False decodes them for every batch. The default is True
-        up to 2 GiB.
+      partner: a key of `images.partners`. The second image of an example is its partner under that key. It can't be
+        combined with `shared`.
+      resident: True keeps the decoded members on every device, False decodes them for every batch. None chooses True if
+        the decoded members take at most 2 GiB.
       order: 'epochs' visits every member once before any comes again, and drops a last batch that is not full. 'draws'
         draws every batch from all members, without repeats within the batch. With a memory bank, 'epochs' has a flaw
         that 'draws' does not have: the row of the current example is always the oldest, and a network that changes
@@ -185,13 +194,13 @@ class ResidentReader:
         def gather(tables: Any, first_ids: Array, step: Array) -> Batch:
             decoded, rows, pairing = tables
             positions = jnp.arange(sampler.batch_size)
-            index = append_partners(pairing, first_ids, sampler.seed, step, positions, sampler.views)
+            index = append_partners(pairing, first_ids, sampler.seed, step, positions, sampler.images_per_example)
             return Batch(decoded[rows[index]], index)
 
         self._gather = gather
 
     def batch(self, step: int) -> Batch:
-        """Returns the batch of a step at once. The device computes it asynchronously."""
+        """Returns the batch of a step without waiting; the device computes the batch asynchronously."""
         first_ids = to_global(
             self.sampler.first_ids(step), batch_sharding(self.sampler.mesh), (self.sampler.batch_size,)
         )
@@ -215,26 +224,26 @@ class StreamingReader:
         import grain
 
         self.sampler, self.images, self.steps_per_epoch = sampler, images, sampler.steps_per_epoch
-        batch_bytes = len(sampler.positions) * sampler.views * int(np.prod(images.image_shape))
+        batch_bytes = len(sampler.positions) * sampler.images_per_example * int(np.prod(images.image_shape))
         num_batches = int(np.clip(PREFETCH_BYTES // max(batch_bytes, 1), 2, os.cpu_count() or 2))
         self._options = grain.ReadOptions(num_threads=num_batches, prefetch_buffer_size=num_batches)
         self._batches: Any = None
         self._next_step = -1
 
         @jax.jit
-        def index(pairing: pairs.Pairing, first_ids: Array, step: Array, positions: Array) -> Array:
-            return append_partners(pairing, first_ids, sampler.seed, step, positions, sampler.views)
+        def draw_ids(pairing: pairs.Pairing, first_ids: Array, step: Array, positions: Array) -> Array:
+            return append_partners(pairing, first_ids, sampler.seed, step, positions, sampler.images_per_example)
 
-        self._index = index
+        self._draw_ids = draw_ids
         self._pairing = jax.tree.map(np.asarray, sampler.pairing)
 
     def _read(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Decodes this process's part of a batch. Returns sources [b, V, H, W, 3] and index [b, V]."""
+        """Decodes this process's part of a batch. Returns sources [b, I, H, W, 3] and index [b, I]."""
         first_ids, positions = self.sampler.first_ids(step), np.asarray(self.sampler.positions)
         index = first_ids[:, None]
-        if self.sampler.views == 2:
+        if self.sampler.images_per_example == 2:
             with jax.default_device(host_device()):
-                index = np.asarray(self._index(self._pairing, first_ids, np.int32(step), positions))
+                index = np.asarray(self._draw_ids(self._pairing, first_ids, np.int32(step), positions))
         sources = self.images.read(index.reshape(-1).astype(np.int64))
         return sources.reshape(*index.shape, *sources.shape[1:]), index
 

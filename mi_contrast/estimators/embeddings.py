@@ -47,12 +47,12 @@ def contrast(
       temperature: > 0; may be traced; one for all or [B].
       valid: bool [K], False for candidates that do not exist, such as empty slots of a queue. Their rows must be
         finite too.
-      anchor_ids, pool_ids: int32 [B] or [B, A], and int32 [K]. A candidate that has one of an anchor's ids is excluded
+      anchor_ids, pool_ids: int32 [B] or [B, E], and int32 [K]. A candidate that has one of an anchor's ids is excluded
         for this anchor. The id -1 matches nothing.
       anchor_labels, pool_labels: int32 [B] and [K], or [B, R] and [K, R], for `Close`: a candidate is a further
         positive if it agrees with the anchor in any column. The label -1 matches nothing.
-      key: random key for `Drawn`. With one key for all, the draws of an anchor also depend on its index in the global
-        batch. With keys [B], each anchor uses its own.
+      key: rng for `Drawn`, a random key of JAX. With one for all, the draws of an anchor also depend on its index in
+        the global batch. With rngs [B], each anchor uses its own.
       block: number of anchors scored at a time. Memory beyond the inputs is about 2 x block x K float32.
       axis_name: inside `shard_map`, the mesh axis (or axes) over which anchors and pool are sharded. All arrays and the
         result are this device's parts. Anchors are gathered, the pool is not.
@@ -64,7 +64,7 @@ def contrast(
       UserError: shapes that do not fit; an unknown support or form, or a form that cannot handle the support; empty
         concrete bands; a concrete temperature <= 0; ids or labels on one side only; no labels for `Close`; no key for
         `Drawn`.
-    Source: Wu et al. 2020 and 2021. The definitions of value, ranks and ties are those of this package's page.
+    Source: Wu et al. 2020 and 2021. Value, ranks and ties are defined in mi_contrast/estimators/README.md.
 
     >>> import jax.numpy as jnp
     >>> from mi_contrast.estimators import Ring

@@ -1,9 +1,9 @@
 """The forms of the contrastive value, each expressed by a few sums over the scores.
 
 A form lists the sums it needs over candidates or further positives (`required_sums`). It computes the value from f+,
-the sums and the sizes of both sets (`combine_sums`). The gradient with respect to a score follows by the chain rule:
-the gradient of the value with respect to each sum times the gradient of that sum (`score_gradient`). So a new form
-needs no gradient of its own. The fields of a form are float32 [B] here.
+the sums and the sizes of both sets (`combine_sums`). The derivative with respect to a score follows by the chain rule:
+the derivative of the value with respect to each sum times that of the sum (`differentiate_total`). So a new form needs
+no gradient of its own. The fields of a form are float32 [B] here.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class SumSpec(NamedTuple):
     """One weighted sum over the scores f of an anchor.
 
     Attributes:
-      over: the set of scores, which is also the name of their weights w.
-      function: what is summed: 'exponential' is w e^{power f}, 'score' is w f, 'log_sigmoid' is
+      score_set: the set of scores, which is also the name of their weights w.
+      function: what is summed: 'exponential' is w e^{p f}, 'score' is w f, 'log_sigmoid' is
         w log(sigmoid(offset - f)).
-      power: of the exponential, one for all or [B, 1].
+      power: exponent p in w e^{p f}; the float 1.0, or one for each anchor, [B, 1].
     """
 
-    over: Literal["candidates", "positives"]
+    score_set: Literal["candidates", "positives"]
     function: Literal["exponential", "score", "log_sigmoid"]
     power: Column | float = 1.0
 
@@ -47,12 +47,12 @@ def _column(x: Array | float) -> Column:
     return jnp.asarray(x)[:, None]
 
 
-def required_sums(form: Form, has_several: bool) -> tuple[SumSpec, ...]:
-    """Returns the sums that a form needs. `has_several` says whether there are further positives."""
+def required_sums(form: Form, has_further_positives: bool) -> tuple[SumSpec, ...]:
+    """Returns the sums that a form needs. `has_further_positives`: whether there are positives besides f+."""
     match form:
-        case Softmax("mean") if has_several:
+        case Softmax("mean") if has_further_positives:
             return SumSpec("candidates", "exponential"), SumSpec("positives", "score")
-        case Softmax() if has_several:
+        case Softmax() if has_further_positives:
             return SumSpec("candidates", "exponential"), SumSpec("positives", "exponential")
         case Hard(beta):
             return (
@@ -79,15 +79,15 @@ def compute_terms(
     """Returns the terms of a sum, float32 [B, K]; 0 where the weight is 0."""
     match spec.function:
         case "exponential":
-            terms = jnp.exp(spec.power * scores if not isinstance(spec.power, float) else scores)
+            terms = jnp.exp(spec.power * scores)
         case "score":
             terms = scores
         case "log_sigmoid":
             terms = jax.nn.log_sigmoid(offset - scores)
     if weights is None:
         # The exponential of a removed score (-inf) is 0 already, unless the power is 0.
-        is_zero = isinstance(spec.power, float) and spec.function != "score"
-        return terms if is_zero else jnp.where(scores == -jnp.inf, 0.0, terms)
+        removed_scores_vanish = isinstance(spec.power, float) and spec.power > 0 and spec.function != "score"
+        return terms if removed_scores_vanish else jnp.where(scores == -jnp.inf, 0.0, terms)
     return jnp.where(weights > 0, weights * terms, 0.0)
 
 
@@ -98,10 +98,13 @@ def transform_total(spec: SumSpec, total: Column) -> Column:
     return jnp.where(total == 0, -jnp.inf, jnp.log(jnp.where(total == 0, 1.0, total)))
 
 
-def score_gradient(
+def differentiate_total(
     spec: SumSpec, scores: Float[Array, "B K"], weights: Array | None, offset: Column, total: Column
 ) -> tuple[Float[Array, "B K"], Column]:
-    """Returns the gradient of `transform_total` with respect to each score, as a matrix and a factor for each row."""
+    """Returns (matrix, factor), whose product is the derivative of `transform_total` with respect to each score.
+
+    The matrix is [B, K], and the factor is [B, 1].
+    """
     match spec.function:
         case "exponential":
             return compute_terms(spec, scores, weights, offset), spec.power / jnp.where(total == 0, 1.0, total)
@@ -115,7 +118,7 @@ def score_gradient(
 
 def combine_sums(
     form: Form,
-    has_several: bool,
+    has_further_positives: bool,
     positive: Column,
     sums: tuple[Column, ...],
     sizes: Sizes,
@@ -126,7 +129,7 @@ def combine_sums(
 
     Args:
       form: a Form.
-      has_several: whether there are further positives.
+      has_further_positives: whether there are positives besides f+.
       positive: f+ - reference.
       sums: `required_sums` of scores f - reference, after `transform_total`.
       sizes, offset: see `Sizes` and `binary_offset`.
@@ -136,7 +139,7 @@ def combine_sums(
     match form:
         case Softmax(reduce):
             denominator = log_mean(join(Mass(positive, one), Mass(sums[0], sizes.candidates)))
-            if not has_several:
+            if not has_further_positives:
                 return positive - denominator
             if reduce == "mean":
                 return (positive + sums[1]) / (1 + sizes.positives) - denominator

@@ -25,12 +25,12 @@ class AnchorInputs(NamedTuple):
     Cotangents have the same form; they are None for what has no gradient.
     """
 
-    anchors: Float[Array, "B D"]
-    positive: Float[Array, " B"]  # inner product with the positive
+    rows: Float[Array, "B D"]
+    positive: Float[Array, " B"]  # similarity of the positive
     temperature: Float[Array, " B"]
     support: Any = None  # a Support with percentiles in millionths
     form: Any = None  # a Form
-    ids: Int[Array, "B A"] | None = None
+    excluded_ids: Int[Array, "B E"] | None = None
     labels: Int[Array, "B R"] | None = None
     seeds: UInt32[Array, "B 2"] | None = None  # for the draws of `Drawn`
 
@@ -45,14 +45,14 @@ class PoolInputs(NamedTuple):
 
 
 class OptionalInputs(NamedTuple):
-    """The optional arrays of `contrast`, by the names of its keywords."""
+    """The optional arrays of `contrast`, by the names of its keywords; `rng` is its `key`."""
 
     valid: Array | None = None
     anchor_ids: Array | None = None
     pool_ids: Array | None = None
     anchor_labels: Array | None = None
     pool_labels: Array | None = None
-    key: Array | None = None
+    rng: Array | None = None
 
 
 def prepare_inputs(
@@ -84,21 +84,19 @@ def prepare_inputs(
     form = jax.tree.map(lambda x: repeat_for_anchors(jnp.asarray(x, jnp.float32)), form)
     positive = jnp.sum(anchors.astype(jnp.float32) * positives.astype(jnp.float32), axis=1)
     make_columns = lambda x: None if x is None else jnp.atleast_2d(jnp.asarray(x).T).T  # noqa: E731
-    seeds, key = None, optional.key
-    if isinstance(support, Drawn) and key is not None:
+    seeds, rng = None, optional.rng
+    if isinstance(support, Drawn) and rng is not None:
         indices = first_row_index(len(anchors), axis) + jnp.arange(len(anchors))
-        keys = key if key.ndim else jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
-        seeds = jax.vmap(lambda anchor_key: jax.random.bits(anchor_key, (2,)))(keys)
-    ids, labels = make_columns(optional.anchor_ids), make_columns(optional.anchor_labels)
-    support = jax.tree.map(repeat_for_anchors, support)
+        rngs = rng if rng.ndim else jax.vmap(lambda i: jax.random.fold_in(rng, i))(indices)
+        seeds = jax.vmap(lambda anchor_rng: jax.random.bits(anchor_rng, (2,)))(rngs)
     anchor_inputs = AnchorInputs(
-        anchors=anchors,
+        rows=anchors,
         positive=positive,
         temperature=temperature,
-        support=support,
+        support=jax.tree.map(repeat_for_anchors, support),
         form=form,
-        ids=ids,
-        labels=labels,
+        excluded_ids=make_columns(optional.anchor_ids),
+        labels=make_columns(optional.anchor_labels),
         seeds=seeds,
     )
     pool_inputs = PoolInputs(
@@ -121,14 +119,14 @@ def _check_optional(optional: OptionalInputs, support: Support, num_anchors: int
         raise UserError(f"valid {optional.valid.shape} does not fit", fix=f"give {num_candidates} of them")
     if isinstance(support, Close):
         if optional.anchor_labels is None or optional.pool_labels is None:
-            raise UserError("Close() knows no labels", fix="give anchor_labels and pool_labels")
+            raise UserError("Close() needs labels", fix="give anchor_labels and pool_labels")
         if optional.anchor_labels.shape[1:] != optional.pool_labels.shape[1:]:
             shapes = f"anchor_labels {optional.anchor_labels.shape} and pool_labels {optional.pool_labels.shape}"
             raise UserError(f"{shapes} do not fit", fix="give [B] and [K], or [B, R] and [K, R]")
-    if isinstance(support, Drawn) and optional.key is None:
-        raise UserError("Drawn() has no key to draw by", fix="give key=jax.random.key(...)")
-    if optional.key is not None and optional.key.shape not in ((), (num_anchors,)):
-        raise UserError(f"key {optional.key.shape} does not fit", fix=f"give one, or {num_anchors} of them")
+    if isinstance(support, Drawn) and optional.rng is None:
+        raise UserError("Drawn() needs a random key", fix="give key=jax.random.key(...)")
+    if optional.rng is not None and optional.rng.shape not in ((), (num_anchors,)):
+        raise UserError(f"key {optional.rng.shape} does not fit", fix=f"give one, or {num_anchors} of them")
 
 
 def match_varying_axes(tree: Tree) -> Tree:
@@ -158,12 +156,12 @@ def choose_block_size(block_size: int | None, num_anchors: int, num_candidates: 
     return max(1, min(block_size, num_anchors))
 
 
-def inner_products(anchors: AnchorInputs, pool: PoolInputs) -> Float[Array, "B K"]:
+def compute_similarities(anchors: AnchorInputs, pool: PoolInputs) -> Float[Array, "B K"]:
     """Returns the inner products of anchors with the pool; -inf for rows that are not candidates of the anchor."""
-    scores = jnp.matmul(anchors.anchors, pool.rows.T, preferred_element_type=jnp.float32)
+    similarities = jnp.matmul(anchors.rows, pool.rows.T, preferred_element_type=jnp.float32)
     if pool.valid is not None:
-        scores = jnp.where(pool.valid, scores, -jnp.inf)
-    if anchors.ids is not None:
-        for ids in jnp.moveaxis(anchors.ids, 1, 0):
-            scores = jnp.where((ids[:, None] == pool.ids) & (ids[:, None] >= 0), -jnp.inf, scores)
-    return scores
+        similarities = jnp.where(pool.valid, similarities, -jnp.inf)
+    if anchors.excluded_ids is not None:
+        for ids in jnp.moveaxis(anchors.excluded_ids, 1, 0):
+            similarities = jnp.where((ids[:, None] == pool.ids) & (ids[:, None] >= 0), -jnp.inf, similarities)
+    return similarities

@@ -42,7 +42,7 @@ WEIGHT_DECAY = 0.3  # of AdamW, which multiplies it by the learning rate
 MIN_PART_SIZE = 20  # minimum number of samples in a part
 
 
-class Method(NamedTuple):
+class TrainedBound(NamedTuple):
     """A bound and how a critic is trained for it. All functions take the square matrix of a critic's scores.
 
     Attributes:
@@ -65,19 +65,21 @@ def _subtract_log_mean(scores: Array) -> Array:
     return scores - (jnp.mean(jnp.diagonal(scores)) - donsker_varadhan(scores))
 
 
-def _methods(clip: float) -> dict[str, Method]:
+def _methods(clip: float) -> dict[str, TrainedBound]:
     without_state = lambda bound: lambda scores, partition: (bound(scores), partition)  # noqa: E731
     clipped_log_weights = lambda scores: _subtract_log_mean(jnp.clip(scores, -clip, clip))  # noqa: E731
     clipped_smile = functools.partial(smile, clip=clip)
     return {
-        "info_nce": Method(without_state(matrix_info_nce), matrix_info_nce, None, matrix_info_nce),
-        "nwj": Method(without_state(nwj), nwj, lambda scores: scores - 1.0, nwj, shift=1.0),
-        "donsker_varadhan": Method(
+        "info_nce": TrainedBound(without_state(matrix_info_nce), matrix_info_nce, None, matrix_info_nce),
+        "nwj": TrainedBound(without_state(nwj), nwj, lambda scores: scores - 1.0, nwj, shift=1.0),
+        "donsker_varadhan": TrainedBound(
             without_state(donsker_varadhan), donsker_varadhan, _subtract_log_mean, donsker_varadhan
         ),
-        "mine": Method(mine, donsker_varadhan, _subtract_log_mean, donsker_varadhan),
-        "jensen_shannon": Method(without_state(jensen_shannon), jensen_shannon, lambda scores: scores, jensen_shannon),
-        "smile": Method(without_state(clipped_smile), clipped_smile, clipped_log_weights, jensen_shannon),
+        "mine": TrainedBound(mine, donsker_varadhan, _subtract_log_mean, donsker_varadhan),
+        "jensen_shannon": TrainedBound(
+            without_state(jensen_shannon), jensen_shannon, lambda scores: scores, jensen_shannon
+        ),
+        "smile": TrainedBound(without_state(clipped_smile), clipped_smile, clipped_log_weights, jensen_shannon),
     }
 
 
@@ -320,7 +322,7 @@ def _train_critic(
     return method.bound(scores), _effects(scores, method), _effects(copula_scores, method)
 
 
-def _effects(scores: Float[Array, "n n"], method: Method) -> Float[Array, " n"]:
+def _effects(scores: Float[Array, "n n"], method: TrainedBound) -> Float[Array, " n"]:
     """Returns the first-order effect of each sample on the bound, as anchor and as candidate, minus their mean."""
     if method.log_weights is None:
         anchor, candidate = logsumexp(scores, axis=1), jnp.sum(jax.nn.softmax(scores, axis=1), axis=0)

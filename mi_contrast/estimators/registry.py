@@ -17,7 +17,7 @@ from mi_contrast.estimators.result import Estimate
 EstimateFn = Callable[[np.ndarray, np.ndarray, int, jax.Array, bool], Estimate]
 
 
-class Method(NamedTuple):
+class EstimatorMethod(NamedTuple):
     """An estimator of the command line.
 
     Attributes:
@@ -35,19 +35,19 @@ class Method(NamedTuple):
     saturates: bool = False
 
 
-def _learned(method: str, description: str, corrected: bool = False) -> Method:
+def _learned(method: str, description: str, corrected: bool = False) -> EstimatorMethod:
     def run(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
         return estimate(x, y, method, key=key, corrected=corrected)
 
-    return Method(run, description, saturates=True)
+    return EstimatorMethod(run, description, saturates=True)
 
 
-def _ksg(variant: int) -> Method:
+def _ksg(variant: int) -> EstimatorMethod:
     def run(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
         return ksg(x, y, k, variant, standardise=not ranks, normal_scores=ranks)
 
     description = "estimate: {k} nearest neighbours"
-    return Method(run, description, is_quadratic=True, takes_normal_scores=True, saturates=True)
+    return EstimatorMethod(run, description, is_quadratic=True, takes_normal_scores=True, saturates=True)
 
 
 def _three_kl(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
@@ -65,12 +65,12 @@ def _labels_first(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: b
 METHODS = {
     "ksg": _ksg(1),
     "ksg2": _ksg(2),
-    "three_kl": Method(
+    "three_kl": EstimatorMethod(
         _three_kl, "estimate: sum of three entropies, often far off", is_quadratic=True, takes_normal_scores=True
     ),
-    "cca": Method(_correlation, "estimate: linear dependence, exact for Gaussians", takes_normal_scores=True),
-    "discrete_continuous": Method(_labels_first, "estimate: {k} nearest neighbours within a label"),
-    "discrete": Method(lambda x, y, k, key, ranks: discrete(x, y), "estimate: frequencies of values"),
+    "cca": EstimatorMethod(_correlation, "estimate: linear dependence, exact for Gaussians", takes_normal_scores=True),
+    "discrete_continuous": EstimatorMethod(_labels_first, "estimate: {k} nearest neighbours within a label"),
+    "discrete": EstimatorMethod(lambda x, y, k, key, ranks: discrete(x, y), "estimate: frequencies of values"),
     "info_nce": _learned("info_nce", "estimate: Gaussian copula, or a trained critic that finds more", corrected=True),
     "nwj": _learned("nwj", "lower bound"),
     "jensen_shannon": _learned("jensen_shannon", "lower bound"),

@@ -34,16 +34,16 @@ def hard_negatives(
       beta: >= 0, how much more similar candidates weigh. May be traced; one for all or [..., B].
       prior: in [0, 1), probability that a candidate has the anchor's class. May be traced; one for all or [..., B].
       where: bool or weights >= 0 [..., B, K], valid candidates or the weights of any support; default all.
-      floor: lower limit of log(Ng / N), -1/temperature in the released code; None for no limit but Ng >= 0. Where the
-        limit is active, the pool receives no gradient.
+      floor: lower limit of log(Ng / N), -1/temperature in the released code; None sets no limit except Ng >= 0.
+        Where the limit is active, the pool receives no gradient.
     Returns:
       nats, f32 [..., B], at most log(N + 1); 0 with zero gradient where there is no positive or no candidate. With
       prior 0 it is at most InfoNCE, and with prior 0 and beta 0 it is InfoNCE. With prior > 0 it is no bound. The
       gradient includes that of the weights w.
     Raises:
       UserError: concrete beta < 0, or prior outside [0, 1); shapes that do not fit.
-    Source: Robinson et al. 2021; with beta 0 Chuang et al. 2020. The value is log(N + 1) minus the released loss if
-    `floor` is that of the released code.
+    Source: Robinson et al. 2021; beta = 0 is the loss of Chuang et al. 2020. The value is log(N + 1) minus the
+    released loss if `floor` is that of the released code.
 
     >>> nats = hard_negatives(jnp.log(jnp.array([6.0])), jnp.log(jnp.array([[1.0, 3.0]])), 1.0, 0.1)
     >>> bool(jnp.allclose(nats, jnp.log(6 * 3 / (6 + (2 * 10 / 4 - 0.1 * 2 * 6) / 0.9))))
@@ -93,17 +93,21 @@ def reweighted_nats(
     positive, log_sum, log_weight = (jnp.where(empty, 0.0, x) for x in (positive, log_sum, log_weight))
     size = jnp.where(empty, 1.0, size)
     log_average = log_sum - jnp.where(log_sum == jnp.inf, 0.0, log_weight)  # of e^f, weighted by s w
-    negative = _log_difference(log_average, positive, jnp.asarray(prior, jnp.float32))
+    log_negatives = _log_difference(log_average, positive, jnp.asarray(prior, jnp.float32))
     if floor is not None:
-        negative = jnp.maximum(negative, floor)
-    candidates = join(Mass(positive, jnp.ones_like(positive)), Mass(jnp.log(size) + negative, size))
+        log_negatives = jnp.maximum(log_negatives, floor)
+    candidates = join(Mass(positive, jnp.ones_like(positive)), Mass(jnp.log(size) + log_negatives, size))
     return jnp.where(empty, 0.0, positive - log_mean(candidates))
 
 
 def _log_difference(log_average: Array, positive: Array, prior: Array) -> Array:
-    """Returns log((e^log_average - prior e^positive) / (1 - prior)); -inf with zero gradient if not positive."""
+    """Returns log((e^log_average - prior e^positive) / (1 - prior)).
+
+    It is -inf with zero gradient if the difference is not above 0.
+    """
     is_biased = prior != 0
     log_share = jnp.where(is_biased, jnp.log(jnp.where(is_biased, prior, 1.0)) + positive - log_average, -jnp.inf)
-    vanishes = log_share >= 0
-    rest = jnp.where(is_biased & ~vanishes, -jnp.expm1(jnp.where(is_biased & ~vanishes, log_share, -1.0)), 1.0)
-    return jnp.where(vanishes, -jnp.inf, log_average + jnp.log(rest)) - jnp.log1p(-prior)
+    is_nonpositive = log_share >= 0
+    is_reduced = is_biased & ~is_nonpositive
+    rest = jnp.where(is_reduced, -jnp.expm1(jnp.where(is_reduced, log_share, -1.0)), 1.0)
+    return jnp.where(is_nonpositive, -jnp.inf, log_average + jnp.log(rest)) - jnp.log1p(-prior)

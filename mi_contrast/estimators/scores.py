@@ -1,8 +1,8 @@
 """Contrastive values from scores, in nats, one for each anchor.
 
 Scores are critic values f = similarity / temperature, float32 or bfloat16; results are float32. Larger values mean more
-information, and a training loss is minus their mean. Every softmax form has the same core. With P the positives, C the
-candidates (P is part of C) and |.| sums of weights:
+information, and a training loss is minus their mean. I is the mutual information. Every softmax form has the same core.
+With P the positives, C the candidates (P is part of C) and |.| sums of weights:
 
     value = reduce_P(f) - log( (1/|C|) sum_C e^f ),   reduce_P = log-mean-exp over P, or the mean over P
 """
@@ -98,7 +98,14 @@ def as_float32(
 def contrastive_with_positive(
     positive: Array, pool: Array, close: Array, background: Array, reduce: str
 ) -> Float[Array, "... B"]:
-    """Returns `contrastive` with the positive added to both sets: P = {f+} + close, C = {f+} + background."""
+    """Returns `contrastive` with the positive added to both sets: P = {f+} + close, C = {f+} + background.
+
+    Args:
+      positive, pool: f32 [..., B] and [..., B, K], critic values of the positive and of the other candidates.
+      close: bool or weights >= 0 [..., B, K] of the further positives.
+      background: bool or weights >= 0 [..., B, K] of the candidates, including the further positives.
+      reduce: see `contrastive`.
+    """
     one = jnp.ones_like(positive)[..., None]
     weights = [jnp.concatenate([one, weights], axis=-1) for weights in (close, background)]
     return contrastive(jnp.concatenate([positive[..., None], pool], axis=-1), *weights, reduce=reduce)
@@ -141,8 +148,7 @@ def ball(
       nats, f32 [..., B], at most log(n + 1). The mean is at most that of InfoNCE with n draws from the whole pool.
     Raises:
       UserError: a concrete `lower` outside [0, 1).
-    Source: Wu et al. 2020 (ball discrimination). The definitions of value, ranks and ties are those of this package's
-    page.
+    Source: Wu et al. 2020 (ball discrimination). Value, ranks and ties are defined in mi_contrast/estimators/README.md.
 
     >>> f = jnp.log(jnp.array([[1.0, 2.0, 3.0, 4.0]]))
     >>> bool(jnp.allclose(ball(jnp.log(jnp.array([5.0])), f, 0.5), jnp.log(5 / 4)))
@@ -169,10 +175,10 @@ def ring(
       lower, upper: percentiles in [0, 1], lower < upper; 0 = least similar. May be traced; one for all or [..., B].
       where: bool or weights >= 0 [..., B, K], valid candidates; default all.
     Returns:
-      nats, f32 [..., B], at most log(n + 1). A lower bound on I only where `bound_holds`.
+      nats, f32 [..., B], at most log(n + 1). It is a lower bound on I only if `bound_holds` is True.
     Raises:
       UserError: concrete percentiles outside [0, 1] or lower >= upper.
-    Source: Wu et al. 2021 (Ring), section 3. The definitions of value, ranks and ties are those of this package's page.
+    Source: Wu et al. 2021 (Ring), section 3. Value, ranks and ties are defined in mi_contrast/estimators/README.md.
 
     >>> f = jnp.log(jnp.array([[4.0, 1.0, 3.0, 2.0]]))
     >>> bool(jnp.allclose(ring(jnp.log(jnp.array([6.0])), f, 0.25, 0.75), jnp.log(6 * 3 / (6 + 2 + 3))))
@@ -207,7 +213,7 @@ def cave(
       values above 0 even for independent data.
     Raises:
       UserError: concrete percentiles outside [0, 1] or lower >= upper; an unknown `reduce`.
-    Source: Wu et al. 2020. The definitions of value, ranks and ties are those of this package's page.
+    Source: Wu et al. 2020. Value, ranks and ties are defined in mi_contrast/estimators/README.md.
 
     >>> f = jnp.log(jnp.array([[1.0, 2.0, 3.0, 4.0]]))
     >>> bool(jnp.allclose(cave(jnp.log(jnp.array([6.0])), f, 0.5, 0.75), jnp.log((10 / 2) / (13 / 3))))
@@ -245,8 +251,8 @@ def decoupled(
 @jax.jit
 def _decoupled(positive: Array, pool: Array, where: Array | None) -> Array:
     candidates = mass(pool, where)
-    nothing = (positive == -jnp.inf) | (candidates.size == 0)
-    return jnp.where(nothing, 0.0, jnp.where(nothing, 0.0, positive) - log_mean(candidates))
+    is_empty = (positive == -jnp.inf) | (candidates.size == 0)
+    return jnp.where(is_empty, 0.0, jnp.where(is_empty, 0.0, positive) - log_mean(candidates))
 
 
 def rank_weights(

@@ -18,7 +18,7 @@ from mi_contrast.estimators.inputs import (
     OptionalInputs,
     PoolInputs,
     choose_block_size,
-    inner_products,
+    compute_similarities,
     match_varying_axes,
     prepare_inputs,
 )
@@ -127,11 +127,12 @@ def _compute_statistics(
 ) -> Statistics:
     def compute_block(block: tuple[AnchorInputs, Labels]) -> Statistics:
         anchors, labels = block
-        inner = inner_products(anchors, pool)
-        scores, weights = inner / anchors.temperature[:, None], (inner != -jnp.inf).astype(jnp.float32)
-        band = find_bands(inner, anchors, summarise_scores(inner, axis), axis).candidates
+        similarities = compute_similarities(anchors, pool)
+        scores = similarities / anchors.temperature[:, None]
+        weights = (similarities != -jnp.inf).astype(jnp.float32)
+        band = find_bands(similarities, anchors, summarise_scores(similarities, axis), axis).candidates
         if band is not None:
-            weights = weigh(inner, band)
+            weights = weigh(similarities, band)
         support_mass, pool_mass = _sum_masses(mass(scores, weights), axis), _sum_masses(mass(scores, None), axis)
         holds = (log_mean(support_mass) >= log_mean(pool_mass)) | (support_mass.size == 0)
         matches = {
@@ -143,7 +144,7 @@ def _compute_statistics(
         )
 
     rows = gather_rows((anchors, anchor_labels), axis)
-    block_size = choose_block_size(block_size, len(rows[0].anchors), len(pool.rows))
+    block_size = choose_block_size(block_size, len(rows[0].rows), len(pool.rows))
     return take_local_rows(map_blocks(compute_block, rows, block_size), axis)
 
 

@@ -102,7 +102,7 @@ class Close:
 @_pytree("k")
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """k candidates drawn with replacement from another support, anew for every key and anchor.
+    """k candidates drawn with replacement from another support, anew for every rng and anchor.
 
     If the pool is on one device, exactly k are drawn. If it is sharded, the count of each candidate is Poisson
     distributed, their sum is k in expectation, and the value is normalised by the actual sum. Use draws to reproduce
@@ -181,7 +181,7 @@ SUPPORTS = (
 FORMS = ("Softmax(reduce)", "Decoupled()", "Hard(beta, prior, floor)", "Binary(log_normaliser, data_size)")
 
 
-def has_several_positives(support: Support) -> bool:
+def has_further_positives(support: Support) -> bool:
     """Whether candidates of the support can be further positives."""
     return isinstance(support, (Cave, Close))
 
@@ -205,7 +205,7 @@ def check(support: Support, form: Form) -> None:
             if isinstance(of, (Cave, Close, Drawn)):
                 name = type(support).__name__
                 fix = "take All(), Ball(lower), Ring(lower, upper) or Nearest(k)"
-                raise UserError(f"{name} of {type(of).__name__}: one choice has been made there already", fix=fix)
+                raise UserError(f"the inner support of {name} can't be {type(of).__name__}", fix=fix)
             check(of, SOFTMAX)
             if isinstance(support, Drawn):
                 _check_at_least_one("Drawn", support.k)
@@ -216,7 +216,7 @@ def check(support: Support, form: Form) -> None:
             if reduce not in REDUCTIONS:
                 raise unknown("reduce", reduce, REDUCTIONS)
         case Decoupled() | Hard() | Binary():
-            if has_several_positives(support):
+            if has_further_positives(support):
                 name = type(form).__name__
                 why = f"{name} scores one positive, {type(support).__name__} has several"
                 raise UserError(why, fix="take Softmax(), or another support")

@@ -19,14 +19,14 @@ REACH = 40.0  # nats below the reference score within which sums of exponentials
 
 
 class Bands(NamedTuple):
-    """The bands of scores that a support selects for each anchor.
+    """The bands of similarities that a support selects for each anchor.
 
     Attributes:
       candidates: band of the candidates in the support, or None if the support holds every valid candidate.
       positives: band of the further positives of `Cave`, or None for other supports.
       size: number of candidates in the support, float32 [B, 1].
-      highest: an upper bound of the scores in the support that is close to the highest of them, float32 [B, 1]; 0 for
-        an empty support.
+      highest: an upper bound of the similarities in the support that is close to the highest of them, float32 [B, 1];
+        0 for an empty support.
     """
 
     candidates: Band | None
@@ -36,10 +36,10 @@ class Bands(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Weights >= 0 of a block of scores.
+    """Weights >= 0 of a block of similarities.
 
     Attributes:
-      candidates: float32 [B, K], or None for a weight of 1 for every score that is not -inf.
+      candidates: float32 [B, K], or None for a weight of 1 for every similarity that is not -inf.
       positives: weights of further positives, float32 [B, K], or None if there are none.
     """
 
@@ -47,38 +47,39 @@ class Weights(NamedTuple):
     positives: Float[Array, "B K"] | None
 
 
-def find_bands(scores: Float[Array, "B K"], anchors: AnchorInputs, score_range: ScoreRange, axis: Axis) -> Bands:
-    """Returns the bands of the anchors' support. `score_range` is that of the scores, over all devices."""
+def find_bands(similarities: Float[Array, "B K"], anchors: AnchorInputs, score_range: ScoreRange, axis: Axis) -> Bands:
+    """Returns the bands of the anchors' support. `score_range` is that of the similarities, over all devices."""
     candidates, positives, size, highest = None, None, score_range.size, decode_scores(score_range.highest)[:, None]
     support_ranks = ranks(anchors.support, score_range.size)
     if support_ranks is not None:
         lower, upper = support_ranks
-        candidates = select_band(scores, lower, upper, score_range, REACH * anchors.temperature[:, None], axis=axis)
+        reach = REACH * anchors.temperature[:, None]
+        candidates = select_band(similarities, lower, upper, score_range, reach, axis=axis)
         size, highest = upper - lower, candidates.upper
     if isinstance(anchors.support, Cave):
         start = jnp.maximum(lower, rank(jnp.asarray(anchors.support.upper), score_range.size))
-        positives = select_band(scores, start, upper, score_range, axis=axis)
+        positives = select_band(similarities, start, upper, score_range, axis=axis)
     size = size.astype(jnp.float32)[:, None]
     return Bands(candidates, positives, size, jnp.where(jnp.isfinite(highest), highest, 0.0))
 
 
 def compute_weights(
-    scores: Float[Array, "B K"], anchors: AnchorInputs, pool: PoolInputs, bands: Bands, axis: Axis
+    similarities: Float[Array, "B K"], anchors: AnchorInputs, pool: PoolInputs, bands: Bands, axis: Axis
 ) -> Weights:
-    """Returns the weight of each score as a candidate and as a further positive."""
+    """Returns the weight of each similarity as a candidate and as a further positive."""
     if isinstance(anchors.support, Drawn):
-        return Weights(_draw_candidates(scores, anchors, pool, bands, axis), None)
-    candidates = None if bands.candidates is None else weigh(scores, bands.candidates)
+        return Weights(_draw_candidates(similarities, anchors, pool, bands, axis), None)
+    candidates = None if bands.candidates is None else weigh(similarities, bands.candidates)
     if bands.positives is not None:
-        return Weights(candidates, weigh(scores, bands.positives))
+        return Weights(candidates, weigh(similarities, bands.positives))
     if not isinstance(anchors.support, Close):
         return Weights(candidates, None)
-    valid = (scores != -jnp.inf).astype(jnp.float32) if candidates is None else candidates
+    valid = (similarities != -jnp.inf).astype(jnp.float32) if candidates is None else candidates
     return Weights(candidates, jnp.where(match_labels(anchors, pool), valid, 0.0))
 
 
 def _draw_candidates(
-    scores: Float[Array, "B K"], anchors: AnchorInputs, pool: PoolInputs, bands: Bands, axis: Axis
+    similarities: Float[Array, "B K"], anchors: AnchorInputs, pool: PoolInputs, bands: Bands, axis: Axis
 ) -> Float[Array, "B K"]:
     """Returns how often each candidate is drawn: k draws in all, or k in expectation if the pool is sharded."""
     k, seeds, band = anchors.support.k, anchors.seeds, bands.candidates
@@ -91,14 +92,14 @@ def _draw_candidates(
             return draw_multinomial(seeds, weights, k)
         return draw_poisson(seeds, weights, k / size, ids, is_low_rate=is_low_rate)
 
-    mask = lambda: scores != -jnp.inf if band is None else weigh(scores, band) == 1  # noqa: E731
+    mask = lambda: similarities != -jnp.inf if band is None else weigh(similarities, band) == 1  # noqa: E731
     branches, branch = [lambda: draw(mask())], jnp.int32(0)
     if axis is not None:
         branches.append(lambda: draw(mask(), is_low_rate=True))
         branch = jnp.where(jnp.all(k / size <= LOW_RATE), 1, branch)
     if band is not None:
-        # Scores tied at an edge have fractional weights. Drawing by those takes three times as long as by a mask.
-        branches.append(lambda: draw(weigh(scores, band)))
+        # Similarities tied at an edge have fractional weights. Drawing by those takes three times as long as by a mask.
+        branches.append(lambda: draw(weigh(similarities, band)))
         shares = jnp.concatenate([band.lower_share, band.upper_share], axis=1)
         branch = jnp.where(jnp.all((shares == 0) | (shares == 1)), branch, len(branches) - 1)
     return lax.switch(branch, branches)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key, UInt8
 from mi_contrast.core.errors import BadNumbersError, UserError, unknown
 from mi_contrast.core.rngs import stream_rng
 from mi_contrast.data.sets import ImageSet
-from mi_contrast.evaluation.features import Encoder, iterate_blocks
+from mi_contrast.evaluation.features import FeatureEncoder, iterate_blocks
 from mi_contrast.views import policies
 from mi_contrast.views.augmentation import draw_batch, map_batch
 from mi_contrast.views.two_crops import crop_view
@@ -87,7 +87,7 @@ def make_view_rngs(rows: np.ndarray, seed: int) -> Key[Array, " B"]:
 
 
 def encode_views(
-    encoder: Encoder,
+    encoder: FeatureEncoder,
     images: ImageSet,
     *,
     policy: Mapping[str, Any],

@@ -1,4 +1,4 @@
-"""Diagnoses a backbone on test images: the geometry of its features, the information two views share, invariances."""
+"""Diagnoses a backbone on test images: the geometry of its features, the mutual information of views, invariances."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def judge(
 
     geometry: alignment and uniformity of the features of two views of each image on the unit sphere, and the effective
       rank of the images' features.
-    information: nats between the two views, see `evaluation.information`.
+    information: mutual information between the two views, in nats, see `evaluation.information`.
     invariance: the effect of each op on the features, see `measure_invariance`.
 
     The features are those of the backbone, not of the head that the training objective used. Raises what

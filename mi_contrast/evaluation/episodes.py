@@ -32,7 +32,7 @@ class Episodes:
     episodes: number of episodes.
     by: the classifier: 'ridge' regression, 'prototypes' (nearest mean) or 'cosine' (nearest mean by cosine).
     l2: regulariser of ridge regression.
-    normalise: whether features are scaled to length 1 first, so that one l2 suits every backbone.
+    normalise: whether features are scaled to unit norm first, so that one l2 suits every backbone.
     """
 
     ways: int = 5

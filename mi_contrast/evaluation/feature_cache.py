@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 import mi_contrast
 from mi_contrast.core.arrays import check_npz_sizes
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.layout import write_atomically
 from mi_contrast.data.sets import ImageSet
 
@@ -71,7 +71,7 @@ def load_or_extract(folder: Path | None, identity: Mapping[str, Any], extract: C
     if folder is None:
         return extract()
     versions = {"device": jax.default_backend(), "jax": jax.__version__, "mi_contrast": mi_contrast.__version__}
-    text = json.dumps(plain({**identity, **versions}), sort_keys=True)
+    text = json.dumps(to_plain_data({**identity, **versions}), sort_keys=True)
     name = re.sub(r"[^\w.+]+", "_", f"{identity['set']}-{identity['split']}").strip("_")[-60:]
     path = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.npz"
     if path.exists():

@@ -18,7 +18,7 @@ from mi_contrast.data.sets import ImageSet
 from mi_contrast.models.representation import LAYERS
 
 
-class Encoder(Protocol):
+class FeatureEncoder(Protocol):
     """Maps images to one feature vector each, in evaluation mode. `Representation` is one."""
 
     def encode(self, images: np.ndarray | Array, *, layer: str = "pooled") -> Float[Array, "B F"]:
@@ -119,7 +119,7 @@ def iterate_blocks(
 
 
 def encode_all(
-    encoder: Encoder, images: ImageSet, *, batch_size: int, layer: str = "pooled"
+    encoder: FeatureEncoder, images: ImageSet, *, batch_size: int, layer: str = "pooled"
 ) -> Float[np.ndarray, "N F"]:
     """Returns the features of every image of the set, in the set's order, float32 [N, F].
 

@@ -104,7 +104,7 @@ def judge(
     network = Representation(variables, initial.spec)
     values = encode_all(network, setup.test, batch_size=config["batch_size"])
     features = values.shape[1]
-    head = linear.Linear(*state.head, jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32))
+    head = linear.LinearModel(*state.head, jnp.zeros(features, jnp.float32), jnp.ones(features, jnp.float32))
     outcome = Outcome(linear.scores(head, values), details={"steps": steps}, head=head)
     test = Features(values, test_labels, classes, setup.test.groups)
     judgement = feature_tasks.write_judgement(setup, config, outcome, test, {"features": features})
@@ -156,7 +156,7 @@ def tune(
 
 
 def make_step(
-    start: Representation,
+    network: Representation,
     policy: Mapping[str, Any] | None,
     optimiser: optax.GradientTransformation,
     *,
@@ -165,7 +165,7 @@ def make_step(
     """Returns the compiled step: (state, images, labels, rngs) to (next state, mean cross-entropy before the step).
 
     Args:
-      start: the network before fine-tuning; only its structure and its preprocessing are used.
+      network: the one before fine-tuning; only its structure and its preprocessing are used.
       policy: augments the images; None leaves them as they are.
       optimiser: of the parameters (backbone, head).
       batch_statistics: whether batch statistics are updated, rather than frozen.
@@ -175,12 +175,12 @@ def make_step(
     def step(
         state: TuningState, images: UInt8[Array, "B H W 3"], labels: Int[Array, " B"], rngs: Key[Array, " B"]
     ) -> tuple[TuningState, Array]:
-        x = start.prepare(images if policy is None else make_view(policy, images, rngs, 0))
+        x = network.prepare(images if policy is None else make_view(policy, images, rngs, 0))
 
         def compute_loss(parameters: Any) -> tuple[Array, towers.Variables]:
             params, (weights, bias) = parameters
             variables = {"params": params, "batch_stats": state.batch_stats}
-            features, batch_stats = forward(start, variables, x, batch_statistics)
+            features, batch_stats = forward(network, variables, x, batch_statistics)
             losses = optax.softmax_cross_entropy_with_integer_labels(features @ weights + bias, labels)
             return jnp.mean(losses), batch_stats
 

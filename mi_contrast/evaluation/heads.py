@@ -28,10 +28,10 @@ class Head:
 
     model: weights, bias, and the mean and scale that standardise features.
     classes: names of the columns of its scores.
-    about: the result that it reached: task, data set and settings.
+    about: provenance: task, data set and settings of the fit.
     """
 
-    model: linear.Linear
+    model: linear.LinearModel
     classes: tuple[str, ...]
     about: Mapping[str, Any]
 
@@ -40,7 +40,7 @@ class Head:
         return linear.scores(self.model, features)
 
 
-def write_head(path: Path, model: linear.Linear, classes: Sequence[str], about: Mapping[str, Any]) -> None:
+def write_head(path: Path, model: linear.LinearModel, classes: Sequence[str], about: Mapping[str, Any]) -> None:
     """Writes a head as safetensors: weights [F, C], bias [C], mean [F], scale [F]; classes and about as metadata."""
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in model._asdict().items()}
     metadata = {"format": FORMAT, "classes": json.dumps(list(classes)), "about": json.dumps(about)}
@@ -56,7 +56,7 @@ def read_head(path: str | Path) -> Head:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = Path(folder) / "linear-blobs.safetensors"
-    ...     model = linear.Linear(jnp.eye(2), jnp.zeros(2), jnp.ones(2), jnp.ones(2))
+    ...     model = linear.LinearModel(jnp.eye(2), jnp.zeros(2), jnp.ones(2), jnp.ones(2))
     ...     write_head(file, model, ("cat", "dog"), {"layer": "pooled"})
     ...     head = read_head(file)
     >>> head.classes[int(head.scores(np.array([[1.0, 3.0]])).argmax())]
@@ -68,7 +68,7 @@ def read_head(path: str | Path) -> Head:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (OSError, safetensors.SafetensorError) as error:
         raise FileError(f"can't read the head {path} ({error})") from None
-    if metadata.get("format") != FORMAT or set(tensors) != set(linear.Linear._fields):
+    if metadata.get("format") != FORMAT or set(tensors) != set(linear.LinearModel._fields):
         raise FileError(f"{path} is not a head", fix="give the .safetensors next to a result of the linear task")
-    model = linear.Linear(**{name: jnp.asarray(value) for name, value in tensors.items()})
+    model = linear.LinearModel(**{name: jnp.asarray(value) for name, value in tensors.items()})
     return Head(model, tuple(json.loads(metadata["classes"])), json.loads(metadata["about"]))

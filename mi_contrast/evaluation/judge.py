@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.evaluation import dense, diagnostics, feature_tasks, finetune, transfer
 from mi_contrast.evaluation.task_config import Judgement, check_fields, load_split, resolve_data
@@ -61,7 +61,7 @@ def judge(
       UserError on a mistake in the config or the data, or if not all weights were loaded; BadNumbersError where
       features or scores are not finite.
     """
-    config = plain(config)
+    config = to_plain_data(config)
     check_fields(config)
     check_loaded(backbone)
     kind = config["task"].get("kind")

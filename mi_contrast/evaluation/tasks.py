@@ -35,7 +35,7 @@ class Outcome:
     scores: Float[Array, "Q C"] | None = None
     accuracies: Float[np.ndarray, " E"] | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
-    head: linear.Linear | None = None
+    head: linear.LinearModel | None = None
 
 
 Task = Callable[[Features, Features, Settings, Key[Array, ""]], Outcome]
@@ -58,14 +58,14 @@ def run_linear(fit: Features, test: Features, settings: Settings, rng: Key[Array
 
 def fit_sgd(
     fit: Features, fields: Mapping[str, Any], validation: float, rng: Key[Array, ""]
-) -> tuple[linear.Linear, dict[str, Any]]:
+) -> tuple[linear.LinearModel, dict[str, Any]]:
     """Fits by SGD at one learning rate, or at the best of several; all rates are fitted at once, vectorised."""
     factors = fields.get("factors")
     settings = make_settings(linear.SGD, {name: value for name, value in fields.items() if name != "factors"})
     classes, factor = len(fit.classes), 1.0
     details: dict[str, Any] = {}
 
-    def fit_rates(part: Features, rates: Sequence[float]) -> linear.Linear:
+    def fit_rates(part: Features, rates: Sequence[float]) -> linear.LinearModel:
         watch = show_progress(f"linear probe, {len(rates)} rates" if len(rates) > 1 else "linear probe", "epoch")
         return linear.fit_each(part.values, part.labels, rng, settings, rates, classes=classes, watch=watch)
 
@@ -75,12 +75,12 @@ def fit_sgd(
         scores_by_rate = linear.scores_each(fit_rates(fit.select(~held_out), factors), fit.values[held_out])
         accuracies = [float(top1(scores, fit.labels[held_out])) for scores in scores_by_rate]
         factor, details = select_best("factor", factors, accuracies, int(held_out.sum()))
-    return linear.one_of(fit_rates(fit, (factor,)), 0), details
+    return linear.select_model(fit_rates(fit, (factor,)), 0), details
 
 
 def fit_lbfgs(
     fit: Features, fields: Mapping[str, Any], validation: float, rng: Key[Array, ""]
-) -> tuple[linear.Linear, dict[str, Any]]:
+) -> tuple[linear.LinearModel, dict[str, Any]]:
     """Solves the regularised problem to its optimum, for one regulariser or the best of several; `rng` is not used."""
     l2, classes = fields.get("l2"), len(fit.classes)
     details: dict[str, Any] = {}

@@ -129,7 +129,7 @@ def check_sets(sets: Sequence[Mapping[str, Any]], size: int, skip: bool) -> dict
         if len(classes[0]) != data["classes"]:
             raise UserError(
                 f"{data['name']} has {len(classes[0])} classes by {label!r}, the config says {data['classes']}",
-                fix="mend the config, or name another label",
+                fix="correct the config, or name another label",
             )
     if absent and (not skip or len(absent) == len(sets)):
         first = next(iter(absent.values()))

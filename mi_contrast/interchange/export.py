@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.numpy
 
 import mi_contrast
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.layout import write_json
 from mi_contrast.interchange.names import collect_tensors
@@ -109,7 +109,7 @@ def make_manifest(
     pixel = "pixel in [0, 1]" if split is None else f"{split.space} of pixel in [0, 1]"
     if split is not None:
         channels = {view: list(range(6)[part]) for view, part in split.slices.items()}
-        networks = {"division": plain(spec["split"]), "channels": channels, "features": "first, then second"}
+        networks = {"division": to_plain_data(spec["split"]), "channels": channels, "features": "first, then second"}
     return {
         "format": FORMAT,
         "format_version": VERSION,
@@ -117,7 +117,7 @@ def make_manifest(
         "sha256": hashlib.sha256(data).hexdigest(),
         "names": name_convention(spec["model"]) + ("" if split is None else SPLIT_PREFIXES),
         "tensors": {n: {"shape": list(t.shape), "dtype": str(t.dtype)} for n, t in tensors.items()},
-        "model": plain(spec["model"]),
+        "model": to_plain_data(spec["model"]),
         "split": networks,
         "features": representation.dim,
         "preprocessing": {
@@ -135,7 +135,7 @@ def make_manifest(
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in PACKAGES},
         },
-        "config": plain(config),
+        "config": to_plain_data(config),
     }
 
 

@@ -102,7 +102,7 @@ class Match:
     heads: Mapping[int, int] = field(default_factory=dict)
 
 
-def find_state_dict(tree: Any, where: str) -> dict[str, Any]:
+def find_state_dict(tree: Any, origin: str) -> dict[str, Any]:
     """Returns the state dict {name: tensor} in the content of a checkpoint; any value with a shape is a tensor.
 
     Raises UserError if there is none.
@@ -113,23 +113,23 @@ def find_state_dict(tree: Any, where: str) -> dict[str, Any]:
         tensors = {name: value for name, value in tree.items() if isinstance(name, str) and hasattr(value, "shape")}
         if any("." in name for name in tensors):
             if others := [name for name in tree if name not in tensors]:
-                raise UserError(f"{where} has {others[0]!r} among its tensors, which is none", fix="save a state dict")
+                raise UserError(f"{origin} has {others[0]!r} among its tensors, which is none", fix="save a state dict")
             return tensors
         inner = next((name for name in CONTAINERS if isinstance(tree.get(name), dict)), None)
         if inner is None:
             break
         tree = tree[inner]
     content = ", ".join(map(str, list(tree)[:8])) if isinstance(tree, dict) else type(tree).__name__
-    raise FileError(f"{where} holds no state dict, but {content or 'nothing'}",
+    raise FileError(f"{origin} holds no state dict, but {content or 'nothing'}",
                     fix=f"save one, alone or as {', '.join(map(repr, CONTAINERS[:3]))}")  # fmt: skip
 
 
-def find_backbone(names: Iterable[str], where: str) -> Match:
+def find_backbone(names: Iterable[str], origin: str) -> Match:
     """Finds the backbone among the names of a state dict. Of several networks it is the trained one, not an average.
 
     Args:
       names: of all tensors of the state dict.
-      where: the file, for messages.
+      origin: the file, for messages.
 
     Raises:
       UserError if there is no network of a known family, if there are two, or if a tensor belongs to no known part.
@@ -148,7 +148,7 @@ def find_backbone(names: Iterable[str], where: str) -> Match:
     roots |= dict.fromkeys(numbered)
     if not roots and {"conv1.weight", "conv3.weight"} <= set(names):
         roots[""] = None  # the tiny network, which has no layers
-    root = _choose_root(list(roots), names, where)
+    root = _choose_root(list(roots), names, origin)
     other_roots = tuple(other for other in roots if other != root and other.startswith(root))
     backbone_names, parts = {}, []
     for name in names:
@@ -159,7 +159,7 @@ def find_backbone(names: Iterable[str], where: str) -> Match:
                 continue
             part = root + name.removeprefix(root).split(".")[0]
         else:
-            part = _find_part(name, where)
+            part = _find_part(name, origin)
         if not name.endswith(COUNTER):
             parts.append(part)
     unused = tuple(part if part in names else f"{part}.* ({parts.count(part)})" for part in dict.fromkeys(parts))
@@ -174,22 +174,22 @@ def _split_words(root: str) -> list[str]:
     return [word for word in root.split(".") if word]
 
 
-def _choose_root(roots: list[str], names: Collection[str], where: str) -> str:
+def _choose_root(roots: list[str], names: Collection[str], origin: str) -> str:
     """Returns the root of the trained network. Raises UserError if there is none, or several, or an unknown word."""
     if not roots:
         reason = f"no name of its {len(names)} tensors ends in {RESNET_TENSOR!r} or {VIT_TENSOR!r}"
-        raise UserError(f"{where} holds no ResNet and no ViT: {reason}",
+        raise UserError(f"{origin} holds no ResNet and no ViT: {reason}",
                         fix="give a ResNet's state dict with torchvision's names, or a ViT's with timm's")  # fmt: skip
     known = (*WRAPPERS, *ENCODERS, *MOMENTUM)
     for root in roots:
         for word in _split_words(root):
             if word not in known:
-                raise UserError(f"{where} has a network under {root!r}, and {word!r} is no name of a known family",
+                raise UserError(f"{origin} has a network under {root!r}, and {word!r} is no name of a known family",
                                 nearest=nearest(word, known), fix="rename it to 'backbone.'")  # fmt: skip
     trained = [root for root in roots if not set(_split_words(root)) & set(MOMENTUM)]
     candidates = trained or roots
     if len(candidates) > 1:
-        raise UserError(f"{where} has several networks: {', '.join(map(repr, candidates))}", fix="keep one of them")
+        raise UserError(f"{origin} has several networks: {', '.join(map(repr, candidates))}", fix="keep one of them")
     return candidates[0]
 
 
@@ -205,7 +205,7 @@ def _to_torchvision_name(name: str, layer1: int | None) -> str:
     return ".".join(words)
 
 
-def _find_part(name: str, where: str) -> str:
+def _find_part(name: str, origin: str) -> str:
     """Returns the part, other than the backbone, that `name` belongs to. Raises UserError if no table has it."""
     words = name.split(".")
     for i, word in enumerate(words):
@@ -213,11 +213,11 @@ def _find_part(name: str, where: str) -> str:
             return ".".join(words[: i + 1])
         if word not in WRAPPERS and word not in ENCODERS:
             break
-    raise UserError(f"{where} has {name!r}, which belongs neither to the backbone nor to another known part",
+    raise UserError(f"{origin} has {name!r}, which belongs neither to the backbone nor to another known part",
                     nearest=nearest(word, OTHER_PARTS), fix="leave it out of the file, or rename it")  # fmt: skip
 
 
-def describe_resnet(shapes: Mapping[str, tuple[int, ...]], max_pool: bool | None, where: str) -> dict[str, Any]:
+def describe_resnet(shapes: Mapping[str, tuple[int, ...]], max_pool: bool | None, origin: str) -> dict[str, Any]:
     """Returns the description of the ResNet with tensors of these shapes: backbone, width and stem.
 
     A state dict shows neither a max pool nor strides. A first convolution of 7x7 means the ImageNet stem, which has a
@@ -226,19 +226,19 @@ def describe_resnet(shapes: Mapping[str, tuple[int, ...]], max_pool: bool | None
     Args:
       shapes: {torchvision's name: shape}.
       max_pool: False if the file shows that there is none.
-      where: the file, for messages.
+      origin: the file, for messages.
     Raises:
       UserError if it is none of this package's networks.
     """
     if "conv1.0.weight" in shapes:
         raise UserError(
-            f"{where} is a ResNet with a deep stem of three convolutions ('conv1.0.weight'), such as timm's resnet18d",
+            f"{origin} is a ResNet with a deep stem of three convolutions ('conv1.0.weight'), such as timm's resnet18d",
             fix="give a ResNet whose stem is one convolution, 'conv1.weight'",
         )
     first = shapes.get("conv1.weight", ())
     if len(first) != 4 or first[1] != 3:
         raise UserError(
-            f"{where}: 'conv1.weight' has shape {list(first)}", fix="give a network of RGB images, [C,3,k,k]"
+            f"{origin}: 'conv1.weight' has shape {list(first)}", fix="give a network of RGB images, [C,3,k,k]"
         )
     if RESNET_TENSOR not in shapes:
         return {"backbone": "tiny", "width": shapes["conv3.weight"][0], "stem": "small"}
@@ -246,18 +246,20 @@ def describe_resnet(shapes: Mapping[str, tuple[int, ...]], max_pool: bool | None
     kind = "wide" if "layer1.0.conv3.weight" in shapes else "basic"
     backbone = NETWORKS.get((kind, blocks))
     if backbone is None:
-        raise UserError(f"{where} is a ResNet of {blocks} {'bottleneck' if kind == 'wide' else 'basic'} blocks",
+        raise UserError(f"{origin} is a ResNet of {blocks} {'bottleneck' if kind == 'wide' else 'basic'} blocks",
                         fix=f"the networks known are: {', '.join(NETWORKS.values())}")  # fmt: skip
     stem = {(7, 7): "imagenet", (3, 3): "small"}.get(first[2:])
     if stem is None or (stem == "imagenet" and max_pool is False):
         kernel = f"{first[2]}x{first[3]}" + (" without a max pool" if max_pool is False else "")
         raise UserError(
-            f"{where} begins with a {kernel} convolution", fix="the stems known: 7x7 with max pool, 3x3 without"
+            f"{origin} begins with a {kernel} convolution", fix="the stems known: 7x7 with max pool, 3x3 without"
         )
     return {"backbone": backbone, "width": first[0], "stem": stem}
 
 
-def describe_transformer(shapes: Mapping[str, tuple[int, ...]], heads: Mapping[int, int], where: str) -> dict[str, Any]:
+def describe_transformer(
+    shapes: Mapping[str, tuple[int, ...]], heads: Mapping[int, int], origin: str
+) -> dict[str, Any]:
     """Returns the description of the transformer with tensors of these shapes and learned positions.
 
     No tensor shows the number of heads. It is that in `heads` for this number of channels, or else one head for each 64
@@ -266,7 +268,7 @@ def describe_transformer(shapes: Mapping[str, tuple[int, ...]], heads: Mapping[i
     Args:
       shapes: {timm's name: shape}.
       heads: see `Match`.
-      where: the file, for messages.
+      origin: the file, for messages.
     Raises:
       UserError if it is none of this package's networks.
     """
@@ -274,17 +276,17 @@ def describe_transformer(shapes: Mapping[str, tuple[int, ...]], heads: Mapping[i
     for name, rank in ranks.items():
         if len(shapes.get(name, ())) != rank:
             fault = f"is of shape {list(shapes[name])}" if name in shapes else "is absent"
-            raise UserError(f"{where} is a transformer whose {name!r} {fault}",
+            raise UserError(f"{origin} is a transformer whose {name!r} {fault}",
                             fix="those known have a class token, positions and one patch matrix")  # fmt: skip
     token, positions, patches = (shapes[name] for name in ranks)
     if patches[1] != 3 or patches[2] != patches[3]:
-        raise UserError(f"{where}: its patches are of shape {list(patches)}", fix="give a network of RGB images")
+        raise UserError(f"{origin}: its patches are of shape {list(patches)}", fix="give a network of RGB images")
     dim, grid = token[2], math.isqrt(positions[1] - 1)
     if dim not in TRANSFORMERS:
         known = ", ".join(f"{name} {channels}" for channels, name in TRANSFORMERS.items())
-        raise UserError(f"{where} is a transformer of {dim} channels", fix=f"the transformers known are: {known}")
+        raise UserError(f"{origin} is a transformer of {dim} channels", fix=f"the transformers known are: {known}")
     if grid * grid != positions[1] - 1:
-        raise UserError(f"{where} has {positions[1]} positions, which are not a class token's and a square's")
+        raise UserError(f"{origin} has {positions[1]} positions, which are not a class token's and a square's")
     count = heads.get(dim, VITS[TRANSFORMERS[dim]])
     depth = len({name.split(".")[1] for name in shapes if name.startswith("blocks.")})
     learned = {"kind": "learned", "grid": grid}

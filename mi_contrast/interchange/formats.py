@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.layout import read_json, write_json
 from mi_contrast.interchange import detectron2, onnx, stablehlo, torch_formats
@@ -79,7 +79,7 @@ def convert(loaded: LoadedBackbone, name: str, path: str | Path) -> Plain:
         manifest = make_manifest(representation, tensors, data, loaded.config, loaded.commit, loaded.step)
         manifest |= {"file": form.file, "made_for": name, "format": FORMAT if readable else f"{FORMAT} for {name}"}
         manifest |= {"source": loaded.source.name, "source_sha256": loaded.sha256, "remarks": list(loaded.remarks)}
-        write_json(folder / MANIFEST, plain(manifest | more | {"parity": form.check(representation, folder)}))
+        write_json(folder / MANIFEST, to_plain_data(manifest | more | {"parity": form.check(representation, folder)}))
     return dict(read_json(path / MANIFEST))
 
 

@@ -139,14 +139,14 @@ def are_fixed_positions(positions: np.ndarray) -> bool:
     return bool(np.allclose(positions, fixed_positions(grid, dim), rtol=0, atol=FIXED_TOLERANCE))
 
 
-def from_foreign(tensors: Mapping[str, np.ndarray], template: Mapping[str, Any], where: str) -> tuple[Variables, int]:
+def from_foreign(tensors: Mapping[str, np.ndarray], template: Mapping[str, Any], origin: str) -> tuple[Variables, int]:
     """Converts tensors with torchvision's names to variables; every name must match.
 
     Args:
-      tensors: {name: array} with exactly the names of `template`. Counters of batches may be added, and fixed positions
-        if the template has no positions.
+      tensors: {name: array} with exactly the names of `template`. They may also include batch counters and, if the
+        template has no positions, fixed positions.
       template: the variables to make, or their shapes.
-      where: where the tensors come from, for messages.
+      origin: what the tensors come from, for messages.
     Returns:
       (variables, nested dicts of arrays; the number of tensors, which is that of the template).
     Raises:
@@ -157,8 +157,8 @@ def from_foreign(tensors: Mapping[str, np.ndarray], template: Mapping[str, Any],
     actual = {name: tensor for name, tensor in tensors.items() if not is_counter(name, table)}
     for name in [name for name in actual if is_computed(name, table)]:
         if not are_fixed_positions(actual.pop(name)):
-            raise UserError(f"{where}: {name!r} is not the fixed positions that the network computes")
-    check_match(actual, {n: (e.foreign_shape, e.dtype) for n, e in table.items()}, where)
+            raise UserError(f"{origin}: {name!r} is not the fixed positions that the network computes")
+    check_match(actual, {n: (e.foreign_shape, e.dtype) for n, e in table.items()}, origin)
     flat = {
         e.path: np.ascontiguousarray(actual[n].transpose(np.argsort(_axes(actual[n].ndim)))) for n, e in table.items()
     }
@@ -172,14 +172,14 @@ def is_counter(name: str, table: Mapping[str, Entry]) -> bool:
 
 
 def is_computed(name: str, table: Mapping[str, Entry]) -> bool:
-    """Whether `name` is the positions of a transformer in the table that computes them and has no such variable."""
+    """Whether `name` is a `pos_embed` that our network computes and therefore does not store."""
     root, _, leaf = name.rpartition(".")
     prefix = f"{root}." if root else ""
     return leaf == POSITIONS and name not in table and f"{prefix}{EMBEDDING}.proj.weight" in table
 
 
 def check_match(
-    actual: Mapping[str, np.ndarray], expected: Mapping[str, tuple[tuple[int, ...], str]], where: str
+    actual: Mapping[str, np.ndarray], expected: Mapping[str, tuple[tuple[int, ...], str]], origin: str
 ) -> None:
     """Raises UserError unless the tensors have exactly the expected names, shapes and dtypes (as text)."""
 
@@ -191,23 +191,27 @@ def check_match(
     extra = [name for name in actual if name not in expected]
     if missing:
         near = nearest(missing[0], extra)
-        raise UserError(f"{where} lacks {missing[0]!r} ({count})", nearest=near, fix="weights of another network?")
+        raise UserError(
+            f"{origin} lacks {missing[0]!r} ({count})",
+            nearest=near,
+            fix="check that the weights belong to this network",
+        )
     if extra:
         near = nearest(extra[0], expected)
-        raise UserError(f"{where} has {extra[0]!r}, which the network hasn't ({count})", nearest=near)
+        raise UserError(f"{origin} has {extra[0]!r}, which the network does not have ({count})", nearest=near)
     for name, (shape, dtype) in expected.items():
         if not matches(name):
             kind = f"{actual[name].dtype}{list(actual[name].shape)}"
-            raise UserError(f"{where}: {name!r} is {kind}, the network's is {dtype}{list(shape)} ({count})")
+            raise UserError(f"{origin}: {name!r} is {kind}, the network's is {dtype}{list(shape)} ({count})")
 
 
-def check_finite(variables: Mapping[str, Any], where: str) -> None:
+def check_finite(variables: Mapping[str, Any], origin: str) -> None:
     """Raises UserError, naming the tensor, if a leaf of `variables` has a NaN or an infinity."""
     for path, leaf in flatten(variables).items():
         finite = np.isfinite(np.asarray(leaf, np.float32))
         if not finite.all():
             raise UserError(
-                f"{where}: {to_foreign_name(path)!r} has {finite.size - int(finite.sum())} of {finite.size} numbers "
+                f"{origin}: {to_foreign_name(path)!r} has {finite.size - int(finite.sum())} of {finite.size} numbers "
                 "that are NaN or infinite",
                 fix="take a checkpoint from before its training diverged, or copy the file again",
             )

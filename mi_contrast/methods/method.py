@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mi_contrast.core.checks import check_schedule, check_word
-from mi_contrast.core.config import check_section, plain
+from mi_contrast.core.config import check_section, to_plain_data
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Schedule
 from mi_contrast.methods.words import check_form, check_support
@@ -33,14 +33,14 @@ from mi_contrast.pools import kinds
 from mi_contrast.pools.protocol import Pool
 from mi_contrast.views import channels, two_crops
 
-VIEWS: Mapping[str, Mapping[str, int]] = {  # each view's source where the policy does not say: an index into sources
+VIEWS: Mapping[str, Mapping[str, int]] = {  # for each view the index of its source image, where the policy has no say
     "two_crops": two_crops.SOURCES,
     "channels": channels.SOURCES,
     "jigsaw": {**two_crops.SOURCES, two_crops.JIGSAW: 0},
 }
 TARGETS = ("ema", "same", "none")
 OWN_ROW = "row"
-HEAD, TWIN = HEADS = ("head", "twin")  # the sections of config.model that describe them
+HEAD, TWIN_HEAD = HEADS = ("head", "twin")  # the sections of config.model that describe them
 
 METHOD_FIELDS = ("views", "target", "pools", "terms")
 TERM_FIELDS = ("anchor", "positive", "pool", "support", "form", "temperature", "weight")
@@ -76,13 +76,14 @@ class Method:
     """A checked method.
 
     Attributes:
-      source: for each view the source image it is made from, an index into axis 1 of a batch's `sources`.
+      view_kind: the config's word for the views, a key of `VIEWS`.
+      source_index: for each view the image that it is made from, an index into axis 1 of a batch's `sources`.
       pools: by name.
       heads: for each pool the head in whose space its rows lie.
     """
 
-    views: str
-    source: Mapping[str, int]
+    view_kind: str
+    source_index: Mapping[str, int]
     target: str
     momentum: Schedule
     pools: Mapping[str, Pool]
@@ -92,7 +93,7 @@ class Method:
     @property
     def has_twins(self) -> bool:
         """Whether any term lies in the space of the second head."""
-        return any(term.head == TWIN for term in self.terms)
+        return any(term.head == TWIN_HEAD for term in self.terms)
 
     def own_sources(self, head: str, count: int) -> list[int]:
         """Returns the source images whose embeddings must not serve as negatives for this example.
@@ -103,8 +104,8 @@ class Method:
           count: of the sources of an example, 1 or 2.
         """
         named = {view for term in self.terms if term.head == head for view in (term.anchor, term.positive)}
-        views = [view for view in self.source if view != two_crops.TWIN or view in named]
-        return sorted({self.source[view] % count for view in views})
+        views = [view for view in self.source_index if view != two_crops.TWIN_VIEW or view in named]
+        return sorted({self.source_index[view] % count for view in views})
 
     @property
     def stateful_pools(self) -> dict[str, Pool]:
@@ -121,7 +122,7 @@ class Method:
     def online_views(self) -> tuple[str, ...]:
         """The views that the online network encodes, in the order in which its batch statistics pass through them."""
         views = [term.anchor for term in self.terms if term.look_up is None]
-        views += self._views_taken_from("online")
+        views += self._stored_views("online")
         return _unique(views + (self._key_views if self.target == "none" else []))
 
     @property
@@ -135,33 +136,35 @@ class Method:
         views = [term.positive for term in self.terms if term.positive != OWN_ROW]
         views += [term.anchor for term in self.terms if term.look_up is not None]
         views += [view for pool in self.pools.values() for view in pool.views]
-        return views + self._views_taken_from("target")
+        return views + self._stored_views("target")
 
-    def _views_taken_from(self, network: str) -> list[str]:
+    def _stored_views(self, network: str) -> list[str]:
+        """Returns the views whose embeddings by the network 'online' or 'target' enter a pool."""
         return [str(pool.takes) for pool in self.pools.values() if pool.network == network]
 
     @property
     def measured_views(self) -> tuple[str, str]:
         """The two views between which mutual information is measured."""
-        first, second = tuple(self.source)[:2]
+        first, second = tuple(self.source_index)[:2]
         return first, second
 
 
-def build(method: Any, sources: Mapping[str, int] | None = None) -> Method:
+def build(method: Any, source_index: Mapping[str, int] | None = None) -> Method:
     """Returns the method that `config.method` describes.
 
     Args:
       method: plain data.
-      sources: the views that the policy makes and the source of each (`Views.sources`). By default, those that the
-        method's word for views stands for. Terms may name views that only the policy makes, such as local crops.
+      source_index: the views that the policy makes, and the index of the image that each is made from
+        (`Views.source_index`). By default, those that the method's word for views stands for. Terms may name views that
+        only the policy makes, such as local crops.
     Raises:
       UserError: an unknown word, a value of a wrong type, a band that closes, or a view that the policy does not make.
     """
-    method = plain(method, "config.method")
+    method = to_plain_data(method, "config.method")
     check_section("config.method", method, METHOD_FIELDS, ("momentum",))
-    word = check_word("word in config.method.views", method["views"], VIEWS)
-    source = _match_sources(word, sources)
-    views = tuple(source)
+    view_kind = check_word("word in config.method.views", method["views"], VIEWS)
+    source_index = _match_sources(view_kind, source_index)
+    views = tuple(source_index)
     target = check_word("word in config.method.target", method["target"], TARGETS)
     if (target == "ema") != ("momentum" in method):
         problem = "has no momentum" if target == "ema" else f"has a momentum, but its target is {target!r}"
@@ -176,8 +179,8 @@ def build(method: Any, sources: Mapping[str, int] | None = None) -> Method:
     terms = tuple(_build_term(f"config.method.terms.{i}", term, views, pools) for i, term in enumerate(method["terms"]))
     heads = {name: _find_head(name, terms) for name in pools}
     return Method(
-        views=word,
-        source=source,
+        view_kind=view_kind,
+        source_index=source_index,
         target=target,
         momentum=check_schedule("config.method.momentum", method.get("momentum", 0.0), 0.0, 1.0),
         pools={name: _choose_view(name, pool, terms) for name, pool in pools.items()},
@@ -186,74 +189,75 @@ def build(method: Any, sources: Mapping[str, int] | None = None) -> Method:
     )
 
 
-def _match_sources(word: str, sources: Mapping[str, int] | None) -> dict[str, int]:
-    """Returns the views of a method and their sources: those of its word, then those that only the policy makes."""
-    if sources is None:
-        return dict(VIEWS[word])
-    for name in VIEWS[word]:
-        if name not in sources:
-            raise unknown("view of the method", name, sources)
-    of_words = {name for views in VIEWS.values() for name in views}
-    more = {name: source for name, source in sources.items() if name not in of_words}
-    return {name: sources[name] for name in VIEWS[word]} | more
+def _match_sources(view_kind: str, source_index: Mapping[str, int] | None) -> dict[str, int]:
+    """Returns the source index of each view of a method: of its kind, then of views that only the policy makes."""
+    if source_index is None:
+        return dict(VIEWS[view_kind])
+    for name in VIEWS[view_kind]:
+        if name not in source_index:
+            raise unknown("view of the method", name, source_index)
+    known = {name for views in VIEWS.values() for name in views}
+    more = {name: source for name, source in source_index.items() if name not in known}
+    return {name: source_index[name] for name in VIEWS[view_kind]} | more
 
 
 def _build_pool(name: str, settings: Any, views: tuple[str, ...]) -> Pool:
     """Returns the checked pool that a section of config.method.pools describes."""
-    where = f"config.method.pools.{name}"
+    path = f"config.method.pools.{name}"
     kind = settings.get("kind", name) if isinstance(settings, Mapping) else name
-    check_word("pool in config.method.pools" if kind == name else f"kind of {where}", kind, kinds.KINDS)
+    check_word("pool in config.method.pools" if kind == name else f"kind of {path}", kind, kinds.KINDS)
     known = dataclasses.fields(kinds.KINDS[kind])  # type: ignore[arg-type]  # every kind is a dataclass
     required = [field.name for field in known if field.default is dataclasses.MISSING]
-    check_section(where, settings, required, [*(field.name for field in known if field.name not in required), "kind"])
+    check_section(path, settings, required, [*(field.name for field in known if field.name not in required), "kind"])
     pool = kinds.KINDS[kind](**{field: value for field, value in settings.items() if field != "kind"})
-    pool.check(where)
+    pool.check(path)
     for view in pool.views:
-        check_word(f"view in {where}.views", view, views)
+        check_word(f"view in {path}.views", view, views)
     if pool.takes is not None:
-        check_word(f"view in {where}.takes", pool.takes, views)
+        check_word(f"view in {path}.takes", pool.takes, views)
     return pool
 
 
-def _build_term(where: str, term: Any, views: tuple[str, ...], pools: Mapping[str, Pool]) -> Term:
+def _build_term(path: str, term: Any, views: tuple[str, ...], pools: Mapping[str, Pool]) -> Term:
     """Returns the checked term that an item of config.method.terms describes."""
-    check_section(where, term, TERM_FIELDS, ("look_up", "head"))
-    name = check_word(f"pool in {where}.pool", term["pool"], pools)
+    check_section(path, term, TERM_FIELDS, ("look_up", "head"))
+    name = check_word(f"pool in {path}.pool", term["pool"], pools)
     pool = pools[name]
-    anchor = check_word(f"view in {where}.anchor", term["anchor"], views)
+    anchor = check_word(f"view in {path}.anchor", term["anchor"], views)
     positives = (*views, OWN_ROW) if pool.per_example else views
-    positive = check_word(f"view in {where}.positive", term["positive"], positives)
+    positive = check_word(f"view in {path}.positive", term["positive"], positives)
     if anchor == positive:
-        raise UserError(f"{where} has {anchor!r} as anchor and positive", fix=f"give two of {', '.join(views)}")
+        raise UserError(f"{path} has {anchor!r} as anchor and positive", fix=f"give two of {', '.join(views)}")
     look_up = term.get("look_up")
     if look_up is not None:
-        queue = pools[check_word(f"pool in {where}.look_up", look_up, pools)]
+        queue = pools[check_word(f"pool in {path}.look_up", look_up, pools)]
         if queue.network is None or queue.per_example:
-            raise UserError(f"{where} looks up {look_up!r}, a {kinds.find_kind(queue)}", fix="look up a queue")
-    support = check_support(f"{where}.support", term["support"])
+            raise UserError(f"{path} looks up {look_up!r}, a {kinds.find_kind(queue)}", fix="look up a queue")
+    support = check_support(f"{path}.support", term["support"])
     if support.get("by") == "clusters" and not getattr(pool, "clusters", None):
         fix = "give it clusters=dict(number=..., clusterings=..., every_epochs=...), or close by label"
-        raise UserError(f"{where} is close by clusters, but pool {name!r} has none", fix=fix)
-    form = check_form(f"{where}.form", term["form"], support)
+        raise UserError(f"{path} compares cluster labels, but pool {name!r} has no clusters", fix=fix)
+    form = check_form(f"{path}.form", term["form"], support)
     if form["kind"] == "binary" and not pool.per_example:
-        raise UserError(f"{where}: binary needs a bank, whose size is the data's", fix="take softmax, or a bank")
+        why = "because it needs the number of training examples"
+        raise UserError(f"{path}: the form binary needs a bank, {why}", fix="take softmax, or a bank")
     return Term(
         anchor=anchor,
         positive=positive,
         pool=name,
         support=support,
         form=form,
-        temperature=check_schedule(f"{where}.temperature", term["temperature"], 0.0, above=True),
-        weight=check_schedule(f"{where}.weight", term["weight"], 0.0),
+        temperature=check_schedule(f"{path}.temperature", term["temperature"], 0.0, above=True),
+        weight=check_schedule(f"{path}.weight", term["weight"], 0.0),
         look_up=look_up,
-        head=check_word(f"head in {where}.head", term.get("head", HEAD), HEADS),
+        head=check_word(f"head in {path}.head", term.get("head", HEAD), HEADS),
     )
 
 
 def _choose_view(name: str, pool: Pool, terms: tuple[Term, ...]) -> Pool:
-    """Returns the pool with the view that it takes: unless the config says, one of the first term that uses the pool.
+    """Returns the pool with its view set. The default is a view of the first term that uses the pool.
 
-    A pool of the target's embeddings takes that term's positive, one of the online network's its anchor.
+    It is the term's positive for a pool of the target's embeddings, and its anchor for a pool of the online network's.
     """
     if pool.network is None or pool.takes is not None:
         return pool
@@ -268,7 +272,7 @@ def _find_head(name: str, terms: tuple[Term, ...]) -> str:
     """Returns the head in whose space a pool lies: that of the terms that score against it or look up in it."""
     heads = {term.head for term in terms if name in (term.pool, term.look_up)}
     if len(heads) > 1:
-        raise UserError(f"config.method.pools.{name} has terms of both heads, whose spaces are apart",
+        raise UserError(f"config.method.pools.{name} has terms of both heads, which have different embedding spaces",
                         fix="give the terms of each head a pool of their own")  # fmt: skip
     return heads.pop() if heads else HEAD
 

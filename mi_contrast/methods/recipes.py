@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.core.schedules import Schedule, cosine
 from mi_contrast.methods.skeletons import make_split_bank_method, make_split_batch_method
@@ -244,7 +244,7 @@ def multi_crop(config: ConfigDict, count: int = 4, size: int | None = None) -> N
       UserError: the views are not two crops.
     Source: Caron et al. 2020 (SwAV).
     """
-    views, method = plain(config.views), plain(config.method)
+    views, method = to_plain_data(config.views), to_plain_data(config.method)
     if views.get("kind") != "two_crops" or not method.get("terms"):
         fix = "call it after config.method is set, on a method of two crops"
         raise UserError(f"there are no two crops of kind {views.get('kind')!r} to set local crops beside", fix=fix)

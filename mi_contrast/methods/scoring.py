@@ -20,19 +20,19 @@ from mi_contrast.pools.protocol import Candidates
 
 
 class Anchors(NamedTuple):
-    """The anchors of a term and what is known of them, cut over the mesh axis `data`.
+    """The anchors of a term and what is known of them, sharded over the mesh axis `data`.
 
     Attributes:
       rows: f32 [B, D], embeddings of unit norm.
       positives: f32 [B, D], the positive of each anchor.
-      ids: int32 [B, V], the examples whose rows are no candidates of the anchor.
+      excluded_ids: int32 [B, E], the examples whose rows are no candidates of the anchor.
       labels: int32 [B, R], what the support `close` compares with the candidates' labels; None for other supports.
       rngs: [B], a random key for the draws of each anchor; None where the support draws nothing.
     """
 
     rows: Float[Array, "B D"]
     positives: Float[Array, "B D"]
-    ids: Int[Array, "B V"] | None
+    excluded_ids: Int[Array, "B E"] | None
     labels: Int[Array, "B R"] | None = None
     rngs: Key[Array, " B"] | None = None
 
@@ -42,8 +42,9 @@ def score_anchors(
 ) -> Float[Array, " B"]:
     """Returns the term's value for each anchor, in nats, without its weight. Larger means more information.
 
-    Candidates with one of the anchor's own ids, and invalid ones, are left out. Gradients reach anchors and positives
-    and, with `candidates.gradient`, the candidates. Where the candidates are cut over the mesh, anchors travel to them.
+    Candidates with one of the anchor's excluded ids, and invalid ones, are left out. Gradients reach anchors and
+    positives and, with `candidates.has_gradient`, the candidates. If the candidates are sharded, the anchors are
+    gathered on every device.
 
     Args:
       form: replaces the term's own form.
@@ -52,10 +53,10 @@ def score_anchors(
     form = words.make_form(term.form, t, temperature) if form is None else form
     support = words.make_support(term.support, t)
     if candidates.ids is None:
-        anchors = anchors._replace(ids=None)
+        anchors = anchors._replace(excluded_ids=None)
     if candidates.labels is None:
         anchors = anchors._replace(labels=None)
-    if not candidates.gradient:
+    if not candidates.has_gradient:
         candidates = jax.lax.stop_gradient(candidates)
 
     def on_shard(anchors: Anchors, candidates: Candidates, support: Any, form: Any, temperature: Array) -> Array:
@@ -67,23 +68,23 @@ def score_anchors(
             form,
             temperature=temperature,
             valid=candidates.valid,
-            anchor_ids=anchors.ids,
+            anchor_ids=anchors.excluded_ids,
             pool_ids=candidates.ids,
             anchor_labels=anchors.labels,
             pool_labels=candidates.labels,
             key=anchors.rngs,
             axis_name=DATA if candidates.sharded else None,
-            pool_gradient=candidates.gradient,
+            pool_gradient=candidates.has_gradient,
         )
 
-    whole, cut = PartitionSpec(), PartitionSpec(DATA)
-    in_specs = (cut, cut if candidates.sharded else whole, whole, whole, whole)
-    score = jax.shard_map(on_shard, mesh=mesh, in_specs=in_specs, out_specs=cut)
+    replicated, sharded = PartitionSpec(), PartitionSpec(DATA)
+    in_specs = (sharded, sharded if candidates.sharded else replicated, replicated, replicated, replicated)
+    score = jax.shard_map(on_shard, mesh=mesh, in_specs=in_specs, out_specs=sharded)
     return score(anchors, candidates, support, form, temperature)
 
 
 def compute_ceiling(term: Term, candidates: Candidates, t: Progress) -> Float[Array, ""]:
-    """Returns log(1 + n), n the number of candidates in the support: no value of an anchor can be larger.
+    """Returns log(1 + n), the largest possible value of an anchor, where n is the number of candidates in its support.
 
     This holds for the forms softmax and hard; binary and decoupled have no such ceiling. Where candidates are drawn, n
     is their mean number and the ceiling bounds the expected value.

@@ -13,12 +13,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import UserError
-from mi_contrast.methods.method import OWN_ROW
-from mi_contrast.methods.method import TWIN as SECOND
+from mi_contrast.methods.method import OWN_ROW, TWIN_HEAD
 from mi_contrast.methods.recipes import map_schedule
-from mi_contrast.views.two_crops import JIGSAW, LOCAL, TWIN
+from mi_contrast.views.two_crops import JIGSAW, LOCAL, TWIN_VIEW
 
 PREFIX = "twins_"  # of the names of the second branch's pools
 
@@ -41,17 +40,17 @@ def with_twins(config: ConfigDict, weight: float = 1.0) -> None:
     Raises:
       UserError: a weight below 0, a method that has not just two crops, or one that has a second branch already.
     """
-    views, method = plain(config.views), plain(config.method)
+    views, method = to_plain_data(config.views), to_plain_data(config.method)
     check(views, method, weight)
     with config.unlocked():
-        config.views = ConfigDict({**views, TWIN: copy.deepcopy(views["query"])})
-        config.model.twin = ConfigDict(plain(config.model.head))
+        config.views = ConfigDict({**views, TWIN_VIEW: copy.deepcopy(views["query"])})
+        config.model.twin = ConfigDict(to_plain_data(config.model.head))
         config.method = {
             **method,
             "pools": method["pools"] | dict(second_pool(name, pool) for name, pool in method["pools"].items()),
             "terms": (*method["terms"], *(second_term(term, weight) for term in method["terms"])),
         }
-        config.data.shared, config.data.partner = (), TWIN
+        config.data.shared, config.data.partner = (), TWIN_VIEW
 
 
 def over(name: str, variant: str) -> ConfigDict:
@@ -80,10 +79,10 @@ def second_term(term: Mapping[str, Any], weight: float) -> dict[str, Any]:
         **copy.deepcopy(dict(term)),
         **look_up,
         "anchor": to_twin(term["anchor"]),
-        "positive": TWIN if term["positive"] == OWN_ROW else to_twin(term["positive"]),
+        "positive": TWIN_VIEW if term["positive"] == OWN_ROW else to_twin(term["positive"]),
         "pool": PREFIX + term["pool"],
         "weight": map_schedule(term["weight"], lambda value: weight * value),
-        "head": SECOND,
+        "head": TWIN_HEAD,
     }
 
 
@@ -99,7 +98,7 @@ def second_pool(name: str, pool: Mapping[str, Any]) -> tuple[str, dict[str, Any]
 
 def to_twin(view: str) -> str:
     """Returns the view that the second branch has in the place of a view: the twin for the key."""
-    return TWIN if view == "key" else view
+    return TWIN_VIEW if view == "key" else view
 
 
 def check(views: Mapping[str, Any], method: Mapping[str, Any], weight: float) -> None:
@@ -108,7 +107,7 @@ def check(views: Mapping[str, Any], method: Mapping[str, Any], weight: float) ->
         raise UserError(f"the weight of the second branch is {weight!r}", fix="give a number of 0 or more")
     if not method.get("terms"):
         raise UserError("config.method has no terms yet", fix="call with_twins after config.method is set")
-    if TWIN in views or any(term.get("head") == SECOND for term in method["terms"]):
+    if TWIN_VIEW in views or any(term.get("head") == TWIN_HEAD for term in method["terms"]):
         raise UserError("the method has a second branch already", fix="call with_twins once")
     if method["views"] == "channels" or views.get("kind") != "two_crops":
         kind = method["views"] if method["views"] == "channels" else views.get("kind")

@@ -37,29 +37,29 @@ FORMS: Mapping[str, Mapping[str, Any]] = {  # kinds, their fields and defaults
 BANDS = {"all": mi.All, "ball": mi.Ball, "ring": mi.Ring, "cave": mi.Cave}
 
 
-def check_support(where: str, support: Any) -> Mapping[str, Any]:
+def check_support(path: str, support: Any) -> Mapping[str, Any]:
     """Returns the support. Raises UserError on a wrong kind or field, or a band that closes at any time."""
     kind = support.get("kind") if isinstance(support, Mapping) else None
-    names = SUPPORTS[check_word(f"kind of {where}", kind, SUPPORTS)]
-    check_section(where, support, ("kind", *names))
+    names = SUPPORTS[check_word(f"kind of {path}", kind, SUPPORTS)]
+    check_section(path, support, ("kind", *names))
     if "of" in names:
-        inner = check_support(f"{where}.of", support["of"])
+        inner = check_support(f"{path}.of", support["of"])
         if inner["kind"] in ("cave", "close", "drawn"):
             fix = "take all, ball, ring or nearest"
-            raise UserError(f"{where} is {kind} of {inner['kind']}: one choice has been made there already", fix=fix)
+            raise UserError(f"{path}: the inner support of {kind} can't be {inner['kind']}", fix=fix)
     if "by" in names:
-        check_word(f"label in {where}.by", support["by"], LABELS)
+        check_word(f"label in {path}.by", support["by"], LABELS)
     if "k" in names:
-        check_whole(f"{where}.k", support["k"])
+        check_whole(f"{path}.k", support["k"])
     percentiles = [name for name in ("lower", "upper") if name in names]
     for name in percentiles:
-        check_schedule(f"{where}.{name}", support[name], 0.0, 1.0)
+        check_schedule(f"{path}.{name}", support[name], 0.0, 1.0)
     if percentiles:
-        _check_open(where, support.get("lower", 0.0), support.get("upper", 1.0))
+        _check_open(path, support.get("lower", 0.0), support.get("upper", 1.0))
     return support
 
 
-def _check_open(where: str, lower: Schedule, upper: Schedule) -> None:
+def _check_open(path: str, lower: Schedule, upper: Schedule) -> None:
     """Raises UserError where lower >= upper at any time of the run; both may be schedules."""
     fix = "percentiles run from least (0) to most similar (1); give lower < upper"
     if schedules.pace(lower) or schedules.pace(upper):
@@ -68,16 +68,16 @@ def _check_open(where: str, lower: Schedule, upper: Schedule) -> None:
             lows, highs = (max(lows),), (min(highs),)
         for low, high in zip(lows, highs, strict=True):
             if not low < high:
-                raise UserError(f"{where} may come to lower {low:.4g} >= upper {high:.4g}", fix=fix)
+                raise UserError(f"{path} may come to lower {low:.4g} >= upper {high:.4g}", fix=fix)
         return
     times = np.linspace(0.0, 1.0, 257)
     ends = [np.asarray(jax.vmap(partial(schedules.value, end))(jnp.asarray(times))) for end in (lower, upper)]
     for t, low, high in zip(times, *ends, strict=True):
         if not low < high:
-            raise UserError(f"{where} has lower {low:.4g} >= upper {high:.4g} at progress {t:.3g}", fix=fix)
+            raise UserError(f"{path} has lower {low:.4g} >= upper {high:.4g} at progress {t:.3g}", fix=fix)
 
 
-def check_form(where: str, form: Any, support: Mapping[str, Any]) -> Mapping[str, Any]:
+def check_form(path: str, form: Any, support: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the form as a dict with all its fields. Raises UserError where it is wrong, or does not fit the support.
 
     Args:
@@ -85,20 +85,20 @@ def check_form(where: str, form: Any, support: Mapping[str, Any]) -> Mapping[str
     """
     form = {"kind": form} if isinstance(form, str) else form
     kind = form.get("kind") if isinstance(form, Mapping) else form
-    defaults = FORMS[check_word(f"form in {where}", kind, FORMS)]
-    check_section(where, form, ("kind",), defaults)
+    defaults = FORMS[check_word(f"form in {path}", kind, FORMS)]
+    check_section(path, form, ("kind",), defaults)
     form = {"kind": kind, **defaults, **{name: value for name, value in form.items() if name != "kind"}}
     if kind != "softmax" and support["kind"] in ("cave", "close"):
         fix = "take softmax, or another support"
-        raise UserError(f"{where}: {kind} scores one positive, {support['kind']} has several", fix=fix)
+        raise UserError(f"{path}: {kind} scores one positive, {support['kind']} has several", fix=fix)
     if "reduce" in defaults:
-        check_word(f"reduce in {where}", form["reduce"], ("logsumexp", "mean"))
+        check_word(f"reduce in {path}", form["reduce"], ("logsumexp", "mean"))
     if "beta" in defaults:
-        check_schedule(f"{where}.beta", form["beta"], 0.0)
-        check_schedule(f"{where}.prior", form["prior"], 0.0, 0.999)
-        check_flag(f"{where}.clamp", form["clamp"], "give True (as released) or False")
+        check_schedule(f"{path}.beta", form["beta"], 0.0)
+        check_schedule(f"{path}.prior", form["prior"], 0.0, 0.999)
+        check_flag(f"{path}.clamp", form["clamp"], "give True (as released) or False")
     if "momentum" in defaults:
-        check_schedule(f"{where}.momentum", form["momentum"], 0.0, 1.0)
+        check_schedule(f"{path}.momentum", form["momentum"], 0.0, 1.0)
     return form
 
 

@@ -143,7 +143,7 @@ def kernel_gradient(
     It is the sum over output pixels p of gradient_p patch_p^T.
 
     The sum runs over blocks of the batch whose patches fit a processor's cache, in float32 whatever the dtype. Each
-    device sums its own part of a batch that is cut over devices, and the parts are added once, at the end.
+    device sums its own part of a batch that is sharded over devices, and the parts are added once, at the end.
     """
     size, depth, batch = kernel.shape[0], kernel.shape[0] ** 2 * x.shape[-1], x.shape[0]
     devices = jax.device_count()

@@ -1,4 +1,4 @@
-"""The memory bank: one row for each training example, by its stable index, cut over the mesh.
+"""The memory bank: one row for each training example, by its stable index, sharded over the mesh axis `data`.
 
 Row i belongs to example i. The number of rows is padded to a multiple of 1,024, so that one bank serves a mesh of any
 power of two up to that. Padding and held-out examples are never valid and never written. Every device keeps its own
@@ -37,7 +37,7 @@ CLUSTERS = ("number", "clusterings", "every_epochs")
 
 @flax.struct.dataclass
 class Bank:
-    """The state of a bank. Both arrays are cut over the mesh axis `data`; R is the number of examples, padded.
+    """The state of a bank. Both arrays are sharded over the mesh axis `data`; R is the number of examples, padded.
 
     Attributes:
       rows: f32 [R, D] of unit norm; zeros where not valid.
@@ -71,15 +71,15 @@ class BankPool:
     sharded: ClassVar[bool] = True
     per_example: ClassVar[bool] = True
 
-    def check(self, where: str) -> None:
+    def check(self, path: str) -> None:
         """Raises UserError on the first wrong setting."""
-        check_schedule(f"{where}.momentum", self.momentum, 0.0, 1.0)
-        check_word(f"word in {where}.start", self.start, STARTS)
-        check_flag(f"{where}.self_row", self.self_row, "give False, or True as released")
+        check_schedule(f"{path}.momentum", self.momentum, 0.0, 1.0)
+        check_word(f"word in {path}.start", self.start, STARTS)
+        check_flag(f"{path}.self_row", self.self_row, "give False, or True as released")
         if self.clusters is not None:
-            check_section(f"{where}.clusters", self.clusters, CLUSTERS)
+            check_section(f"{path}.clusters", self.clusters, CLUSTERS)
             for name in CLUSTERS:
-                check_whole(f"{where}.clusters.{name}", self.clusters[name])
+                check_whole(f"{path}.clusters.{name}", self.clusters[name])
 
     def init(self, rng: Key[Array, ""], train_mask: Bool[Array, " N"], dim: int, mesh: Mesh) -> Bank:
         """Returns a bank of random directions. The caller writes over them where `start` is 'forward'."""
@@ -166,7 +166,7 @@ def row_ids(bank: Bank) -> Int[Array, " R"]:
 
 
 def read(rows: Shaped[Array, "R ..."], index: Int[Array, " B"], mesh: Mesh) -> Shaped[Array, "B ..."]:
-    """Returns rows of an array that is cut over the mesh, the same on every device.
+    """Returns rows of an array that is sharded over the mesh axis `data`, the same on every device.
 
     Each device contributes the rows that it holds, and zeros for the others; the contributions are summed.
 

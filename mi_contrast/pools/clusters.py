@@ -49,7 +49,7 @@ class Clustering(NamedTuple):
 
 
 def refresh(bank: Bank, clusters: int, seeds: Sequence[int], mesh: Mesh) -> Int[Array, "R C"]:
-    """Returns the labels of one k-means for each seed, cut over the mesh as the bank is.
+    """Returns the labels of one k-means for each seed, sharded over the mesh as the bank is.
 
     The labels are a function of bank and seeds. Up to 131,072 rows they come from `fit_on_host` in the first process,
     else from `fit_on_devices`.
@@ -160,7 +160,7 @@ def lloyd(
     each device.
 
     Args:
-      rows, valid: f32 [R, D] and bool [R], cut over the mesh axis `data`.
+      rows, valid: f32 [R, D] and bool [R], sharded over the mesh axis `data`.
       centroids: f32 [K, D], replicated over the mesh.
     Raises:
       UserError: shapes that do not fit, or a mesh that does not divide the rows.

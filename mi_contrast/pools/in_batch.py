@@ -25,10 +25,10 @@ class BatchPool:
     sharded: ClassVar[bool] = True
     per_example: ClassVar[bool] = False
 
-    def check(self, where: str) -> None:
+    def check(self, path: str) -> None:
         """Raises UserError where no views are named."""
         if not isinstance(self.views, (tuple, list)) or not self.views:
-            raise UserError(f"{where}.views is {self.views!r}", fix="give views of the row, such as ('query', 'key')")
+            raise UserError(f"{path}.views is {self.views!r}", fix="name views, such as ('query', 'key')")
 
     def init(self, rng: Key[Array, ""], train_mask: Bool[Array, " N"], dim: int, mesh: Mesh) -> None:
         """Returns None: there is nothing to remember."""
@@ -44,7 +44,7 @@ class BatchPool:
             ids=ids,
             labels=None if labels is None else labels[ids],
             sharded=True,
-            gradient=batch.gradient,
+            has_gradient=batch.has_gradient,
             own_rows=len(self.views),
         )
 

@@ -31,8 +31,8 @@ class Candidates:
       ids: int32 [K], the example that each row was made from. A row is no candidate of an anchor of the same example.
         None where an anchor's own row is a candidate too.
       labels: int32 [K, R] or None, what the support `close` compares with an anchor's labels; -1 equals nothing.
-      sharded: whether rows are cut over the mesh axis `data`. If not, every device holds all of them.
-      gradient: whether the gradient of the objective reaches the rows.
+      sharded: whether rows are sharded over the mesh axis `data`. If not, every device holds all of them.
+      has_gradient: whether the gradient of the objective reaches the rows.
       own_rows: how many valid rows belong to an anchor's own example, 0 where this varies. The ceiling leaves them out.
     """
 
@@ -41,7 +41,7 @@ class Candidates:
     ids: Int[Array, " K"] | None
     labels: Int[Array, "K R"] | None = None
     sharded: bool = field(default=False, metadata=dict(static=True))
-    gradient: bool = field(default=False, metadata=dict(static=True))
+    has_gradient: bool = field(default=False, metadata=dict(static=True))
     own_rows: int = field(default=0, metadata=dict(static=True))
 
 
@@ -51,12 +51,12 @@ class BatchEmbeddings(NamedTuple):
     Attributes:
       rows: f32 [B, D] for each view, made by the target or, without a target, by the online network.
       ids: int32 [B] for each view, the examples that the view was made from.
-      gradient: whether the rows carry gradient, which those of a target never do.
+      has_gradient: whether the rows carry gradient, which those of a target never do.
     """
 
     rows: Mapping[str, Float[Array, "B D"]]
     ids: Mapping[str, Int[Array, " B"]]
-    gradient: bool
+    has_gradient: bool
 
 
 class Pool(Protocol):
@@ -65,7 +65,7 @@ class Pool(Protocol):
     Class attributes:
       network: whose embeddings the state is made of: "online", or "target" (the online network's where there is no
         target). None for a pool without a state, whose `init` and `update` are never called.
-      sharded: whether the state's arrays are cut along axis 0 over the mesh axis `data`, or whole on every device.
+      sharded: whether axis 0 of the state's arrays is sharded over the mesh axis `data`. If not, they are replicated.
       per_example: whether row i of the state belongs to example i. Only then may a term have the positive 'row', the
         form `binary`, or clusters.
     """
@@ -76,7 +76,7 @@ class Pool(Protocol):
 
     @property
     def takes(self) -> str | None:
-        """The view whose embeddings `update` is given, a setting; None for a pool without a state."""
+        """The view whose embeddings `update` writes. None for a pool without a state."""
         ...
 
     @property
@@ -84,8 +84,8 @@ class Pool(Protocol):
         """The views whose embeddings `candidates` reads from the batch."""
         ...
 
-    def check(self, where: str) -> None:
-        """Raises UserError where a setting is wrong; `where` is the pool's place in the config."""
+    def check(self, path: str) -> None:
+        """Raises UserError where a setting is wrong; `path` is the pool's place in the config."""
         ...
 
     def init(self, rng: Key[Array, ""], train_mask: Bool[Array, " N"], dim: int, mesh: Mesh) -> Any:

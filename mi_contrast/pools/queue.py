@@ -50,18 +50,18 @@ class QueuePool:
     sharded: ClassVar[bool] = False
     per_example: ClassVar[bool] = False
 
-    def check(self, where: str) -> None:
+    def check(self, path: str) -> None:
         """Raises UserError where the size is no whole number above 0."""
-        check_whole(f"{where}.size", self.size)
+        check_whole(f"{path}.size", self.size)
 
     def init(self, rng: Key[Array, ""], train_mask: Bool[Array, " N"], dim: int, mesh: Mesh) -> Queue:
         """Returns a queue of unwritten rows."""
-        return empty(self.size, dim)
+        return make_empty_queue(self.size, dim)
 
     def candidates(self, state: Queue, batch: BatchEmbeddings, labels: Int[Array, "N R"] | None) -> Candidates:
         """Returns the rows of past steps. How many of them are an anchor's own varies."""
         labels = None if labels is None else labels[jnp.maximum(state.ids, 0)]
-        return Candidates(state.rows, valid(state), state.ids, labels)
+        return Candidates(state.rows, is_written(state), state.ids, labels)
 
     def update(
         self,
@@ -76,19 +76,19 @@ class QueuePool:
         return push(state, embeddings, ids, accept)
 
 
-def empty(size: int, dim: int) -> Queue:
+def make_empty_queue(size: int, dim: int) -> Queue:
     """Returns a queue of `size` unwritten rows."""
     return Queue(jnp.zeros((size, dim), jnp.float32), jnp.full((size,), -1, jnp.int32), jnp.zeros((), jnp.int32))
 
 
-def valid(queue: Queue) -> Bool[Array, " K"]:
+def is_written(queue: Queue) -> Bool[Array, " K"]:
     """Returns which rows have been written."""
     return queue.ids >= 0
 
 
-def fill(queue: Queue) -> Float[Array, ""]:
+def fill_fraction(queue: Queue) -> Float[Array, ""]:
     """Returns the fraction of rows that have been written."""
-    return jnp.mean(valid(queue), dtype=jnp.float32)
+    return jnp.mean(is_written(queue), dtype=jnp.float32)
 
 
 def push(

@@ -62,7 +62,7 @@ def prototypes(
     """Returns the similarity of each query q to the prototype p_c of each class, the mean of the class's examples.
 
     The similarity is -|q - p_c|^2. With `cosine` it is the cosine of q and p_c, where p_c is the mean of examples
-    normalised to length 1.
+    normalised to unit norm.
 
     Args:
       queries, support: features, float [Q, F] and [S, F].

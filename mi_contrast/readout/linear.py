@@ -18,7 +18,7 @@ from mi_contrast.core.rngs import stream_rng
 from mi_contrast.readout.accuracy import Arrays
 
 
-class Linear(NamedTuple):
+class LinearModel(NamedTuple):
     """A linear classifier with logits ((x - mean) / scale) weights + bias."""
 
     weights: Float[Array, "F C"]
@@ -70,7 +70,7 @@ def statistics(features: Float[Array, "N F"], standardise: bool) -> tuple[Float[
 
 
 @jax.jit
-def scores(model: Linear, features: Float[Arrays, "N F"]) -> Float[Array, "N C"]:
+def scores(model: LinearModel, features: Float[Arrays, "N F"]) -> Float[Array, "N C"]:
     """Returns the logits, float32 [N, C]."""
     standardised = (jnp.asarray(features, jnp.float32) - model.mean) / model.scale
     return jnp.matmul(standardised, model.weights, precision="highest") + model.bias
@@ -84,18 +84,18 @@ def fit(
     *,
     classes: int,
     watch: Callable[[range], Iterable[int]] | None = None,
-) -> Linear:
+) -> LinearModel:
     """Returns the classifier after the last epoch of SGD; see `fit_each`."""
-    return one_of(fit_each(features, labels, key, settings, (1.0,), classes=classes, watch=watch), 0)
+    return select_model(fit_each(features, labels, key, settings, (1.0,), classes=classes, watch=watch), 0)
 
 
-def one_of(models: Linear, index: int) -> Linear:
+def select_model(models: LinearModel, index: int) -> LinearModel:
     """Returns one of the classifiers of `fit_each`."""
-    return Linear(models.weights[index], models.bias[index], models.mean, models.scale)
+    return LinearModel(models.weights[index], models.bias[index], models.mean, models.scale)
 
 
 @jax.jit
-def scores_each(models: Linear, features: Float[Arrays, "N F"]) -> Float[Array, "R N C"]:
+def scores_each(models: LinearModel, features: Float[Arrays, "N F"]) -> Float[Array, "R N C"]:
     """Returns the logits of all classifiers of `fit_each`, float32 [R, N, C]."""
     standardised = (jnp.asarray(features, jnp.float32) - models.mean) / models.scale
     return jnp.einsum("nf,rfc->rnc", standardised, models.weights, precision="highest") + models.bias[:, None]
@@ -110,7 +110,7 @@ def fit_each(
     *,
     classes: int,
     watch: Callable[[range], Iterable[int]] | None = None,
-) -> Linear:
+) -> LinearModel:
     """Returns classifiers for several learning rates, each after the last epoch of SGD on the mean cross-entropy.
 
     The learning rates are that of `settings` times each factor. All classifiers are trained together, from the same
@@ -129,8 +129,8 @@ def fit_each(
       classes: number of classes.
       watch: wraps the loop over epochs, for a progress display.
     Returns:
-      Linear, float32, with weights [R, F, C] and bias [R, C]. They are not finite if the learning rate was too large;
-      the caller must check.
+      LinearModel, float32, with weights [R, F, C] and bias [R, C]. They are not finite if the learning rate was too
+      large; the caller must check.
     Raises:
       UserError: no factor, or a factor that is not above 0.
     Source: He et al. 2020 (MoCo), linear classification protocol; Wu et al. 2021 (Ring), transfer settings. Both train
@@ -161,7 +161,7 @@ def fit_each(
         )
         if watch is not None:
             jax.block_until_ready(parameters)
-    return Linear(*parameters, mean, scale)
+    return LinearModel(*parameters, mean, scale)
 
 
 def _optimiser(momentum, weight_decay):

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.readout.accuracy import Arrays
-from mi_contrast.readout.linear import Linear, statistics
+from mi_contrast.readout.linear import LinearModel, statistics
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LBFGS:
 class Solution(NamedTuple):
     """The classifier, the number of iterations, and the largest entry of the gradient at the end."""
 
-    model: Linear
+    model: LinearModel
     iterations: Int[Array, ""]
     gradient: Float[Array, ""]
 
@@ -94,7 +94,7 @@ def fit_path(
             start, standardised, labels, l2s[i], settings.tolerance, settings.iterations
         )
         start = weights, bias
-        solutions.append(Solution(Linear(weights, bias, mean, scale), iterations, gradient))
+        solutions.append(Solution(LinearModel(weights, bias, mean, scale), iterations, gradient))
         if watch is not None:
             jax.block_until_ready(start)
     return solutions

@@ -32,7 +32,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mi_contrast.core.config import change, check_section, differences, load_config, plain
+from mi_contrast.core.config import change, check_section, differences, load_config, to_plain_data
 from mi_contrast.core.errors import UserError, add_place, unknown
 from mi_contrast.core.layout import RunDirectory, read_json
 from mi_contrast.reporting.study_runs import MEASURES
@@ -79,7 +79,7 @@ class StudyPlan:
 
 def make_plan(config: ConfigDict | Mapping[str, Any], name: str = "study", variant: str | None = None) -> StudyPlan:
     """Returns the plan of a study, every field of its config checked. Raises UserError on a mistake; writes nothing."""
-    study = plain(config)
+    study = to_plain_data(config)
     check_section("config", study, STUDY_FIELDS, ("curve",))
     tasks, task_records = _read_tasks(study["evaluate"], study["data_dir"])
     allowed = {"columns": MEASURES, "figure": (*(task["name"] for task in task_records), *study["columns"])}
@@ -113,10 +113,10 @@ def _read_tasks(evaluate: Sequence[Any], data_dir: Any) -> tuple[list[dict[str, 
     """Returns the config of each task's evaluation, and the record of each task for study.json."""
     tasks, records = [], []
     for i, section in enumerate(evaluate):
-        where = f"config.evaluate.{i}"
-        check_section(where, section, REQUIRED_OF_TASK, TASK_DEFAULTS)
-        task, *_ = _load_config(where, {**TASK_DEFAULTS, **section})
-        check_section(f"{where}: {section['config']}", task, ("task", "data", "seed"), ("batch_size", "features"))
+        path = f"config.evaluate.{i}"
+        check_section(path, section, REQUIRED_OF_TASK, TASK_DEFAULTS)
+        task, *_ = _load_config(path, {**TASK_DEFAULTS, **section})
+        check_section(f"{path}: {section['config']}", task, ("task", "data", "seed"), ("batch_size", "features"))
         if task["data"]["name"] is not None and task["data"]["dir"] is None:
             task["data"]["dir"] = data_dir
         parts = (task["task"]["kind"], task["data"]["name"], task["data"]["label"])
@@ -161,18 +161,18 @@ def _read_setting(study: Mapping[str, Any], setting: Mapping[str, Any]) -> tuple
     return runs, record
 
 
-def _load_config(where: str, section: Mapping[str, Any]) -> tuple[dict[str, Any], str, str | None]:
+def _load_config(path: str, section: Mapping[str, Any]) -> tuple[dict[str, Any], str, str | None]:
     """Returns the config of a file and a variant with changes, and the file's name and variant.
 
-    Raises UserError that begins with `where`.
+    Raises UserError that begins with `path`.
     """
     try:
         config, name, variant = load_config(":".join(word for word in (section["config"], section["variant"]) if word))
         for path, value in section["changes"].items():
             config = change(config, path, _to_text(value))
     except UserError as error:
-        raise add_place(where, error) from None
-    return plain(config), name, variant
+        raise add_place(path, error) from None
+    return to_plain_data(config), name, variant
 
 
 def _to_text(value: Any) -> str:

@@ -107,7 +107,7 @@ def _check_run(plan: StudyPlan, run: StudyRun, shapes: dict[str, tuple[int, ...]
     for data in task_data:
         read_shape(load_split, data, data["split"], config["views"]["size"])
         read_shape(load_test_split, data, config["views"]["size"])
-    parts.views.check_image_size(*training_shape[:2])
+    parts.augmentation.check_image_size(*training_shape[:2])
 
 
 def start_process(run: StudyRun, plan: StudyPlan, root: Path) -> multiprocessing.process.BaseProcess:

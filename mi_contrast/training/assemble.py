@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from mi_contrast.core import legacy
 from mi_contrast.core.checkpoint import flatten
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import UserError, nearest, unknown
 from mi_contrast.core.mesh import make_mesh, replicated
 from mi_contrast.data import sets
@@ -26,11 +26,11 @@ from mi_contrast.models.representation import Representation, from_tower, prepro
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.pools import bank as banks
 from mi_contrast.training import adaptive, generators, optimiser, probe
+from mi_contrast.training.candidates import Tables
 from mi_contrast.training.encoding import Encoder, encode_plain, select_head
 from mi_contrast.training.held_out import Measure, make_accuracy, make_information, make_inversion
 from mi_contrast.training.microbatches import divide
 from mi_contrast.training.parts import Parts, init_state
-from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import State
 from mi_contrast.views import policies
 
@@ -95,11 +95,11 @@ class Job:
         Args:
           images: uint8 [B, H, W, 3].
         """
-        views = self.parts.views
+        views = self.parts.augmentation
         plain = policies.plain(images, views.size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         return preprocess(plain, self.parts.tower.split, views.mean, views.std, self.parts.generator)
 
-    def fill(self, state: State) -> State:
+    def fill_banks(self, state: State) -> State:
         """Returns the first state with the banks that start from a forward pass written, over evaluation views."""
         pools = self.parts.method.stateful_pools
         starts = [name for name, pool in pools.items() if getattr(pool, "start", None) == "forward"]
@@ -126,8 +126,8 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: an unknown or missing field, a value of a wrong kind, or a number out of range.
     """
-    checked: dict[str, Any] = legacy.complete(plain(config))
-    _compare_fields(checked, plain(recipes.recipe("digits").config), "config")
+    checked: dict[str, Any] = legacy.complete(to_plain_data(config))
+    _compare_fields(checked, to_plain_data(recipes.recipe("digits").config), "config")
     values = flatten(checked)
     for name, least in LEAST.items():
         if values[name] < least:
@@ -139,18 +139,18 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _compare_fields(section: Mapping[str, Any], example: Mapping[str, Any], where: str) -> None:
+def _compare_fields(section: Mapping[str, Any], example: Mapping[str, Any], path: str) -> None:
     """Raises UserError on the first field that only one of the two sections has, or whose values differ in kind."""
-    if where.removeprefix("config").lstrip(".") in CHECKED_ELSEWHERE:
+    if path.removeprefix("config").lstrip(".") in CHECKED_ELSEWHERE:
         return
     for name in section:
         if name not in example:
-            known = f"fields: {', '.join(sorted(example))}"
-            raise UserError(f"no field {name!r} in {where}", nearest=nearest(name, example), fix=known)
+            known = f"its fields are {', '.join(sorted(example))}"
+            raise UserError(f"no field {name!r} in {path}", nearest=nearest(name, example), fix=known)
     for name, usual in example.items():
         if name not in section:
-            raise UserError(f"{where} has no field {name!r}", fix="begin from mi_contrast.methods.recipes.recipe")
-        value, at = section[name], f"{where}.{name}"
+            raise UserError(f"{path} has no field {name!r}", fix="begin from mi_contrast.methods.recipes.recipe")
+        value, at = section[name], f"{path}.{name}"
         is_schedule = isinstance(usual, Mapping) and "kind" in usual
         if is_schedule or usual is None or (value is None and name in OPTIONAL):
             continue
@@ -182,7 +182,7 @@ def make_parts(
     """
     train_mask = np.ones(1024, bool) if train_mask is None else train_mask
     views = policies.build(config["views"], mesh)
-    method = methods.build(config["method"], views.sources)
+    method = methods.build(config["method"], views.source_index)
     _check_fit(method, config)
     tower = towers.build(config["model"])
     generator = generators.init_params(config, tower.split, has_checkpoint)
@@ -196,7 +196,7 @@ def make_parts(
     microbatches = divide(config["optim"]["microbatches"], tower, config["model"]["norm"], batch, mesh.size)
     return Parts(
         method=method,
-        views=views,
+        augmentation=views,
         encoder=Encoder(tower, mesh, config["seed"], groups, microbatches),
         optimiser=optim,
         probe=probe.Probe(classes, config["eval"]["probe_lr"]) if classes else None,
@@ -213,11 +213,11 @@ def make_parts(
 def _check_fit(method: methods.Method, config: Mapping[str, Any]) -> None:
     """Raises UserError where the method's views need something that the model does not have."""
     model, views = config["model"], config["views"]
-    if method.views == "channels" and model.get("split") != views.get("split"):
+    if method.view_kind == "channels" and model.get("split") != views.get("split"):
         problem = f"config.model.split is {model.get('split')!r}, the views are split by {views.get('split')!r}"
         raise UserError(problem, fix=f"set model.split={views.get('split')!r}")
-    if method.views != "channels" and model.get("split") is not None:
-        raise UserError(f"config.model.split is {model['split']!r}, but the method's views are {method.views}",
+    if method.view_kind != "channels" and model.get("split") is not None:
+        raise UserError(f"config.model.split is {model['split']!r}, but the method's views are {method.view_kind}",
                         fix="set model.split=None, or views='channels'")  # fmt: skip
     if method.has_twins and model.get("twin") is None:
         raise UserError("config.model has no second head for the method's twins", fix="set model.twin=dict(kind='mlp')")
@@ -225,7 +225,7 @@ def _check_fit(method: methods.Method, config: Mapping[str, Any]) -> None:
         terms = "terms of the second head" if method.has_twins else "no terms of the second head"
         raise UserError(f"config.data.partner is {config['data']['partner']!r}, and the method has {terms}",
                         fix="add methods.two_branches.with_twins and a partner such as 'twin', or neither")  # fmt: skip
-    if method.views == "jigsaw" and model.get("jigsaw") is None:
+    if method.view_kind == "jigsaw" and model.get("jigsaw") is None:
         raise UserError("config.model has no head for the method's jigsaw", fix="set model.jigsaw=dict(dim=128)")
     if config["export"]["weights"] == "target" and method.target != "ema":
         raise UserError(f"config.export.weights is 'target', but the method's target is {method.target!r}",
@@ -245,7 +245,7 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
     # Mistakes in the config are found before its data are read.
     parts = make_parts(config, 0, mesh, has_checkpoint=True)
     images, data = _load_images(config, known), config["data"]
-    parts.views.check_image_size(*images.image_shape[:2])
+    parts.augmentation.check_image_size(*images.image_shape[:2])
     train_ids, held_out_ids = split_held_out(images)
     if data["partner"] is not None:
         make_pairing(images, train_ids, data["shared"], data["partner"])  # a mistake is found now
@@ -253,7 +253,7 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
     train_mask = np.zeros(len(images), bool)
     train_mask[train_ids] = True
     parts = make_parts(config, len(images.classes[label]) if label else 0, mesh, train_mask, has_checkpoint)
-    views = parts.views
+    views = parts.augmentation
 
     def represent(state: State, weights: str = "online") -> Representation:
         network, generator = getattr(state, weights), state.generator.get("params")

@@ -19,9 +19,9 @@ from mi_contrast.methods.method import Term
 from mi_contrast.methods.scoring import Anchors
 from mi_contrast.pools.protocol import Candidates
 from mi_contrast.training import adaptive
+from mi_contrast.training.candidates import StepContext, Tables, find_anchors, find_candidates
 from mi_contrast.training.encoding import Encodings, make_crops
 from mi_contrast.training.parts import Parts
-from mi_contrast.training.pools import Tables, find_anchors, find_candidates
 from mi_contrast.training.state import State, placement
 from mi_contrast.training.step import Scalars
 
@@ -38,29 +38,31 @@ def make_support_statistics(parts: Parts) -> Callable[[State, Batch, Tables], Sc
     that over the pool; below 0 the batch's mean is no bound, whatever the share. same_class and same_instance: share of
     the support's weight that has the anchor's label, or belongs to its group. support_size: mean over anchors.
     """
-    everywhere, placed = replicated(parts.mesh), placement(parts.method, parts.mesh)
+    everywhere, state_sharding = replicated(parts.mesh), placement(parts.method, parts.mesh)
 
     def statistics(state: State, batch: Batch, tables: Tables) -> Scalars:
         return describe_support(parts, state, batch, tables)
 
-    return jax.jit(statistics, in_shardings=(placed, batch_sharding(parts.mesh), everywhere), out_shardings=everywhere)
+    in_shardings = state_sharding, batch_sharding(parts.mesh), everywhere
+    return jax.jit(statistics, in_shardings=in_shardings, out_shardings=everywhere)
 
 
 def describe_support(parts: Parts, state: State, batch: Batch, tables: Tables) -> Scalars:
     """Returns the statistics that `make_support_statistics` lists."""
     method, t = adaptive.resolve(parts.method, state.carried), Progress(state.step, parts.total_steps)
-    crops = make_crops(parts.views, parts.seed, state.step, batch)
-    views = parts.views.divide(crops, state.generator.get("params"))
-    keys, _ = parts.encoder.encode_views(state.target or state.online, views, method.target_views, keys=True)
-    online, _ = parts.encoder.encode_views(state.online, views, method.online_views)
-    encodings, term, index = Encodings(online, keys), method.terms[0], batch.index
+    crops = make_crops(parts.augmentation, parts.seed, state.step, batch)
+    views = parts.augmentation.divide(crops, state.generator.get("params"))
+    target = state.target or state.online
+    target_outputs, _ = parts.encoder.encode_views(target, views, method.target_views, shuffle=True)
+    online_outputs, _ = parts.encoder.encode_views(state.online, views, method.online_views)
+    encodings, term, index = Encodings(online_outputs, target_outputs), method.terms[0], batch.index
 
-    embeddings = encodings.keys(term.head)
-    candidates = find_candidates(method, term, state.pools, state.carried, embeddings, index, tables)
-    anchors = find_anchors(method, term, encodings, state, index, tables, parts.mesh)
+    context = StepContext(method, t, state, batch, tables, parts.mesh)
+    candidates = find_candidates(context, term, encodings.select_keys(term.head))
+    anchors = find_anchors(context, term, encodings)
     if not candidates.sharded:  # some anchors are enough; those of sharded candidates have to stay on their devices
         anchors, index = jax.tree.map(lambda x: x[:MAX_ANCHORS], (anchors, index))
-    own, theirs = index[:, method.source[term.anchor]], jnp.maximum(find_examples(candidates), 0)
+    own, theirs = index[:, method.source_index[term.anchor]], jnp.maximum(find_examples(candidates), 0)
     labels = {
         "same_class": (tables.labels[own], tables.labels[theirs]),
         "same_instance": (tables.groups[own], tables.groups[theirs]),
@@ -95,7 +97,7 @@ def compute_statistics(
     support, temperature = words.make_support(term.support, t), schedules.value(term.temperature, t)
     own = {name: of_anchors for name, (of_anchors, _) in labels.items()}
     theirs = {name: of_candidates for name, (_, of_candidates) in labels.items()}
-    ids = None if candidates.ids is None else anchors.ids
+    ids = None if candidates.ids is None else anchors.excluded_ids
 
     def on_shard(anchors, ids, own, rows, valid, pool_ids, theirs, support, temperature):  # type: ignore[no-untyped-def]
         return mi.contrast_statistics(
@@ -113,6 +115,6 @@ def compute_statistics(
     arguments = (anchors.rows, ids, own, candidates.rows, candidates.valid, candidates.ids, theirs)
     if not candidates.sharded:
         return on_shard(*arguments, support, temperature)
-    whole, cut = PartitionSpec(), PartitionSpec(DATA)
-    in_specs = (*[cut] * len(arguments), whole, whole)
-    return jax.shard_map(on_shard, mesh=mesh, in_specs=in_specs, out_specs=cut)(*arguments, support, temperature)
+    sharded = PartitionSpec(DATA)
+    in_specs = (*[sharded] * len(arguments), PartitionSpec(), PartitionSpec())
+    return jax.shard_map(on_shard, mesh=mesh, in_specs=in_specs, out_specs=sharded)(*arguments, support, temperature)

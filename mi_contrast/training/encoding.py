@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from mi_contrast.core import rngs as streams
 from mi_contrast.data.readers import Batch
-from mi_contrast.methods.method import TWIN
+from mi_contrast.methods.method import TWIN_HEAD
 from mi_contrast.models.towers import Tower, TowerOutput
 from mi_contrast.training.microbatches import Microbatches
 from mi_contrast.training.shuffling import move_rows, shuffled_positions
@@ -29,7 +29,7 @@ def make_crops(views: Views, seed: int, step: Int[Array, ""], batch: Batch) -> M
     positions = jnp.arange(batch.index.shape[0], dtype=jnp.int32)
     rngs = streams.example_rngs(seed, step, positions)
     rngs = jax.vmap(lambda rng: streams.stream_rng(rng, "views"))(rngs)
-    return views.crops(batch.sources, rngs)
+    return views.apply_random_ops(batch.sources, rngs)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Encoder:
 
     Attributes:
       tower: the networks, which hold no arrays.
-      mesh: over which a batch is cut.
+      mesh: the mesh whose axis `data` shards a batch.
       seed: of the run; it orders the shuffle of keys.
       batch_norm_groups: into how many parts of a batch batch norm is divided. Where there are several, keys change
         groups before they are encoded and return after, so that no key shares statistics with its own anchor.
@@ -76,17 +76,17 @@ class Encoder:
         return rows._replace(batch_stats=encoded.batch_stats)
 
     def encode_views(
-        self, variables: Any, views: Mapping[str, Array], names: Iterable[str], *, keys: bool = False
+        self, variables: Any, views: Mapping[str, Array], names: Iterable[str], *, shuffle: bool = False
     ) -> tuple[dict[str, TowerOutput], Any]:
         """Returns the encodings of some views by name, and the batch statistics after them.
 
         Views are encoded one after the other, each with the running statistics that the one before it left.
 
         Args:
-          keys: encode them as keys.
+          shuffle: encode them as `encode_keys` does.
         """
         encodings, statistics = {}, variables.get("batch_stats")
-        encode = self.encode_keys if keys else self.encode
+        encode = self.encode_keys if shuffle else self.encode
         for name in names:
             encodings[name] = encode({**variables, "batch_stats": statistics}, name, views[name])
             statistics = encodings[name].batch_stats
@@ -104,22 +104,22 @@ class Encodings(NamedTuple):
     online: Mapping[str, TowerOutput]
     target: Mapping[str, TowerOutput]
 
-    def anchors(self, head: str) -> dict[str, Array]:
+    def select_anchors(self, head: str) -> dict[str, Array]:
         """Returns the embeddings that are anchors in a head's space: the online network's predictions."""
         return select_head(self.online, head, predicted=True)
 
-    def keys(self, head: str) -> dict[str, Array]:
+    def select_keys(self, head: str) -> dict[str, Array]:
         """Returns the embeddings that are positives and candidates: the target's, or without one the predictions."""
-        return select_head(self.target, head) if self.target else self.anchors(head)
+        return select_head(self.target, head) if self.target else self.select_anchors(head)
 
-    def taken_from(self, network: str, head: str) -> dict[str, Array]:
-        """Returns the embeddings that pools store, by 'online' or 'target'; without a target both are the online's."""
+    def embeddings_of(self, network: str, head: str) -> dict[str, Array]:
+        """Returns the embeddings of 'online' or 'target', which pools store; without a target both are the online's."""
         return select_head(self.online if network == "online" or not self.target else self.target, head)
 
 
 def select_head(encodings: Mapping[str, TowerOutput], head: str, *, predicted: bool = False) -> dict[str, Array]:
     """Returns the embeddings of one head by view. With `predicted`, the predictor's; the second head has none."""
-    field = "twin" if head == TWIN else "prediction" if predicted else "embedding"
+    field = "twin" if head == TWIN_HEAD else "prediction" if predicted else "embedding"
     return {view: getattr(encoded, field) for view, encoded in encodings.items()}
 
 

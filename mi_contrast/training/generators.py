@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from mi_contrast.core import schedules
 from mi_contrast.core.checks import check_schedule, check_whole
-from mi_contrast.core.config import check_section, differences, plain
+from mi_contrast.core.config import check_section, differences, to_plain_data
 from mi_contrast.core.division import Division
 from mi_contrast.core.errors import UserError, add_place, unknown
 from mi_contrast.core.rngs import stream_rng
@@ -196,7 +196,7 @@ def _read_params(path: str, config: Mapping[str, Any]) -> Any:
     if other.split is None or other.split.generator is None:
         raise UserError(f"{path} has no generator", fix="name a run that learned views, or its export")
     theirs = {"split": other.spec["split"], **{name: list(other.spec[name]) for name in ("mean", "std")}}
-    views = plain(config["views"])
+    views = to_plain_data(config["views"])
     ours = {"split": views["split"], **{name: list(views[name]) for name in ("mean", "std")}}
     if different := differences(theirs, ours):
         fix = f"set views.split and model.split to {dict(theirs['split'])}, mean and std as there"
@@ -216,32 +216,32 @@ def build_training(
     Raises:
       UserError: a mistake in config.generator.learn, or a method whose terms do not reach the generator.
     """
-    settings, where = config["generator"]["learn"], "config.generator.learn"
+    settings, path = config["generator"]["learn"], "config.generator.learn"
     if settings is None or split is None:
         return None
-    check_section(where, settings, LEARN)
+    check_section(path, settings, LEARN)
     if settings["objective"] not in OBJECTIVES:
-        raise unknown(f"{where}.objective", settings["objective"], OBJECTIVES)
+        raise unknown(f"{path}.objective", settings["objective"], OBJECTIVES)
     if method.target != "none" or method.stateful_pools:
         raise UserError("views are learned through the networks of both, and this method keeps one of them still",
                         fix="take a method against the batch: target='none', pools in_batch alone")  # fmt: skip
     if config["optim"]["microbatches"] != 1:
         raise UserError("views are not learned in microbatches", fix="set optim.microbatches=1")
-    if schedules.pace(check_schedule(f"{where}.lr", settings["lr"], 0.0)):
-        raise UserError(f"{where}.lr is adaptive", fix="give a number or a schedule of progress")
+    if schedules.pace(check_schedule(f"{path}.lr", settings["lr"], 0.0)):
+        raise UserError(f"{path}.lr is adaptive", fix="give a number or a schedule of progress")
     for name in ("nats", "labels"):
-        _check_number(f"{where}.{name}", settings[name])
-    _check_number(f"{where}.labelled", settings["labelled"], 1.0, above=True)
-    check_whole(f"{where}.every", settings["every"])
-    check_section(f"{where}.classifier", settings["classifier"], CLASSIFIER)
-    _check_number(f"{where}.classifier.lr", settings["classifier"]["lr"])
+        _check_number(f"{path}.{name}", settings[name])
+    _check_number(f"{path}.labelled", settings["labelled"], 1.0, above=True)
+    check_whole(f"{path}.every", settings["every"])
+    check_section(f"{path}.classifier", settings["classifier"], CLASSIFIER)
+    _check_number(f"{path}.classifier.lr", settings["classifier"]["lr"])
     nats_count, labels_count = OBJECTIVES[settings["objective"]]
     model = {name: settings["classifier"][name] for name in ("backbone", "width")}
     model |= {"stem": "small", "split": config["model"]["split"], "head": {"kind": "linear", "dim": 1}}
     try:
         classifier = towers.build(model)
     except UserError as error:
-        raise add_place(f"{where}.classifier", error) from None
+        raise add_place(f"{path}.classifier", error) from None
     order = permutation(examples, config["seed"])
     return GeneratorTraining(
         nats_weight=settings["nats"] if nats_count else 0.0,
@@ -255,8 +255,8 @@ def build_training(
     )
 
 
-def _check_number(where: str, value: Any, high: float = np.inf, *, above: bool = False) -> None:
+def _check_number(path: str, value: Any, high: float = np.inf, *, above: bool = False) -> None:
     """Raises UserError unless the value is a number, not a schedule, of at least 0 (above it) and at most `high`."""
     if isinstance(value, Mapping):
-        raise UserError(f"{where} is a schedule", fix="give a number")
-    check_schedule(where, value, 0.0, high, above=above)
+        raise UserError(f"{path} is a schedule", fix="give a number")
+    check_schedule(path, value, 0.0, high, above=above)

@@ -52,7 +52,7 @@ def make_information(
 
     @jax.jit
     def embed(online: Any, generator: Any, sources: Array, positions: Array) -> tuple[Array, Array, Array]:
-        views = parts.views(sources, jax.vmap(lambda at: jax.random.fold_in(rng, at))(positions), generator)
+        views = parts.augmentation(sources, jax.vmap(lambda at: jax.random.fold_in(rng, at))(positions), generator)
         first, second = (
             parts.tower.encode(online, views[name], train=False, view=find_network(parts.tower, name)) for name in names
         )
@@ -86,7 +86,7 @@ def make_information(
 
 def make_inversion(parts: Parts, images: ImageSet, held_out_ids: np.ndarray) -> Measure:
     """Returns a measure of inverse_error: max |x - g^-1(g(x))| over up to 128 held-out images x, of a flow g."""
-    split, views = parts.tower.split, parts.views
+    split, views = parts.tower.split, parts.augmentation
     assert split is not None and split.generator is not None
     flow = split.generator
     plain = policies.plain(

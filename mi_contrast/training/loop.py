@@ -37,7 +37,7 @@ from mi_contrast.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a call of `run` ended: the run directory, the step reached, and whether the run is complete."""
 
     run: RunDirectory
@@ -53,8 +53,8 @@ def run(
     variant: str | None = None,
     stop_at: int | None = None,
     allow: Sequence[str] = (),
-) -> Outcome:
-    """Trains a config in `workdir`, going on from the newest checkpoint there, and returns how it ended.
+) -> RunOutcome:
+    """Trains a config in `workdir`, resuming from the newest checkpoint there, and returns how it ended.
 
     Args:
       config: plain data.
@@ -91,7 +91,7 @@ def run(
         claim_config(folder, config, name, variant, allow, finished=finished)
         claim_data(folder, job.images, recorded, has_checkpoint, config["data"])
         if newest is not None and finished:
-            return Outcome(folder, newest, complete=True)
+            return RunOutcome(folder, newest, complete=True)
         with job.open() as reader:
             return _train(folder, job, reader, config, stop_at, changes)
 
@@ -103,7 +103,7 @@ def _train(
     config: Mapping[str, Any],
     stop_at: int | None,
     changes: Mapping[str, Any],
-) -> Outcome:
+) -> RunOutcome:
     """Restores or begins the run, trains to its end or to `stop_at`, and exports what is complete."""
     total = job.parts.total_steps
     last = total if stop_at is None else min(stop_at, total)
@@ -131,7 +131,7 @@ def _train(
         if job.parts.generator_training is not None:
             draw_channels(folder.pictures / "channels.png", job, trainer.state)
         _export(folder, job, trainer.state, config)
-    return Outcome(folder, max(last, start), complete=last == total)
+    return RunOutcome(folder, max(last, start), complete=last == total)
 
 
 def place(state: State, shardings: State) -> State:
@@ -152,10 +152,10 @@ def _restore_or_begin(saved: checkpoints.Checkpoints, job: Job, config: Mapping[
         state = place(job.first_state(), shardings)
         if config["checkpoint"]["start_from"] is not None:
             state = _start_from(state, Path(config["checkpoint"]["start_from"]), shardings)
-        return job.fill(state), 0
+        return job.fill_banks(state), 0
     wanted = abstract(jax.eval_shape(job.first_state), shardings)
     step, tree = saved.restore(to_tree(wanted), legacy.RETIRED)
-    print(f"going on from step {step}, checkpoint {saved.directory / str(step)}")
+    print(f"resuming from step {step}, checkpoint {saved.directory / str(step)}")
     return from_tree(wanted, tree), step
 
 

@@ -14,9 +14,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from mi_contrast.core import rngs as streams
-from mi_contrast.methods.method import HEAD, TWIN, Method
+from mi_contrast.methods.method import HEAD, TWIN_HEAD, Method
 from mi_contrast.models.towers import Tower
-from mi_contrast.training import adaptive, pools
+from mi_contrast.training import adaptive
+from mi_contrast.training.candidates import init_clusters, init_pool_states
 from mi_contrast.training.encoding import Encoder, encode_plain
 from mi_contrast.training.generators import GeneratorTraining
 from mi_contrast.training.optimiser import Rate
@@ -31,6 +32,7 @@ class Parts:
 
     Attributes:
       method: a template: its adaptive schedules are resolved anew in every step (`adaptive.resolve`).
+      augmentation: makes the views of a batch.
       learning_rate: a function of the step.
       train_mask: bool [N], the examples that are trained on.
       generator: initial parameters of the generator that splits images into views; None if the run has none.
@@ -38,7 +40,7 @@ class Parts:
     """
 
     method: Method
-    views: Views
+    augmentation: Views
     encoder: Encoder
     optimiser: optax.GradientTransformationExtraArgs
     probe: Probe | None
@@ -58,7 +60,7 @@ class Parts:
     @property
     def probed_views(self) -> tuple[str, ...]:
         """Names of the views whose features are concatenated to the representation, the input of the online probe."""
-        return tuple(self.method.source) if self.method.views == "channels" else self.method.online_views[:1]
+        return tuple(self.method.source_index) if self.method.view_kind == "channels" else self.method.online_views[:1]
 
 
 def init_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callable[..., Any]) -> State:
@@ -74,18 +76,18 @@ def init_state(parts: Parts, images: Float[Array, "B H W 3"], calibrate: Callabl
     online = parts.tower.init(rng, (images.shape[1], images.shape[2], 3))
     online = calibrate(parts.tower, online, images)
     shapes = jax.eval_shape(lambda v: encode_plain(parts.tower, v, images, template.online_views[0]), online)
-    dims = {HEAD: shapes.embedding.shape[1]} | ({} if shapes.twin is None else {TWIN: shapes.twin.shape[1]})
-    states = pools.init_pools(template, parts.train_mask, dims, parts.seed, parts.mesh)
-    carried: dict[str, Any] = pools.init_clusters(template, states, parts.mesh)
-    carried |= {normaliser_name(i): jnp.full((), -jnp.inf) for i, term in enumerate(template.terms) if term.binary}
-    carried |= adaptive.init_levels(template)
+    dims = {HEAD: shapes.embedding.shape[1]} | ({} if shapes.twin is None else {TWIN_HEAD: shapes.twin.shape[1]})
+    pool_states = init_pool_states(template, parts.train_mask, dims, parts.seed, parts.mesh)
+    auxiliary: dict[str, Any] = init_clusters(template, pool_states, parts.mesh)
+    auxiliary |= {normaliser_name(i): jnp.full((), -jnp.inf) for i, term in enumerate(template.terms) if term.binary}
+    auxiliary |= adaptive.init_levels(template)
     return State(
         step=jnp.zeros((), jnp.int32),
         online=online,
         target=jax.tree.map(jnp.copy, online) if template.target == "ema" else {},
         optimiser=parts.optimiser.init(online["params"]),
-        pools=states,
-        carried=carried,
+        pools=pool_states,
+        carried=auxiliary,
         guard=jnp.zeros((), jnp.int32),
         probe={} if parts.probe is None else parts.probe.init(shapes.features.shape[1] * len(parts.probed_views)),
         generator=init_generator(parts, rng, images.shape[1:3]),

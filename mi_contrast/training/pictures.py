@@ -30,15 +30,17 @@ def draw_pairs(path: Path, job: Job, state: State) -> None:
         index = np.stack([index[:, 0], job.images.partners[partner][index[:, 0]]], axis=1)
     sources = np.stack([job.images.images(column) for column in index.T], axis=1)
     rngs = jax.random.split(streams.stream_rng(jax.random.key(job.parts.seed), "views"), columns)
-    make_views = jax.jit(lambda sources, rngs, generator: job.parts.views(sources, rngs, generator))
+    make_views = jax.jit(lambda sources, rngs, generator: job.parts.augmentation(sources, rngs, generator))
     views = make_views(jnp.asarray(sources), rngs, state.generator.get("params"))
     rows, split = [], job.parts.tower.split
-    for name, source in job.parts.method.source.items():
+    for name, source in job.parts.method.source_index.items():
         view = np.asarray(views[name])
         if split is not None and split.generator is not None:
             pixels = false_colours(name, view, split)
         else:
-            pixels = unnormalise_in(as_rgb(name, view, split), job.parts.views.mean, job.parts.views.std, split)
+            pixels = unnormalise_in(
+                as_rgb(name, view, split), job.parts.augmentation.mean, job.parts.augmentation.std, split
+            )
         rows += [sources[:, source], pixels]
     lines = [np.concatenate([_enlarge(image) for image in row], axis=1) for row in rows]
     with write_atomically(path) as file:
@@ -51,7 +53,7 @@ def draw_channels(path: Path, job: Job, state: State) -> None:
     Below the image come the channels of the split's colour space, those of YDbDr, and those that the generator makes.
     Each channel is grey, scaled from its 1st to its 99th percentile over all images.
     """
-    split, views = job.parts.tower.split, job.parts.views
+    split, views = job.parts.tower.split, job.parts.augmentation
     assert split is not None and split.generator is not None
     spread = np.linspace(0, len(job.held_out_ids) - 1, min(COLUMNS, len(job.held_out_ids))).astype(int)
     pixels = job.images.images(job.held_out_ids[spread])

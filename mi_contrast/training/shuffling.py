@@ -37,13 +37,13 @@ def shuffled_positions(batch: int, groups: int, seed: int) -> Int[np.ndarray, " 
 
 
 def move_rows(x: Shaped[Array, "B ..."], positions: Int[np.ndarray, " B"], mesh: Mesh) -> Shaped[Array, "B ..."]:
-    """Returns y with y[positions[p]] = x[p], cut over the mesh as x is.
+    """Returns y with y[positions[p]] = x[p], sharded over the mesh as x is.
 
     Rows travel in cyclic permutes, at most batch / devices rows for each device in all. If neither groups divide
     devices nor devices groups, the compiler chooses how rows travel. The result is the same.
 
     Args:
-      x: rows along axis 0, cut over the mesh axis `data`.
+      x: rows along axis 0, sharded over the mesh axis `data`.
       positions: a permutation, known at compile time.
     """
     devices, share = mesh.size, len(positions) // mesh.size

@@ -28,7 +28,7 @@ class State:
       online, target: {'params', 'batch_stats'}; target is empty where it is no moving average.
       optimiser: the state of the optax optimiser.
       pools: states of the pools, by name.
-      carried: labels of clusterings, log normalisers of binary terms and levels of adaptive schedules, by name.
+      carried: the auxiliary state: cluster labels, log normalisers and levels of adaptive schedules, by name.
       guard: int32, the number of bad steps in a row.
       probe: {'params', 'optimiser'} of the online probe; empty where the data have no labels.
       generator: {'params'} of the generator that divides images and, where it learns, the states of its optimiser and
@@ -59,22 +59,23 @@ def from_tree(like: State, tree: Tree) -> State:
 def placement(template: Method, mesh: Mesh) -> State:
     """Returns how the state lies over the mesh, a prefix of the state whose leaves are shardings.
 
-    Pools say whether they are cut; the labels of a bank's clusterings are cut as the bank is. All else is replicated.
+    A pool says whether it is sharded over the mesh axis `data`. The labels of a bank's clusterings are sharded as the
+    bank is. All else is replicated.
     """
-    whole, cut = replicated(mesh), batch_sharding(mesh)
+    everywhere, sharded = replicated(mesh), batch_sharding(mesh)
     prefix: Any = State
     return prefix(
-        step=whole,
-        online=whole,
-        target=whole,
-        optimiser=whole,
-        pools={name: cut if pool.sharded else whole for name, pool in template.stateful_pools.items()},
-        carried=dict.fromkeys(map(clusters_name, template.clusterings), cut)
-        | {normaliser_name(i): whole for i, term in enumerate(template.terms) if term.binary}
-        | dict.fromkeys(find_paces(template), whole),
-        guard=whole,
-        probe=whole,
-        generator=whole,
+        step=everywhere,
+        online=everywhere,
+        target=everywhere,
+        optimiser=everywhere,
+        pools={name: sharded if pool.sharded else everywhere for name, pool in template.stateful_pools.items()},
+        carried=dict.fromkeys(map(clusters_name, template.clusterings), sharded)
+        | {normaliser_name(i): everywhere for i, term in enumerate(template.terms) if term.binary}
+        | dict.fromkeys(find_paces(template), everywhere),
+        guard=everywhere,
+        probe=everywhere,
+        generator=everywhere,
     )
 
 

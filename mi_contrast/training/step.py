@@ -1,14 +1,23 @@
 """One training step, in the order of the algorithm boxes of the papers.
 
-`train_step` is a pure function of state, batch and tables. From batch to loss it calls
+`train_step` is a pure function of state, batch and tables. It calls, in this order,
 
   make_crops                   random operations on the images
-  Encoder.encode_keys          embeddings of the target, without gradient
-  compute_loss
+  Views.divide                 the views of the crops
+  update_target                the network that encodes positives and keys
+  Encoder.encode_views         embeddings of the target, shuffled and without gradient
+  compute_loss                 and its gradient
+    Views.divide               the views again, here with a gradient of the generator
     Encoder.encode_views       embeddings of the online network
     score_term                 the nats of one term of the method
-      find_candidates          what its pool holds
+      find_candidates          the rows of its pool, or the batch's embeddings
+      find_anchors             its anchors, their positives, excluded ids and labels
       scoring.score_anchors    anchors against candidates, by `estimators.contrast`
+  the optimiser                new parameters
+  adaptive.update_levels       the levels of adaptive schedules
+  update_generator             the generator of the views, if it learns
+  update_probe                 the online probe, if the data have labels
+  update_pool_states           the pools take this step's embeddings
 """
 
 from __future__ import annotations
@@ -35,9 +44,9 @@ from mi_contrast.models.towers import TowerOutput
 from mi_contrast.pools import queue
 from mi_contrast.pools.protocol import Candidates
 from mi_contrast.training import adaptive
+from mi_contrast.training.candidates import StepContext, Tables, find_anchors, find_candidates, update_pool_states
 from mi_contrast.training.encoding import Encodings, make_crops
 from mi_contrast.training.parts import Parts
-from mi_contrast.training.pools import Tables, find_anchors, find_candidates, update_pools
 from mi_contrast.training.state import State, normaliser_name, placement
 
 Scalars = dict[str, Array]
@@ -49,27 +58,27 @@ class Outputs(NamedTuple):
     Attributes:
       encodings: the embeddings of the batch.
       batch_stats: the batch statistics of the online network, after this batch.
-      carried: what terms carry to the next step, by its name in the state.
+      auxiliary: new log normalisers of binary terms, by their names in `State.carried`.
       scalars: for the log.
     """
 
     encodings: Encodings
     batch_stats: Any
-    carried: dict[str, Array]
+    auxiliary: dict[str, Array]
     scalars: Scalars
 
 
 def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Scalars]]:
     """Returns `train_step` of these parts, jitted over their mesh. The state is donated."""
-    everywhere, placed = replicated(parts.mesh), placement(parts.method, parts.mesh)
+    everywhere, state_sharding = replicated(parts.mesh), placement(parts.method, parts.mesh)
 
     def step(state: State, batch: Batch, tables: Tables) -> tuple[State, Scalars]:
         return train_step(parts, state, batch, tables)
 
     return jax.jit(
         step,
-        in_shardings=(placed, batch_sharding(parts.mesh), everywhere),
-        out_shardings=(placed, everywhere),
+        in_shardings=(state_sharding, batch_sharding(parts.mesh), everywhere),
+        out_shardings=(state_sharding, everywhere),
         donate_argnums=0,
     )
 
@@ -77,44 +86,46 @@ def make_step(parts: Parts) -> Callable[[State, Batch, Tables], tuple[State, Sca
 def train_step(parts: Parts, state: State, batch: Batch, tables: Tables) -> tuple[State, Scalars]:
     """Returns the state after one step, and scalars for the log.
 
-    Terms see the pools as the step before left them. Where loss or gradient is not finite, only `step` and `guard`
-    advance; everything else stays as it was.
+    Terms are scored against the pools from before this step's update. Where loss or gradient is not finite, only `step`
+    and `guard` advance; everything else stays as it was.
     """
     method, t = adaptive.resolve(parts.method, state.carried), Progress(state.step, parts.total_steps)
+    context = StepContext(method, t, state, batch, tables, parts.mesh)
     params, generator = state.online["params"], state.generator.get("params")
 
-    # Views. The target follows the online network and encodes the keys.
-    crops = make_crops(parts.views, parts.seed, state.step, batch)
-    views = parts.views.divide(crops, generator)
+    # Views. The target follows the online network and encodes positives and keys.
+    crops = make_crops(parts.augmentation, parts.seed, state.step, batch)
+    views = parts.augmentation.divide(crops, generator)
     target = update_target(method, state, t)
-    keys, key_statistics = parts.encoder.encode_views(target, views, method.target_views, keys=True)
-    keys, key_statistics = jax.lax.stop_gradient((keys, key_statistics))
+    encoded = parts.encoder.encode_views(target, views, method.target_views, shuffle=True)
+    target_outputs, target_statistics = jax.lax.stop_gradient(encoded)
 
     # Anchors, terms and loss, with the gradient by the online network and by a generator that learns.
     argnums = (0,) if parts.generator_training is None else (0, 1)
     differentiate = jax.value_and_grad(compute_loss, argnums, has_aux=True)
-    (loss, outputs), gradients = differentiate(params, generator, parts, method, t, state, batch, tables, crops, keys)
+    (loss, outputs), gradients = differentiate(params, generator, parts, context, crops, target_outputs)
     scalars = outputs.scalars | {"lr": parts.learning_rate(state.step), "grad_norm": optax.tree.norm(gradients[0])}
 
     # The update of every part of the state but the pools.
     updates, optimiser = parts.optimiser.update(gradients[0], state.optimiser, params, learning_rate=scalars["lr"])
     levels = adaptive.update_levels(parts.method, state.carried, state.step, outputs.scalars["objective"])
+    # With target='same' the batch statistics of the keys are dropped.
     new = replace(
         state,
         online={"params": optax.apply_updates(params, updates), "batch_stats": outputs.batch_stats},
-        target={"params": target["params"], "batch_stats": key_statistics} if method.target == "ema" else {},
+        target={"params": target["params"], "batch_stats": target_statistics} if method.target == "ema" else {},
         optimiser=optimiser,
-        carried=state.carried | outputs.carried | levels,
+        carried=state.carried | outputs.auxiliary | levels,
     )
     new, generator_scalars = update_generator(parts, new, gradients[1:], batch, tables, crops)
     new, probe_scalars = update_probe(parts, new, outputs.encodings, batch, tables)
 
     # A step that is not finite is undone. Pools take this step's embeddings.
-    watched = (loss, scalars["grad_norm"], *generator_scalars.values())
-    finite = reduce(jnp.logical_and, map(jnp.isfinite, watched))
+    checked_values = (loss, scalars["grad_norm"], *generator_scalars.values())
+    finite = reduce(jnp.logical_and, map(jnp.isfinite, checked_values))
     new = jax.tree.map(lambda n, o: jnp.where(finite, n, o), replace(new, pools={}), replace(state, pools={}))
-    pools = update_pools(method, state.pools, outputs.encodings, batch.index, t, finite, parts.mesh)
-    new = replace(new, step=state.step + 1, guard=jnp.where(finite, 0, state.guard + 1), pools=pools)
+    pool_states = update_pool_states(context, outputs.encodings, finite)
+    new = replace(new, step=state.step + 1, guard=jnp.where(finite, 0, state.guard + 1), pools=pool_states)
     scalars |= generator_scalars | probe_scalars | {"bad_steps": new.guard}
     return new, scalars | read_scalars(method, new, t)
 
@@ -136,67 +147,61 @@ def compute_loss(
     params: Any,
     generator: Any,
     parts: Parts,
-    method: Method,
-    t: Progress,
-    state: State,
-    batch: Batch,
-    tables: Tables,
+    context: StepContext,
     crops: Mapping[str, Array],
-    keys: Mapping[str, TowerOutput],
+    target_outputs: Mapping[str, TowerOutput],
 ) -> tuple[Float[Array, ""], Outputs]:
-    """Returns minus the objective, the sum over terms of weight x mean nats over anchors, and what else was computed.
+    """Returns the loss and the other outputs.
+
+    The loss is minus the objective, which is the sum over terms of weight times the mean value of the anchors, in nats.
 
     Args:
       params, generator: the parameters that the loss is differentiated by.
-      method: with its adaptive schedules resolved.
       crops: what the views are made of.
-      keys: encodings by the target.
+      target_outputs: the target's encodings of its views, without gradient.
     """
-    views = parts.views.divide(crops, generator)
-    online = {"params": params, "batch_stats": state.online["batch_stats"]}
-    anchors, statistics = parts.encoder.encode_views(online, views, method.online_views)
-    encodings = Encodings(anchors, keys)
-    objective, ceiling, carried, scalars = jnp.zeros(()), jnp.zeros(()), Scalars(), Scalars()
+    method, t = context.method, context.t
+    # Divide again: here the generator's parameters must receive a gradient.
+    views = parts.augmentation.divide(crops, generator)
+    online = {"params": params, "batch_stats": context.state.online["batch_stats"]}
+    online_outputs, statistics = parts.encoder.encode_views(online, views, method.online_views)
+    encodings = Encodings(online_outputs, target_outputs)
+    objective, ceiling, auxiliary, scalars = jnp.zeros(()), jnp.zeros(()), Scalars(), Scalars()
     for i, term in enumerate(method.terms):
-        nats, candidates, term_carried = score_term(i, parts, method, t, encodings, state, batch, tables)
+        nats, candidates, log_normaliser = score_term(i, parts, context, encodings)
         value, term_ceiling = jnp.mean(nats), scoring.compute_ceiling(term, candidates, t)
-        settings = scoring.read_settings(term, t)
-        objective, ceiling = objective + settings["weight"] * value, ceiling + settings["weight"] * term_ceiling
+        term_scalars = scoring.read_settings(term, t)
+        weight = term_scalars["weight"]
+        objective, ceiling = objective + weight * value, ceiling + weight * term_ceiling
         if len(method.terms) > 1:
-            settings = {f"{name}_{i}": v for name, v in (settings | {"term": value, "ceiling": term_ceiling}).items()}
-        carried, scalars = carried | term_carried, scalars | settings
+            term_scalars |= {"term": value, "ceiling": term_ceiling}
+            term_scalars = {f"{name}_{i}": scalar for name, scalar in term_scalars.items()}
+        auxiliary, scalars = auxiliary | log_normaliser, scalars | term_scalars
     scalars["objective"] = objective
     if all(term.form["kind"] in ("softmax", "hard") for term in method.terms):
         scalars["objective_ceiling"] = ceiling
-    return -objective, Outputs(encodings, statistics, carried, scalars)
+    return -objective, Outputs(encodings, statistics, auxiliary, scalars)
 
 
 def score_term(
-    index: int,
-    parts: Parts,
-    method: Method,
-    t: Progress,
-    encodings: Encodings,
-    state: State,
-    batch: Batch,
-    tables: Tables,
+    term_index: int, parts: Parts, context: StepContext, encodings: Encodings
 ) -> tuple[Float[Array, " B"], Candidates, Scalars]:
-    """Returns the nats of each anchor of a term, its candidates, and what the term carries to the next step.
+    """Returns the nats of each anchor of a term, its candidates, and its new log normaliser by name if it is binary.
 
     Args:
-      index: the term's index in `method.terms`.
+      term_index: the term's index in `context.method.terms`.
     """
-    term, keys = method.terms[index], encodings.keys(method.terms[index].head)
-    candidates = find_candidates(method, term, state.pools, state.carried, keys, batch.index, tables)
-    anchors = find_anchors(method, term, encodings, state, batch.index, tables, parts.mesh)
+    term, t, state = context.method.terms[term_index], context.t, context.state
+    candidates = find_candidates(context, term, encodings.select_keys(term.head))
+    anchors = find_anchors(context, term, encodings)
     if term.support["kind"] == "drawn":
         rngs = streams.example_rngs(parts.seed, state.step, jnp.arange(len(anchors.rows), dtype=jnp.int32))
-        rngs = jax.vmap(lambda rng: jax.random.fold_in(streams.stream_rng(rng, "support"), index))(rngs)
+        rngs = jax.vmap(lambda rng: jax.random.fold_in(streams.stream_rng(rng, "support"), term_index))(rngs)
         anchors = anchors._replace(rngs=rngs)
     if not term.binary:
         return scoring.score_anchors(term, anchors, candidates, t, parts.mesh), candidates, {}
 
-    name, data_size = normaliser_name(index), jnp.float32(parts.train_mask.sum())
+    name, data_size = normaliser_name(term_index), jnp.float32(parts.train_mask.sum())
     temperature = schedules.value(term.temperature, t)
     positive = jnp.sum(anchors.rows * anchors.positives, axis=1) / temperature
     softmax = scoring.score_anchors(term, anchors, candidates, t, parts.mesh, form=mi.Softmax())
@@ -224,7 +229,7 @@ def update_generator(
         return state, {}
     nats_gradient = jax.tree.map(jnp.negative, gradients[0])
     labels = training.find_labels(tables.labels, batch.index[:, 0])
-    generator, scalars = training.learn(state.generator, nats_gradient, parts.views, crops, labels, state.step)
+    generator, scalars = training.learn(state.generator, nats_gradient, parts.augmentation, crops, labels, state.step)
     return replace(state, generator=generator), scalars
 
 
@@ -236,7 +241,7 @@ def update_probe(
         return state, {}
     views = parts.probed_views
     features = jnp.concatenate([encodings.online[view].features for view in views], axis=1)
-    labels = tables.labels[batch.index[:, parts.method.source[views[0]]]]
+    labels = tables.labels[batch.index[:, parts.method.source_index[views[0]]]]
     probe, loss = parts.probe.learn(state.probe, jax.lax.stop_gradient(features), labels)
     return replace(state, probe=probe), {"probe_loss": loss}
 
@@ -244,5 +249,5 @@ def update_probe(
 def read_scalars(method: Method, state: State, t: Progress) -> Scalars:
     """Returns the target's momentum and the mean fill of the queues, where there are any."""
     scalars: Scalars = {"momentum": schedules.value(method.momentum, t)} if method.target == "ema" else {}
-    queues = [pool for pool in state.pools.values() if isinstance(pool, queue.Queue)]
-    return scalars | ({"queue_fill": jnp.mean(jnp.stack([queue.fill(pool) for pool in queues]))} if queues else {})
+    fractions = [queue.fill_fraction(pool) for pool in state.pools.values() if isinstance(pool, queue.Queue)]
+    return scalars | ({"queue_fill": jnp.mean(jnp.stack(fractions))} if fractions else {})

@@ -17,9 +17,9 @@ from mi_contrast.core.stopping import StopRequest
 from mi_contrast.data.readers import Reader
 from mi_contrast.training import adaptive
 from mi_contrast.training.assemble import Job
+from mi_contrast.training.candidates import refresh_clusters
 from mi_contrast.training.diagnostics import make_support_statistics
 from mi_contrast.training.metrics import Log
-from mi_contrast.training.pools import refresh_clusters
 from mi_contrast.training.state import State, to_tree
 from mi_contrast.training.step import Scalars, make_step
 
@@ -55,7 +55,7 @@ class Trainer:
         last: int,
     ):
         self.job, self.reader, self.config = job, reader, config
-        self.checkpoints, self.log, self.progress = checkpoints, log, progress
+        self.checkpoints, self.log, self.progress_bar = checkpoints, log, progress
         self.state, self.last = state, last
         self._train_step, self._describe_support = make_step(job.parts), make_support_statistics(job.parts)
         self._pending: Pending | None = None
@@ -94,7 +94,7 @@ class Trainer:
         self.log.write(step, time.perf_counter() - self._began, numbers)
         shown = [f"mi {numbers['mi_nats']:.3f} of {numbers['mi_ceiling']:.2f} nats"]
         shown += [f"{name} {100 * numbers[name]:.1f} %" for name in ("knn_top1", "probe_top1") if name in numbers]
-        self.progress.say(f"step {step}: " + ", ".join(shown))
+        self.progress_bar.say(f"step {step}: " + ", ".join(shown))
         carried = adaptive.add_measurements(self.job.parts.method, self.state.carried, numbers)
         self.state = replace(self.state, carried=carried)
 
@@ -108,11 +108,11 @@ class Trainer:
             self.state = replace(self.state, carried=carried)
         batch = self.reader.batch(step - 1)
         is_log_step = step % self.config["log"]["every"] == 0 or step == self.last
-        described = self._describe_support(self.state, batch, tables) if is_log_step else {}
+        support_statistics = self._describe_support(self.state, batch, tables) if is_log_step else {}
         self.state, scalars = self._train_step(self.state, batch, tables)
         self._read_pending()
-        self._pending = Pending(step, scalars | described, is_log_step)
-        self.progress.advance(1, self._note)
+        self._pending = Pending(step, scalars | support_statistics, is_log_step)
+        self.progress_bar.advance(1, self._note)
 
     def _is_due(self, section: str, step: int) -> bool:
         """Whether measuring ('eval') or saving ('checkpoint') is due: every so many steps, and at the end."""
@@ -154,10 +154,10 @@ class Trainer:
     def _stop(self, step: int, request: StopRequest, overtime: bool) -> None:
         """Raises what ends the run, when the state is on disk."""
         self.checkpoints.wait()
-        where = f"at step {step} of {self.job.parts.total_steps}, saved; the same command goes on"
+        message = f"at step {step} of {self.job.parts.total_steps}. The state is saved; run the same command to resume"
         if overtime and not request.is_set():
-            raise StoppedError(f"stopped by the time limit {where}")
-        raise request.error(f"stopped by {request.cause} {where}")
+            raise StoppedError(f"stopped by the time limit {message}")
+        raise request.error(f"stopped by {request.cause} {message}")
 
 
 def _agree_to_stop(request: StopRequest, step: int) -> bool:
@@ -168,10 +168,10 @@ def _agree_to_stop(request: StopRequest, step: int) -> bool:
 
 
 def _explain_bad_steps(bad: int, step: int, newest: int | None) -> str:
-    """Returns the text of a BadNumbersError: what happened, what is kept, and how to go on."""
+    """Returns the text of a BadNumbersError: what happened, what is kept, and how to resume."""
     saved = "no checkpoint was written yet" if newest is None else f"the newest checkpoint is of step {newest}"
     return (
         f"{bad} steps in a row up to step {step} had a loss or gradient that is not finite; the network is as it was "
-        f"before them, {saved}. The same command stops here again: look for bad values in the data, or go on with a "
+        f"before them, {saved}. The same command stops here again: look for bad values in the data, or resume with a "
         "lower rate (--allow=optim --config.optim.lr=VALUE) or other temperatures (--allow=method)"
     )

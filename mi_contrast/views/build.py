@@ -33,10 +33,10 @@ class Views:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self.sources)
+        return tuple(self.source_index)
 
     @property
-    def sources(self) -> dict[str, int]:
+    def source_index(self) -> dict[str, int]:
         """For each view, the index of the source image that it is made from: 0 the first, -1 the last."""
         return KINDS[self.policy["kind"]].view_sources(self.policy)
 
@@ -63,27 +63,31 @@ class Views:
         if self.policy["kind"] == "patches":
             patches.count_places(self.policy["size"], self.policy["distance"], height, width)
 
-    def channels(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def channel_constants(self, name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Returns the mean and std of the channels of one view."""
         return KINDS[self.policy["kind"]].channel_constants(self.policy, name)
 
     def __call__(
-        self, sources: UInt8[Array, "B V H W 3"], rngs: Key[Array, " B"], generator: Any = None
+        self, sources: UInt8[Array, "B I H W 3"], rngs: Key[Array, " B"], generator: Any = None
     ) -> dict[str, Float[Array, "B ..."]]:
-        """Makes every view of a batch, normalised by the policy's mean and std: first `crops`, then `divide`.
+        """Makes every view of a batch, normalised by the policy's mean and std.
+
+        It calls `apply_random_ops`, then `divide`.
 
         Args:
-          sources: uint8 [B, V, H, W, 3], V = 1 or 2 images an example, any H and W.
+          sources: uint8 [B, I, H, W, 3], I = 1 or 2 images per example, any H and W.
           rngs: typed keys of JAX, [B], one an example.
           generator: parameters of the view generator, if the policy's split has one.
 
         Returns:
           float32 [B, *shapes[name]] by view. An example's views depend only on its own sources and rng.
         """
-        return self.divide(self.crops(sources, rngs), generator)
+        return self.divide(self.apply_random_ops(sources, rngs), generator)
 
-    def crops(self, sources: UInt8[Array, "B V H W 3"], rngs: Key[Array, " B"]) -> dict[str, Float[Array, "B ..."]]:
-        """Makes everything that is random: the views themselves or, if the policy has a split, the undivided crop."""
+    def apply_random_ops(
+        self, sources: UInt8[Array, "B I H W 3"], rngs: Key[Array, " B"]
+    ) -> dict[str, Float[Array, "B ..."]]:
+        """Applies the random operations. With a split the result is the undivided crop, otherwise the views."""
         make = partial(KINDS[self.policy["kind"]].make_views, self.policy)
         if self.mesh is not None and self.mesh.size > 1 and len(sources) % self.mesh.size == 0:
             spec = PartitionSpec(DATA)
@@ -91,7 +95,7 @@ class Views:
         return make(sources, rngs)
 
     def divide(self, crops: Mapping[str, Array], generator: Any = None) -> dict[str, Float[Array, "B ..."]]:
-        """Divides what `crops` returned into views if the policy has a split, else returns it."""
+        """Divides what `apply_random_ops` returned into views if the policy has a split, else returns it."""
         if self.policy["kind"] != "channels":
             return dict(crops)
         return channels.divide(self.policy["split"], crops[channels.WHOLE], generator)

@@ -13,7 +13,7 @@ from mi_contrast.core import division
 from mi_contrast.core.colour import SPACES
 from mi_contrast.views.augmentation import augment, draw_batch, map_batch
 from mi_contrast.views.draws import Draw
-from mi_contrast.views.plain import normalise, plain
+from mi_contrast.views.plain import make_plain_view, normalise
 from mi_contrast.views.resampling import to_pixels
 
 SOURCES = dict.fromkeys(division.VIEWS, 0)  # both views are made from the first source
@@ -99,6 +99,6 @@ def plain_channels(
     Returns:
       float32 'first' and 'second', [B, size, size, channels].
     """
-    pixels = jnp.clip(plain(images, size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), 0.0, 1.0)
+    pixels = jnp.clip(make_plain_view(images, size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)), 0.0, 1.0)
     whole = normalise(SPACES[division.parse(split).space][0](pixels), mean, std)
     return divide(split, whole, generator)

@@ -45,9 +45,10 @@ def check(policy: Mapping[str, Any]) -> None:
         sections = tuple(name for name in patches.SOURCES if name in policy)
         check_patches(policy, sections)
     else:
-        check_section("the views", policy, (*SETTINGS, *sections), (two_crops.TWIN, two_crops.JIGSAW, two_crops.LOCAL))
-        if two_crops.TWIN in policy:
-            sections = (*sections, two_crops.TWIN)
+        optional = two_crops.TWIN_VIEW, two_crops.JIGSAW, two_crops.LOCAL
+        check_section("the views", policy, (*SETTINGS, *sections), optional)
+        if two_crops.TWIN_VIEW in policy:
+            sections = (*sections, two_crops.TWIN_VIEW)
             if two_crops.JIGSAW in policy:
                 raise UserError(
                     "the views have a twin and a jigsaw", fix="leave out one of views.twin and views.jigsaw"
@@ -76,82 +77,82 @@ def check_patches(policy: Mapping[str, Any], sections: tuple[str, ...]) -> None:
             raise UserError(f"views.{name} has a crop", fix="leave it out: patches are not resampled")
 
 
-def check_local(where: str, section: Mapping[str, Any]) -> None:
+def check_local(path: str, section: Mapping[str, Any]) -> None:
     """Raises UserError unless the section has ops, a count and a size."""
-    check_section(where, section, (*LOCAL_SIZES, "order"), OPS)
+    check_section(path, section, (*LOCAL_SIZES, "order"), OPS)
     for name in LOCAL_SIZES:
-        check_whole_number(f"{where}.{name}", section[name], "crops" if name == "count" else "pixels")
-    check_ops(where, {name: value for name, value in section.items() if name not in LOCAL_SIZES})
+        check_whole_number(f"{path}.{name}", section[name], "crops" if name == "count" else "pixels")
+    check_ops(path, {name: value for name, value in section.items() if name not in LOCAL_SIZES})
 
 
-def check_jigsaw(where: str, section: Mapping[str, Any]) -> None:
+def check_jigsaw(path: str, section: Mapping[str, Any]) -> None:
     """Raises UserError unless the section has ops, a grid, a cell, and a patch that fits into the cell."""
-    check_section(where, section, (*JIGSAW_SIZES, "order"), OPS)
+    check_section(path, section, (*JIGSAW_SIZES, "order"), OPS)
     for name in JIGSAW_SIZES:
-        check_whole_number(f"{where}.{name}", section[name], "cells a side" if name == "grid" else "pixels")
+        check_whole_number(f"{path}.{name}", section[name], "cells a side" if name == "grid" else "pixels")
     if section["patch"] > section["cell"]:
         raise UserError(
-            f"{where}.patch is {section['patch']}, its cell {section['cell']}", fix="a patch is cut out of a cell"
+            f"{path}.patch is {section['patch']}, its cell {section['cell']}", fix="a patch is cut out of a cell"
         )
-    check_ops(where, {name: value for name, value in section.items() if name not in JIGSAW_SIZES})
+    check_ops(path, {name: value for name, value in section.items() if name not in JIGSAW_SIZES})
 
 
-def check_randaugment(where: str, settings: Mapping[str, Any]) -> None:
+def check_randaugment(path: str, settings: Mapping[str, Any]) -> None:
     """Raises UserError unless the settings of RandAugment are as the docstring of `policies` says."""
-    check_whole_number(f"{where}.layers", settings["layers"], "layers")
-    check_numbers(f"{where}.magnitude", (settings["magnitude"],), 1, 0.0, randaugment.MAX_MAGNITUDE)
-    check_numbers(f"{where}.std", (settings["std"],), 1, 0.0, math.inf)
-    check_numbers(f"{where}.p", (settings["p"],), 1, 0.0, 1.0)
-    check_numbers(f"{where}.fill", settings["fill"], 3, 0.0, 255.0)
+    check_whole_number(f"{path}.layers", settings["layers"], "layers")
+    check_numbers(f"{path}.magnitude", (settings["magnitude"],), 1, 0.0, randaugment.MAX_MAGNITUDE)
+    check_numbers(f"{path}.std", (settings["std"],), 1, 0.0, math.inf)
+    check_numbers(f"{path}.p", (settings["p"],), 1, 0.0, 1.0)
+    check_numbers(f"{path}.fill", settings["fill"], 3, 0.0, 255.0)
     if isinstance(settings["ops"], str) or not settings["ops"]:
-        raise UserError(f"{where}.ops is {settings['ops']!r}", fix=f"give some of {', '.join(randaugment.OPS)}")
+        raise UserError(f"{path}.ops is {settings['ops']!r}", fix=f"give some of {', '.join(randaugment.OPS)}")
     for name in settings["ops"]:
         if name not in randaugment.OPS:
-            raise unknown(f"op in {where}.ops", name, randaugment.OPS)
+            raise unknown(f"op in {path}.ops", name, randaugment.OPS)
 
 
-def check_whole_number(where: str, value: object, what: str) -> None:
+def check_whole_number(path: str, value: object, what: str) -> None:
     """Raises UserError unless `value` is a whole number above 0."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{where} is {value!r}", fix=f"give a whole number of {what} above 0")
+        raise UserError(f"{path} is {value!r}", fix=f"give a whole number of {what} above 0")
 
 
-def check_ops(where: str, ops: Mapping[str, Any]) -> None:
+def check_ops(path: str, ops: Mapping[str, Any]) -> None:
     """Raises UserError unless the ops of a view are as the docstring of `policies` says."""
-    check_section(where, ops, ("order",), OPS)
+    check_section(path, ops, ("order",), OPS)
     for name in ops:
-        path = f"{where}.{name}"
+        op_path = f"{path}.{name}"
         if name == "order":
             continue
         if not OPS[name]:
-            check_numbers(path, (ops[name],), 1, 0.0, 1.0)
+            check_numbers(op_path, (ops[name],), 1, 0.0, 1.0)
             continue
-        check_section(path, ops[name], OPS[name])
+        check_section(op_path, ops[name], OPS[name])
         if name == "randaugment":
-            check_randaugment(path, ops[name])
+            check_randaugment(op_path, ops[name])
             continue
         for field, value in ops[name].items():
-            check_field(f"{path}.{field}", field, value)
+            check_field(f"{op_path}.{field}", field, value)
     order, names = tuple(ops["order"]), [name for name in ops if name != "order"]
     for name in order:
         if name not in names:
-            raise unknown(f"op in {where}.order", name, names)
+            raise unknown(f"op in {path}.order", name, names)
     if sorted(order) != sorted(names) or ("crop" in names and order[0] != "crop"):
-        raise UserError(f"{where}.order is {', '.join(order)}", fix=f"name each of {', '.join(names)} once, crop first")
+        raise UserError(f"{path}.order is {', '.join(order)}", fix=f"name each of {', '.join(names)} once, crop first")
 
 
-def check_field(where: str, field: str, value: Any) -> None:
+def check_field(path: str, field: str, value: Any) -> None:
     """Raises UserError if a number or a pair of an op is out of range."""
     if field in ("area", "aspect", "sigma"):
-        low, high = check_numbers(where, value, 2, 0.0, 1.0 if field == "area" else math.inf)
+        low, high = check_numbers(path, value, 2, 0.0, 1.0 if field == "area" else math.inf)
         if not 0.0 < low <= high:
-            raise UserError(f"{where} is {value!r}", fix="give (low, high) with 0 < low <= high")
+            raise UserError(f"{path} is {value!r}", fix="give (low, high) with 0 < low <= high")
         return
     limit = {"hue": 0.5, "p": 1.0, "threshold": 1.0}.get(field, math.inf)
-    check_numbers(where, (value,), 1, 0.0, limit)
+    check_numbers(path, (value,), 1, 0.0, limit)
 
 
-def check_numbers(where: str, value: object, count: int, low: float, high: float) -> tuple[float, ...]:
+def check_numbers(path: str, value: object, count: int, low: float, high: float) -> tuple[float, ...]:
     """Returns `value` as a tuple. Raises UserError unless it has `count` numbers, each in [low, high]."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     is_valid = len(values) == count and all(
@@ -162,5 +163,5 @@ def check_numbers(where: str, value: object, count: int, low: float, high: float
         bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"of {low:g} or more"
         bounds = bounds if math.isfinite(low) else "that are finite"
         shown = value if count > 1 else values[0] if values else value
-        raise UserError(f"{where} is {shown!r}", fix=f"give {count} number{'s' * (count > 1)} {bounds}")
+        raise UserError(f"{path} is {shown!r}", fix=f"give {count} number{'s' * (count > 1)} {bounds}")
     return values

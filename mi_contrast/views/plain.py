@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, UInt8
 from mi_contrast.views.resampling import resample, to_lines, to_pixels
 
 
-def plain(
+def make_plain_view(
     images: UInt8[Array, "B H W 3"] | Float[Array, "B H W 3"],
     size: int,
     mean: tuple[float, ...],

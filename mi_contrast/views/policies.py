@@ -39,7 +39,8 @@ from mi_contrast.core import division
 from mi_contrast.views.build import Views, build
 from mi_contrast.views.channels import CONSTANTS, plain_channels
 from mi_contrast.views.checks import check
-from mi_contrast.views.plain import normalise, plain, unnormalise
+from mi_contrast.views.plain import make_plain_view as plain
+from mi_contrast.views.plain import normalise, unnormalise
 from mi_contrast.views.randaugment import ALL
 from mi_contrast.views.two_crops import LOCAL, SOURCES
 

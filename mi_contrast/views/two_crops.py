@@ -18,11 +18,12 @@ from mi_contrast.views.plain import normalise
 from mi_contrast.views.resampling import to_pixels
 
 SOURCES = {"query": 0, "key": -1}  # the source image of each view: 0 the first, -1 the last
-TWIN = "twin"  # an optional view of the last source; query and key are then views of the first
+TWIN_VIEW = "twin"  # an optional view of the last source; query and key are then views of the first
 JIGSAW = "jigsaw"  # an optional jigsaw of the first source
 LOCAL = "local"  # optional smaller crops of the first source
-# Numbers by which views fold an example's rng. Local crop i has number 3 + i. No policy has both a twin and a jigsaw.
-NUMBERS = {"query": 0, "key": 1, TWIN: 2, JIGSAW: 2, LOCAL: 3}
+# The number that each view folds into an example's rng. Local crop i has number 3 + i. No policy has both a twin and a
+# jigsaw.
+NUMBERS = {"query": 0, "key": 1, TWIN_VIEW: 2, JIGSAW: 2, LOCAL: 3}
 
 
 def view_sources(policy: Mapping[str, Any]) -> dict[str, int]:
@@ -33,7 +34,7 @@ def view_sources(policy: Mapping[str, Any]) -> dict[str, int]:
 
 def full_size_sources(policy: Mapping[str, Any]) -> dict[str, int]:
     """Returns the index of the source image of each view that has the policy's own size."""
-    return {**dict.fromkeys(SOURCES, 0), TWIN: -1} if TWIN in policy else SOURCES
+    return {**dict.fromkeys(SOURCES, 0), TWIN_VIEW: -1} if TWIN_VIEW in policy else SOURCES
 
 
 def local_names(policy: Mapping[str, Any]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ def row(nats, low, high):
 def test_a_summary_counts_what_holds_the_truth_and_names_lower_limits():
     cell = Cell(500, 1, 0.6)  # .2231 nats
     found = coverage.summarise(cell, [row(0.2, 0.1, 0.3), row(0.4, 0.3, 0.5), row(0.3, 0.2, None)])
-    assert (found["held"], found["draws"], found["lower_limits"], found["width"]) == (2, 3, 1, None)
+    assert (found["hits"], found["draws"], found["lower_limits"], found["width"]) == (2, 3, 1, None)
     assert found["spread"] == pytest.approx(0.1)
     assert (found["from"], found["to"]) == pytest.approx((0.0943, 0.9916), abs=1e-4)  # R: binom.test(2, 3)
     assert found["bias"] == pytest.approx(0.3 + 0.5 * math.log(1 - 0.36))

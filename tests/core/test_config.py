@@ -76,7 +76,7 @@ def test_config_files_that_are_broken(tmp_path):
         ("def get_config(:", "does not run"),
         ("import no_such_module", "does not run"),
         ("x = 1", "has no get_config"),
-        ("def get_config(): return {}['a']", "mend the field's name"),
+        ("def get_config(): return {}['a']", "correct the name of the field"),
     ]:
         file = tmp_path / "broken.py"
         file.write_text(text)
@@ -88,9 +88,9 @@ def test_config_files_that_are_broken(tmp_path):
 
 
 def test_plain_refuses_what_is_no_data():
-    assert configs.plain(ConfigDict({"a": [1, (2.0, None)]})) == {"a": (1, (2.0, None))}
+    assert configs.to_plain_data(ConfigDict({"a": [1, (2.0, None)]})) == {"a": (1, (2.0, None))}
     with pytest.raises(UserError, match=r"config\.a\.0 is a object"):
-        configs.plain({"a": (object(),)})
+        configs.to_plain_data({"a": (object(),)})
 
 
 def test_differences_are_named_and_lists_equal_tuples():

@@ -72,7 +72,7 @@ def test_a_missing_folder(tmp_path):
 def test_a_folder_without_images(tmp_path):
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match="holds no images in folders of classes; lay them out as PATH/<class>/<image>"):
+    with pytest.raises(UserError, match="contains no images; lay them out as PATH/<class>/<image>"):
         sets.load(f"folder:{tmp_path}", "train")
 
 

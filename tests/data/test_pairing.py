@@ -185,7 +185,8 @@ def test_a_set_may_choose_partners_itself():
     for word in ("self", "twin"):
         within = members[1:] if word == "self" else np.setdiff1d(members, [N - 1])
         if word == "twin":  # the last one's twin is 0, which is no member
-            with pytest.raises(UserError, match=f"the partner of example {N - 1} of toy train is not trained on"):
+            message = f"the partner of example {N - 1} of toy train is not a training example"
+            with pytest.raises(UserError, match=message):
                 make_pairing(images, members, (), word)
             images = toy_set(N, partners={"twin": np.where(np.arange(N) == N - 2, N - 2, chosen["twin"])})
         found = draw(make_pairing(images, within, (), word), within, jax.random.split(jax.random.key(0), 4))
@@ -193,7 +194,7 @@ def test_a_set_may_choose_partners_itself():
         np.testing.assert_array_equal(found, expected[:, None].repeat(4, axis=1))  # whatever is drawn
     for asked, said in (
         ((images, members, (), "twim"), "unknown partner of toy 'twim'; did you mean 'twin'"),
-        ((images, members, ("digit",), "twin"), "data.partner is 'twin' and data.shared digit: two ways"),
+        ((images, members, ("digit",), "twin"), "both choose the second image: 'twin' and digit"),
         ((toy_set(N), members, (), "twin"), "toy has no partners to choose from; give --config.data.name=pairs:FOLDER"),
     ):
         with pytest.raises(UserError, match=said):

@@ -128,7 +128,7 @@ def reached(workdir: Path) -> int:
 def restored(text: str) -> int:
     """The step that a start went on from, from what it printed."""
     for line in text.splitlines():
-        if line.startswith("going on from step "):
+        if line.startswith("resuming from step "):
             return int(line.split()[4].rstrip(","))
     return 0
 
@@ -272,7 +272,7 @@ def ctrl_c_twice(drill: Drill, outcome: Outcome) -> None:
     workdir = drill.fresh("twice")
 
     def stop(process: subprocess.Popen[bytes]) -> None:
-        wait_for(process, lambda: "going on from step" in (drill.root / "log.txt").read_text(errors="replace"))
+        wait_for(process, lambda: "resuming from step" in (drill.root / "log.txt").read_text(errors="replace"))
         process.send_signal(signal.SIGINT)
         time.sleep(0.05)
         if process.poll() is None:

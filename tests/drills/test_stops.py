@@ -50,11 +50,11 @@ def test_sigterm_saves_exits_75_and_the_same_command_goes_on(tmp_path):
     assert process.returncode == 75, out
     saved = checkpoint.latest_step(RunDirectory(tmp_path / "run").checkpoints)
     assert saved is not None and saved >= 20
-    assert f"stopped by SIGTERM at step {saved} of 400, saved" in out
+    assert f"stopped by SIGTERM at step {saved} of 400. The state is saved" in out
     again = start(tmp_path / "run", *changes)
     out, _ = again.communicate(timeout=300)
     assert again.returncode == 0, out
-    assert f"going on from step {saved}" in out
+    assert f"resuming from step {saved}" in out
     whole = start(tmp_path / "whole", *changes)
     assert whole.wait(timeout=300) == 0
     whole.stdout.close()

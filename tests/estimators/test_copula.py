@@ -89,6 +89,6 @@ def test_a_cell_of_the_coverage_table():
     """Thirty draws at 95 % or more: 25 or fewer come once in 300."""
     cell = coverage.CELLS[4]
     found = coverage.summarise(cell, [coverage.measure(cell, draw) for draw in range(30)])
-    assert found["held"] >= 26
+    assert found["hits"] >= 26
     assert found["lower_limits"] == 0
     assert found["width"] <= coverage.MAX_WIDTH

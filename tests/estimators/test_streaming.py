@@ -225,7 +225,7 @@ def test_nan_is_nan(name):
         (lambda: nats_of(mi.Drawn(4)), "key"),
         (lambda: nats_of(mi.Drawn(0), key=jax.random.key(0)), "no candidate"),
         (lambda: nats_of(mi.Nearest(0)), "no candidate"),
-        (lambda: nats_of(mi.Drawn(4, mi.Cave(0.5, 0.9)), key=jax.random.key(0)), "already"),
+        (lambda: nats_of(mi.Drawn(4, mi.Cave(0.5, 0.9)), key=jax.random.key(0)), "the inner support of Drawn"),
         (lambda: nats_of(mi.Close(mi.Ring(0.9, 0.5)), **GIVEN), "holds nothing"),
         (lambda: nats_of(mi.Cave(0.5, 0.9), mi.Hard(1.0)), "several"),
         (lambda: nats_of(mi.Close(), mi.Decoupled(), **GIVEN), "several"),

@@ -72,7 +72,7 @@ def renamed(tensors):
     ("change", "message"),
     [
         (lambda t: without(t, "layer3.0.conv2.weight"), "lacks 'layer3.0.conv2.weight' (99 of 100"),
-        (lambda t: t | {"fc.weight": np.zeros(3, np.float32)}, "has 'fc.weight', which the network hasn't (100 of 100"),
+        (lambda t: t | {"fc.weight": np.zeros(3, np.float32)}, "has 'fc.weight', which the network does not have (100"),
         (renamed, "lacks 'layer2.1.bn2.weight' (99 of 100 tensors match); did you mean 'layer2.1.norm2.weight'?"),
         (lambda t: t | {"conv1.weight": t["conv1.weight"][:, 1:]}, "float32[4, 2, 3, 3], the network's is"),
         (lambda t: t | {"bn1.bias": t["bn1.bias"].astype(np.float64)}, "'bn1.bias' is float64[4]"),

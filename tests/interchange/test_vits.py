@@ -128,7 +128,7 @@ def test_moco_v3s_file_has_its_twelve_heads_and_fixed_positions(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda t: t | {"blocks.0.ls1.gamma": t["norm.bias"]}, "has 'blocks.0.ls1.gamma', which the network hasn't"),
+        (lambda t: t | {"blocks.0.ls1.gamma": t["norm.bias"]}, "'blocks.0.ls1.gamma', which the network does not have"),
         (lambda t: {n: x for n, x in t.items() if n != "cls_token"}, "a transformer whose 'cls_token' is absent"),
         (lambda t: t | {"pos_embed": t["pos_embed"][:, :9]}, "has 9 positions, which are not a class token's"),
         (lambda t: {n: x for n, x in t.items() if n != "blocks.0.norm1.bias"}, "lacks 'blocks.0.norm1.bias'"),

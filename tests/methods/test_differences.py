@@ -12,7 +12,7 @@ import pytest
 
 from mi_contrast import estimators as mi
 from mi_contrast.core import schedules
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import UserError
 from mi_contrast.methods import method as methods
 from mi_contrast.methods import scoring, words
@@ -32,12 +32,12 @@ TWO_CROPS_OF_A_BANK = ("ir", "ball_ir", "ring_ir", "cave_ir", "la")
 
 
 def config(name, variant="digits"):
-    return plain(load_config(f"configs/{name}.py:{variant}")[0])
+    return to_plain_data(load_config(f"configs/{name}.py:{variant}")[0])
 
 
 def method_of(name, variant="digits"):
     made = config(name, variant)
-    return methods.build(made["method"], policies.build(made["views"]).sources)
+    return methods.build(made["method"], policies.build(made["views"]).source_index)
 
 
 def lines(text):
@@ -118,12 +118,12 @@ def test_the_example_is_a_method_that_no_config_has():
     hard_over_bank = lambda of: any(  # noqa: E731
         term.form["kind"] == "hard" and isinstance(of.pools[term.pool], BankPool) for term in of.terms
     )
-    made = methods.build(plain(example()())["method"])
+    made = methods.build(to_plain_data(example()())["method"])
     assert hard_over_bank(made) and not any(hard_over_bank(method_of(name)) for name in CONFIGS)
     assert [find_kind(made.pools[term.pool]) for term in made.terms] == ["bank", "queue"]
     assert made.online_views == ("query",) and made.target_views == ("key",)
     for variant in VARIANTS:
-        assert methods.build(plain(example()(variant))["method"]).terms[0].support["kind"] == "drawn"
+        assert methods.build(to_plain_data(example()(variant))["method"]).terms[0].support["kind"] == "drawn"
 
 
 # What every config is held to
@@ -214,7 +214,7 @@ def test_sizes_stems_and_colours_are_the_datas():
             assert (made["views"]["size"], made["model"]["stem"]) == (size, stem)
     ours, released = config("ring_ir", "cifar10")["views"], policies.moco_v2(32)
     assert ours["mean"] == (0.4914, 0.4822, 0.4465) and released["mean"] == policies.IMAGENET_MEAN
-    assert {**ours, "mean": 0, "std": 0} == plain({**released, "mean": 0, "std": 0})
+    assert {**ours, "mean": 0, "std": 0} == to_plain_data({**released, "mean": 0, "std": 0})
     assert config("ring_ir", "stl10")["data"]["split"] == "unlabelled"
     for name in OF_BATCH[:-1]:  # of CIFAR-10 too, a jitter of full strength and a blur, and images normalised
         views = config(name, "cifar10")["views"]
@@ -246,7 +246,7 @@ def test_settings_of_rows_over_banks():
             assert (term.positive, term.temperature) == ("row", 0.07)
             assert term.form == {"kind": "softmax", "reduce": "logsumexp"}
     for name in TWO_CROPS_OF_A_BANK:
-        assert config(name, "imagenet")["views"] == plain(policies.moco_v2(224))
+        assert config(name, "imagenet")["views"] == to_plain_data(policies.moco_v2(224))
         assert config(name)["data"]["shared"] == ()
 
 

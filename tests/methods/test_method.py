@@ -32,7 +32,7 @@ def changed(path, value):
 
 def test_a_good_method_is_read():
     method = methods.build(METHOD)
-    assert dict(method.source) == {"query": 0, "key": -1}
+    assert dict(method.source_index) == {"query": 0, "key": -1}
     assert method.terms[0].support["kind"] == "ring"
     assert method.pools["queue"].size == 16
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from mi_contrast.core import schedules
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import UserError
 from mi_contrast.methods import papers, recipes, words
 from mi_contrast.training import optimiser
@@ -79,7 +79,7 @@ TOLD = {  # no setting of a config: how methods work, what is kept by every run,
 
 def load(name):
     row, variant = name.split(":")
-    return plain(load_config(f"configs/{row}.py:{variant}")[0])
+    return to_plain_data(load_config(f"configs/{row}.py:{variant}")[0])
 
 
 def key_of(name):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mi_contrast.core import schedules
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods import method as methods
@@ -19,20 +19,20 @@ LOCALS = ("local_0", "local_1", "local_2")
 def cropped(name, variant="digits", count=3, **changes):
     """The config of a method with local crops, and the same without."""
     config = load_config(f"configs/{name}.py:{variant}")[0]
-    before = plain(config)
+    before = to_plain_data(config)
     recipes.multi_crop(config, count, **changes)
-    return plain(config), before
+    return to_plain_data(config), before
 
 
 def built(config):
-    return methods.build(config["method"], policies.build(config["views"]).sources)
+    return methods.build(config["method"], policies.build(config["views"]).source_index)
 
 
 @pytest.mark.parametrize("name", ["moco", "simclr", "ring_moco", "moco_v3", "ir", "la", "supcon", "nnclr", "pirl"])
 def test_every_term_is_shared_with_the_local_crops(name):
     after, before = cropped(name, size=14)
     new, old = built(after), built(before)
-    assert dict(new.source) == {**old.source, **dict.fromkeys(LOCALS, 0)}
+    assert dict(new.source_index) == {**old.source_index, **dict.fromkeys(LOCALS, 0)}
     assert new.measured_views == old.measured_views == ("query", "key")
     assert new.online_views[: len(old.online_views)] == old.online_views  # and in their order
     assert set(new.online_views) == {*old.online_views, *LOCALS}
@@ -92,27 +92,28 @@ def test_local_crops_of_views_that_are_no_two_crops():
 
 
 def test_a_row_over_a_policy_that_lacks_its_views():
-    method = plain(load_config("configs/simclr.py:digits")[0].method)
+    method = to_plain_data(load_config("configs/simclr.py:digits")[0].method)
     with pytest.raises(UserError, match="unknown view of the method 'query'"):
-        methods.build(method, policies.build(policies.cmc(32)).sources)
+        methods.build(method, policies.build(policies.cmc(32)).source_index)
     method["terms"][0]["anchor"] = "local_3"
-    sources = policies.build(policies.multi_crop(policies.moco_v2(32), 3)).sources
+    sources = policies.build(policies.multi_crop(policies.moco_v2(32), 3)).source_index
     with pytest.raises(UserError, match="'local_3'; did you mean 'local_"):
         methods.build(method, sources)
     with pytest.raises(UserError, match="unknown view in"):
         methods.build({**method, "terms": ({**method["terms"][0], "anchor": "local_0"},)})  # no policy, no local crops
-    with_jigsaw = policies.build(policies.infomin(32)).sources
-    assert tuple(methods.build(plain(load_config("configs/moco.py:digits")[0].method), with_jigsaw).source) == (
+    with_jigsaw = policies.build(policies.infomin(32)).source_index
+    moco = to_plain_data(load_config("configs/moco.py:digits")[0].method)
+    assert tuple(methods.build(moco, with_jigsaw).source_index) == (
         "query",
         "key",
     )  # a jigsaw is for the methods that ask for it
 
 
 def test_the_policy_says_which_source_a_view_is_of():
-    method = plain(load_config("configs/moco.py:digits")[0].method)
-    assert dict(methods.build(method).source) == {"query": 0, "key": -1}
-    patches = policies.build(policies.patches(16, 8)).sources
-    assert dict(methods.build(method, patches).source) == {"query": 0, "key": 0}
+    method = to_plain_data(load_config("configs/moco.py:digits")[0].method)
+    assert dict(methods.build(method).source_index) == {"query": 0, "key": -1}
+    patches = policies.build(policies.patches(16, 8)).source_index
+    assert dict(methods.build(method, patches).source_index) == {"query": 0, "key": 0}
 
 
 SHUFFLED = ("moco", "ring_moco", "ball_moco", "infomin", "moco_v3", "infoaug")
@@ -121,7 +122,7 @@ SHUFFLED = ("moco", "ring_moco", "ball_moco", "infomin", "moco_v3", "infoaug")
 @pytest.mark.parametrize("file", sorted(p.stem for p in (Path(__file__).parents[2] / "configs").glob("*.py")))
 def test_batch_statistics_are_of_groups_only_where_keys_are_shuffled(file):
     """An anchor and its positive encoded by one network in one group would share their statistics."""
-    config = plain(load_config(f"configs/{file}.py:imagenet")[0])
+    config = to_plain_data(load_config(f"configs/{file}.py:imagenet")[0])
     assert config["model"]["norm"]["groups"] == (8 if file in SHUFFLED else 1)
     assert (config["method"]["target"] == "ema") == (file in SHUFFLED)
 
@@ -129,7 +130,7 @@ def test_batch_statistics_are_of_groups_only_where_keys_are_shuffled(file):
 @pytest.mark.parametrize("name", ["cave_ir", "la"])
 def test_aggregating_rows_begin_as_instance_discrimination(name):
     """Until a quarter of the run the objective is that of configs/ir.py over the whole bank."""
-    terms = plain(load_config(f"configs/{name}.py")[0])["method"]["terms"]
+    terms = to_plain_data(load_config(f"configs/{name}.py")[0])["method"]["terms"]
     for progress in (0.0, 0.2499):
         value = lambda schedule, at=progress: float(schedules.value(schedule, at))  # noqa: E731
         (term,) = [term for term in terms if value(term["weight"]) > 0]

@@ -113,7 +113,7 @@ def test_two_terms_over_the_batch_are_nt_xent():
 
     def ours(anchors, positives):
         pool = jnp.stack([anchors, positives], axis=1).reshape(2 * B, D)
-        candidates = Candidates(pool, np.ones(2 * B, bool), np.repeat(ids, 2), sharded=True, gradient=True)
+        candidates = Candidates(pool, np.ones(2 * B, bool), np.repeat(ids, 2), sharded=True, has_gradient=True)
         nats = lambda a, p: scoring.score_anchors(  # noqa: E731
             term, scoring.Anchors(a, p, ids[:, None]), candidates, jnp.float32(0), make_mesh()
         )

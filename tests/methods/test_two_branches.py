@@ -3,7 +3,7 @@
 import pytest
 
 from mi_contrast.core import schedules
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.schedules import linear
 from mi_contrast.methods import method as methods
@@ -16,10 +16,10 @@ from mi_contrast.views import policies
 def twinned(name, weight=1.0, variant="digits"):
     """The config of a method with a second branch, the method that it makes, and the method without."""
     config = load_config(f"configs/{name}.py:{variant}")[0]
-    before = methods.build(config.method, policies.build(plain(config.views)).sources)
+    before = methods.build(config.method, policies.build(to_plain_data(config.views)).source_index)
     with_twins(config, weight)
-    found = plain(config)
-    return found, methods.build(found["method"], policies.build(found["views"]).sources), before
+    found = to_plain_data(config)
+    return found, methods.build(found["method"], policies.build(found["views"]).source_index), before
 
 
 def told(terms):
@@ -51,7 +51,7 @@ def test_a_branch_of_twins_is_added_and_the_first_stays(name):
     config, new, old = twinned(name, 0.5)
     count = len(old.terms)
     assert told(new.terms[count:]) == SECOND[name][0] and new.terms[:count] == old.terms
-    assert dict(new.source) == {"query": 0, "key": 0, "twin": -1} and new.measured_views == ("query", "key")
+    assert dict(new.source_index) == {"query": 0, "key": 0, "twin": -1} and new.measured_views == ("query", "key")
     for term, first in zip(new.terms[count:], old.terms, strict=True):
         assert (term.support, term.form, term.temperature) == (first.support, first.form, first.temperature)
         for at in (0.0, 0.3, 1.0):
@@ -74,7 +74,7 @@ def test_rows_that_are_an_anchors_own_are_those_of_its_heads_views():
     assert old.own_sources("head", 2) == [0, 1]  # a key of another frame of the example
     assert old.own_sources("head", 1) == [0] and new.own_sources("head", 2) == [0]
     assert new.own_sources("twin", 2) == [0, 1] and new.own_sources("twin", 1) == [0]
-    method = plain(load_config("configs/infoaug.py:digits")[0].method)
+    method = to_plain_data(load_config("configs/infoaug.py:digits")[0].method)
     first = {**method["terms"][0], "positive": "twin"}  # where the first head pulls twins together, they are its own
     sources = {"query": 0, "key": 0, "twin": -1}
     assert methods.build({**method, "terms": (first, method["terms"][1])}, sources).own_sources("head", 2) == [0, 1]
@@ -93,8 +93,8 @@ def test_a_moving_weight_and_local_crops_go_with_it():
     with_twins(config, 2.0)
     assert config.method["terms"][2]["weight"] == linear(0.4, 1.6)
     recipes.multi_crop(config, 2)
-    found = plain(config)
-    new = methods.build(found["method"], policies.build(found["views"]).sources)
+    found = to_plain_data(config)
+    new = methods.build(found["method"], policies.build(found["views"]).source_index)
     assert ("local_1", "twin", "twins_in_batch", "twin") in told(new.terms)
 
 
@@ -124,11 +124,12 @@ def test_mistakes_are_named():
     with pytest.raises(UserError, match="call with_twins after"):
         with_twins(recipes.recipe("digits").config)
 
-    method, sources = plain(load_config("configs/infoaug.py:digits")[0].method), {"query": 0, "key": 0, "twin": -1}
+    method = to_plain_data(load_config("configs/infoaug.py:digits")[0].method)
+    sources = {"query": 0, "key": 0, "twin": -1}
     first, second = method["terms"]
     for terms, wrong in (
         ((first, {**second, "head": "twins"}), "unknown head in .* 'twins'; did you mean 'twin'"),
-        ((first, {**second, "pool": "queue"}), "pools.queue has terms of both heads, whose spaces are apart"),
+        ((first, {**second, "pool": "queue"}), "queue has terms of both heads, which have different embedding spaces"),
         ((first, {**second, "look_up": "queue"}), "pools.queue has terms of both heads"),
         ((first, {**second, "positive": "twim"}), "did you mean 'twin'"),
     ):

@@ -1,6 +1,7 @@
 """Adding a pool takes one file and one line, shown by a bank whose rows grow old."""
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import flax.struct
 import jax
@@ -12,12 +13,13 @@ from mi_contrast.core.checks import check_whole
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.mesh import batch_sharding, make_mesh
 from mi_contrast.core.schedules import Progress
+from mi_contrast.data.readers import Batch
 from mi_contrast.methods import method as methods
 from mi_contrast.methods.skeletons import make_bank_method
 from mi_contrast.models.towers import TowerOutput
 from mi_contrast.pools import kinds
 from mi_contrast.pools.bank import Bank, BankPool
-from mi_contrast.training import pools
+from mi_contrast.training.candidates import StepContext, Tables, find_candidates, init_pool_states, update_pool_states
 from mi_contrast.training.encoding import Encodings
 from mi_contrast.training.state import placement
 from tests.training import rows
@@ -76,20 +78,22 @@ def method(**settings):
 
 def test_its_candidates_are_the_rows_of_the_last_steps():
     template = methods.build(method())
-    states = pools.init_pools(template, TRAINED, {"head": 8}, 0, MESH)
-    tables = pools.Tables(jnp.zeros(64, jnp.int32), jnp.arange(64))
+    states = init_pool_states(template, TRAINED, {"head": 8}, 0, MESH)
+    tables = Tables(jnp.zeros(64, jnp.int32), jnp.arange(64))
+
+    def context(states, index, t):
+        return StepContext(template, t, SimpleNamespace(pools=states, carried={}), Batch(None, index), tables, MESH)
+
     update = jax.jit(
-        lambda states, encodings, index, t, accept: pools.update_pools(
-            template, states, encodings, index, t, accept, MESH
-        )
+        lambda states, encodings, index, t, accept: update_pool_states(context(states, index, t), encodings, accept)
     )
     last_written = np.zeros(64, int)  # every row counts as written before the first step
     for step in range(4):
         index = jnp.asarray(np.arange(BATCH)[:, None] + [0, 16, 32, 0][step], jnp.int32)
-        candidates = pools.find_candidates(template, template.terms[0], states, {}, {}, index, tables)
+        candidates = find_candidates(context(states, index, None), template.terms[0], {})
         fresh = step - last_written <= 1
         np.testing.assert_array_equal(candidates.valid[:64], TRAINED & fresh)
-        assert candidates.sharded and not candidates.gradient and candidates.own_rows == 1
+        assert candidates.sharded and not candidates.has_gradient and candidates.own_rows == 1
         embeddings = jax.nn.one_hot(index[:, 0] % 8, 8)
         encodings = Encodings({"query": TowerOutput(embeddings, embeddings, {}, embeddings)}, {})
         t = Progress(jnp.int32(step), 4)

@@ -23,7 +23,7 @@ def model_push(rows, ids, pointer, keys, key_ids):
 @settings(deadline=None, max_examples=25)
 @given(size=st.sampled_from([3, 7]), batches=st.lists(st.sampled_from([1, 2, 3, 5, 9]), max_size=6))
 def test_queue_equals_a_plain_ring_buffer(size, batches):
-    queue = queues.empty(size, 2)
+    queue = queues.make_empty_queue(size, 2)
     rows, ids, pointer = [[0.0, 0.0] for _ in range(size)], [-1] * size, 0
     written = 0
     for batch in batches:
@@ -35,11 +35,11 @@ def test_queue_equals_a_plain_ring_buffer(size, batches):
         np.testing.assert_array_equal(queue.rows, np.array(rows, np.float32))
         np.testing.assert_array_equal(queue.ids, ids)
         assert int(queue.pointer) == pointer
-        assert float(queues.fill(queue)) == pytest.approx(min(written, size) / size)
+        assert float(queues.fill_fraction(queue)) == pytest.approx(min(written, size) / size)
 
 
 def test_a_refused_batch_changes_nothing():
-    queue = push(queues.empty(5, 2), jnp.ones((3, 2)), jnp.arange(3, dtype=jnp.int32))
+    queue = push(queues.make_empty_queue(5, 2), jnp.ones((3, 2)), jnp.arange(3, dtype=jnp.int32))
     after = push(queue, jnp.full((4, 2), jnp.nan), jnp.arange(4, dtype=jnp.int32), jnp.array(False))
     jax.tree.map(np.testing.assert_array_equal, after, queue)
     control = push(queue, jnp.full((4, 2), jnp.nan), jnp.arange(4, dtype=jnp.int32), jnp.array(True))
@@ -47,5 +47,5 @@ def test_a_refused_batch_changes_nothing():
 
 
 def test_unwritten_rows_are_invalid():
-    queue = push(queues.empty(5, 2), jnp.ones((3, 2)), jnp.arange(3, dtype=jnp.int32))
-    np.testing.assert_array_equal(queues.valid(queue), [True, True, True, False, False])
+    queue = push(queues.make_empty_queue(5, 2), jnp.ones((3, 2)), jnp.arange(3, dtype=jnp.int32))
+    np.testing.assert_array_equal(queues.is_written(queue), [True, True, True, False, False])

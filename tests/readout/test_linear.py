@@ -109,7 +109,7 @@ def test_rates_side_by_side_are_rates_one_by_one():
     each = np.asarray(linear.scores_each(found, features))
     for i, factor in enumerate(factors):
         alone = linear.fit(features, labels, jax.random.key(3), replace(settings, lr=0.02 * factor), classes=5)
-        np.testing.assert_allclose(linear.one_of(found, i).weights, alone.weights, atol=1e-5)
+        np.testing.assert_allclose(linear.select_model(found, i).weights, alone.weights, atol=1e-5)
         np.testing.assert_allclose(each[i], linear.scores(alone, features), atol=1e-4)
     assert np.abs(found.weights[0] - found.weights[2]).max() > 0.05
 

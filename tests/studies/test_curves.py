@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mi_contrast.core.config import change, differences, load_config, plain
+from mi_contrast.core.config import change, differences, load_config, to_plain_data
 from mi_contrast.evaluation.judge import resolve_data
 from mi_contrast.studies import work
 from mi_contrast.studies.plan import make_plan
@@ -36,7 +36,7 @@ def test_every_setting_is_put_together_and_moves_its_number_alone(name):
     first = [start for start in plan.runs if start.seed == 0]
     for start in first:
         parts = assemble.make_parts(assemble.check(start.config), 0, mesh)
-        assert parts.views.size == 32 and set(parts.method.source) == {"query", "key"}
+        assert parts.augmentation.size == 32 and set(parts.method.source_index) == {"query", "key"}
     without = [{n: v for n, v in start.config.items() if n not in ("views", "seed")} for start in plan.runs]
     assert all(each == without[0] for each in without)
     moved = [NUMBERS[name](start.config["views"]) for start in first]
@@ -76,7 +76,7 @@ def test_a_task_keeps_its_own_folder_and_one_of_the_runs_set_takes_the_runs():
 def test_tiles_of_photographs_are_looked_over_before_anything_is_run(tmp_path):
     (tmp_path / "kodak24").mkdir()
     Image.fromarray(np.zeros((230, 240, 3), np.uint8)).save(tmp_path / "kodak24" / "1.png")
-    config = plain(load_config("configs/studies/patch_distance.py")[0]) | {"data_dir": str(tmp_path)}
+    config = to_plain_data(load_config("configs/studies/patch_distance.py")[0]) | {"data_dir": str(tmp_path)}
     plan, answer = make_plan(config), Answer()
     work._check_in_process(plan.runs, replace(plan, tasks=()), answer)
     assert answer.found is None

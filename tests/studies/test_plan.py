@@ -3,7 +3,7 @@ import shlex
 
 import pytest
 
-from mi_contrast.core.config import load_config, parse, plain
+from mi_contrast.core.config import load_config, parse, to_plain_data
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, write_json
 from mi_contrast.core.schedules import linear
@@ -60,7 +60,7 @@ def test_every_setting_has_a_run_a_seed_with_its_own_config():
         ("Ball 90-100 %", 0, "runs/ball-90-100-seed0"),
         ("Ball 90-100 %", 3, "runs/ball-90-100-seed3"),
     ]
-    untouched = plain(load_config("configs/ball_moco.py:digits")[0])
+    untouched = to_plain_data(load_config("configs/ball_moco.py:digits")[0])
     untouched["seed"] = 3
     untouched["method"]["terms"][0]["support"]["lower"] = 0.9
     assert plan.runs[2].config == untouched
@@ -79,7 +79,7 @@ def test_the_command_told_makes_the_same_config():
     plan = make_plan(study(runs=(BALL | {"changes": changes},), reference=None))
     words = shlex.split(plan.record["settings"][0]["command"])
     assert words[:3] == ["python", "-m", "mi_contrast.main"]
-    assert plain(parse(words[3:], {"config=": ""}).config) == plan.runs[0].config
+    assert to_plain_data(parse(words[3:], {"config=": ""}).config) == plan.runs[0].config
 
 
 @pytest.mark.parametrize(
@@ -178,6 +178,6 @@ def test_every_ring_of_the_study_of_negatives_is_open_throughout():
     methods = {start.label: start.config["method"] for start in plan.runs}
     for method in methods.values():
         build(method)
-    ring, own = methods["ring 90-99"], plain(load_config("configs/ring_moco.py:digits")[0])["method"]
+    ring, own = methods["ring 90-99"], to_plain_data(load_config("configs/ring_moco.py:digits")[0])["method"]
     for end in ("lower", "upper"):
         assert ring["terms"][0]["support"][end] == pytest.approx(own["terms"][0]["support"][end])

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mi_contrast.core import division
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.data.readers import Batch
 from mi_contrast.interchange.export import write_export
@@ -21,8 +21,8 @@ from mi_contrast.models import towers
 from mi_contrast.models.representation import from_tower
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.training import assemble, loop
+from mi_contrast.training.candidates import Tables, refresh_clusters
 from mi_contrast.training.parts import init_state
-from mi_contrast.training.pools import Tables, refresh_clusters
 from mi_contrast.training.state import placement
 from mi_contrast.training.step import make_step
 from tests.training import small as small_run
@@ -36,7 +36,7 @@ EXAMPLES, HELD, BATCH = 64, 4, 16
 @functools.cache
 def generator() -> tuple[tempfile.TemporaryDirectory, str]:
     """An export whose networks' images are divided by a generator at random, for methods that start from one."""
-    config = plain(load_config("configs/learn_views.py:digits")[0])
+    config = to_plain_data(load_config("configs/learn_views.py:digits")[0])
     config["model"] |= dict(width=8)
     split = division.parse(config["model"]["split"])
     variables = towers.build(config["model"]).init(jax.random.key(0), (32, 32, 3))
@@ -72,7 +72,7 @@ def shrink(config: dict[str, Any]) -> dict[str, Any]:
 def small(name: str) -> dict[str, Any]:
     """configs/<name>.py:digits, shrunk; of '<name>:vit' the backbone is a transformer of one block."""
     name, _, network = name.partition(":")
-    config = shrink(plain(load_config(f"configs/{name}.py:digits")[0]))
+    config = shrink(to_plain_data(load_config(f"configs/{name}.py:digits")[0]))
     config["model"] |= NETWORKS[network]
     if network == "vit" and "jigsaw" in config["views"]:
         config["views"]["jigsaw"] |= dict(patch=8)  # pixels a side, which a transformer must be able to cut

@@ -2,20 +2,22 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mi_contrast.core.config import plain
+from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.mesh import make_mesh
+from mi_contrast.data.readers import Batch
 from mi_contrast.methods import method as methods
 from mi_contrast.methods import scoring
 from mi_contrast.pools import clusters
 from mi_contrast.pools.protocol import Candidates
+from mi_contrast.training import candidates as pooling
 from mi_contrast.training import loop
-from mi_contrast.training import pools as pooling
 from mi_contrast.training.encoding import make_crops
 from tests.methods.test_differences import example
 from tests.training import rows
@@ -91,7 +93,7 @@ def test_a_bank_takes_the_embeddings_that_the_loss_saw():
 
     @jax.jit
     def embed(state):
-        views = parts.views.divide(make_crops(parts.views, parts.seed, state.step, batch))
+        views = parts.augmentation.divide(make_crops(parts.augmentation, parts.seed, state.step, batch))
         return parts.encoder.encode_views(state.online, views, ("query",))[0]["query"].embedding
 
     expected = np.asarray(embed(state))
@@ -108,12 +110,14 @@ def test_batches_are_candidates_with_gradient_only_where_there_is_no_target():
     for name, size, own, gradient in (("simclr", 32, 2, True), ("nnclr", 16, 1, True), ("moco_v3", 16, 1, False)):
         method = methods.build(rows.small(name)["method"])
         for term in method.terms:
-            found = pooling.find_candidates(method, term, {}, {}, embeddings, index, tables)
-            assert (len(found.rows), found.own_rows, found.gradient, found.sharded) == (size, own, gradient, True)
+            state, batch = SimpleNamespace(pools={}, carried={}), Batch(None, index)
+            context = pooling.StepContext(method, None, state, batch, tables, make_mesh())
+            found = pooling.find_candidates(context, term, embeddings)
+            assert (len(found.rows), found.own_rows, found.has_gradient, found.sharded) == (size, own, gradient, True)
 
 
 def shrunk_example():
-    return rows.shrink(plain(example()()))
+    return rows.shrink(to_plain_data(example()()))
 
 
 @pytest.mark.nightly

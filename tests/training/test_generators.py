@@ -17,6 +17,7 @@ from mi_contrast.evaluation.twin import make_untrained_twin
 from mi_contrast.interchange import load, open_source
 from mi_contrast.interchange.export import write_export
 from mi_contrast.training import assemble, loop
+from mi_contrast.training.candidates import StepContext
 from mi_contrast.training.encoding import Encodings, make_crops
 from mi_contrast.training.step import make_step, score_term
 from tests.training import rows, small
@@ -39,10 +40,11 @@ def leaves(tree):
 def nats_of(parts, state, tables, at, params):
     """The method's objective as the step has it, by the generator's parameters, networks as they are."""
     batch = rows.batch(at)
-    views = parts.views.divide(make_crops(parts.views, parts.seed, jnp.int32(at), batch), params)
+    views = parts.augmentation.divide(make_crops(parts.augmentation, parts.seed, jnp.int32(at), batch), params)
     online, _ = parts.encoder.encode_views(state.online, views, parts.method.online_views)
     encodings = Encodings(online, {})
-    nats = [score_term(i, parts, parts.method, 0.0, encodings, state, batch, tables)[0] for i in range(2)]
+    context = StepContext(parts.method, 0.0, state, batch, tables, parts.mesh)
+    nats = [score_term(i, parts, context, encodings)[0] for i in range(2)]
     return 0.5 * (jnp.mean(nats[0]) + jnp.mean(nats[1]))
 
 

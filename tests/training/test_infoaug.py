@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import UserError
 from tests.training import rows
 
@@ -17,7 +17,7 @@ CASES = [(method, network) for network in NETWORKS for method in SEVEN]
 
 
 def load(variant):
-    return plain(load_config(f"configs/infoaug.py:{variant}")[0])
+    return to_plain_data(load_config(f"configs/infoaug.py:{variant}")[0])
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,13 @@ def test_a_variant_alone_is_over_ring_moco():
 
 
 def load_default():
-    return plain(load_config("configs/infoaug.py")[0])
+    return to_plain_data(load_config("configs/infoaug.py")[0])
 
 
 def test_the_older_names_are_rows_of_it():
     for name in ("ir", "simclr"):
         for variant in ("digits", "imagenet"):
-            assert plain(load_config(f"configs/infoaug_{name}.py:{variant}")[0]) == load(f"{name}/{variant}")
+            assert to_plain_data(load_config(f"configs/infoaug_{name}.py:{variant}")[0]) == load(f"{name}/{variant}")
 
 
 @pytest.mark.parametrize(

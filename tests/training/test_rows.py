@@ -105,7 +105,7 @@ def test_a_bank_may_start_from_one_forward_pass(name):
     for pool in config["method"]["pools"].values():
         pool["start"] = "forward"
     job = assemble.build(config)
-    state = job.fill(loop.place(job.first_state(), placement(job.parts.method, job.parts.mesh)))
+    state = job.fill_banks(loop.place(job.first_state(), placement(job.parts.method, job.parts.mesh)))
     some = job.train_ids[[0, 7, -1]]
     seen = job.evaluation_view(job.images.images(some))
     for pool_name, pool in state.pools.items():
@@ -128,7 +128,7 @@ def test_a_bank_may_start_from_one_forward_pass(name):
         ("ir", ("method", "pools", "bank", "momentum"), 1.5, "at most 1"),
         ("ir", ("method", "terms", 0, "positive"), "rwo", "did you mean 'row'"),
         ("ir", ("method", "terms", 0, "support", "of", "kind"), "cave", "has no 'lower'"),
-        ("la", ("method", "pools", "bank", "clusters"), None, "has none"),
+        ("la", ("method", "pools", "bank", "clusters"), None, "has no clusters"),
         ("nnclr", ("method", "terms", 0, "look_up"), "keys", "look up a queue"),
         ("hard_simclr", ("method", "terms", 0, "support"), dict(kind="cave", lower=0.5, upper=0.9), "several"),
         ("dcl", ("method", "terms", 0, "form"), "decuopled", "did you mean 'decoupled'"),
@@ -148,11 +148,11 @@ def test_what_cannot_be_is_refused_with_the_reason(name, path, value, said):
 @pytest.mark.nightly
 @pytest.mark.parametrize("variant", ["cifar10_small", "cifar10", "cifar100", "stl10", "imagenet"])
 def test_every_variant_of_every_row_fits_together(variant):
-    from mi_contrast.core.config import load_config, plain
+    from mi_contrast.core.config import load_config, to_plain_data
 
     for name in rows.ALL:
-        config = plain(load_config(f"configs/{name}.py:{variant}")[0])
-        digits = plain(load_config(f"configs/{name}.py:digits")[0])
+        config = to_plain_data(load_config(f"configs/{name}.py:{variant}")[0])
+        digits = to_plain_data(load_config(f"configs/{name}.py:digits")[0])
         if name == "learned_views":
             config["generator"]["start_from"] = rows.generator()[1]
         assemble.make_parts(assemble.check(config), 10, assemble.make_mesh())

@@ -53,7 +53,7 @@ def at_step(monkeypatch, number, act):
 @pytest.mark.slow
 def test_ctrl_c_saves_and_raises_keyboard_interrupt(run, monkeypatch):
     at_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt, match="stopped by Ctrl-C at step 7 of 12, saved"):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped by Ctrl-C at step 7 of 12\. The state is saved"):
         loop.run(small.config(), run.root)
     assert checkpoint.latest_step(run.checkpoints) == 7
     assert loop.run(small.config(), run.root, stop_at=8).step == 8

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from mi_contrast.core import schedules
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.data.readers import Batch
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.pools import queue as queues
 from mi_contrast.training import assemble, loop
+from mi_contrast.training.candidates import Tables
 from mi_contrast.training.encoding import make_crops
 from mi_contrast.training.parts import init_state
-from mi_contrast.training.pools import Tables
 from mi_contrast.training.state import placement
 from mi_contrast.training.step import make_step, update_target
 from tests.training import small
@@ -34,7 +34,7 @@ def batch(seed, size=32, views=2):
 
 
 def make_views(parts, step, batch):
-    return parts.views.divide(make_crops(parts.views, parts.seed, step, batch))
+    return parts.augmentation.divide(make_crops(parts.augmentation, parts.seed, step, batch))
 
 
 def begin(**changes):
@@ -153,7 +153,7 @@ def test_keys_come_back_in_order_from_permuted_groups():
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", ["ring_moco", "moco", "ball_moco"])
 def test_imagenet_compiles_on_shapes(name):
-    config = plain(load_config(f"configs/{name}.py:imagenet")[0])
+    config = to_plain_data(load_config(f"configs/{name}.py:imagenet")[0])
     assert config["method"]["pools"]["queue"]["size"] == 65536
     config["data"]["batch"] = 16  # the program is the same but for this number; a laptop compiles it
     config["model"]["norm"]["groups"] = 2

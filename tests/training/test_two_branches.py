@@ -152,7 +152,7 @@ def test_pairs_are_asked_for_where_there_are_some(tmp_path):
 
     for changes, said in (
         (dict(data__partner="twins"), "unknown partner of pairs:.* 'twins'; did you mean 'twin'"),
-        (dict(data__shared=("clip",)), "data.partner is 'twin' and data.shared clip"),
+        (dict(data__shared=("clip",)), "both choose the second image: 'twin' and clip"),
         (dict(data__partner=None), "data.partner is None, and the method has terms of the second head"),
         (dict(model__twin=None), "no second head"),
         (dict(data__name="pairs:nowhere"), "nowhere is not a folder; make it with python -m mi_contrast.pairs"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import UserError
 from mi_contrast.methods import recipes
 from mi_contrast.training import assemble, loop
@@ -23,8 +23,8 @@ SIZE, DISTANCE = 16, 6
 def test_a_row_with_local_crops_trains(name):
     config = load_config(f"configs/{name}.py:digits")[0]
     recipes.multi_crop(config, 2, 12)
-    parts, _, (_, scalars) = rows.train(rows.shrink(plain(config)), 2)  # of which the first fills a queue
-    assert parts.views.shapes["local_1"] == (12, 12, 3)
+    parts, _, (_, scalars) = rows.train(rows.shrink(to_plain_data(config)), 2)  # of which the first fills a queue
+    assert parts.augmentation.shapes["local_1"] == (12, 12, 3)
     terms = parts.method.terms
     assert len(terms) == 3 * (2 if name == "simclr" else 1) and scalars["bad_steps"] == 0 and scalars["grad_norm"] > 0
     values = [scalars[f"term_{i}"] for i in range(len(terms))]
@@ -43,7 +43,7 @@ def patched(name="moco"):
 def test_a_row_of_two_crops_takes_patches(name):
     parts, _, (_, scalars) = rows.train(patched(name), 2)
     assert scalars["bad_steps"] == 0 and scalars["grad_norm"] > 0 and np.isfinite(scalars["objective"])
-    assert dict(parts.method.source) == {"query": 0, "key": 0}  # so that ids and labels are the first image's
+    assert dict(parts.method.source_index) == {"query": 0, "key": 0}  # so that ids and labels are the first image's
 
 
 def test_the_picture_of_pairs_shows_patches_at_their_distance(tmp_path):

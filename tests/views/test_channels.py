@@ -84,7 +84,10 @@ def test_both_are_of_the_first_source():
 def test_constants_of_ones_own():
     policy = policies.cmc(SIZE, "rgb", mean=(0.0,) * 3, std=(1.0,) * 3)
     views = policies.build(policy)
-    assert views.channels("first") == ((0.0,), (1.0,)) and views.channels("second") == ((0.0, 0.0), (1.0, 1.0))
+    assert views.channel_constants("first") == ((0.0,), (1.0,)) and views.channel_constants("second") == (
+        (0.0, 0.0),
+        (1.0, 1.0),
+    )
     for view in jax.jit(views)(SOURCES, KEYS).values():
         assert np.min(view) >= -1e-6 and np.max(view) <= 1 + 1e-6
 

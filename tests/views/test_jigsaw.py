@@ -26,7 +26,7 @@ def test_sizes_are_the_released_ones_at_224_and_in_proportion_elsewhere():
     assert [policies.pirl(224)["jigsaw"][name] for name in ("grid", "cell", "patch")] == [3, 85, 64]
     assert [OPS[name] for name in ("grid", "cell", "patch")] == [3, 12, 9]
     views = policies.build(policies.infomin(224))
-    assert views.shapes["jigsaw"] == (9, 64, 64, 3) and views.sources["jigsaw"] == 0
+    assert views.shapes["jigsaw"] == (9, 64, 64, 3) and views.source_index["jigsaw"] == 0
     assert policies.build(policies.infomin(224, jigsaw=False)).names == ("query", "key")
 
 

@@ -29,7 +29,7 @@ def made(views):
 
 def test_names_sources_and_shapes(views, made):
     assert views.names == ("query", "key", *NAMES) and set(made) == set(views.names)
-    assert dict(views.sources) == {"query": 0, "key": -1, **dict.fromkeys(NAMES, 0)}
+    assert dict(views.source_index) == {"query": 0, "key": -1, **dict.fromkeys(NAMES, 0)}
     for name, view in made.items():
         side = SMALL if name in NAMES else SIZE
         assert views.shapes[name] == (side, side, 3) and view.shape == (12, side, side, 3)

@@ -125,7 +125,8 @@ def test_each_patch_may_have_ops_of_its_own():
 def test_both_are_of_the_first_source():
     policy = policies.patches(SIZE, DISTANCE)
     views = policies.build(policy)
-    assert dict(views.sources) == {"query": 0, "key": 0} and views.shapes == dict.fromkeys(views.names, (12, 12, 3))
+    assert dict(views.source_index) == {"query": 0, "key": 0}
+    assert views.shapes == dict.fromkeys(views.names, (12, 12, 3))
     two = charts(64, sources=2)
     one, other = made(policy, two, KEYS), made(policy, two.at[:, 1].set(0), KEYS)
     for name in one:

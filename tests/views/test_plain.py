@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mi_contrast.views.plain import make_plain_view as eager
 from mi_contrast.views.plain import normalise, unnormalise
-from mi_contrast.views.plain import plain as eager
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 plain = jax.jit(eager, static_argnums=(1, 2, 3))

@@ -34,10 +34,10 @@ def test_every_policy_at_every_size(policy, size):
     sources = jax.ShapeDtypeStruct((4, 1, 2 * size, 500, 3), jnp.uint8)  # two patches side by side fit
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
     made = jax.eval_shape(views, sources, keys)
-    assert views.names == tuple(views.sources) == tuple(views.shapes) and set(made) == set(views.names)
+    assert views.names == tuple(views.source_index) == tuple(views.shapes) and set(made) == set(views.names)
     for name, view in made.items():
         assert view.shape == (4, *views.shapes[name]) and view.dtype == jnp.float32
-        mean, std = views.channels(name)
+        mean, std = views.channel_constants(name)
         assert len(mean) == len(std) == view.shape[-1]
     assert views.size == size and len(views.mean) == len(views.std) == 3
 

@@ -167,7 +167,7 @@ def test_without_ops_a_view_is_its_source():
 def test_a_twin_is_of_the_last_source_and_leaves_the_others_as_they_are(moco, made):
     rule = policies.moco_v2(SIZE)
     views = policies.build({**rule, "twin": rule["query"]})
-    assert views.sources == {"query": 0, "key": 0, "twin": -1}
+    assert views.source_index == {"query": 0, "key": 0, "twin": -1}
     assert views.shapes == dict.fromkeys(views.names, (SIZE, SIZE, 3))
     with_twin, alone = jax.jit(views), SOURCES[:, [0, 0]]
     out, itself, dark = (with_twin(sources, KEYS) for sources in (SOURCES, alone, SOURCES.at[:, 0].set(0)))

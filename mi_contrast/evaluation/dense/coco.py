@@ -28,7 +28,7 @@ Annotation = Mapping[str, Any]
 class Files:
     """A folder, or a zip that is read without unpacking.
 
-    top: name of the only folder inside, with a slash; '' if there are several entries. Paths are relative to it.
+    top: If the root contains exactly one folder, its name with a slash; otherwise ''. Paths are relative to it.
     """
 
     root: Path
@@ -106,13 +106,13 @@ class CocoSet:
     """One split of a data set.
 
     files, folder: the data set, and its folder of the split's images.
-    source: name of the JSON file; sha256: its checksum.
+    json_name: name of the JSON file; sha256: its checksum.
     images, annotations, categories: records of the JSON; images and categories are sorted by id.
     """
 
     files: Files
     folder: str
-    source: str
+    json_name: str
     images: tuple[Mapping[str, Any], ...]
     annotations: tuple[Annotation, ...]
     categories: tuple[Mapping[str, Any], ...]
@@ -151,7 +151,7 @@ class CocoSet:
         pixels = decode(self.files.read(name), name)
         if pixels.shape[:2] != (record["height"], record["width"]):
             raise UserError(
-                f"{name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, {self.source} says "
+                f"{name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, {self.json_name} says "
                 f"{record['width']} x {record['height']}",
                 fix="boxes must fit the images after their rotation by EXIF",
             )
@@ -229,18 +229,18 @@ def decode_mask(segmentation: Any, height: int, width: int) -> Bool[np.ndarray, 
     return np.asarray(mask.decode(runs), bool)
 
 
-def read_set(files: Files, source: str, folder: str, *, masks: bool = False, keypoints: bool = False) -> CocoSet:
+def read_set(files: Files, json_name: str, folder: str, *, masks: bool = False, keypoints: bool = False) -> CocoSet:
     """Reads one split and checks all of it except the pixels.
 
     Args:
-      source: name of the JSON file.
+      json_name: name of the JSON file.
       folder: folder of the images.
       masks, keypoints: whether every annotation must have a mask, or keypoints, besides its box. With keypoints, only
         categories that define some are read.
     Raises:
       UserError if the JSON is not in COCO's format, an image is missing, or an annotation has no image or category.
     """
-    data = files.read(source)
+    data = files.read(json_name)
     try:
         tree = json.loads(data)
         images, annotations, categories = (tree[name] for name in ("images", "annotations", "categories"))
@@ -248,22 +248,22 @@ def read_set(files: Files, source: str, folder: str, *, masks: bool = False, key
         raise
     except (ValueError, KeyError, TypeError) as error:
         raise FileError(
-            f"{source} of {files.root} is not COCO's format ({type(error).__name__}: {error})",
+            f"{json_name} of {files.root} is not COCO's format ({type(error).__name__}: {error})",
             fix="it has 'images', 'annotations' and 'categories'",
         ) from None
     categories = sorted((c for c in categories if not keypoints or c.get("keypoints")), key=lambda c: c["id"])
     if not categories or not images:
         what = "images" if categories else "categories with keypoints" if keypoints else "categories"
-        raise UserError(f"{source} of {files.root} has no {what}", fix="give another file")
+        raise UserError(f"{json_name} of {files.root} has no {what}", fix="give another file")
     if len({tuple(c.get("keypoints", ())) for c in categories}) > 1:
-        raise UserError(f"{source}: categories have different keypoints", fix="give a file for each of them")
+        raise UserError(f"{json_name}: categories have different keypoints", fix="give a file for each of them")
     file_names = files.names(folder)
     for record in images:
-        lacking = next((n for n in ("id", "file_name", "width", "height") if n not in record), None)
-        if lacking:
-            raise UserError(f"{source}: an image has no {lacking!r}", fix="repair the file")
+        missing_field = next((n for n in ("id", "file_name", "width", "height") if n not in record), None)
+        if missing_field:
+            raise UserError(f"{json_name}: an image has no {missing_field!r}", fix="repair the file")
         if record["file_name"] not in file_names and "/" not in record["file_name"]:
-            raise FileError(f"{files.root} has no {folder}/{record['file_name']}, which {source} names",
+            raise FileError(f"{files.root} has no {folder}/{record['file_name']}, which {json_name} names",
                             nearest=nearest(record["file_name"], file_names) if len(file_names) < 1000 else None,
                             fix="give the images' folder with --config.data.fit_images and .test_images")  # fmt: skip
     category_ids, all_category_ids = {c["id"] for c in categories}, {c["id"] for c in tree["categories"]}
@@ -271,25 +271,27 @@ def read_set(files: Files, source: str, folder: str, *, masks: bool = False, key
     needed = ("segmentation",) * masks + ("keypoints",) * keypoints
     usable = []
     for annotation in annotations:
-        check_annotation(annotation, image_ids, all_category_ids, source)
+        check_annotation(annotation, image_ids, all_category_ids, json_name)
         if annotation["category_id"] not in category_ids:
             continue
-        if lacking := next((n for n in needed if not annotation.get(n)), None):
-            raise UserError(f"{source}: annotation {annotation.get('id')} has no {lacking!r}",
+        if missing_field := next((n for n in needed if not annotation.get(n)), None):
+            raise UserError(f"{json_name}: annotation {annotation.get('id')} has no {missing_field!r}",
                             fix="train another detector on it, such as task.model 'faster'")  # fmt: skip
         usable.append(annotation)
     images = sorted(images, key=lambda record: record["id"])
     return CocoSet(
-        files, folder, source, tuple(images), tuple(usable), tuple(categories), hashlib.sha256(data).hexdigest()
+        files, folder, json_name, tuple(images), tuple(usable), tuple(categories), hashlib.sha256(data).hexdigest()
     )
 
 
-def check_annotation(annotation: Annotation, images: set[int], categories: set[int], source: str) -> None:
+def check_annotation(annotation: Annotation, images: set[int], categories: set[int], json_name: str) -> None:
     """Raises UserError if an annotation has no box of four numbers, or belongs to no image or category."""
-    name = f"{source}: annotation {annotation.get('id')}"
+    name = f"{json_name}: annotation {annotation.get('id')}"
     if len(annotation.get("bbox", ())) != 4 or not np.isfinite(annotation["bbox"]).all():
         raise UserError(f"{name} has no box of four numbers", fix="repair the file")
     if annotation.get("image_id") not in images:
-        raise UserError(f"{name} is of image {annotation.get('image_id')}, which is not there", fix="repair the file")
+        what = f"image {annotation.get('image_id')}"
+        raise UserError(f"{name} refers to {what}, which the file does not contain", fix="repair the file")
     if annotation.get("category_id") not in categories:
-        raise UserError(f"{name} is of category {annotation.get('category_id')}, which is not there", fix="repair it")
+        what = f"category {annotation.get('category_id')}"
+        raise UserError(f"{name} refers to {what}, which the file does not contain", fix="repair the file")

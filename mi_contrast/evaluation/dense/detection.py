@@ -249,7 +249,7 @@ def crop_squares(images: CocoSet, members: Int[np.ndarray, " M"], size: int) -> 
         names = [images.images[members[i]]["file_name"] for i in indices]
         return np.stack([decode(images.files.read(f"{images.folder}/{name}"), name, size) for name in names])
 
-    return ImageSet(images.source, "fit", len(members), (size, size, 3), read)
+    return ImageSet(images.json_name, "fit", len(members), (size, size, 3), read)
 
 
 def choose_device(name: str | None) -> torch.device:

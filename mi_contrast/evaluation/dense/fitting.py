@@ -66,7 +66,7 @@ def fit(
 
     Returns:
       curve: [{'iteration', 'scores'}], all measurements.
-      seconds: total training time of all starts, in seconds.
+      seconds: training seconds of this process and all earlier ones.
 
     Raises:
       StoppedError at SIGTERM, SIGHUP or the time limit, and KeyboardInterrupt at Ctrl-C, after saving; BadNumbersError
@@ -79,18 +79,18 @@ def fit(
         detector.load_state_dict(state["detector"])
         optimiser.load_state_dict(state["optimiser"])
         start, curve, earlier_seconds = state["iteration"], state["curve"], state["seconds"]
-        print(f"going on from iteration {start} of {total}, {checkpoint.state_file}")
+        print(f"resuming from iteration {start} of {total}, {checkpoint.state_file}")
     if not curve:
         curve.append({"iteration": 0, "scores": measure()})
     start_time, note = time.perf_counter(), ""
     progress = ProgressBar("fitting", total, start=start, unit="iteration", each=settings.batch_size)
 
-    def seconds() -> float:
+    def elapsed_seconds() -> float:
         return earlier_seconds + time.perf_counter() - start_time
 
     def save(done: int) -> None:
         state = {"detector": detector.state_dict(), "optimiser": optimiser.state_dict()}
-        checkpoint.save({"iteration": done, **state, "curve": curve, "seconds": seconds()})
+        checkpoint.save({"iteration": done, **state, "curve": curve, "seconds": elapsed_seconds()})
 
     detector.train()
     limit = math.inf if settings.time_limit is None else settings.time_limit
@@ -113,13 +113,13 @@ def fit(
                 if saving or stopping:
                     save(done)
                 if stopping:
-                    where = f"at iteration {done} of {total}, saved; the same command goes on"
+                    message = f"at iteration {done} of {total}. The state is saved; run the same command to resume"
                     if overtime and not stop_request.is_set():
-                        raise StoppedError(f"stopped by the time limit {where}")
-                    raise stop_request.error(f"stopped by {stop_request.cause} {where}")
+                        raise StoppedError(f"stopped by the time limit {message}")
+                    raise stop_request.error(f"stopped by {stop_request.cause} {message}")
     finally:
         progress.close()
-    return curve, seconds()
+    return curve, elapsed_seconds()
 
 
 def take_step(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as runs
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -18,7 +18,7 @@ from mi_contrast.core.progress import ProgressBar
 from mi_contrast.evaluation.dense.batches import prefetch, to_tensor
 from mi_contrast.evaluation.dense.coco import CocoSet
 
-# Indices into COCOeval.stats, of boxes and masks, and of keypoints.
+# Indices into COCOeval.stats: STATS for boxes and masks, KEYPOINT_STATS for keypoints.
 STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5}
 KEYPOINT_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APm": 3, "APl": 4}
 PERSON_KEYPOINTS = 17
@@ -52,9 +52,9 @@ def detect(
                 outputs = detector([image.to(device) for image in batch])
                 for j, output in enumerate(outputs):
                     image_id = images.images[i * batch_size + j]["id"]
-                    on_host = {name: value.cpu() for name, value in output.items()}
+                    cpu_output = {name: value.cpu() for name, value in output.items()}
                     for kind, lines in detections.items():
-                        lines.extend(to_coco_results(kind, image_id, category_ids, on_host))
+                        lines.extend(to_coco_results(kind, image_id, category_ids, cpu_output))
                 progress.advance(len(outputs))
     finally:
         progress.close()
@@ -74,7 +74,7 @@ def to_coco_results(
             yield {**line, "bbox": [x1, y1, x2 - x1, y2 - y1]}
         elif kind == "segm":
             mask = np.asfortranarray(output["masks"][i, 0].numpy() > 0.5, np.uint8)
-            yield {**line, "segmentation": runs.encode(mask)}
+            yield {**line, "segmentation": coco_mask.encode(mask)}
         else:
             points = output["keypoints"][i].numpy().astype(np.float64)
             points[:, 2] = 1.0
@@ -86,9 +86,9 @@ def compute_average_precision(
 ) -> dict[str, Scores]:
     """Returns {'bbox': {'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'by_category'}, ...}, shares in [0, 1].
 
-    AP is the mean over thresholds of IoU (of keypoints, of similarity) from .50 to .95. APs, APm and APl are of objects
-    below 32^2, from 32^2 to 96^2, and above 96^2 pixels; keypoints have no APs. A value is None if the set has no
-    object of that size. by_category has the AP of each category.
+    AP is the mean over IoU thresholds from .50 to .95; for keypoints over thresholds of object keypoint similarity.
+    APs, APm and APl are of objects below 32^2, from 32^2 to 96^2, and above 96^2 pixels; keypoints have no APs. A value
+    is None if the set has no object of that size. by_category has the AP of each category.
 
     Args:
       detections: as `detect` returns them.
@@ -111,7 +111,7 @@ def _scores(
             scorer.params.kpt_oks_sigmas = np.array(sigmas)
         if len(scorer.params.kpt_oks_sigmas) != len(images.points):
             raise UserError(
-                f"{images.source} has {len(images.points)} keypoints and {len(scorer.params.kpt_oks_sigmas)} sigmas",
+                f"{images.json_name} has {len(images.points)} keypoints and {len(scorer.params.kpt_oks_sigmas)} sigmas",
                 fix="give --config.data.sigmas=(...), one for each keypoint",
             )
     scorer.evaluate()

@@ -99,8 +99,8 @@ def broken(tree, how):
         (lambda t: t["images"][0].update(file_name="fit_00.png"), "did you mean 'fit_0.png'"),
         (lambda t: t["annotations"][0].update(bbox=[1, 2, 3]), "no box of four numbers"),
         (lambda t: t["annotations"][0].update(bbox=[1, 2, float("nan"), 3]), "no box of four numbers"),
-        (lambda t: t["annotations"][0].update(image_id=4), "of image 4, which is not there"),
-        (lambda t: t["annotations"][0].update(category_id=4), "of category 4, which is not there"),
+        (lambda t: t["annotations"][0].update(image_id=4), "refers to image 4, which the file does not contain"),
+        (lambda t: t["annotations"][0].update(category_id=4), "refers to category 4, which the file does not contain"),
         (lambda t: t["annotations"][0].pop("segmentation"), "no 'segmentation'"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mi_contrast.core.config import load_config, plain
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import BadNumbersError, StoppedError, UserError
 from mi_contrast.evaluation import dense
 from mi_contrast.evaluation.judge import judge
@@ -46,7 +46,7 @@ def test_a_stopped_fitting_goes_on_as_if_it_had_not_been(tmp_path, small, monkey
     network = backbone(tmp_path)
     task = dict(norm="batch", flip=True, measure_every=2, head_norm="group")
     judge(asked(small, **task), network, tmp_path / "whole")
-    with pytest.raises(StoppedError, match="the time limit at iteration 1 of 4, saved"):
+    with pytest.raises(StoppedError, match=r"the time limit at iteration 1 of 4\. The state is saved"):
         judge(asked(small, **task, time_limit=0.0), network, tmp_path / "parts")
     step = fitting.take_step
 
@@ -56,7 +56,7 @@ def test_a_stopped_fitting_goes_on_as_if_it_had_not_been(tmp_path, small, monkey
         return step(*arguments)
 
     monkeypatch.setattr(fitting, "take_step", interrupted)
-    with pytest.raises(StoppedError, match="SIGTERM at iteration 3 of 4, saved"):
+    with pytest.raises(StoppedError, match=r"SIGTERM at iteration 3 of 4\. The state is saved"):
         judge(asked(small, **task), network, tmp_path / "parts")
     monkeypatch.undo()
     found = judge(asked(small, **task), network, tmp_path / "parts")
@@ -142,7 +142,7 @@ def test_a_published_set_runs_by_its_config(tmp_path):
     if not path.is_file():
         pytest.skip(f"{path} is not here")
     config, _, _ = load_config("configs/evaluate/detection.py:bccd")
-    config = plain(config)
+    config = to_plain_data(config)
     config["data"] |= {"dir": str(path), "fit": "annotations/instances_val.json"}
     config["task"] |= {"iterations": 1, "sizes": (48,), "max_size": 64, "pictures": 1, "proposals": 16, "samples": 8}
     found = judge(config, backbone(tmp_path, stem="small"), tmp_path / "out")
