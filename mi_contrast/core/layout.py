@@ -18,7 +18,10 @@ from typing import IO, Any
 from mi_contrast.core.errors import DISK, FileError, UserError, cannot_write
 
 # Temporary files and folders that a killed process leaves in a run directory.
-LEFT_BEHIND = re.compile(r"\.(config\.json|run\.json|metrics\.jsonl|report\.html|export\.(new|old))\.\d+")
+LEFT_BEHIND = re.compile(
+    r"\.(config\.json|data\.json|run\.json|metrics\.jsonl(\.bad)?|report\.html|export\.(new|old))\.\d+"
+)
+LEFT_IN_PICTURES = re.compile(r"\..+\.png\.\d+")
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,10 @@ def set_aside(path: Path, word: str) -> Path:
 
 def remove_leftovers(run: RunDirectory) -> None:
     """Removes the temporary files of killed processes from a run directory. The caller must hold its lock."""
-    for path in run.root.iterdir():
-        if LEFT_BEHIND.fullmatch(path.name):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    left = [path for path in run.root.iterdir() if LEFT_BEHIND.fullmatch(path.name)]
+    left += [path for path in run.pictures.glob(".*") if LEFT_IN_PICTURES.fullmatch(path.name)]
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def read_record(run: RunDirectory) -> dict[str, Any]:
