@@ -12,6 +12,7 @@ from mi_contrast import main as trainer
 from mi_contrast.core import checkpoint, legacy
 from mi_contrast.core.errors import USER_ERROR, run_job
 from mi_contrast.core.layout import RunDirectory
+from mi_contrast.training import starts
 from mi_contrast.training.metrics import read
 
 FIXTURES = Path(__file__).parent / "fixtures" / "v0_1_0"
@@ -49,6 +50,38 @@ def test_a_stopped_run_goes_on_with_the_same_command_as_0_1_0_would_have(old):
     _, leaves = checkpoint.read(RunDirectory(run).checkpoints)
     assert "optimiser.2.count" not in checkpoint.flatten(leaves), "the rate's own count of steps"
     assert run_job(trainer.main, command("moco", run)) == 0, "and once more: it is finished"
+
+
+TURNED, DRAWN, GROUPED = "EXIF orientation", "drawn by another generator", "keys change groups"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("moco", {}, []),
+        ("ir", {}, [DRAWN]),
+        ("moco", {"data": {"name": "folder:photos"}}, [TURNED]),
+        ("moco", {"model": {"norm": {"groups": 8}}}, [GROUPED]),
+        ("ir", {"data": {"name": "folder:photos"}}, [TURNED, DRAWN]),
+    ],
+)
+def test_newer_rules_that_matter_for_a_run_are_said_in_one_line(old, capsys, name, changes, said):
+    run = RunDirectory(old(name))
+    stored = json.loads(run.config.read_text())
+    for section, fields in changes.items():
+        stored["config"][section] |= fields
+    run.config.write_text(json.dumps(stored))
+    for again in (stored, stored | {"version": "0.2.0"}):
+        run.config.write_text(json.dumps(again))
+        starts.claim_config(run, legacy.complete(stored["config"]), name, None)
+        lines = [line for line in capsys.readouterr().out.splitlines() if "0.1.0" in line]
+        if "version" in again:
+            assert lines == [], "control: a run of a later version"
+        else:
+            assert len(lines) == bool(said)
+            assert [words in "".join(lines) for words in (TURNED, DRAWN, GROUPED)] == [
+                words in said for words in (TURNED, DRAWN, GROUPED)
+            ]
 
 
 def test_what_the_user_changes_is_refused_still(old, capsys):

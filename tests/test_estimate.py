@@ -1,6 +1,8 @@
+import contextlib
 import json
 import time
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -110,6 +112,56 @@ def test_a_subsample_is_stated_and_long_methods_report(file, capsys, monkeypatch
     with report_time("quick"):
         pass
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("count", "read"), [(20_000, 20_000), (20_001, 20_000)])
+def test_twenty_thousand_pairs_are_read_by_default(file, capsys, monkeypatch, count, read):
+    x = np.arange(count, dtype=np.float64)
+    np.savez(file, x=x, y=-x)
+    seen = []
+
+    def measure(x, y, *_, **__):
+        seen.append((len(x), bool((x == -y).all()), len(np.unique(x))))
+        return [dict.fromkeys(("nats", "standard_error", "low", "high", "ceiling", "seconds"), 1.0)
+                | dict(method="cca", samples=len(x), what="", sound=True)]  # fmt: skip
+
+    monkeypatch.setattr(estimate, "measure", measure)
+    assert run_job(estimate.main, [str(file), "--methods=cca"]) == 0
+    assert seen == [(read, True, read)], "pairs stay pairs, and none is drawn twice"
+    assert ("20,000 of 20,001 pairs are read" in capsys.readouterr().out) == (count > read)
+
+
+class Clock:
+    """A clock that only a method's work moves: compiling takes 50 s, N pairs then take (N / 1,000)^2 s."""
+
+    now, compiled = 0.0, False
+
+    def estimate(self, x, y, *_):
+        self.now += (len(x) / 1000) ** 2 + (0.0 if self.compiled else 50.0)
+        self.compiled = True
+        return mi.Estimate.from_error(*map(jnp.float32, (0.5, 0.1, np.inf)))
+
+
+@pytest.mark.parametrize(
+    ("count", "is_quadratic", "expected"),
+    [(20_000, True, 400.0), (8000, True, 64.0), (7999, True, None), (20_000, False, None)],
+)
+def test_a_pilot_predicts_the_time_of_all_pairs_without_that_of_compiling(monkeypatch, count, is_quadratic, expected):
+    clock, told = Clock(), []
+
+    @contextlib.contextmanager
+    def report(what, seconds):
+        told.append(seconds)
+        yield
+
+    method = METHODS["ksg"]._replace(estimate=clock.estimate, is_quadratic=is_quadratic)
+    monkeypatch.setitem(METHODS, "ksg", method)
+    monkeypatch.setattr(estimate, "report_time", report)
+    monkeypatch.setattr(estimate.time, "perf_counter", lambda: clock.now)
+    estimate.measure(np.zeros((count, 1)), np.zeros((count, 1)), ["ksg"], 3, 0)
+    assert told == [pytest.approx(expected)]
+    spent = clock.now - (50 + (count / 1000) ** 2)
+    assert spent == pytest.approx(0.0 if expected is None else 2 * 4.0), "two pilots of 2,000 pairs"
 
 
 def test_an_estimate_above_its_ceiling_is_an_error(file, capsys, monkeypatch):

@@ -70,6 +70,17 @@ def check_match(saved: Mapping[str, Any], target: Mapping[str, Any], where: str)
             )
 
 
+def check_finite(leaves: Mapping[str, Any], where: str) -> None:
+    """Raises UserError, naming the leaf, if a leaf of a nested dict of arrays has a NaN or an infinity."""
+    for name, leaf in flatten(leaves).items():
+        if not (finite := np.isfinite(np.asarray(leaf, np.float32))).all():
+            raise UserError(
+                f"{where}: leaf {name!r} has {finite.size - int(finite.sum())} of {finite.size} numbers that are NaN "
+                "or infinite",
+                fix="take a checkpoint from before its training diverged",
+            )
+
+
 def latest_step(directory: Path, *, before: int | None = None) -> int | None:
     """Returns the newest step in a checkpoints folder, or the newest below `before`. None if there is none."""
     return max((step for step in all_steps(directory) if before is None or step < before), default=None)

@@ -18,7 +18,10 @@ from typing import IO, Any
 from mi_contrast.core.errors import DISK, FileError, UserError, cannot_write
 
 # Temporary files and folders that a killed process leaves in a run directory.
-LEFT_BEHIND = re.compile(r"\.(config\.json|run\.json|metrics\.jsonl|report\.html|export\.(new|old))\.\d+")
+LEFT_BEHIND = re.compile(
+    r"\.(config\.json|data\.json|run\.json|metrics\.jsonl(\.bad)?|report\.html|export\.(new|old))\.\d+"
+)
+LEFT_IN_PICTURES = re.compile(r"\..+\.png\.\d+")
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,10 @@ def set_aside(path: Path, word: str) -> Path:
 
 def remove_leftovers(run: RunDirectory) -> None:
     """Removes the temporary files of killed processes from a run directory. The caller must hold its lock."""
-    for path in run.root.iterdir():
-        if LEFT_BEHIND.fullmatch(path.name):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    left = [path for path in run.root.iterdir() if LEFT_BEHIND.fullmatch(path.name)]
+    left += [path for path in run.pictures.glob(".*") if LEFT_IN_PICTURES.fullmatch(path.name)]
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def read_record(run: RunDirectory) -> dict[str, Any]:
@@ -152,6 +156,44 @@ def read_json(path: Path) -> Any:
         raise FileError(f"{path} is not valid JSON ({error})", fix="restore it or use another directory") from None
 
 
+def open_lock(path: Path) -> IO[str]:
+    """Opens a lock's file to read and append, and creates it if it does not exist.
+
+    Raises:
+      FileError: it is a symbolic link. The link's target is left as it is.
+      OSError: it can't be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and path.is_symlink():
+            raise FileError(f"{path} is a symbolic link", fix="remove it: the lock is a file of its own") from None
+        raise
+    return os.fdopen(descriptor, "a+", encoding="utf-8")
+
+
+def take_lock(file: IO[str], folder: Path, *, wait: bool = False) -> None:
+    """Takes the lock of an open file, until the file is closed.
+
+    Not every network file system can lock. On such a one, the user is told and the lock is not taken.
+
+    Args:
+      folder: what the lock protects, for the message.
+      wait: whether to wait while another process holds the lock.
+    Raises:
+      BlockingIOError: another process holds the lock, and `wait` is False.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        print(
+            f"{folder} can't be locked ({error.strerror}): make sure that no second process writes there",
+            file=sys.stderr,
+        )
+
+
 @contextmanager
 def hold_lock(run: RunDirectory) -> Iterator[None]:
     """Holds the run directory's lock while the block runs, so that no other process writes there.
@@ -161,13 +203,12 @@ def hold_lock(run: RunDirectory) -> Iterator[None]:
     """
     try:
         run.root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(run.lock, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
-        file = os.fdopen(descriptor, "a+", encoding="utf-8")
+        file = open_lock(run.lock)
+    except UserError:
+        raise
     except FileExistsError:
         raise FileError(f"{run.root} is a file, not a directory", fix="give another --workdir") from None
     except OSError as error:
-        if error.errno == errno.ELOOP and run.lock.is_symlink():
-            raise FileError(f"{run.lock} is a symbolic link", fix="remove it: the lock is a file of its own") from None
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise cannot_write(run.root, error.errno) from None
         raise FileError(
@@ -175,18 +216,13 @@ def hold_lock(run: RunDirectory) -> Iterator[None]:
         ) from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(file, run.root)
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip()
             raise UserError(
                 f"{run.root} is in use by process {holder or 'unknown'}", fix="wait for it, or give another --workdir"
             ) from None
-        except OSError as error:  # not every network file system can lock
-            print(
-                f"{run.root} can't be locked ({error.strerror}): make sure that no second process writes there",
-                file=sys.stderr,
-            )
         try:
             file.truncate(0)
             file.write(f"{os.getpid()}\n")

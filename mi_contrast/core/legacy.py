@@ -71,6 +71,22 @@ def adopt(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any
     return adopted
 
 
+def list_new_rules(config: Mapping[str, Any]) -> list[str]:
+    """Returns what a run of 0.1.0 with this config does otherwise from here on, without a flag that restores it."""
+    rules = []
+    if config["data"]["name"] != "moving_digits":  # whose images are small PNGs of 8 bits
+        rules.append(
+            "images are turned by their EXIF orientation, 16-bit images are read by their upper 8 bits, and images of "
+            "more than 89 million pixels are refused"
+        )
+    supports = [term.get("support", {}) for term in config["method"]["terms"]]
+    if any(support.get("kind") == "drawn" for support in supports):
+        rules.append("candidates are drawn by another generator, with the same distribution")
+    if config["model"].get("norm", {}).get("groups", 1) > 1:
+        rules.append("keys change groups by one permutation for the whole run")
+    return rules
+
+
 def _has_field(tree: Any, path: str) -> bool:
     for name in path.split("."):
         if not isinstance(tree, Mapping) or name not in tree:

@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from mi_contrast.core.errors import FileError, UserError
+from mi_contrast.core.layout import write_text
 from mi_contrast.data.decoding import BrokenImageError, check_file
 from mi_contrast.data.imageset import ImageSet, Ints, map_in_threads
 
-MAX_NAMED = 20  # broken files that a message names
+MAX_NAMED = 20  # broken files that a message names; if there are more, LIST names all of them
+LIST = Path("broken_images.txt")  # in the working folder
 
 
 def check_broken_share(broken: float) -> float:
@@ -54,20 +56,32 @@ def drop_broken(names: Sequence[str], reasons: Mapping[str, str], broken: float,
     """Returns the names that have no reason in `reasons`.
 
     Raises:
-      FileError: more than the share `broken` of the names have a reason, or all have. The message lists them.
+      FileError: more than the share `broken` of the names have a reason, or all have. The message lists them. If there
+        are more than 20, it names a file in the working folder that lists all, a line each.
     """
     dropped = [name for name in names if name in reasons]
     if dropped and (len(dropped) > broken * len(names) or len(dropped) == len(names)):
-        shown = "; ".join(f"{name}: {reasons[name]}" if reasons[name] else name for name in dropped[:MAX_NAMED])
-        more = f"; and {len(dropped) - MAX_NAMED} more" if len(dropped) > MAX_NAMED else ""
+        lines = [f"{name}: {reasons[name]}" if reasons[name] else name for name in dropped]
+        shown, more = lines, ""
+        if len(lines) > MAX_NAMED and _write_list(where, lines):
+            shown, more = lines[:MAX_NAMED], f"; all are listed in {LIST.absolute()}"
         least = np.ceil(1e4 * len(dropped) / len(names)) / 1e4
         raise FileError(
-            f"{len(dropped)} of {len(names)} images of {where} can't be read: {shown}{more}",
+            f"{len(dropped)} of {len(names)} images of {where} can't be read: {'; '.join(shown)}{more}",
             fix=f"repair or remove them, or leave them out with data.broken={least:g} or more",
         )
     if dropped:
         print(f"{len(dropped)} of {len(names)} images of {where} can't be read and are left out", file=sys.stderr)
     return [name for name in names if name not in reasons]
+
+
+def _write_list(where: str, lines: Sequence[str]) -> bool:
+    """Writes the list of broken files. Returns whether the working folder could be written."""
+    try:
+        write_text(LIST, "".join(f"{line}\n" for line in [f"# images of {where} that can't be read", *lines]))
+    except UserError:
+        return False
+    return True
 
 
 def substitute_broken(images: ImageSet, broken: float) -> ImageSet:

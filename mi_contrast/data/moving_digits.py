@@ -12,13 +12,13 @@ their checksums.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from mi_contrast.core.errors import FileError, UserError, unknown
+from mi_contrast.core.layout import open_lock, take_lock
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.data.decoding import crop_square, decode, stack_images
 from mi_contrast.data.imageset import ImageSet, Ints
@@ -311,13 +312,15 @@ def prepare(data_dir: epath.Path, options: Options) -> epath.Path:
         return directory
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        lock = open(data_dir / ".moving_digits.lock", "w", encoding="utf-8")  # noqa: SIM115 - closed by `with` below
+        lock = open_lock(Path(data_dir / ".moving_digits.lock"))
+    except UserError:
+        raise
     except OSError as error:
         raise FileError(
             f"moving_digits can't be made in {data_dir} ({error.strerror})", fix="give a data.dir you may write to"
         ) from None
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        take_lock(lock, Path(data_dir), wait=True)
         if not directory.exists():
             print(f"making moving_digits in {directory}, this once", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory() as empty_folder, silence_tfds():

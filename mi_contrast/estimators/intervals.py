@@ -19,17 +19,46 @@ SAMPLES_PER_PRODUCT = 10  # an interval needs this many samples for each product
 
 
 class CrossFit(NamedTuple):
-    """Result of cross-fitting, in nats. Standard errors are over draws of held-out samples, with fixed critics.
+    """Result of cross-fitting, in nats.
 
     Attributes:
       nats: mean over parts of the bound on held-out samples.
-      error: standard error of nats.
-      gain_error: standard error of the difference between nats and the value of the Gaussian copula's critic.
+      error: standard error of nats, over draws of held-out samples and over critics.
+      gain_error: standard error of the difference between nats and the value of the Gaussian copula's critic, over
+        draws of held-out samples, with fixed critics.
     """
 
     nats: float
     error: float
     gain_error: float
+
+
+def combine_parts(
+    bounds: Float[np.ndarray, " P"], effects: Float[np.ndarray, "P n"], copula_effects: Float[np.ndarray, "P n"]
+) -> CrossFit:
+    """Returns the mean of the P parts' bounds, and its standard error.
+
+    With L_p the bound of part p, s_p^2 its variance over draws of its n held-out samples, and L = mean_p L_p,
+
+        error^2 = mean_p s_p^2 / P + v / P,   v = max( 0, sum_p (L_p - L)^2 / (P - 1) - mean_p s_p^2 ).
+
+    v is the variance between critics: what the bounds of parts differ beyond what the draw of pairs explains. Critics
+    share training samples, and what they have in common is not seen.
+
+    Args:
+      bounds: L_p.
+      effects: effect of each held-out sample on L_p, minus their mean; s_p^2 is their variance over n.
+      copula_effects: the same under the Gaussian copula's critic.
+
+    >>> combine_parts(np.array([1.0, 1.2, 1.4]), np.zeros((3, 5)), np.zeros((3, 5))).error.__round__(4)
+    0.1155
+    """
+    squared_errors = lambda effects: np.var(effects, axis=1) / effects.shape[1]  # noqa: E731 - s_p^2
+    sampling = np.mean(squared_errors(effects))
+    between = max(float(np.var(bounds, ddof=1) - sampling), 0.0)
+    gain = np.mean(squared_errors(effects - copula_effects))
+    error = np.sqrt((sampling + between) / len(bounds))
+    return CrossFit(float(np.mean(bounds)), float(error), float(np.sqrt(gain / len(bounds))))
 
 
 def estimate_with_interval(

@@ -29,7 +29,7 @@ from jaxtyping import Array, ArrayLike, Float
 from mi_contrast.core.errors import UserError, unknown
 from mi_contrast.estimators.critic_inputs import CriticInputs, make_inputs
 from mi_contrast.estimators.critics import CRITICS, gaussian, init_network, score
-from mi_contrast.estimators.intervals import CrossFit, estimate_with_interval
+from mi_contrast.estimators.intervals import CrossFit, combine_parts, estimate_with_interval
 from mi_contrast.estimators.matrices import donsker_varadhan, matrix_info_nce, nwj
 from mi_contrast.estimators.result import Estimate
 from mi_contrast.estimators.samples import as_columns, centre_and_scale
@@ -128,9 +128,10 @@ def estimate(
       corrected: whether to return the Gaussian copula's estimate unless the critic finds more, with an interval that
         is designed to contain the truth. False returns the bound itself, with low and high -+1.645 standard errors.
     Returns:
-      Estimate of float32 scalars. Let L be the cross-fitted bound above and s its standard error over draws of the
-      held-out samples (to first order, with fixed critics, each sample as anchor and as candidate). Let g and s_g be
-      the nats and error of `gaussian_copula`. Let e^2 = s_d^2 + dx dy / (2 N^2), with s_d the standard error of the
+      Estimate of float32 scalars. Let L be the cross-fitted bound above and s its standard error. s^2 is the variance
+      over draws of the held-out samples (to first order, each sample as anchor and as candidate), plus what the bounds
+      of the parts differ beyond it, which is the variation between critics (`intervals.combine_parts`). Let g and s_g
+      be the nats and error of `gaussian_copula`. Let e^2 = s_d^2 + dx dy / (2 N^2), with s_d the standard error of the
       difference between the critic and the copula's critic on the same samples, and the second term the variance of g
       without dependence.
 
@@ -204,9 +205,7 @@ def _cross_fit(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, key: Arra
     split = _Split(*(jnp.asarray(rows, jnp.int32) for rows in (batches, others[:, :num_validation], held_out)))
     config = _CriticConfig(method, critic, clip)
     results = _train_critics(jax.random.split(key, parts), stacked_inputs, split, jnp.float32(learning_rate), config)
-    values, effects, copula_effects = (np.asarray(result, np.float64) for result in results)
-    error = lambda effects: float(np.std(effects) / np.sqrt(np.size(effects)))  # noqa: E731
-    return CrossFit(float(np.mean(values)), error(effects), error(effects - copula_effects))
+    return combine_parts(*(np.asarray(result, np.float64) for result in results))
 
 
 def _check_samples(x: ArrayLike, y: ArrayLike, parts: int) -> tuple[np.ndarray, np.ndarray]:

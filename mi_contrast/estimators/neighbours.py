@@ -102,7 +102,7 @@ def ksg(
         raise unknown("variant", variant, map(str, VARIANTS))
     k = as_whole_number("k", k)
     samples = _prepare(x, y, k, standardise, normal_scores)
-    warn_of_ties(samples.x, samples.y, k, variant)
+    warn_of_ties(samples.x, samples.y, k, f"variant {variant}")
     count = samples.x.shape[-2]
     nats, error = _ksg(*samples, k, variant, errors, choose_block_sizes(count, _count_pairs(samples.x), chunk))
     psi = digamma(count)
@@ -139,6 +139,8 @@ def three_kl(
       infinite where dx + dy > 4.
     Raises:
       UserError: shapes that do not fit; k outside [1, N); chunk below 1.
+    Warns:
+      where a value of a column occurs more than k times (not under jit); see `discrete_continuous`.
     Source: Kozachenko and Leonenko 1987 for the entropies; the name 3KL is that of Gao, Oh and Viswanath.
 
     >>> x = jax.random.normal(jax.random.key(0), (500, 1))
@@ -147,6 +149,7 @@ def three_kl(
     """
     k = as_whole_number("k", k)
     samples = _prepare(x, y, k, standardise, normal_scores)
+    warn_of_ties(samples.x, samples.y, k, "three_kl")
     nats, error = _three_kl(
         *samples, k, errors, choose_block_sizes(samples.x.shape[-2], _count_pairs(samples.x), chunk)
     )

@@ -20,6 +20,7 @@ from mi_contrast.estimators.blocks import map_blocks
 from mi_contrast.estimators.distances import choose_block_sizes, distances_per_block
 from mi_contrast.estimators.neighbours import digamma
 from mi_contrast.estimators.samples import as_whole_number, prepare_series
+from mi_contrast.estimators.ties import warn_of_tied_series
 
 ESTIMATORS = ("ksg", "three_kl")
 
@@ -39,6 +40,8 @@ def all_pairs(series: Float[ArrayLike, "P T d"], k: int = 3, estimator: str = "k
       sample of the pair has k or more exact copies, or a series is not finite. No gradient.
     Raises:
       UserError: a shape that is not [P, T, d]; k outside [1, T); an unknown estimator.
+    Warns:
+      where a value of a column occurs more than k times (not under jit); see `discrete_continuous`.
     Source: Kraskov et al. 2004; Kozachenko and Leonenko 1987.
 
     >>> x = jax.random.normal(jax.random.key(0), (3, 40, 2))
@@ -68,6 +71,7 @@ def shifted_pairs(
     [0.16, 2.754]
     """
     series, k = check_series(series, k, estimator), int(k)
+    warn_of_tied_series(series, k, "variant 1" if estimator == "ksg" else estimator)
     num_series, num_samples, _ = series.shape
     num_partners, _ = choose_block_sizes(num_samples, num_series, None)
     is_cpu = jax.default_backend() == "cpu"

@@ -8,6 +8,13 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+# What repeated values do to each estimator.
+EFFECTS = {
+    "variant 1": "has no density to read",
+    "variant 2": "reads far too low",
+    "three_kl": "has no density to read and may be NaN",
+}
+
 
 def most_copies(x: Float[np.ndarray, "... N d"]) -> int:
     """Returns how often the most frequent value of any column occurs; 1 for constant columns.
@@ -23,8 +30,12 @@ def most_copies(x: Float[np.ndarray, "... N d"]) -> int:
     return maximum
 
 
-def warn_of_ties(x: Float[Array, "... N dx"], y: Float[Array, "... N dy"], k: int, variant: int) -> None:
-    """Warns if a value occurs more than k times in a column. Traced samples are not checked."""
+def warn_of_ties(x: Float[Array, "... N dx"], y: Float[Array, "... N dy"], k: int, estimator: str) -> None:
+    """Warns if a value occurs more than k times in a column. Traced samples are not checked.
+
+    Args:
+      estimator: a word in `EFFECTS`.
+    """
     if isinstance(x, jax.core.Tracer) or isinstance(y, jax.core.Tracer):
         return
     copies = {name: most_copies(np.asarray(z)) for name, z in (("x", x), ("y", y))}
@@ -35,10 +46,30 @@ def warn_of_ties(x: Float[Array, "... N dx"], y: Float[Array, "... N dy"], k: in
         better = "estimators.discrete (both discrete), or noise below the data's resolution"
     else:
         better = f"estimators.discrete_continuous with {tied[0]} as the labels" + (
-            ", or variant=1" if variant == 2 else ""
+            ", or variant=1" if estimator == "variant 2" else ""
         )
-    effect = "reads far too low" if variant == 2 else "has no density to read"
     times = " and ".join(f"{name} {copies[name]} times" for name in tied)
     warnings.warn(
-        f"a value repeats in {times}, more than k = {k}: variant {variant} {effect} there; use {better}", stacklevel=3
+        f"a value repeats in {times}, more than k = {k}: {estimator} {EFFECTS[estimator]} there; use {better}",
+        stacklevel=3,
     )
+
+
+def warn_of_tied_series(series: Float[Array, "P T d"], k: int, estimator: str) -> None:
+    """Warns if a value occurs more than k times in a column of a series. Traced series are not checked.
+
+    Args:
+      estimator: a word in `EFFECTS`.
+    """
+    if isinstance(series, jax.core.Tracer):
+        return
+    copies = np.array([most_copies(one) for one in np.asarray(series)])
+    tied = np.flatnonzero(copies > k)
+    if len(tied):
+        first = ", ".join(f"{index} ({copies[index]} times)" for index in tied[:3])
+        more = f" and {len(tied) - 3} more" if len(tied) > 3 else ""
+        warnings.warn(
+            f"a value repeats in series {first}{more}, more than k = {k}: {estimator} {EFFECTS[estimator]} there; "
+            "use estimators.discrete_continuous on such a pair, or add noise below the data's resolution",
+            stacklevel=4,
+        )

@@ -207,6 +207,8 @@ def twins(
       Twins, without gradient.
     Raises:
       UserError: see `all_pairs`; shifts outside 3 to T - 3 or not distinct; too few shifts for any p to be accepted.
+    Warns:
+      as `all_pairs` does.
     Source: the maximum statistic of Westfall and Young 1993 for many tests at once, here with circular shifts.
 
     >>> x = jax.random.normal(jax.random.key(0), (4, 40, 2))

@@ -5,6 +5,7 @@
     module.encoder.conv1.weight                   PyContrast, CMC      (with heads)
     encoder.module.conv1.weight                   SupContrast
     backbone.conv1.weight                         lightly, solo-learn  (backbone_momentum, momentum_backbone)
+    student_backbone.conv1.weight                 lightly's DINO       (teacher_backbone)
     backbone. convnet. encoder. model. net. ...   SimCLR, Lightning    (any of them under 'module.')
     encoder.0.weight, encoder.4.0.conv1.weight    nn.Sequential(*list(resnet.children())): numbers for names
     conv1.weight                                  torchvision
@@ -37,6 +38,7 @@ ENCODERS: Mapping[str, str] = {
     "online_network": "the online encoder",
     "encoder": "the encoder",
     "backbone": "the backbone",
+    "student_backbone": "the student",
     "convnet": "the convnet",
     "resnet": "the resnet",
     "trunk": "the trunk",
@@ -48,6 +50,7 @@ MOMENTUM: Mapping[str, str] = {
     "momentum_encoder": "the momentum encoder",
     "backbone_momentum": "the momentum encoder",
     "momentum_backbone": "the momentum encoder",
+    "teacher_backbone": "the teacher",
     "target_encoder": "the target encoder",
     "target_network": "the target encoder",
     "encoder_ema": "the averaged encoder",
@@ -58,6 +61,8 @@ OTHER_PARTS = (
     *("fc", "head", "heads", "linear", "classifier", "online_head", "linear_head", "prototypes"),
     *("projector", "projection", "projection_head", "projection_mlp", "proj", "proj_head", "mlp", "g"),
     *("online_classifier", "momentum_classifier", "momentum_projector", "projection_head_momentum"),
+    *("online_linear_classifier", "student_head", "teacher_head"),
+    *("student_projection_head", "teacher_projection_head"),
     *(
         "predictor",
         "momentum_predictor",

@@ -192,6 +192,7 @@ def make_parts(
     for count, what in ((mesh.size, "devices"), (groups, "groups (model.norm.groups)")):
         if batch % count:
             raise UserError(f"config.data.batch is {batch}, not a multiple of the {count} {what}")
+    check_groups(groups, mesh.size)
     optim = optimiser.build(config["optim"], tower.trainable_mask if tower.frozen else None)
     microbatches = divide(config["optim"]["microbatches"], tower, config["model"]["norm"], batch, mesh.size)
     return Parts(
@@ -230,6 +231,15 @@ def _check_fit(method: methods.Method, config: Mapping[str, Any]) -> None:
     if config["export"]["weights"] == "target" and method.target != "ema":
         raise UserError(f"config.export.weights is 'target', but the method's target is {method.target!r}",
                         fix="set export.weights='online'")  # fmt: skip
+
+
+def check_groups(groups: int, devices: int) -> None:
+    """Raises UserError if a group of batch norm would end inside a device, whose images others would then need."""
+    if groups % devices and devices % groups:
+        raise UserError(
+            f"{groups} groups (model.norm.groups) can't be cut evenly on {devices} devices",
+            fix=f"set model.norm.groups to a divisor or a multiple of {devices}",
+        )
 
 
 def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collection[str] | None = None) -> Job:

@@ -160,10 +160,15 @@ def _restore_or_begin(saved: checkpoints.Checkpoints, job: Job, config: Mapping[
 
 
 def _start_from(state: State, path: Path, shardings: State) -> State:
-    """Returns the first state with the networks of another run's newest checkpoint, of which every leaf must match."""
+    """Returns the first state with the networks of another run's newest checkpoint.
+
+    Raises UserError unless every leaf matches and is finite.
+    """
     wanted = {"online": dict(state.online)} | ({"target": dict(state.target)} if state.target else {})
     step, networks = checkpoints.read(RunDirectory(path).checkpoints, subtree=tuple(wanted))
-    checkpoints.check_match(networks, wanted, f"checkpoint.start_from {path} (step {step})")
+    where = f"checkpoint.start_from {path} (step {step})"
+    checkpoints.check_match(networks, wanted, where)
+    checkpoints.check_finite(networks, where)
     count = len(checkpoints.flatten(wanted))
     print(f"weights of {path}, step {step}: {count} of {count} leaves loaded")
     return place(replace(state, **networks), shardings)

@@ -40,7 +40,8 @@ def move_rows(x: Shaped[Array, "B ..."], positions: Int[np.ndarray, " B"], mesh:
     """Returns y with y[positions[p]] = x[p], sharded over the mesh as x is.
 
     Rows travel in cyclic permutes, at most batch / devices rows for each device in all. If neither groups divide
-    devices nor devices groups, the compiler chooses how rows travel. The result is the same.
+    devices nor devices groups, the compiler chooses how rows travel. The result is the same. Training refuses such a
+    number of groups (`assemble.check_groups`).
 
     Args:
       x: rows along axis 0, sharded over the mesh axis `data`.

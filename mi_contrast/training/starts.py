@@ -96,6 +96,8 @@ def claim_config(
                 f"steps {existing['config']['steps']} -> {config['steps']}: schedules stretch, so the result no longer "
                 "equals that of one uninterrupted run bit for bit"
             )
+        if "version" not in existing and (rules := legacy.list_new_rules(config)):
+            print(f"this run of 0.1.0 goes on by newer rules: {'; '.join(rules)}")
     elif folder.checkpoints.is_dir() and any(folder.checkpoints.iterdir()):
         raise FileError(
             f"{folder.root} has checkpoints but no config.json", fix="restore it, or give another --workdir"

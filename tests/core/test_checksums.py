@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -8,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mi_contrast.core import checksums
 from mi_contrast.core.checksums import _sum_on_devices, _sum_on_host
 from mi_contrast.core.mesh import make_mesh
+from tests import devices
 
 RNG = np.random.default_rng(0)
 ARRAYS = {
@@ -48,15 +52,34 @@ def test_host_and_devices_agree_with_plain_integers(name):
     )
 
 
+def check_every_mesh():
+    """Asserts that the checksum of an array is one on 1, 2, 4 and all devices, whole on each or cut over them."""
+    for name, array in ARRAYS.items():
+        whole = checksums.compute_checksums({"a": array})["a"]
+        for count in sorted({1, 2, 4, len(jax.devices())} & set(range(1, len(jax.devices()) + 1))):
+            mesh = make_mesh(jax.devices()[:count])
+            for spec in (PartitionSpec(), PartitionSpec("data"))[: 1 if name == "scalar" else 2]:
+                placed = jax.device_put(array, NamedSharding(mesh, spec))
+                assert checksums.describe(array, np.asarray(_sum_on_devices(placed))) == whole, (name, count, spec)
+                assert checksums.compute_checksums({"a": placed})["a"] == whole, (name, count, spec)
+        assert checksums.compute_checksums({"a": jnp.asarray(array)})["a"] == whole
+    assert checksums.compute_checksums({"a": ARRAYS["float32"]})["a"].startswith("float32[8,3,5] ")
+
+
 def test_an_array_has_one_checksum_on_every_mesh():
-    mesh = make_mesh()
-    array = ARRAYS["float32"]
-    whole = checksums.compute_checksums({"a": array})["a"]
-    for spec in (PartitionSpec(), PartitionSpec("data")):
-        placed = jax.device_put(array, NamedSharding(mesh, spec))
-        assert checksums.describe(array, np.asarray(_sum_on_devices(placed))) == whole
-    assert checksums.compute_checksums({"a": jnp.asarray(array)})["a"] == whole
-    assert whole.startswith("float32[8,3,5] ")
+    check_every_mesh()
+
+
+@pytest.mark.slow
+def test_an_array_has_one_checksum_on_eight_devices():
+    code = (
+        "import jax; from tests.core.test_checksums import check_every_mesh\n"
+        "assert len(jax.devices()) == 8; check_every_mesh(); print('alike')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=devices.environment(8), capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == "alike\n", done.stderr
 
 
 def test_every_single_flip_every_pair_of_flips_and_every_swap_is_seen():

@@ -1,6 +1,7 @@
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 
@@ -117,6 +118,25 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("")
     remove_leftovers(RunDirectory(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(kept)
+
+
+# Every file that training writes into a run directory through `write_atomically`.
+WRITTEN = ["config", "data", "starts", "metrics", "report", "pictures/pairs.png", "pictures/channels.png", "bad"]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_write_that_was_killed_leaves_nothing_after_the_next_start(tmp_path, name):
+    run = RunDirectory(tmp_path)
+    path = {"bad": tmp_path / "metrics.jsonl.bad"}.get(name) or getattr(run, name, tmp_path / name)
+    code = (
+        "import os, signal, sys; from pathlib import Path; from mi_contrast.core.layout import write_atomically\n"
+        "with write_atomically(Path(sys.argv[1])) as file: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == 1  # the temporary file
+    remove_leftovers(run)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
 def test_setting_aside_replaces_nothing(tmp_path):

@@ -1,11 +1,13 @@
 """Broken images: all named at once, left out up to a share, and replaced by the next good one if they break later."""
 
+import errno
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from mi_contrast.core.errors import UserError
-from mi_contrast.data import sets
+from mi_contrast.core.errors import UserError, cannot_write
+from mi_contrast.data import broken, imageset, sets
 
 
 def fill(root, count=20):
@@ -37,6 +39,43 @@ def test_all_broken_files_are_named_at_once(tmp_path):
     with pytest.raises(UserError, match="3 of 20"):
         sets.load(f"folder:{tmp_path}", "train", broken=0.149)
     assert len(sets.load(f"folder:{tmp_path}", "train", broken=0.15)) == 17
+
+
+@pytest.mark.parametrize("can_write", [True, False])
+def test_a_long_list_is_whole_in_a_file_and_else_in_the_message(tmp_path, monkeypatch, can_write):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    if not can_write:
+
+        def refuse(*_):
+            raise cannot_write("x", errno.EROFS)
+
+        monkeypatch.setattr(broken, "write_text", refuse)
+    files = fill(tmp_path / "photos", 40)
+    for file in files[5:35]:
+        spoil(file)
+    with pytest.raises(UserError, match="30 of 40 images") as caught:
+        sets.load(f"folder:{tmp_path / 'photos'}", "train")
+    text, listed = str(caught.value), folder / "broken_images.txt"
+    assert "\n" not in text and listed.exists() == can_write
+    if can_write:
+        assert f"all are listed in {listed};" in text
+        text = listed.read_text()
+        assert len(text.splitlines()) == 31
+    assert sum(file.relative_to(tmp_path / "photos").as_posix() in text for file in files) == 30
+    assert all(file.relative_to(tmp_path / "photos").as_posix() in text for file in files[5:35])
+
+
+def test_the_scan_shows_its_progress(tmp_path, monkeypatch, capsys):
+    fill(tmp_path)
+    make = imageset.tqdm
+    monkeypatch.setattr(imageset, "tqdm", lambda *a, **how: make(*a, **{**how, "delay": 0, "mininterval": 0}))
+    sets.load(f"folder:{tmp_path}", "train", size=8)
+    shown = capsys.readouterr().err
+    assert f"looking for broken images in {tmp_path}" in shown and "20/20" in shown
+    sets.load(f"folder:{tmp_path}", "train", size=8, known_broken=())
+    assert capsys.readouterr().err == "", "control: without a scan there is none"
 
 
 def test_truncated_jpegs_are_found(tmp_path):

@@ -1,6 +1,10 @@
 """Class folders of images, against the files themselves."""
 
 import hashlib
+import importlib.util
+import io
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,3 +95,52 @@ def test_broken_and_unequal_images_are_named(tmp_path):
     with pytest.raises(UserError, match=r"dog/01.png: 5 x 7 pixels, where .* 5 x 6 pixels; give data.size"):
         images.images(np.arange(6))
     assert sets.load(f"folder:{tmp_path}", "train", size=4).images(np.arange(6)).shape == (6, 4, 4, 3)
+
+
+HEIC_HEADER = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A folder of a PNG and a HEIC: a header of HEIC, and a PNG that stands for what only a reader of HEIC knows."""
+    for name, seed in (("a.png", 0), ("b.HEIC", 1)):
+        Image.fromarray(picture(seed)).save(tmp_path / name, "PNG")
+    heic = tmp_path / "b.HEIC"
+    heic.write_bytes(HEIC_HEADER + heic.read_bytes())
+    return tmp_path
+
+
+def test_heic_without_its_reader_is_refused_with_the_command(mixed, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
+    with pytest.raises(UserError, match=r"holds 1 HEIC images, such as b.HEIC; pip install pillow-heif") as caught:
+        sets.load(f"folder:{mixed}", "train")
+    assert "\n" not in str(caught.value)
+    (mixed / "b.HEIC").unlink()
+    assert len(sets.load(f"folder:{mixed}", "train")) == 1, "control: without such files nothing is asked for"
+
+
+def test_heic_is_read_where_its_reader_is_installed(mixed, monkeypatch):
+    def register():
+        def read(file, _):
+            return Image.open(io.BytesIO(file.read()[len(HEIC_HEADER) :]))
+
+        Image.register_open("HEIF", read, lambda start: start[4:12] == b"ftypheic")
+
+    monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
+    monkeypatch.setitem(sys.modules, "pillow_heif", SimpleNamespace(register_heif_opener=register))
+    images = sets.load(f"folder:{mixed}", "train")
+    shown = images.images(np.arange(2))
+    order = sorted(("a.png", "b.HEIC"), key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    assert np.array_equal(shown[order.index("b.HEIC")], picture(1))
+    assert np.array_equal(shown[order.index("a.png")], picture(0))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is None, reason="pillow-heif is not installed")
+def test_heic_by_pillow_heif(tmp_path):
+    import pillow_heif
+
+    image = np.repeat(np.repeat(picture(3, (8, 8)), 8, axis=0), 8, axis=1)
+    pillow_heif.from_pillow(Image.fromarray(image)).save(tmp_path / "a.heic", quality=100)
+    shown = sets.load(f"folder:{tmp_path}", "train").images([0])[0]
+    assert np.abs(shown.astype(int) - image).mean() < 12

@@ -1,12 +1,17 @@
 """The embedded set against drawings by hand: what is in a frame, where, over what, and who may see it."""
 
+import errno
+import fcntl
 import hashlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from etils import epath
 from sklearn.datasets import load_digits
 
 from mi_contrast.core.errors import UserError
@@ -146,6 +151,36 @@ def test_a_wrong_option_is_one_line(tmp_path):
 def test_no_place_to_make_it():
     with pytest.raises(UserError, match=r"can't be made in /proc/nowhere"):
         sets.load("moving_digits", "train", data_dir="/proc/nowhere")
+
+
+@pytest.fixture
+def set_that_is_made_at_once(monkeypatch):
+    """Makes the set an empty folder, which takes no time."""
+
+    def make(builder, **_):
+        Path(builder.data_dir).mkdir(parents=True)
+
+    monkeypatch.setattr(md.MovingDigits, "download_and_prepare", make)
+    return md.Options(length=2)
+
+
+def test_a_lock_that_is_a_symbolic_link_leaves_its_target_alone(tmp_path, set_that_is_made_at_once):
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / ".moving_digits.lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match="lock is a symbolic link; remove it"):
+        md.prepare(epath.Path(tmp_path), set_that_is_made_at_once)
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_flock_is_said_and_used(tmp_path, monkeypatch, capsys, set_that_is_made_at_once, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = md.prepare(epath.Path(tmp_path), set_that_is_made_at_once)
+    assert folder.is_dir()
+    assert f"{tmp_path} can't be locked" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -5,10 +5,10 @@ from itertools import product
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.data import decoding, sets
+from mi_contrast.data import decoding, sets, tiles
 from mi_contrast.data.imageset import cache_in_memory
 from mi_contrast.data.pairing import split_held_out
 
@@ -64,6 +64,26 @@ def test_both_orientations_have_as_many_tiles(tmp_path):
     fill(tmp_path, {f"{i}.png": (128, 192) if i % 2 else (192, 128) for i in range(2)})
     images = sets.load(f"folder:{tmp_path}", "train", size=64, options={"tile": 56, "stride": 2})
     assert len(images) == 2 * 5 * 21
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [None, 10])
+def test_tiles_of_a_turned_photo_are_those_of_the_upright_one(tmp_path, orientation, size):
+    pixels, exif = np.random.default_rng(1).integers(0, 256, (24, 40, 3), dtype=np.uint8), Image.Exif()
+    exif[0x0112] = orientation
+    for folder in ("turned", "upright"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(pixels).save(tmp_path / "turned" / "a.png", exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(tmp_path / "turned" / "a.png"))
+    Image.fromarray(np.asarray(upright)).save(tmp_path / "upright" / "a.png")
+    assert upright.size == ((24, 40) if orientation > 4 else (40, 24))
+    assert tiles.read_sides(tmp_path / "turned" / "a.png", None) == upright.size
+    read = lambda folder: sets.load(  # noqa: E731
+        f"folder:{tmp_path / folder}", "train", size=size, options={"tile": 8, "stride": 5}
+    )
+    turned, right = read("turned"), read("upright")
+    assert len(turned) == len(right) > 1
+    assert np.array_equal(turned.images(np.arange(len(turned))), right.images(np.arange(len(right))))
 
 
 def test_an_image_is_decoded_once(tmp_path, monkeypatch):

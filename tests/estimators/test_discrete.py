@@ -1,5 +1,6 @@
 import warnings
 
+import jax
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -48,6 +49,36 @@ def test_a_coin_and_a_number_read_the_truth_and_ksg_warns():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         mi.ksg(y, y + RNG.normal(size=1000), 3, 2)  # control: no ties, no warning
+
+
+def test_every_estimator_from_neighbours_warns_of_a_coin():
+    coin, y = shifted(1000)
+    series = np.stack([y, coin, RNG.normal(size=1000)])[..., None]
+    for k in (1, 3):
+        with pytest.warns(UserWarning, match="three_kl has no density to read .*discrete_continuous with x"):
+            assert np.isnan(mi.three_kl(coin, y, k).nats)
+    for estimator, said in (("ksg", "variant 1"), ("three_kl", "three_kl")):
+        with pytest.warns(UserWarning, match=rf"repeats in series 1 \(\d+ times\), more than k = 3: {said}"):
+            mi.all_pairs(series[:, :200], 3, estimator)
+        with pytest.warns(UserWarning, match="repeats in series 1"):
+            mi.twins(series[:, :60], estimator=estimator)
+    rounded = np.round(4 * series[:, :200])
+    with pytest.warns(UserWarning, match="repeats in series 0 .* 1 .* 2 .*noise below"):
+        mi.all_pairs(rounded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # control: no ties, no warning; a constant column is no tie
+        mi.three_kl(y, y + RNG.normal(size=1000))
+        smooth = np.concatenate([RNG.normal(size=(3, 60, 1)), np.zeros((3, 60, 1))], axis=-1)
+        mi.all_pairs(smooth)
+        mi.twins(smooth)
+
+
+@pytest.mark.slow
+def test_a_trained_critic_needs_no_warning_of_a_coin():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = mi.estimate(*shifted(600), key=jax.random.key(0), steps=200, batch=128)
+    assert float(found.low) <= truth() <= float(found.high)
 
 
 def test_the_ceiling_is_read_where_the_number_tells_the_label():

@@ -58,6 +58,7 @@ def test_it_is_ksg_of_each_pair_in_blocks_as_whole_and_under_jit(monkeypatch):
     np.testing.assert_array_equal(mi.all_pairs(SERIES), whole)
 
 
+@pytest.mark.filterwarnings("ignore:a value repeats")
 def test_copies_and_infinities_give_nan_for_their_pairs_alone():
     series = jnp.asarray(SERIES).at[0, :5].set(0).at[2, :5].set(0).at[4, 7, 1].set(jnp.inf)
     for estimator, bad in (("ksg", {(0, 2)}), ("three_kl", {(0, b) for b in range(P)} | {(2, b) for b in range(P)})):

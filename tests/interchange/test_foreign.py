@@ -89,6 +89,42 @@ def test_the_preprocessing_may_be_given(tmp_path, tensors):
         open_source(path, preprocessing=dict(means=(0.4, 0.5, 0.6)))
 
 
+def other(tensors):
+    """Another network of the same form."""
+    return {name: tensor + 1 if tensor.dtype.kind == "f" else tensor for name, tensor in tensors.items()}
+
+
+HEAD = {"layers.0.weight": np.ones((4, 8), np.float32)}
+# The networks and heads of each trainer's module, by the names under which it saves them. The first one is the trained.
+LAYOUTS = {
+    "torchvision": ("", {"fc": HEAD}, None),
+    "lightly SimCLR": ("backbone", {"projection_head": HEAD, "online_classifier": HEAD}, None),
+    "lightly MoCo": ("backbone", {"projection_head": HEAD, "projection_head_momentum": HEAD}, "backbone_momentum"),
+    "lightly DINO": ("student_backbone", {"student_head": HEAD, "teacher_head": HEAD}, "teacher_backbone"),
+    "Lightning": ("backbone", {"projector": HEAD, "online_linear_classifier": HEAD}, None),
+    "solo-learn": (
+        "backbone",
+        {"projector": HEAD, "momentum_projector": HEAD, "classifier": HEAD, "momentum_classifier": HEAD},
+        "momentum_backbone",
+    ),
+    "MoCo v3": ("module.base_encoder", {"module.predictor": HEAD}, "module.momentum_encoder"),
+    "SupContrast": ("encoder.module", {"head": HEAD}, None),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_file_of_each_layout_gives_the_trained_network(tmp_path, tensors, expected, layout):
+    root, heads, average = LAYOUTS[layout]
+    parts = {root: tensors, **heads} | ({average: other(tensors)} if average else {})
+    named = {".".join(filter(None, (part, name))): t for part, names in parts.items() for name, t in names.items()}
+    loaded = open_source(write(tmp_path / "x.safetensors", dict(reversed(named.items()))))
+    np.testing.assert_array_equal(loaded.representation.encode(BYTES), expected)
+    if average:
+        alone = {name: tensor for name, tensor in named.items() if not name.startswith(f"{root}.")}
+        averaged = mi_contrast.load(write(tmp_path / "y.safetensors", alone)).encode(BYTES)
+        assert np.abs(averaged - expected).max() > 0.1, "control: the averaged network is another"
+
+
 @pytest.mark.parametrize(("precision", "tolerance"), [("float16", 2e-2), ("bfloat16", 1e-1), ("float64", 1e-6)])
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
 def test_other_precisions_become_float32(tmp_path, tensors, expected, name, precision, tolerance):

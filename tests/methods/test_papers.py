@@ -513,3 +513,19 @@ def test_names_of_0_1_0_are_known_to_config_files():
     assert recipes.alone is recipes.pair_with_itself and recipes.viewed is recipes.set_views
     with pytest.raises(AttributeError, match="no field 'drwan'; it has config, queue_size"):
         _ = base.drwan
+
+
+def test_rates_decay_from_the_end_of_warm_up_in_every_recipe_but_one():
+    """In SupCon's released code the cosine begins with the first epoch, and warm-up covers its beginning."""
+    rows = [path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("infoaug", "learned_views")]
+    names = [f"{row}:{variant}" for row in rows for variant in recipes.VARIANTS] + RECIPES
+    over_the_whole_run = set()
+    for name in names:
+        try:
+            config = load_config(f"configs/{name.replace(':', '.py:')}")[0]
+        except UserError:  # not every row has every variant
+            assert name not in RECIPES
+            continue
+        if config.optim.decay_after_warmup is not True:
+            over_the_whole_run.add(name)
+    assert over_the_whole_run == {"simclr:paper_cifar100"}

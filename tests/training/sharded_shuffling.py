@@ -10,15 +10,18 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from mi_contrast.core.mesh import batch_sharding, make_mesh, replicated
-from mi_contrast.models import towers
-from mi_contrast.training import assemble
+from mi_contrast.benchmarks.steps import abstract_arguments, make_recipe_step
+from mi_contrast.core.mesh import batch_sharding, make_mesh
+from mi_contrast.training import encoding
 from mi_contrast.training.shuffling import move_rows, shuffled_positions
-from tests.training import small
 
 BATCH = 96
-COLLECTIVE = re.compile(r"= \w+\[([\d,]*)\]\S* (all-gather|all-reduce|all-to-all|collective-permute)")
+COLLECTIVE = re.compile(
+    r"= (.*) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter|ragged-all-to-all)(?:-start)?\("
+)
+SHAPE = re.compile(r"\w+\[([\d,]*)\]")
 
 
 def moves():
@@ -37,25 +40,29 @@ def moves():
     return found
 
 
-def collectives(groups, gathered):
-    """(kind, elements) of each collective of the key network's compiled text."""
-    mesh, config = make_mesh(), small.config(data__batch=64, model__norm={"kind": "batch", "groups": groups})
-    parts = assemble.make_parts(assemble.check(config), 10, mesh)
-    target = jax.eval_shape(lambda: parts.tower.init(jax.random.key(0), (32, 32, 3)))
-    if gathered:  # as 0.1.0 did: an order that only the running program knows
+def collectives(text):
+    """(kind, shape) of every array that a collective of a compiled text moves."""
+    return [
+        (kind, [int(n) for n in shape.split(",") if n])
+        for arrays, kind in COLLECTIVE.findall(text)
+        for shape in SHAPE.findall(arrays)
+    ]
 
-        def keys(target, images):
-            order = jax.random.permutation(jax.random.key(0), 64)
-            return towers.Tower.encode(parts.tower, target, images[order], train=True).embedding[jnp.argsort(order)]
-    else:
 
-        def keys(target, images):
-            return parts.encoder.encode_keys(target, "key", images).embedding
+def whole_step(groups, gathered=False):
+    """Collectives of the compiled training step. With `gathered`, keys are shuffled as 0.1.0 did."""
+    changes = {"data.batch": BATCH, "model.width": 8, "model.norm.groups": groups, "method.pools.queue.size": 1024}
+    with pytest.MonkeyPatch.context() as patched:
+        if gathered:  # an order that only the running program knows
 
-    images = jax.ShapeDtypeStruct((64, 32, 32, 3), jnp.float32)
-    jitted = jax.jit(keys, in_shardings=(replicated(mesh), batch_sharding(mesh)), out_shardings=batch_sharding(mesh))
-    text = jitted.lower(target, images).compile().as_text()
-    return [(kind, int(np.prod([int(n) for n in shape.split(",") if n]))) for shape, kind in COLLECTIVE.findall(text)]
+            def move(x, positions, mesh):
+                order = jax.random.permutation(jax.random.key(0), len(positions))
+                return x[order if x.ndim == 4 else jnp.argsort(order)]  # images, then what was made of them
+
+            patched.setattr(encoding, "move_rows", move)
+        step = make_recipe_step("configs/moco.py:cifar10_small", changes)
+        assert step.parts.encoder.batch_norm_groups == groups
+        return collectives(step.call.lower(*abstract_arguments(step)).compile().as_text())
 
 
 if __name__ == "__main__":
@@ -63,8 +70,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "moves":
         print(json.dumps(moves()))
     else:
-        print(
-            json.dumps(
-                {str(groups): collectives(groups, False) for groups in (4, 8, 16)} | {"gathered": collectives(8, True)}
-            )
-        )
+        found = {str(groups): whole_step(groups) for groups in (4, 8, 16)}
+        print(json.dumps(found | {"gathered": whole_step(8, gathered=True)}))

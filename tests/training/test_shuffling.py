@@ -3,14 +3,20 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 
+import jax
 import numpy as np
 import pytest
 
+from mi_contrast.core.errors import UserError
+from mi_contrast.core.mesh import make_mesh
+from mi_contrast.training import assemble
 from mi_contrast.training.shuffling import shuffled_positions
 from tests import devices
+from tests.training import small
 
-BATCH, IMAGE = 96, 32 * 32 * 3
+BATCH = 96
 
 
 @pytest.mark.parametrize(("batch", "groups"), [(64, 8), (256, 8), (96, 4), (21, 3), (12, 6), (10, 5)])
@@ -47,14 +53,39 @@ def test_rows_arrive_alike_on_any_number_of_devices():
     assert on_eight_devices("moves") == expected
 
 
+def maps(collectives):
+    """What a collective moves of images and feature maps, [n, h, w, c]: {(kind, side, channels): images}."""
+    moved = Counter()
+    for kind, shape in collectives:
+        if len(shape) == 4 and shape[1] >= 4:  # below are kernels and statistics
+            moved[kind, shape[1], shape[3]] += shape[0]
+    return dict(moved)
+
+
 @pytest.mark.slow
-def test_no_image_crosses_devices_but_by_a_permute_of_the_share():
+def test_in_the_whole_step_no_image_crosses_devices_but_by_a_permute_of_the_share():
     found = on_eight_devices("text")
-    share = 64 // 8 * IMAGE
     for groups in ("4", "8", "16"):
-        permuted = sum(count for kind, count in found[groups] if kind == "collective-permute" and count >= IMAGE)
-        assert 0 < permuted <= share, (groups, found[groups])
-        others = [count for kind, count in found[groups] if kind != "collective-permute"]
-        assert max(others, default=0) < IMAGE, (groups, found[groups])
-    gathered = [count for kind, count in found["gathered"] if kind != "collective-permute"]
-    assert max(gathered) >= 64 * IMAGE, "negative control: an order known at run time brings every image everywhere"
+        moved = maps(found[groups])
+        assert set(moved) == {("collective-permute", 32, 3)}, (groups, moved)
+        assert 0 < moved["collective-permute", 32, 3] <= BATCH // 8, (groups, moved)
+    moved = maps(found["gathered"])
+    assert moved["all-reduce", 32, 3] == BATCH, "negative control: an order known at run time brings all images"
+
+
+@pytest.mark.parametrize(
+    ("groups", "devices_", "fits"),
+    [(3, 1, True), (3, 2, False), (3, 6, True), (8, 4, True), (8, 6, False), (1, 6, True)],
+)
+def test_groups_that_devices_can_not_share_evenly_are_refused(monkeypatch, groups, devices_, fits):
+    seen = []
+    with monkeypatch.context() as patched:
+        patched.setattr(assemble, "check_groups", lambda *counts: seen.append(counts))
+        config = small.config(data__batch=96, model__norm={"kind": "batch", "groups": groups})
+        assemble.make_parts(assemble.check(config), 10, make_mesh(jax.devices()[:1]))
+    assert seen == [(groups, 1)]
+    if fits:
+        assemble.check_groups(groups, devices_)
+    else:
+        with pytest.raises(UserError, match=rf"{groups} groups .* on {devices_} devices; set model.norm.groups"):
+            assemble.check_groups(groups, devices_)

@@ -5,7 +5,9 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from mi_contrast.core import checkpoint
@@ -22,6 +24,30 @@ def stopped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("starts") / "run"
     loop.run(small.config(), folder, stop_at=4)
     return folder
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The parts of a state that another run can give."""
+
+    online: dict
+    target: dict
+
+
+def test_weights_that_are_not_finite_are_no_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "place", lambda state, _: state)
+    first = Networks({"params": {"conv": {"kernel": np.zeros((2, 3), np.float32)}}}, {})
+    for folder, value in (("good", 1.0), ("bad", np.nan)):
+        theirs = {"params": {"conv": {"kernel": np.full((2, 3), 1.0, np.float32)}}}
+        theirs["params"]["conv"]["kernel"][1, 2] = value
+        saved = checkpoint.Checkpoints(RunDirectory(tmp_path / folder).checkpoints, 1)
+        saved.save(7, {"online": theirs}, {}, wait=True)
+        saved.close()
+    started = loop._start_from(first, tmp_path / "good", None)
+    assert np.array_equal(started.online["params"]["conv"]["kernel"], np.ones((2, 3)))
+    said = r"step 7\): leaf 'online.params.conv.kernel' has 1 of 6 numbers that are NaN"
+    with pytest.raises(UserError, match=said):
+        loop._start_from(first, tmp_path / "bad", None)
 
 
 @pytest.fixture

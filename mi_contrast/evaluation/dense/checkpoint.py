@@ -55,7 +55,10 @@ class Checkpoint:
             torch.save(dict(state), file)
 
     def newest(self, device: torch.device) -> dict[str, Any] | None:
-        """Returns the saved state, or None. Runs no code from the file. Raises UserError if it is damaged."""
+        """Returns the saved state, or None. Runs no code from the file.
+
+        Raises UserError if it is damaged or the detector has a NaN or an infinity.
+        """
         if not self.state_file.is_file():
             return None
         try:
@@ -65,4 +68,10 @@ class Checkpoint:
                 f"{self.state_file} is damaged ({' '.join(str(error).split())[:80]})",
                 fix="remove it to begin again, or restore it",
             ) from None
+        for name, values in state["detector"].items():
+            if not torch.isfinite(values).all():
+                raise FileError(
+                    f"{self.state_file}: {name!r} of the detector has numbers that are NaN or infinite",
+                    fix="remove it to begin again, or restore an older one",
+                )
         return state
