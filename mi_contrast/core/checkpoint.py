@@ -25,8 +25,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from mi_contrast.core import processes
 from mi_contrast.core.checksums import compute_checksums
-from mi_contrast.core.errors import FileError, UserError, cannot_write, find_disk_error, nearest
+from mi_contrast.core.errors import DamagedError, FileError, UserError, cannot_write, find_disk_error, nearest
 from mi_contrast.core.layout import set_aside
 
 Tree = dict[str, Any]
@@ -82,10 +83,6 @@ def all_steps(directory: Path) -> list[int]:
     return sorted((int(p.name) for p in directory.iterdir() if p.is_dir() and p.name.isdigit()), reverse=True)
 
 
-class DamagedError(Exception):
-    """A checkpoint has changed since it was written, or can't be read. The text says how this was noticed."""
-
-
 def _no_whole_checkpoint(directory: Path, damaged: Mapping[int, str]) -> UserError:
     reasons = "; ".join(f"{directory / str(step)} can't be read ({why})" for step, why in damaged.items())
     return FileError(
@@ -129,9 +126,7 @@ def _quiet_closed_loops() -> None:
 
 def _read_metadata(directory: Path, step: int) -> Tree:
     """Returns the shapes and dtypes of a checkpoint's leaves. Raises DamagedError if they can't be read."""
-    import orbax.checkpoint as ocp
-
-    with _raise_damaged(), ocp.PyTreeCheckpointer() as checkpointer:
+    with _raise_damaged(), _make_reader() as checkpointer:
         metadata = checkpointer.metadata(directory.absolute() / str(step) / "state").item_metadata
     if metadata is None or metadata.tree is None:
         raise DamagedError("no metadata of the state")
@@ -195,17 +190,38 @@ def read(directory: Path, step: int | None = None, subtree: tuple[str, ...] = ()
         raise FileError(f"no checkpoint in {directory}", fix="train first, or name a run directory or an export")
     if step is not None and step not in steps:
         raise FileError(f"no checkpoint of step {step} in {directory}", fix=f"the newest is {steps[0]}")
+    newest, tree, damaged = _read_newest(directory, steps if step is None else [step], subtree)
+    for other, why in damaged.items():
+        print(f"checkpoint {directory / str(other)} is damaged ({why}): step {newest} is read", file=sys.stderr)
+    return newest, tree
+
+
+def _read_newest(directory: Path, steps: list[int], subtree: tuple[str, ...]) -> tuple[int, Tree, dict[int, str]]:
+    """Returns the first undamaged of these steps, its tree, and why the steps before it are damaged.
+
+    Raises FileError if all are damaged.
+    """
     damaged: dict[int, str] = {}
-    for candidate in steps if step is None else [step]:
+    for step in steps:
         try:
-            tree = _read_step(directory, candidate, subtree)
+            return step, _read_step(directory, step, subtree), damaged
         except DamagedError as error:
-            damaged[candidate] = str(error)
-            continue
-        for other, why in damaged.items():
-            print(f"checkpoint {directory / str(other)} is damaged ({why}): step {candidate} is read", file=sys.stderr)
-        return candidate, tree
+            damaged[step] = str(error)
     raise _no_whole_checkpoint(directory, damaged)
+
+
+def _make_reader() -> Any:
+    """Returns Orbax's checkpointer for this process alone: it waits for no other process."""
+    import orbax.checkpoint as ocp
+
+    if processes.count() == 1:
+        return ocp.PyTreeCheckpointer()
+    own = processes.index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def _read_step(directory: Path, step: int, subtree: tuple[str, ...]) -> Tree:
@@ -219,7 +235,7 @@ def _read_step(directory: Path, step: int, subtree: tuple[str, ...]) -> Tree:
     target = {name: tree[name] for name in (subtree or tree)}
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), target)
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
-    with _raise_damaged(), ocp.PyTreeCheckpointer() as checkpointer:
+    with _raise_damaged(), _make_reader() as checkpointer:
         arguments = ocp.args.PyTreeRestore(item=target, restore_args=as_numpy, partial_restore=True)
         restored: Tree = checkpointer.restore(directory.absolute() / str(step) / "state", args=arguments)
     _check_checksums(restored, sums)
@@ -263,7 +279,7 @@ class Checkpoints:
         self._failed = False
         with self._raise_disk_errors():
             directory.mkdir(parents=True, exist_ok=True)
-            if jax.process_index() == 0:
+            if processes.is_first():
                 self._remove_unfinished()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
@@ -304,6 +320,7 @@ class Checkpoints:
         Raises:
           UserError: a leaf is missing, unexpected, or of another shape or dtype; or every checkpoint is damaged.
         """
+        self._check_newest()
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -330,10 +347,26 @@ class Checkpoints:
         _check_checksums(restored["state"], sums)
         return _select_leaves(target, restored["state"])
 
+    def _check_newest(self) -> None:
+        """Of several processes, lets the first read what all will restore, and set damaged checkpoints aside.
+
+        All restore at the same time and wait for each other, so that one which alone met damage would leave the others
+        waiting. One process restores without this: it goes back to the checkpoint before.
+        """
+        if processes.count() == 1:
+            return
+        damaged: dict[int, str] = {}
+        with processes.together():
+            if processes.is_first():
+                step, _, damaged = _read_newest(self.directory, all_steps(self.directory), ())
+                self._set_aside(damaged, step)
+        if processes.agree(bool(damaged)) and not processes.is_first():
+            self._manager.reload()
+
     def _set_aside(self, damaged: Mapping[int, str], restored_step: int) -> None:
         """Renames damaged checkpoints, prints a line about each, and makes Orbax forget them."""
         for step, why in damaged.items():
-            if jax.process_index() == 0:
+            if processes.is_first():
                 path = set_aside(self.directory / str(step), "damaged")
                 print(f"checkpoint of step {step} is damaged ({why}): kept as {path}, step {restored_step} is restored")
         if damaged:

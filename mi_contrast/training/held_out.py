@@ -7,6 +7,7 @@ readings differ by the network alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from mi_contrast import estimators as mi
 from mi_contrast.core import rngs as streams
 from mi_contrast.core import schedules
 from mi_contrast.core.division import Division
+from mi_contrast.core.mesh import make_mesh
 from mi_contrast.core.schedules import Progress
 from mi_contrast.data.pairing import make_distinct_pairs
 from mi_contrast.data.sets import ImageSet
@@ -50,9 +52,11 @@ def make_information(
     index = make_distinct_pairs(images, held_out_ids, pairs, shared, seed=0)
     rng = streams.stream_rng(jax.random.key(0), "held_out")
 
+    make_views = replace(parts.views, mesh=make_mesh(jax.local_devices()))
+
     @jax.jit
     def embed(online: Any, generator: Any, sources: Array, positions: Array) -> tuple[Array, Array, Array]:
-        views = parts.views(sources, jax.vmap(lambda at: jax.random.fold_in(rng, at))(positions), generator)
+        views = make_views(sources, jax.vmap(lambda at: jax.random.fold_in(rng, at))(positions), generator)
         first, second = (
             parts.tower.encode(online, views[name], train=False, view=find_network(parts.tower, name)) for name in names
         )
