@@ -152,11 +152,8 @@ def _choose_devices(environment: Mapping[str, str], local_index: int, tasks_on_n
 
 def _find_tpu_slice() -> Any:
     """Returns JAX's class for the Cloud TPU slice that this host belongs to; None where there is none."""
-    from jax._src import cloud_tpu_init
     from jax._src.clusters.cloud_tpu_cluster import GceTpuCluster, GkeTpuCluster
 
-    if not cloud_tpu_init.running_in_cloud_tpu_vm:
-        return None
     for cluster in (GkeTpuCluster, GceTpuCluster):
         try:
             if cluster.is_env_present():

@@ -2,8 +2,8 @@
 
   python -m tests.drills.processes [--only=NAME,...] [--folder=DIRECTORY]
 
-All runs are started by launch/local.sh 2. Prints what each of them printed and ends with a table, as tests.drills.faults
-does. Exits with 1 if anything was not as it should be.
+All runs are started by launch/local.sh 2. Prints what each of them printed and ends with a table, as
+tests.drills.faults does. Exits with 1 if anything was not as it should be.
 """
 
 from __future__ import annotations
@@ -166,10 +166,8 @@ def mistake(first: Sequence[str], second: Sequence[str], said: str) -> Callable[
                     jobs.append(
                         subprocess.Popen(command, cwd=small.ROOT, stdout=output, stderr=output, env=environment)
                     )
-            ended: list[float] = []
             for job in jobs:
                 job.wait(300)
-                ended.append(time.monotonic())
         finally:
             for job in jobs:
                 job.kill()
