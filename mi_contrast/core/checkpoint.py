@@ -29,46 +29,13 @@ from mi_contrast.core import processes
 from mi_contrast.core.checksums import compute_checksums
 from mi_contrast.core.errors import DamagedError, FileError, UserError, cannot_write, find_disk_error, nearest
 from mi_contrast.core.layout import set_aside
+from mi_contrast.core.leaves import Tree, add_leaves, check_match, flatten, select_leaves
 
-Tree = dict[str, Any]
+__all__ = ["Checkpoints", "Tree", "all_steps", "check_match", "flatten", "latest_step", "read"]
+
 UNFINISHED = ".orbax-checkpoint-tmp"  # part of the name of a folder that Orbax is still writing
 
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno > logging.ERROR)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens a nested dict to {'a.b.c': leaf}."""
-    flat: dict[str, Any] = {}
-    for key, item in tree.items():
-        name = f"{prefix}{key}"
-        flat.update(flatten(item, f"{name}.") if isinstance(item, Mapping) else {name: item})
-    return flat
-
-
-def check_match(saved: Mapping[str, Any], target: Mapping[str, Any], where: str) -> None:
-    """Raises UserError if a leaf of `saved` is missing, unexpected, or of another shape or dtype than in `target`.
-
-    Args:
-      saved, target: nested dicts whose leaves have `shape` and `dtype`.
-      where: what holds `saved`, for the message, which names the first such leaf.
-    """
-    actual, expected = flatten(saved), flatten(target)
-    matching = [n for n in expected if n in actual and tuple(actual[n].shape) == tuple(expected[n].shape)]
-    count = f"{len(matching)} of {len(expected)} leaves match"
-    for name in expected:
-        if name not in actual:
-            hint = nearest(name, set(actual) - set(expected))
-            raise UserError(f"{where} has no leaf {name!r} ({count})", nearest=hint)
-    for name in actual:
-        if name not in expected:
-            raise UserError(f"{where} has a leaf {name!r} that this config doesn't have ({count})")
-    for name in expected:
-        leaf, needed = actual[name], expected[name]
-        if tuple(leaf.shape) != tuple(needed.shape) or leaf.dtype != needed.dtype:
-            raise UserError(
-                f"{where}: leaf {name!r} is {leaf.dtype}{list(leaf.shape)}, "
-                f"this config needs {needed.dtype}{list(needed.shape)} ({count})"
-            )
 
 
 def latest_step(directory: Path, *, before: int | None = None) -> int | None:
@@ -242,28 +209,6 @@ def _read_step(directory: Path, step: int, subtree: tuple[str, ...]) -> Tree:
     return restored
 
 
-def _add_leaves(target: Tree, saved: Tree, names: list[str]) -> Tree:
-    """Adds the leaves of `saved` with these dotted names to `target`, sharded as the first leaf of `target` is."""
-    sharding = jax.tree.leaves(target)[0].sharding
-    for name in names:
-        *parents, last = name.split(".")
-        branch = target = dict(target)
-        source = saved
-        for part in parents:
-            branch[part] = dict(branch.get(part, {}))
-            branch, source = branch[part], source[part]
-        branch[last] = jax.ShapeDtypeStruct(source[last].shape, source[last].dtype, sharding=sharding)
-    return target
-
-
-def _select_leaves(target: Mapping[str, Any], tree: Mapping[str, Any]) -> Tree:
-    """Returns the leaves of `tree` that `target` has too, in the structure of `target`."""
-    return {
-        name: _select_leaves(part, tree.get(name, {})) if isinstance(part, Mapping) else tree[name]
-        for name, part in target.items()
-    }
-
-
 class Checkpoints:
     """The checkpoints of one run. Saves run in the background, and the oldest checkpoints are deleted.
 
@@ -340,12 +285,12 @@ class Checkpoints:
         sums, saved = _read_checksums(self.directory, step), _read_metadata(self.directory, step)
         _check_leaves(saved, sums)
         dropped = [n for n in flatten(saved).keys() - flatten(target).keys() if retired and retired.fullmatch(n)]
-        extended = _add_leaves(target, saved, dropped)
+        extended = add_leaves(target, saved, dropped)
         check_match(saved, extended, f"checkpoint {self.directory / str(step)}")
         with _raise_damaged():
             restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(extended)))
         _check_checksums(restored["state"], sums)
-        return _select_leaves(target, restored["state"])
+        return select_leaves(target, restored["state"])
 
     def _check_newest(self) -> None:
         """Of several processes, lets the first read what all will restore, and set damaged checkpoints aside.

@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -82,6 +83,8 @@ def start(arguments: Sequence[str] = (), *, polls_stops: bool = False) -> None:
 def _connect(membership: Membership, polls_stops: bool) -> None:
     import jax
 
+    if membership.devices is not None:  # for children, which find their place by flags
+        os.environ["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, membership.devices))
     jax.config.update("jax_enable_preemption_service", polls_stops)
     try:
         jax.distributed.initialize(
@@ -153,15 +156,16 @@ def together() -> Iterator[None]:
     The error is the one of the process with the lowest number. On the others it is marked, so that it is printed once.
     A block that only the first process should run is written `with together(): if is_first(): ...`.
     """
+    if count() == 1:
+        yield
+        return
     error: Exception | None = None
     try:
         yield
-    except Exception as caught:
-        if count() == 1:
-            raise
+    except UserError as caught:
         error = caught
-    if count() == 1:
-        return
+    except Exception as caught:
+        error = caught
     reports = _collect(None if error is None else _describe(error))
     failed = next((i for i, report in enumerate(reports) if report is not None), None)
     if failed is None:
@@ -208,6 +212,20 @@ def _rebuild(report: dict[str, Any], process: int) -> Exception:
 
 def _shorten(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def make_child_flags() -> list[str]:
+    """Returns the flags with which a child of this process meets the children of the others; [] with one process.
+
+    Every process must call it. The children need a port of their own on the first process's host.
+    """
+    if count() == 1:
+        return []
+    host = _state().coordinator_address.rpartition(":")[0]
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = agree(free.getsockname()[1])
+    return [f"--coordinator={host}:{port}", f"--processes={count()}", f"--process={index()}"]
 
 
 # --- stopping and failing ---------------------------------------------------------------------------------------------
