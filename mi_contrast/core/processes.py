@@ -20,6 +20,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, TypeVar
@@ -33,7 +34,8 @@ __all__ = ["FLAGS", "agree", "count", "is_first", "start", "together"]
 T = TypeVar("T")
 DAY = 24 * 60 * 60 * 1000  # milliseconds; the runtime, not a time limit, notices that another process has died
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
-CONNECTING = 300  # seconds that a process waits for the first one
+CONNECTING = 300  # seconds in which all processes must have started
+PATIENCE = 20  # seconds after which a process says that it waits for the others
 POLL = 0.5  # seconds between two looks whether another process has failed
 FAILURE, LEFT = "mi_contrast/failure", "mi_contrast/left"
 # Words in the errors of collectives whose other end has gone: of Gloo, NCCL, and the coordination service.
@@ -86,7 +88,13 @@ def _connect(membership: Membership, polls_stops: bool) -> None:
     if membership.devices is not None:  # for children, which find their place by flags
         os.environ["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, membership.devices))
     jax.config.update("jax_enable_preemption_service", polls_stops)
+    place = f"process {membership.index} of {membership.count}"
+    waiting = threading.Timer(PATIENCE, _say_waiting, (f"{place} waits for the others at {membership.coordinator}",))
+    waiting.daemon = True
+    waiting.start()
     try:
+        if membership.index > 0:
+            _wait_for_first(membership.coordinator, place)
         jax.distributed.initialize(
             membership.coordinator,
             membership.count,
@@ -96,12 +104,35 @@ def _connect(membership: Membership, polls_stops: bool) -> None:
             initialization_timeout=CONNECTING,
             heartbeat_timeout_seconds=HEARTBEAT,
         )
-    except (RuntimeError, OSError) as error:
-        number = f"process {membership.index} of {membership.count}"
-        raise UserError(
-            f"{number} could not meet the others at {membership.coordinator} ({_shorten(error)})",
-            fix="look whether the first process runs, and whether host and port can be reached from here",
-        ) from None
+    except RuntimeError as error:
+        raise UserError(f"{place} could not meet the others at {membership.coordinator} ({_shorten(error)})") from None
+    finally:
+        waiting.cancel()
+
+
+def _say_waiting(text: str) -> None:
+    print(f"{text}, for {CONNECTING} s at most", file=sys.stderr, flush=True)
+
+
+def _wait_for_first(coordinator: str, place: str) -> None:
+    """Waits until the first process listens. JAX would abort this process where it never does.
+
+    Raises:
+      UserError: it can't be reached.
+    """
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + CONNECTING
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise UserError(
+                    f"{place} can't reach the first process at {coordinator} ({error})",
+                    fix="look whether that process runs, and whether host and port are right and open",
+                ) from None
+            time.sleep(0.2)
 
 
 def _state() -> Any:

@@ -125,3 +125,18 @@ def test_a_run_directory_that_one_process_alone_sees_is_refused(tmp_path):
     (tmp_path / "run1").symlink_to(tmp_path / "run0")  # control: the same directory by another name
     codes, _, err, _ = run(SHARED, tmp_path / "run")
     assert codes == [0, 0], err
+
+
+@pytest.mark.slow
+def test_a_first_process_that_never_comes_is_named_in_one_line():
+    code = (
+        "import sys; from mi_contrast.core import processes, errors; processes.CONNECTING = 1\n"
+        "sys.exit(errors.run_job(lambda _: processes.start(sys.argv[1:])))"
+    )
+    flags = ["--coordinator=127.0.0.1:1", "--processes=2", "--process=1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("mi_contrast: error: process 1 of 2 can't reach the first process at 127.0.0.1:1")

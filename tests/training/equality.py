@@ -1,6 +1,6 @@
 """Trains small methods on one device, on eight virtual ones, and in two and four processes, and compares the runs:
 
-  python -m tests.training.equality [--steps=5] [--resume] [--folder=DIRECTORY] [METHOD ...]
+  python -m tests.training.equality [--steps=5] [--layouts=eight,two,four] [--resume] [METHOD ...]
 
 Every run is a whole run directory of the training job. Prints, for each method and layout, the largest differences
 from one device: of the losses at the first step and over all, in nats; of the parameters in relative L2 norm; of the
@@ -48,6 +48,7 @@ class Layout(NamedTuple):
 
 
 ONE, EIGHT, TWO, FOUR = Layout(1, 1), Layout(1, 8), Layout(2, 1), Layout(4, 1)
+LAYOUTS = {"eight": EIGHT, "two": TWO, "four": FOUR}
 
 
 class Work(NamedTuple):
@@ -147,13 +148,11 @@ def changed_leaves(a: Path, b: Path) -> list[str]:
 
 def compare(folder: Path, methods: Sequence[str], layouts: Sequence[Layout], steps: int) -> int:
     """Trains every method in every layout and prints the table. Returns the number of rows that are too far apart."""
+    bad = 0
     for layout in (ONE, *layouts):
         train(layout, [Work(name, str(folder / str(layout) / name)) for name in methods], steps)
-        print(f"{layout}: trained {', '.join(methods)}", flush=True)
-    bad = 0
-    for name in methods:
-        one = read_numbers(folder / str(ONE) / name)
-        for layout in layouts:
+        for name in methods if layout is not ONE else ():
+            one = read_numbers(folder / str(ONE) / name)
             bad += show(f"{name}, {layout}", differences(one, read_numbers(folder / str(layout) / name)))
     return bad
 
@@ -198,7 +197,8 @@ def main(arguments: list[str]) -> int:
     steps = int(flags.get("steps", STEPS))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(flags.get("folder") or temporary)
-        bad = compare(folder, methods, (EIGHT, TWO, FOUR), steps)
+        layouts = [LAYOUTS[word] for word in flags.get("layouts", ",".join(LAYOUTS)).split(",") if word]
+        bad = compare(folder, methods, layouts, steps) if layouts else 0
         if "resume" in flags:
             bad += sum(compare_resumed(folder / "resumed" / name, name, max(steps, 6)) for name in methods)
     return int(bad > 0)
