@@ -19,7 +19,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from tests.drills.faults import ARGUMENTS, EVERY, SHORT, STOP, Drill, Outcome, expect, go_on, reached, table, wait_for
+from mi_contrast.core.layout import RunDirectory, read_record
+from tests.drills.faults import (
+    ARGUMENTS,
+    EVERY,
+    STOP,
+    Drill,
+    Outcome,
+    damage,
+    expect,
+    go_on,
+    reached,
+    same_export,
+    table,
+    truncate,
+    wait_for,
+)
 from tests.training import small
 
 MINUTE = 60.0  # seconds within which the other process must have ended
@@ -39,11 +54,16 @@ def members(session: int) -> dict[str, int]:
 
 
 class Together(Drill):
-    """A folder with an uninterrupted run of two processes and one that was stopped half way."""
+    """A folder with an uninterrupted run of two processes and one that was stopped half way.
 
-    def command(self, workdir: Path, *more: str, steps: int = SHORT, hook: Sequence[str] = ()) -> list[str]:
+    After the stop there are steps for some seconds, because JAX's runtime looks for a notice once a second.
+    """
+
+    steps = 120
+
+    def command(self, workdir: Path, *more: str, steps: int | None = None, hook: Sequence[str] = ()) -> list[str]:
         """The command of a training run in two processes."""
-        run = [f"--workdir={workdir}", f"--config.steps={steps}", f"--config.checkpoint.every={EVERY}"]
+        run = [f"--workdir={workdir}", f"--config.steps={steps or self.steps}", f"--config.checkpoint.every={EVERY}"]
         return [*LAUNCHER, *ARGUMENTS, *run, *more]
 
     def train(self, workdir: Path, *more: str, **options: object) -> tuple[int, str]:
@@ -81,7 +101,8 @@ def stop_by(number: signal.Signals, whom: str, code: int, cause: str) -> Callabl
         workdir = drill.fresh(f"stop_{number.name}_{whom}")
 
         def stop(process: subprocess.Popen[bytes]) -> None:
-            wait_for(process, lambda: reached(workdir) > STOP)
+            wait_for(process, lambda: len(read_record(RunDirectory(workdir))["starts"]) > 1)
+            time.sleep(1.0)  # the handlers are set right after the start is recorded
             os.kill(members(process.pid)[whom], number)
 
         found, text = drill.train(workdir, meanwhile=stop)
@@ -97,8 +118,6 @@ def stop_by(number: signal.Signals, whom: str, code: int, cause: str) -> Callabl
 
 def same(drill: Together, outcome: Outcome, workdir: Path) -> bool:
     """Whether the export is that of the uninterrupted run."""
-    from tests.drills.faults import same_export
-
     equal = same_export(workdir, drill.root / "whole")
     if not equal:
         outcome.wrong.append("another export")
@@ -195,6 +214,7 @@ def faults() -> dict[str, Callable[[Together, Outcome], None]]:
         "kill_first": kill("0"),
         "kill_second": kill("1"),
         "time_limit": time_limit,
+        "truncated": damage(truncate),  # type: ignore[dict-item]
         "another_config": mistake([], ["--config.optim.lr=.5"], "process 1 has config.optim.lr"),
         "another_directory": mistake([], ["--workdir=/tmp/mi_contrast_elsewhere"], "another directory to process 1"),
         "wrong_field": mistake(["--config.optim.lrr=1"], ["--config.optim.lrr=1"], "did you mean 'lr'"),
@@ -208,6 +228,9 @@ def main() -> int:
     parser.add_argument("--only", help="one fault, or several with commas: " + ", ".join(faults()))
     parser.add_argument("--folder", help="where the runs go; a temporary folder by default")
     given = parser.parse_args()
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:  # by a shell that starts the drill in the background
+            signal.signal(number, handler)
     chosen, outcomes = faults(), []
     if given.only:
         chosen = {name: chosen[name] for name in given.only.split(",")}
