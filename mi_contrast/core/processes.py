@@ -342,9 +342,15 @@ def _stop_watch() -> None:
 
 
 def _mute() -> None:
-    """Sends what this process prints to nowhere. `stderr` still reaches the user."""
+    """Sends what this process prints to nowhere, Gloo's line about its connection too. `stderr` still reaches the user.
+
+    Libraries that write to the file descriptor of stderr are not muted: that is where JAX's runtime says what is wrong.
+    """
     _Local.stderr = sys.stderr
+    sys.stdout.flush()
     sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    with suppress(OSError):
+        os.dup2(sys.stdout.fileno(), 1)
 
 
 def stderr() -> TextIO:
