@@ -10,8 +10,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from mi_contrast.core import processes
 from mi_contrast.core.config import package_configs, parse
 from mi_contrast.core.errors import UserError, run_job
+from mi_contrast.core.layout import check_mounted
 from mi_contrast.evaluation.judge import judge
 from mi_contrast.interchange import open_source, pixels
 from mi_contrast.reporting.transfer import write_tables
@@ -22,11 +24,13 @@ FLAGS = {
     "workdir=": "folder for results/; the run directory by default; an export or a file needs it",
     "untrained": "judge the untrained twin, the same network before training, to see what training gained",
     **pixels.FLAGS,
+    **processes.FLAGS,
 }
 
 
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
+    processes.start(arguments)
     call = parse(arguments, FLAGS, usage=__doc__ or "")
     if call.config is None:
         known = ", ".join(f"configs/evaluate/{p.name}" for p in sorted((package_configs() / "evaluate").glob("*.py")))
@@ -36,6 +40,9 @@ def main(arguments: list[str]) -> None:
     workdir = Path(call.flags["workdir"]) if "workdir" in call.flags else None
     backbone = open_source(call.flags["backbone"], preprocessing=pixels.read_preprocessing(call.flags))
     print(backbone)
+    check_mounted(call.flags.get("workdir", ""), "--workdir")
+    if call.config["task"].get("kind") == "detection" and not processes.is_first():
+        return  # PyTorch trains it on one device: the others wait for the first at the end of the job
     judgement = judge(call.config, backbone, workdir, untrained="untrained" in call.flags)
     print(judgement)
     if judgement.result["task"] == "transfer":

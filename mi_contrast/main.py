@@ -15,9 +15,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mi_contrast.core import processes
 from mi_contrast.core.config import CommandLine, load_config, package_configs, parse, to_plain_data
 from mi_contrast.core.errors import UserError, run_job
-from mi_contrast.core.layout import RunDirectory
+from mi_contrast.core.layout import RunDirectory, check_mounted
 
 FLAGS = {
     "config=": "a config file, optionally with :variant; --config.section.field=value changes a field",
@@ -25,6 +26,7 @@ FLAGS = {
     "stop_at=": "save and stop after this step; schedules are unchanged",
     "allow=": "config sections that may differ from the earlier start, such as optim,method; recorded in run.json",
     "list": "print the table of methods and stop",
+    **processes.FLAGS,
 }
 
 
@@ -52,8 +54,11 @@ def train(
     from mi_contrast.reporting.page import write_report
     from mi_contrast.training import loop
 
+    processes.start(polls_stops=True)
     outcome = loop.run(to_plain_data(config), workdir, name=name, variant=variant, stop_at=stop_at, allow=allow)
-    write_report(outcome.run.root)
+    with processes.together():
+        if processes.is_first():
+            write_report(outcome.run.root)
     return outcome.run.root
 
 
@@ -86,6 +91,7 @@ def _choose_workdir(call: CommandLine) -> Path:
 
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
+    processes.start(arguments, polls_stops=True)
     call = parse(arguments, FLAGS, usage=__doc__ or "")
     if "list" in call.flags:
         print(list_methods())
@@ -96,6 +102,7 @@ def main(arguments: list[str]) -> None:
     if stop_at is not None and not stop_at.isdigit():
         raise UserError(f"--stop_at={stop_at} is not a step", fix="give a whole number")
     workdir = _choose_workdir(call)
+    check_mounted(str(call.flags.get("workdir", "")), "--workdir")
     was_finished = RunDirectory(workdir).report.is_file() and (RunDirectory(workdir).export / "manifest.json").is_file()
     name = call.name or ""
     run = train(

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from mi_contrast import estimators as mi
+from mi_contrast.core import processes
 from mi_contrast.core.config import convert, differences, parse
 from mi_contrast.core.errors import UserError, add_place, run_job, unknown
 from mi_contrast.core.layout import read_json
@@ -70,6 +71,7 @@ FLAGS = {
         f"{name}=": meaning if default is None else f"{meaning} [{default}]"
         for name, (default, meaning) in (TRACKING | READING).items()
     },
+    **processes.FLAGS,
 }
 
 
@@ -254,6 +256,9 @@ def summarise(facts: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
+    processes.start(arguments)
+    if not processes.is_first():
+        return  # one process makes the set; the others wait for it at the end of the job
     flags = dict(parse(arguments, FLAGS, usage=__doc__ or "").flags)
     for name, example in (("clips", "PATH|moving_digits"), ("workdir", "runs/pairs/x")):
         if not flags.get(name):

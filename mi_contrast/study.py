@@ -19,14 +19,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from mi_contrast.core import processes
 from mi_contrast.core.config import parse
 from mi_contrast.core.errors import STOPPED, UserError, run_job
-from mi_contrast.core.layout import RunDirectory, hold_lock, write_json
+from mi_contrast.core.layout import RunDirectory, check_mounted, hold_lock, hold_shared, write_json
 from mi_contrast.core.progress import format_duration
 from mi_contrast.core.stopping import SIGNALS, StopRequest, catch_stop_signals
 from mi_contrast.reporting.run import read_rows
 from mi_contrast.reporting.study_page import PAGE, write_study
-from mi_contrast.reporting.study_runs import FAILED, STUDY, Study, list_failures, read_state
+from mi_contrast.reporting.study_runs import FAILED, STUDY, Study, list_failures, read_state, read_study
 from mi_contrast.reporting.study_table import as_markdown
 from mi_contrast.studies.plan import StudyPlan, StudyRun, make_plan, refuse_other_configs, select_runs
 from mi_contrast.studies.work import check_runs, start_process
@@ -38,6 +39,7 @@ FLAGS = {
     "list": "print the runs and how far each is, and stop",
     "retry": "try again the runs that failed",
     "time_limit=": "save and stop after this many seconds",
+    **processes.FLAGS,
 }
 REPORT_EVERY = 20.0  # seconds between lines of progress
 
@@ -62,33 +64,52 @@ def run(
       UserError on a mistake, before anything is run; StoppedError after SIGTERM, SIGHUP or the time limit, and
       KeyboardInterrupt after Ctrl-C, all runs saved.
     """
+    check_mounted(str(workdir), "--workdir")
     root = Path(workdir)
     selected = select_runs(plan, only)
     refuse_other_configs(plan, root)
     skip = ("done",) if retry else ("done", "failed")
     todo = [run for run in selected if read_state(root / run.folder, plan.record["tasks"]).word not in skip]
-    for run_todo in todo:
-        if (root / run_todo.folder).is_dir():
-            with hold_lock(RunDirectory(root / run_todo.folder)):
-                pass  # raises UserError if another process trains there
-    check_runs(plan, todo)
-    with hold_lock(RunDirectory(root)), catch_stop_signals(*SIGNALS) as stop_request:
+    folders = processes.agree([run.folder for run in todo])
+    todo = [run for run in selected if run.folder in folders]
+    with processes.together():
+        if processes.is_first():
+            _check(plan, todo, root)
+    with hold_shared(RunDirectory(root)), catch_stop_signals(*SIGNALS) as stop_request:
         write_json(root / STUDY, plan.record)
         others = {path.name for path in (root / "runs").glob("*/")} - {Path(r.folder).name for r in plan.runs}
         if others:
             print(f"not of this study, left as they are: {', '.join(sorted(others))}", file=sys.stderr)
-        write_study(root)
+        _write_tables(root)
         runner = _Runner(todo, root, stop_request, time_limit)
         for number, run_todo in enumerate(todo):
             failure = RunDirectory(root / run_todo.folder).root / FAILED
             failure.parent.mkdir(parents=True, exist_ok=True)
-            failure.unlink(missing_ok=True)
+            if processes.is_first():
+                failure.unlink(missing_ok=True)
             reason = runner.run_one(number, run_todo, plan)
             if reason is not None:
                 write_json(failure, {"reason": reason})
                 print(f"{run_todo.label}, seed {run_todo.seed} failed: {reason}", file=sys.stderr, flush=True)
-            write_study(root)
-        return write_study(root)
+            _write_tables(root)
+        return _write_tables(root)
+
+
+def _write_tables(root: Path) -> Study:
+    """Writes tables, figure and page, the first of several processes does, and returns the study."""
+    with processes.together():
+        if processes.is_first():
+            return write_study(root)
+    return read_study(root)
+
+
+def _check(plan: StudyPlan, todo: Sequence[StudyRun], root: Path) -> None:
+    """Raises UserError if another process trains in one of the runs, or on a mistake in one of them."""
+    for run_todo in todo:
+        if (root / run_todo.folder).is_dir():
+            with hold_lock(RunDirectory(root / run_todo.folder)):
+                pass
+    check_runs(plan, todo)
 
 
 class _Runner:
@@ -106,7 +127,7 @@ class _Runner:
 
     def run_one(self, number: int, run: StudyRun, plan: StudyPlan) -> str | None:
         """Runs a run to its end. Returns why it failed, or None. Raises StoppedError if the study is to stop."""
-        if self.stop_request.is_set():
+        if self.must_stop():
             raise self.make_stop_error(f"before {run.label}, seed {run.seed}")
         output = self.root / run.folder / "output.txt"
         old_bytes = output.stat().st_size if output.is_file() else 0
@@ -129,14 +150,20 @@ class _Runner:
         finally:
             if process.is_alive():
                 process.kill()
-        if process.exitcode == STOPPED or (self.stop_request.is_set() and process.exitcode != 0):
+        code = processes.agree(process.exitcode, _choose_code)
+        if code == STOPPED or (self.must_stop() and code != 0):
             raise self.make_stop_error(f"in {run.label}, seed {run.seed}, saved")
-        return None if process.exitcode == 0 else _find_reason(output, old_bytes, process.exitcode)
+        return None if code == 0 else _find_reason(output, old_bytes, code)
+
+    def must_stop(self) -> bool:
+        """Returns whether any process of the study was asked to stop."""
+        return processes.agree(self.stop_request.is_set(), any)
 
     def make_stop_error(self, place: str) -> BaseException:
         """Writes the tables, and returns the error that says where the study stopped."""
-        done = _count_done(write_study(self.root))
+        done = _count_done(_write_tables(self.root))
         cause = "the time limit" if self.overtime else self.stop_request.cause
+        cause = processes.agree(cause, lambda causes: min(causes, key=lambda word: word == "a signal"))
         return self.stop_request.error(f"stopped by {cause} {place}; {done} are done; run the same command to resume")
 
     def report_progress(self, number: int, run: StudyRun) -> None:
@@ -149,6 +176,11 @@ class _Runner:
         step = f"step {steps[run.folder]:,} of {run.config['steps']:,}"
         line = f"run {number + 1} of {len(self.todo)}: {run.label}, seed {run.seed}: {step}; {eta} for all"
         print(line, file=sys.stderr, flush=True)
+
+
+def _choose_code(codes: list[int | None]) -> int | None:
+    """Returns the exit code of a run that several processes shared: that of a failure before that of a death."""
+    return next((code for code in codes if code is not None and code > 0), min(codes, key=lambda code: code or 0))
 
 
 def _find_reason(output: Path, old_bytes: int, code: int | None) -> str:
@@ -179,6 +211,7 @@ def _count_done(study: Study) -> str:
 
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
+    processes.start(arguments)
     call = parse(arguments, FLAGS, usage=__doc__ or "")
     if call.config is None:
         raise UserError("no --config", fix="give --config=configs/studies/negatives.py")

@@ -25,60 +25,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from mi_contrast.core import processes
 from mi_contrast.core.checksums import compute_checksums
-from mi_contrast.core.errors import FileError, UserError, cannot_write, find_disk_error, nearest
+from mi_contrast.core.errors import DamagedError, FileError, UserError, cannot_write, find_disk_error, nearest
 from mi_contrast.core.layout import set_aside
+from mi_contrast.core.leaves import Tree, add_leaves, check_finite, check_match, flatten, select_leaves
 
-Tree = dict[str, Any]
+__all__ = ["Checkpoints", "Tree", "all_steps", "check_finite", "check_match", "flatten", "latest_step", "read"]
+
 UNFINISHED = ".orbax-checkpoint-tmp"  # part of the name of a folder that Orbax is still writing
 
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno > logging.ERROR)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flattens a nested dict to {'a.b.c': leaf}."""
-    flat: dict[str, Any] = {}
-    for key, item in tree.items():
-        name = f"{prefix}{key}"
-        flat.update(flatten(item, f"{name}.") if isinstance(item, Mapping) else {name: item})
-    return flat
-
-
-def check_match(saved: Mapping[str, Any], target: Mapping[str, Any], where: str) -> None:
-    """Raises UserError if a leaf of `saved` is missing, unexpected, or of another shape or dtype than in `target`.
-
-    Args:
-      saved, target: nested dicts whose leaves have `shape` and `dtype`.
-      where: what holds `saved`, for the message, which names the first such leaf.
-    """
-    actual, expected = flatten(saved), flatten(target)
-    matching = [n for n in expected if n in actual and tuple(actual[n].shape) == tuple(expected[n].shape)]
-    count = f"{len(matching)} of {len(expected)} leaves match"
-    for name in expected:
-        if name not in actual:
-            hint = nearest(name, set(actual) - set(expected))
-            raise UserError(f"{where} has no leaf {name!r} ({count})", nearest=hint)
-    for name in actual:
-        if name not in expected:
-            raise UserError(f"{where} has a leaf {name!r} that this config doesn't have ({count})")
-    for name in expected:
-        leaf, needed = actual[name], expected[name]
-        if tuple(leaf.shape) != tuple(needed.shape) or leaf.dtype != needed.dtype:
-            raise UserError(
-                f"{where}: leaf {name!r} is {leaf.dtype}{list(leaf.shape)}, "
-                f"this config needs {needed.dtype}{list(needed.shape)} ({count})"
-            )
-
-
-def check_finite(leaves: Mapping[str, Any], where: str) -> None:
-    """Raises UserError, naming the leaf, if a leaf of a nested dict of arrays has a NaN or an infinity."""
-    for name, leaf in flatten(leaves).items():
-        if not (finite := np.isfinite(np.asarray(leaf, np.float32))).all():
-            raise UserError(
-                f"{where}: leaf {name!r} has {finite.size - int(finite.sum())} of {finite.size} numbers that are NaN "
-                "or infinite",
-                fix="take a checkpoint from before its training diverged",
-            )
 
 
 def latest_step(directory: Path, *, before: int | None = None) -> int | None:
@@ -91,10 +48,6 @@ def all_steps(directory: Path) -> list[int]:
     if not directory.is_dir():
         return []
     return sorted((int(p.name) for p in directory.iterdir() if p.is_dir() and p.name.isdigit()), reverse=True)
-
-
-class DamagedError(Exception):
-    """A checkpoint has changed since it was written, or can't be read. The text says how this was noticed."""
 
 
 def _no_whole_checkpoint(directory: Path, damaged: Mapping[int, str]) -> UserError:
@@ -140,9 +93,7 @@ def _quiet_closed_loops() -> None:
 
 def _read_metadata(directory: Path, step: int) -> Tree:
     """Returns the shapes and dtypes of a checkpoint's leaves. Raises DamagedError if they can't be read."""
-    import orbax.checkpoint as ocp
-
-    with _raise_damaged(), ocp.PyTreeCheckpointer() as checkpointer:
+    with _raise_damaged(), _make_reader() as checkpointer:
         metadata = checkpointer.metadata(directory.absolute() / str(step) / "state").item_metadata
     if metadata is None or metadata.tree is None:
         raise DamagedError("no metadata of the state")
@@ -206,17 +157,38 @@ def read(directory: Path, step: int | None = None, subtree: tuple[str, ...] = ()
         raise FileError(f"no checkpoint in {directory}", fix="train first, or name a run directory or an export")
     if step is not None and step not in steps:
         raise FileError(f"no checkpoint of step {step} in {directory}", fix=f"the newest is {steps[0]}")
+    newest, tree, damaged = _read_newest(directory, steps if step is None else [step], subtree)
+    for other, why in damaged.items():
+        print(f"checkpoint {directory / str(other)} is damaged ({why}): step {newest} is read", file=sys.stderr)
+    return newest, tree
+
+
+def _read_newest(directory: Path, steps: list[int], subtree: tuple[str, ...]) -> tuple[int, Tree, dict[int, str]]:
+    """Returns the first undamaged of these steps, its tree, and why the steps before it are damaged.
+
+    Raises FileError if all are damaged.
+    """
     damaged: dict[int, str] = {}
-    for candidate in steps if step is None else [step]:
+    for step in steps:
         try:
-            tree = _read_step(directory, candidate, subtree)
+            return step, _read_step(directory, step, subtree), damaged
         except DamagedError as error:
-            damaged[candidate] = str(error)
-            continue
-        for other, why in damaged.items():
-            print(f"checkpoint {directory / str(other)} is damaged ({why}): step {candidate} is read", file=sys.stderr)
-        return candidate, tree
+            damaged[step] = str(error)
     raise _no_whole_checkpoint(directory, damaged)
+
+
+def _make_reader() -> Any:
+    """Returns Orbax's checkpointer for this process alone: it waits for no other process."""
+    import orbax.checkpoint as ocp
+
+    if processes.count() == 1:
+        return ocp.PyTreeCheckpointer()
+    own = processes.index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 def _read_step(directory: Path, step: int, subtree: tuple[str, ...]) -> Tree:
@@ -230,33 +202,11 @@ def _read_step(directory: Path, step: int, subtree: tuple[str, ...]) -> Tree:
     target = {name: tree[name] for name in (subtree or tree)}
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), target)
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
-    with _raise_damaged(), ocp.PyTreeCheckpointer() as checkpointer:
+    with _raise_damaged(), _make_reader() as checkpointer:
         arguments = ocp.args.PyTreeRestore(item=target, restore_args=as_numpy, partial_restore=True)
         restored: Tree = checkpointer.restore(directory.absolute() / str(step) / "state", args=arguments)
     _check_checksums(restored, sums)
     return restored
-
-
-def _add_leaves(target: Tree, saved: Tree, names: list[str]) -> Tree:
-    """Adds the leaves of `saved` with these dotted names to `target`, sharded as the first leaf of `target` is."""
-    sharding = jax.tree.leaves(target)[0].sharding
-    for name in names:
-        *parents, last = name.split(".")
-        branch = target = dict(target)
-        source = saved
-        for part in parents:
-            branch[part] = dict(branch.get(part, {}))
-            branch, source = branch[part], source[part]
-        branch[last] = jax.ShapeDtypeStruct(source[last].shape, source[last].dtype, sharding=sharding)
-    return target
-
-
-def _select_leaves(target: Mapping[str, Any], tree: Mapping[str, Any]) -> Tree:
-    """Returns the leaves of `tree` that `target` has too, in the structure of `target`."""
-    return {
-        name: _select_leaves(part, tree.get(name, {})) if isinstance(part, Mapping) else tree[name]
-        for name, part in target.items()
-    }
 
 
 class Checkpoints:
@@ -274,7 +224,7 @@ class Checkpoints:
         self._failed = False
         with self._raise_disk_errors():
             directory.mkdir(parents=True, exist_ok=True)
-            if jax.process_index() == 0:
+            if processes.is_first():
                 self._remove_unfinished()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
@@ -315,6 +265,7 @@ class Checkpoints:
         Raises:
           UserError: a leaf is missing, unexpected, or of another shape or dtype; or every checkpoint is damaged.
         """
+        self._check_newest()
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -334,17 +285,33 @@ class Checkpoints:
         sums, saved = _read_checksums(self.directory, step), _read_metadata(self.directory, step)
         _check_leaves(saved, sums)
         dropped = [n for n in flatten(saved).keys() - flatten(target).keys() if retired and retired.fullmatch(n)]
-        extended = _add_leaves(target, saved, dropped)
+        extended = add_leaves(target, saved, dropped)
         check_match(saved, extended, f"checkpoint {self.directory / str(step)}")
         with _raise_damaged():
             restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(extended)))
         _check_checksums(restored["state"], sums)
-        return _select_leaves(target, restored["state"])
+        return select_leaves(target, restored["state"])
+
+    def _check_newest(self) -> None:
+        """Of several processes, lets the first read what all will restore, and set damaged checkpoints aside.
+
+        All restore at the same time and wait for each other, so that one which alone met damage would leave the others
+        waiting. One process restores without this: it goes back to the checkpoint before.
+        """
+        if processes.count() == 1:
+            return
+        damaged: dict[int, str] = {}
+        with processes.together():
+            if processes.is_first():
+                step, _, damaged = _read_newest(self.directory, all_steps(self.directory), ())
+                self._set_aside(damaged, step)
+        if processes.agree(bool(damaged)) and not processes.is_first():
+            self._manager.reload()
 
     def _set_aside(self, damaged: Mapping[int, str], restored_step: int) -> None:
         """Renames damaged checkpoints, prints a line about each, and makes Orbax forget them."""
         for step, why in damaged.items():
-            if jax.process_index() == 0:
+            if processes.is_first():
                 path = set_aside(self.directory / str(step), "damaged")
                 print(f"checkpoint of step {step} is damaged ({why}): kept as {path}, step {restored_step} is restored")
         if damaged:

@@ -62,6 +62,10 @@ class BadNumbersError(Exception):
     """The loss or its gradient was not finite for too many steps in a row; the last good state is kept."""
 
 
+class DamagedError(Exception):
+    """A checkpoint has changed since it was written, or can't be read. The text says how this was noticed."""
+
+
 class StoppedError(Exception):
     """A run that a signal or a time limit stopped after saving; the same command continues it."""
 
@@ -121,44 +125,75 @@ def run_job(job: Callable[[list[str]], None], arguments: list[str] | None = None
     With `arguments` None, the process is a command. Where Ctrl-C stops it before it has saved, or a disk refuses a
     write, it then ends without waiting for its threads, which may wait for the disk for minutes. Nothing is lost by
     that: every file is written whole or not at all.
+
+    Of several processes, the first to fail prints the line, and all end with its exit code. They end at once, because
+    JAX's runtime would wait for those that can't come any more.
     """
+    from mi_contrast.core import processes
+
     try:
         job(sys.argv[1:] if arguments is None else arguments)
-    except UserError as error:
-        _say(f"error: {error}")
-        if arguments is None and isinstance(error, DiskError):
-            _leave(USER_ERROR)
-        return USER_ERROR
-    except BadNumbersError as error:
-        _say(f"numbers went bad: {error}")
-        return BAD_NUMBERS
-    except StoppedError as error:
-        _say(str(error))
-        return STOPPED
-    except InterruptedSavedError as error:
-        _say(str(error))
-        return INTERRUPTED
-    except KeyboardInterrupt:
-        _say("stopped at once by Ctrl-C; what was saved before is whole")
-        if arguments is None:
-            _leave(INTERRUPTED)
-        return INTERRUPTED
-    except OSError as error:
-        if error.errno not in DISK:
-            traceback.print_exc()
-            return OUR_ERROR
-        _say(f"error: {cannot_write(error.filename or 'to the disk', error.errno)}")
-        return USER_ERROR
-    except Exception:  # an error of ours: nothing above this function catches it
-        traceback.print_exc()
-        return OUR_ERROR
+        with processes.together():
+            pass
+    except (Exception, KeyboardInterrupt) as error:
+        code, text, is_urgent = _explain(error)
+        if processes.count() == 1:
+            _say(text)
+            if is_urgent and arguments is None:
+                _leave(code)
+            return code
+        if processes.is_lost(error):
+            reported = processes.find_failure(seconds=3.0)
+            if reported is not None:
+                processes.leave(reported)
+            code, text = OUR_ERROR, f"error: another process of this job has ended; {GO_ON} ({_first_line(error)})"
+        if processes.report_failure(code, error):
+            _say(text)
+        processes.leave(code)
+        return code  # only where a test replaces `leave`
     return DONE
 
 
-def _say(text: str) -> None:
-    """Prints a job's last line. A terminal that has gone away does not change the exit code."""
+GO_ON = "the same command goes on from the last checkpoint"
+
+
+def _explain(error: Exception | KeyboardInterrupt) -> tuple[int, str | None, bool]:
+    """Returns the exit code of an error, its line, and whether a command ends at once, without waiting for threads.
+
+    The line is None for an error of ours, whose traceback is printed instead.
+    """
+    match error:
+        case UserError():
+            return USER_ERROR, f"error: {error}", isinstance(error, DiskError)
+        case BadNumbersError():
+            return BAD_NUMBERS, f"numbers went bad: {error}", False
+        case StoppedError():
+            return STOPPED, str(error), False
+        case InterruptedSavedError():
+            return INTERRUPTED, str(error), False
+        case KeyboardInterrupt():
+            return INTERRUPTED, "stopped at once by Ctrl-C; what was saved before is whole", True
+        case OSError() if error.errno in DISK:
+            return USER_ERROR, f"error: {cannot_write(error.filename or 'to the disk', error.errno)}", False
+    return OUR_ERROR, None, False
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _say(text: str | None) -> None:
+    """Prints a job's last line, or the traceback of the current error if it is None.
+
+    A terminal that has gone away does not change the exit code.
+    """
+    from mi_contrast.core import processes
+
     with contextlib.suppress(OSError):
-        print(f"mi_contrast: {text}", file=sys.stderr, flush=True)
+        if text is None:
+            traceback.print_exc(file=processes.stderr())
+        else:
+            print(f"mi_contrast: {text}", file=processes.stderr(), flush=True)
 
 
 def _leave(code: int) -> None:

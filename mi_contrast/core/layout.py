@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import json
 import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from mi_contrast.core import processes
 from mi_contrast.core.errors import DISK, FileError, UserError, cannot_write
 
+SEEING = 30.0  # seconds until a new file must be seen on other hosts; NFS remembers for a while that there is none
 # Temporary files and folders that a killed process leaves in a run directory.
 LEFT_BEHIND = re.compile(
-    r"\.(config\.json|data\.json|run\.json|metrics\.jsonl(\.bad)?|report\.html|export\.(new|old))\.\d+"
+    r"\.(config\.json|data\.json|run\.json|metrics\.jsonl(\.bad)?|report\.html|export\.(new|old)|seen_by_all)\.\d+"
 )
 LEFT_IN_PICTURES = re.compile(r"\..+\.png\.\d+")
 
@@ -95,8 +99,12 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     """Opens a temporary binary file that replaces `path` when the block ends, whole or not at all.
 
     The file is synced to disk before it is renamed. If the block raises, the temporary file is removed and `path` is
-    unchanged. Missing folders are created. Raises UserError if the disk can't be written.
+    unchanged. Missing folders are created. Of several processes only the first writes; the others' file is in memory
+    and is dropped. Raises UserError if the disk can't be written.
     """
+    if not processes.is_first():
+        yield io.BytesIO()
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -232,3 +240,59 @@ def hold_lock(run: RunDirectory) -> Iterator[None]:
                 raise
             raise cannot_write(run.lock, error.errno) from None
         yield
+
+
+@contextmanager
+def hold_shared(run: RunDirectory) -> Iterator[None]:
+    """Holds the run directory for all processes of this job: the first locks it, the others see that it is the same.
+
+    Raises:
+      UserError: as `hold_lock` does, or a process does not see the first one's directory.
+    """
+    with ExitStack() as stack:
+        with processes.together():
+            if processes.is_first():
+                stack.enter_context(hold_lock(run))
+        check_shared(run.root)
+        yield
+
+
+def check_shared(folder: Path) -> None:
+    """Raises UserError unless every process sees what the first one writes in this folder."""
+    if processes.count() == 1:
+        return
+    sign = folder / f".seen_by_all.{processes.agree(time.time_ns())}"
+    try:
+        with processes.together():
+            if processes.is_first():
+                sign.write_bytes(b"")
+        with processes.together():
+            end = time.monotonic() + SEEING
+            while not (folder.is_dir() and sign.name in os.listdir(folder)):
+                if time.monotonic() > end:
+                    raise FileError(
+                        f"{folder} is another directory to process {processes.index()} than to the first process",
+                        fix="give a --workdir on a disk that all hosts share",
+                    )
+                time.sleep(0.2)
+    finally:
+        if processes.is_first():
+            sign.unlink(missing_ok=True)
+
+
+def check_mounted(path: str, flag: str) -> None:
+    """Raises UserError if the path is an address of a bucket, such as gs://bucket/runs, and not a path on a disk.
+
+    Args:
+      flag: what gives the path, such as '--workdir'.
+    """
+    scheme, separator, rest = str(path).partition("://")
+    if not separator:
+        return
+    bucket, _, folder = rest.partition("/")
+    mount = f"gcsfuse --implicit-dirs {bucket} /mnt/{bucket}" if scheme == "gs" else f"mount {bucket} as /mnt/{bucket}"
+    local = f"/mnt/{bucket}/{folder}".rstrip("/")
+    raise UserError(
+        f"{flag}={path} is in a bucket, which is used through a mount",
+        fix=f"on every host: {mount}; then {flag}={local}",
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,7 +25,8 @@ class StopRequest:
       at_once: whether Ctrl-C came a second time. The loop then stops without waiting for anything.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notify: Callable[[], None] | None = None) -> None:
+        self._notify = notify
         self._is_set = False
         self.signal: signal.Signals | None = None
         self.at_once = False
@@ -57,19 +58,23 @@ class StopRequest:
         self.set()
         if number == signal.SIGHUP:
             mute_lost_terminal()
+        if self._notify is not None and not is_second:
+            self._notify()
         if is_second:
             self.at_once = True
             raise KeyboardInterrupt
 
 
 @contextmanager
-def catch_stop_signals(*signals: signal.Signals) -> Iterator[StopRequest]:
+def catch_stop_signals(*signals: signal.Signals, notify: Callable[[], None] | None = None) -> Iterator[StopRequest]:
     """Yields a request that any of the signals sets while the block runs.
+
+    If `notify` is given, it is called for each of them, to pass the request on to other processes.
 
     A signal that the process ignores stays ignored, as SIGHUP does under `nohup`. Only the main thread can receive
     signals; in another thread the request is never set.
     """
-    request = StopRequest()
+    request = StopRequest(notify)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

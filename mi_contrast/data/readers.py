@@ -90,8 +90,9 @@ class Sampler:
     @property
     def positions(self) -> range:
         """The positions in the global batch that this process holds."""
-        per_process = self.batch_size // jax.process_count()
-        return range(per_process * jax.process_index(), per_process * (jax.process_index() + 1))
+        members = sorted({device.process_index for device in self.mesh.devices.flat})
+        each, at = self.batch_size // len(members), members.index(jax.process_index())
+        return range(each * at, each * (at + 1))
 
     def first_ids(self, step: int) -> Ints:
         """Returns the indices of the first images of this process's examples, int32."""

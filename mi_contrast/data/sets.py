@@ -9,6 +9,7 @@ from typing import Any
 from etils import epath
 
 from mi_contrast.core.errors import UserError
+from mi_contrast.core.layout import check_mounted
 from mi_contrast.data import folders, pair_sets
 from mi_contrast.data.broken import check_broken_share, substitute_broken
 from mi_contrast.data.imageset import ImageSet, cache_in_memory
@@ -53,6 +54,8 @@ def load(
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise UserError(f"data.size is {size!r}", fix="give a number of pixels, or None")
     check_broken_share(broken)
+    check_mounted("" if data_dir is None else str(data_dir), "--config.data.dir")
+    check_mounted(name.partition(":")[2] if name.startswith(("folder:", "pairs:")) else "", "--config.data.name")
     if name.startswith("folder:"):
         images = folders.load(
             resolve_path(name, data_dir), split, size=size, options=options, broken=broken, known_broken=known_broken

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, UInt8
 
 from mi_contrast.core.errors import BadNumbersError, UserError, unknown
+from mi_contrast.core.mesh import gather_rows, share_rows
 from mi_contrast.core.rngs import stream_rng
 from mi_contrast.data.sets import ImageSet
 from mi_contrast.evaluation.features import FeatureEncoder, iterate_blocks
@@ -102,12 +103,13 @@ def encode_views(
     """
     blocks: list[list[np.ndarray]] = [[] for _ in range(copies)]
     title = f"features of {images.name} {images.split}, {copies} views"
-    for rows, valid in iterate_blocks(title, len(images), batch_size, copies):
-        batch, rngs = jnp.asarray(images.images(rows)), make_view_rngs(rows, seed)
+    own = share_rows(len(images))
+    for rows, valid in iterate_blocks(title, len(own), batch_size, copies):
+        batch, rngs = jnp.asarray(images.images(own[rows])), make_view_rngs(own[rows], seed)
         for copy in range(copies):
             pixels = make_view(policy, batch, rngs, copy)
             blocks[copy].append(np.asarray(encoder.encode(pixels, layer=layer))[:valid])
-    values = np.concatenate([block for copy_blocks in blocks for block in copy_blocks])
+    values = np.concatenate([gather_rows(np.concatenate(parts), len(images)) for parts in blocks])
     if not np.isfinite(values).all():
         raise BadNumbersError(f"features of views of {images.name} {images.split} are not finite")
     return values

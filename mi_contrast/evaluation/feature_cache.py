@@ -16,8 +16,10 @@ import numpy as np
 from jaxtyping import Float
 
 import mi_contrast
+from mi_contrast.core import processes
 from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.config import to_plain_data
+from mi_contrast.core.errors import FileError
 from mi_contrast.core.layout import write_atomically
 from mi_contrast.data.sets import ImageSet
 
@@ -74,10 +76,12 @@ def load_or_extract(folder: Path | None, identity: Mapping[str, Any], extract: C
     text = json.dumps(to_plain_data({**identity, **versions}), sort_keys=True)
     name = re.sub(r"[^\w.+]+", "_", f"{identity['set']}-{identity['split']}").strip("_")[-60:]
     path = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.npz"
-    if path.exists():
-        values, reason = _read(path, text)
-        if values is not None:
-            return values
+    values, reason = _read(path, text) if path.exists() else (None, "")
+    if processes.agree(values is not None):
+        if values is None:
+            raise FileError(f"{path} can't be read by process {processes.index()} ({reason or 'it is not there'})")
+        return values
+    if reason:
         print(f"{path} is damaged ({reason}); its features are extracted again", file=sys.stderr)
     values = np.ascontiguousarray(extract(), np.float32)
     _write(path, values, text)

@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from mi_contrast.core.errors import BadNumbersError, UserError
 from mi_contrast.core.layout import write_json
-from mi_contrast.core.mesh import make_mesh, replicated
+from mi_contrast.core.mesh import local_mesh, replicated
 from mi_contrast.data import sets
 from mi_contrast.evaluation.augmentation import encode_views, make_policy
 from mi_contrast.evaluation.episodes import mean_and_interval
@@ -146,7 +146,7 @@ def extract_features(setup: Setup, settings: FeatureSettings, config: Mapping[st
     encoder, spec = setup.backbone.representation, dict(setup.backbone.representation.spec)
     network = {"variables": compute_digest(encoder.variables), "spec": spec, "layer": settings.layer}
     if jax.local_device_count() > 1:
-        encoder = replace(encoder, variables=jax.device_put(encoder.variables, replicated(make_mesh())))
+        encoder = replace(encoder, variables=jax.device_put(encoder.variables, replicated(local_mesh())))
     arguments = {"batch_size": config["batch_size"], "layer": settings.layer}
     cache = setup.results.parent / "features" if settings.keep else None
 

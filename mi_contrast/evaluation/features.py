@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import BadNumbersError, UserError, unknown
+from mi_contrast.core.mesh import gather_rows, share_rows
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.data.order import permutation
 from mi_contrast.data.sets import ImageSet
@@ -124,7 +125,7 @@ def encode_all(
     """Returns the features of every image of the set, in the set's order, float32 [N, F].
 
     The rows that pad the last batch are dropped. This is exact, because in evaluation mode no image affects another.
-    The next batch is read while the device encodes the current one.
+    The next batch is read while the device encodes the current one. Several processes encode a share each.
 
     Raises UserError on an empty set, BadNumbersError where a feature is not finite.
     """
@@ -133,13 +134,14 @@ def encode_all(
         raise UserError(f"{images.name} {images.split} is empty")
     blocks: list[np.ndarray] = []
     pending: Array | None = None
-    for rows, _ in iterate_blocks(f"features of {images.name} {images.split}", count, batch_size):
-        batch = images.images(rows)
+    own = share_rows(count)
+    for rows, _ in iterate_blocks(f"features of {images.name} {images.split}", len(own), batch_size):
+        batch = images.images(own[rows])
         if pending is not None:
             blocks.append(np.asarray(pending))
         pending = encoder.encode(batch, layer=layer)
     blocks.append(np.asarray(pending))
-    values = np.concatenate(blocks)[:count]
+    values = gather_rows(np.concatenate(blocks)[: len(own)], count)
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
         first = np.flatnonzero(~finite)[0]

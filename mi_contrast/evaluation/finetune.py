@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import BadNumbersError, UserError, unknown
-from mi_contrast.core.mesh import make_mesh, replicated
+from mi_contrast.core.mesh import local_mesh, replicated
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.core.rngs import example_rngs, stream_rng
 from mi_contrast.data.readers import make_reader
@@ -120,7 +120,7 @@ def tune(
 
     An epoch drops its last images where they are fewer than a batch; the next epoch is shuffled anew.
     """
-    start, mesh = setup.backbone.representation, make_mesh()
+    start, mesh = setup.backbone.representation, local_mesh()
     count = len(setup.fit)
     policy = None
     if settings.views is not None:

@@ -16,6 +16,7 @@ import numpy as np
 import safetensors.numpy
 
 import mi_contrast
+from mi_contrast.core import processes
 from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.layout import write_json
@@ -42,7 +43,7 @@ def write_export(
     `backbone.safetensors` has torchvision's names and layouts (of a transformer, timm's), and loads into the same
     network there with strict=True once its classifier is removed. `manifest.json` has all that is needed to use it. If
     two networks share the channels, the file has both, as 'first.<name>' and 'second.<name>', and the manifest says
-    which channels of which colour space each of them sees.
+    which channels of which colour space each of them sees. Of several processes only the first writes.
 
     Args:
       path: the directory.
@@ -53,6 +54,8 @@ def write_export(
     Raises:
       UserError if `path` exists and is not an export, or can't be written.
     """
+    if not processes.is_first():
+        return
     with replace_folder(path) as folder:
         tensors = collect_tensors(representation)
         data = write_safetensors(tensors, folder / WEIGHTS)

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from mi_contrast.core import processes
 from mi_contrast.core.config import differences
 from mi_contrast.core.errors import UserError, add_place, run_job, unknown
 from mi_contrast.core.layout import RunDirectory, read_json, write_json
@@ -38,7 +39,7 @@ def check_runs(plan: StudyPlan, runs: Sequence[StudyRun]) -> None:
         return
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_check_in_process, args=(runs, plan, sender))
+    process = context.Process(target=_check_in_process, args=(runs, plan, sender, processes.count() > 1))
     process.start()
     sender.close()
     try:
@@ -55,11 +56,15 @@ def check_runs(plan: StudyPlan, runs: Sequence[StudyRun]) -> None:
         raise UserError(what, nearest=likely, fix=fix)
 
 
-def _check_in_process(runs: Sequence[StudyRun], plan: StudyPlan, sender: Connection) -> None:
+def _check_in_process(runs: Sequence[StudyRun], plan: StudyPlan, sender: Connection, several: bool) -> None:
     """Sends (what, nearest, fix) of the first mistake, or None."""
+    import jax
+
     from mi_contrast.evaluation.tasks import TASKS
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if several:
+        jax.config.update("jax_platforms", "cpu")  # it is alone, and must not wait for other hosts' accelerators
     shapes: dict[str, tuple[int, ...]] = {}
     labels: set[str] = set()
     try:
@@ -113,21 +118,29 @@ def _check_run(plan: StudyPlan, run: StudyRun, shapes: dict[str, tuple[int, ...]
 def start_process(run: StudyRun, plan: StudyPlan, root: Path) -> multiprocessing.process.BaseProcess:
     """Starts a new process that trains and judges a run, and prints to output.txt in the run's folder.
 
+    Where several processes run the study, each starts one, and the new ones share the run.
     Its exit codes are those of every job. At SIGTERM, or when its parent process ends, it saves and exits with 75.
     """
     others = [root / other.folder for other in plan.runs if other.folder != run.folder]
-    process = multiprocessing.get_context("spawn").Process(target=_run_in_process, args=(run, plan, root, others))
+    arguments = run, plan, root, others, processes.make_child_flags()
+    process = multiprocessing.get_context("spawn").Process(target=_run_in_process, args=arguments)
     process.start()
     return process
 
 
-def _run_in_process(run: StudyRun, plan: StudyPlan, root: Path, others: Sequence[Path]) -> None:
+def _run_in_process(
+    run: StudyRun, plan: StudyPlan, root: Path, others: Sequence[Path], flags: Sequence[str] = ()
+) -> None:
+    def job(_: list[str]) -> None:
+        processes.start(flags, polls_stops=True)
+        train_and_judge(run, plan, root, others)
+
     with open(root / run.folder / "output.txt", "a", encoding="utf-8") as output:
         for stream in (1, 2):
             os.dup2(output.fileno(), stream)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too, but the study decides on the stop
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(run_job(lambda _: train_and_judge(run, plan, root, others), []))
+    sys.exit(run_job(job, []))
 
 
 def _end_with_parent() -> None:
@@ -165,13 +178,17 @@ def train_and_judge(run: StudyRun, plan: StudyPlan, root: Path, others: Sequence
     backbone = None
     for task, record in zip(plan.tasks, plan.record["tasks"], strict=True):
         for untrained in (False, True):
-            if find_result(read_run(folder), record, untrained) is not None:
-                continue
-            if untrained and copy_twin_result(folder, others, record):
+            is_done = find_result(read_run(folder), record, untrained) is not None
+            with processes.together():
+                if not is_done and untrained and processes.is_first():
+                    is_done = copy_twin_result(folder, others, record)
+            if processes.agree(is_done):
                 continue
             backbone = backbone or open_source(folder)
             print(judge(task, backbone, untrained=untrained))
-    write_report(folder)
+    with processes.together():
+        if processes.is_first():
+            write_report(folder)
 
 
 def copy_twin_result(folder: Path, others: Sequence[Path], task: Mapping[str, Any]) -> bool:

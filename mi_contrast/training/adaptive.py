@@ -12,6 +12,7 @@ from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mi_contrast.core import schedules
@@ -84,14 +85,14 @@ def update_levels(
 def add_measurements(template: Method, carried: Mapping[str, Any], numbers: Mapping[str, float]) -> dict[str, Any]:
     """Returns `carried` after adding each measurement to the levels of the schedules that track it."""
     levels = {
-        name: _add_value(carried[name], jnp.float32(numbers[on]))
+        name: _add_value(carried[name], np.float32(numbers[on]))
         for name, (on, *_) in find_paces(template).items()
         if on != "objective"
     }
     return {**carried, **levels}
 
 
-def _add_value(level: Level, value: Array) -> Level:
+def _add_value(level: Level, value: Array | np.float32) -> Level:
     return level.replace(total=level.total + value, count=level.count + 1)  # type: ignore[attr-defined]
 
 

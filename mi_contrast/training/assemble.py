@@ -15,7 +15,7 @@ from mi_contrast.core import legacy
 from mi_contrast.core.checkpoint import flatten
 from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import UserError, nearest, unknown
-from mi_contrast.core.mesh import make_mesh, replicated
+from mi_contrast.core.mesh import make_mesh, place, replicated
 from mi_contrast.data import sets
 from mi_contrast.data.pairing import make_pairing, split_held_out
 from mi_contrast.data.readers import ORDERS, RESIDENT_BYTES, Reader, make_reader
@@ -280,9 +280,8 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
         bank = dict(k=config["eval"]["knn_k"], bank_size=config["eval"]["knn_bank"])
         judges.append(make_accuracy(parts, images, train_ids, held_out_ids, label, represent, **bank))
     tables = _make_tables(config, parts, images, label)
-    return Job(
-        parts, images, train_ids, held_out_ids, jax.device_put(tables, replicated(mesh)), tuple(judges), represent, data
-    )
+    tables = jax.tree.map(lambda table: place(table, replicated(mesh)), tables)
+    return Job(parts, images, train_ids, held_out_ids, tables, tuple(judges), represent, data)
 
 
 def _load_images(config: Mapping[str, Any], known: Collection[str] | None) -> sets.ImageSet:

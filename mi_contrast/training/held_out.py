@@ -7,6 +7,7 @@ readings differ by the network alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -15,9 +16,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mi_contrast import estimators as mi
+from mi_contrast.core import processes, schedules
 from mi_contrast.core import rngs as streams
-from mi_contrast.core import schedules
 from mi_contrast.core.division import Division
+from mi_contrast.core.mesh import gather_rows, local_mesh, share_rows
 from mi_contrast.core.schedules import Progress
 from mi_contrast.data.pairing import make_distinct_pairs
 from mi_contrast.data.sets import ImageSet
@@ -50,9 +52,11 @@ def make_information(
     index = make_distinct_pairs(images, held_out_ids, pairs, shared, seed=0)
     rng = streams.stream_rng(jax.random.key(0), "held_out")
 
+    make_views = replace(parts.augmentation, mesh=local_mesh())
+
     @jax.jit
     def embed(online: Any, generator: Any, sources: Array, positions: Array) -> tuple[Array, Array, Array]:
-        views = parts.augmentation(sources, jax.vmap(lambda at: jax.random.fold_in(rng, at))(positions), generator)
+        views = make_views(sources, jax.vmap(lambda at: jax.random.fold_in(rng, at))(positions), generator)
         first, second = (
             parts.tower.encode(online, views[name], train=False, view=find_network(parts.tower, name)) for name in names
         )
@@ -127,8 +131,10 @@ def make_accuracy(
     labels, classes = images.labels[label], len(images.classes[label])
 
     def encode(representation: Representation, index: np.ndarray, chunk: int = 1024) -> Array:
-        chunks = [representation.encode(images.images(index[i : i + chunk])) for i in range(0, len(index), chunk)]
-        return jnp.concatenate(chunks)
+        own = index[share_rows(len(index))]
+        chunks = [representation.encode(images.images(own[i : i + chunk])) for i in range(0, len(own), chunk)]
+        features = jnp.concatenate(chunks)
+        return features if processes.count() == 1 else jnp.asarray(gather_rows(np.asarray(features), len(index)))
 
     def measure(state: State) -> dict[str, float]:
         representation = represent(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,22 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mi_contrast.core import checkpoint as checkpoints
-from mi_contrast.core import legacy
+from mi_contrast.core import legacy, mesh, processes
 from mi_contrast.core.errors import UserError
-from mi_contrast.core.layout import RunDirectory, hold_lock, read_json, remove_leftovers
+from mi_contrast.core.layout import RunDirectory, check_mounted, hold_shared, read_json, remove_leftovers
+from mi_contrast.core.mesh import take_local
 from mi_contrast.core.progress import ProgressBar
-from mi_contrast.core.stopping import SIGNALS, catch_stop_signals
+from mi_contrast.core.stopping import SIGNALS, StopRequest, catch_stop_signals
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
 from mi_contrast.training import assemble
 from mi_contrast.training.assemble import Job
-from mi_contrast.training.metrics import Log, cut_back
+from mi_contrast.training.metrics import Log, NoLog, cut_back
 from mi_contrast.training.pictures import draw_channels, draw_pairs
 from mi_contrast.training.starts import (
     check_allowed,
+    check_same,
     claim_config,
     claim_data,
     commit,
@@ -67,6 +71,7 @@ def run(
       StoppedError: SIGTERM, SIGHUP or the time limit, after saving.
       KeyboardInterrupt: Ctrl-C, after saving; a second Ctrl-C raises it at once.
     """
+    check_mounted(str(workdir), "--workdir")
     folder = RunDirectory(Path(workdir))
     allow = check_allowed(allow)
     if stop_at is not None and stop_at < 1:
@@ -79,17 +84,22 @@ def run(
     known = None if recorded is None else recorded.get("broken", ())
     # Every mistake in the config is found before anything is written.
     job = assemble.build(config, has_checkpoint, known)
-    with hold_lock(folder):
-        remove_leftovers(folder)
-        newest, total = checkpoints.latest_step(folder.checkpoints), job.parts.total_steps
-        finished = newest is not None and newest >= total and (folder.export / "manifest.json").is_file()
+    with hold_shared(folder):
+        check_same(config, job.images.fingerprint, {"stop_at": stop_at, "allow": allow})
+        if processes.is_first():
+            remove_leftovers(folder)
+        newest, total = processes.agree(checkpoints.latest_step(folder.checkpoints)), job.parts.total_steps
+        has_export = (folder.export / "manifest.json").is_file()
+        finished = processes.agree(newest is not None and newest >= total and has_export)
         if newest is not None and newest > total and not finished:
             raise UserError(
                 f"steps is {total} and {folder.root} has reached step {newest}", fix=f"give steps of {newest} or more"
             )
         changes = find_changes(folder, config, allow)
-        claim_config(folder, config, name, variant, allow, finished=finished)
-        claim_data(folder, job.images, recorded, has_checkpoint, config["data"])
+        with processes.together():
+            if processes.is_first():
+                claim_config(folder, config, name, variant, allow, finished=finished)
+                claim_data(folder, job.images, recorded, has_checkpoint, config["data"])
         if newest is not None and finished:
             return RunOutcome(folder, newest, complete=True)
         with job.open() as reader:
@@ -109,15 +119,20 @@ def _train(
     last = total if stop_at is None else min(stop_at, total)
     saved = checkpoints.Checkpoints(folder.checkpoints, config["checkpoint"]["keep"])
     state, start = _restore_or_begin(saved, job, config)
-    cut_back(folder, start if start > 0 else -1)  # at step 0 nothing was saved, and its numbers are written again
-    log = Log(folder, config, record_start(folder, config, start, changes))
-    record_wandb(folder, log.wandb_id)
+    log: Log | NoLog = NoLog()
+    with processes.together():
+        if processes.is_first():
+            cut_back(folder, start if start > 0 else -1)  # at step 0 nothing was saved, its numbers are written again
+            log = Log(folder, config, record_start(folder, config, start, changes))
+            record_wandb(folder, log.wandb_id)
     progress = ProgressBar("training", total, start=start, each=job.batch_size)
     trainer = Trainer(job, reader, config, saved, log, progress, state, start, last)
     try:
-        with catch_stop_signals(*SIGNALS) as request, _profile(folder, config["log"]["profile"]) as profile:
+        with _catch_stops() as request, _profile(folder, config["log"]["profile"]) as profile:
             if start == 0:
-                draw_pairs(folder.pictures / "pairs.png", job, state)
+                with processes.together():
+                    if processes.is_first():
+                        draw_pairs(folder.pictures / "pairs.png", job, take_local(state))
                 trainer.measure(0)
             trainer.train(start, request, profile)
     except KeyboardInterrupt:
@@ -128,9 +143,12 @@ def _train(
         log.close()
         saved.close()
     if last == total:
-        if job.parts.generator_training is not None:
-            draw_channels(folder.pictures / "channels.png", job, trainer.state)
-        _export(folder, job, trainer.state, config)
+        with processes.together():
+            if processes.is_first():
+                state = take_local(trainer.state)
+                if job.parts.generator_training is not None:
+                    draw_channels(folder.pictures / "channels.png", job, state)
+                _export(folder, job, state, config)
     return RunOutcome(folder, max(last, start), complete=last == total)
 
 
@@ -142,7 +160,33 @@ def place(state: State, shardings: State) -> State:
     Args:
       shardings: a prefix of the state, as `state.placement` returns it.
     """
-    return jax.device_put(jax.tree.map(np.array, state), shardings)
+    return jax.tree.map(
+        lambda sharding, part: jax.tree.map(lambda leaf: _place_leaf(leaf, sharding), part),
+        shardings,
+        state,
+        is_leaf=lambda x: isinstance(x, jax.sharding.Sharding),
+    )
+
+
+def _place_leaf(leaf: jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        return jax.jit(jnp.copy, out_shardings=sharding)(leaf)  # parts of it are with other processes, and stay there
+    return mesh.place(np.array(leaf), sharding)
+
+
+@contextmanager
+def _catch_stops() -> Iterator[StopRequest]:
+    """Yields the request to stop. Of several processes, the one that is asked passes it on to the others.
+
+    SIGTERM is then left to JAX's runtime, which is told of the other signals by it.
+    """
+    if processes.count() == 1:
+        with catch_stop_signals(*SIGNALS) as request:
+            yield request
+        return
+    signals = [number for number in SIGNALS if number != signal.SIGTERM]
+    with catch_stop_signals(*signals, notify=processes.request_stop) as request:
+        yield request
 
 
 def _restore_or_begin(saved: checkpoints.Checkpoints, job: Job, config: Mapping[str, Any]) -> tuple[State, int]:
@@ -185,6 +229,7 @@ def _profile(folder: RunDirectory, steps: tuple[int, int] | None) -> Iterator[Ca
     second; it does nothing where `steps` is None.
     """
     tracing = False
+    steps = steps if processes.is_first() else None
 
     def start_or_stop(step: int) -> None:
         nonlocal tracing

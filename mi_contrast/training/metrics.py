@@ -119,6 +119,18 @@ class Log:
             self._wandb.finish()
 
 
+class NoLog:
+    """The log of a process that is not the first of several: it writes nothing."""
+
+    wandb_id = None
+
+    def write(self, step: int, seconds: float, numbers: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 def append(file: FileIO, line: bytes) -> None:
     """Appends a whole line, and returns when it is on disk. On an error the file is cut back to what it was."""
     size = os.fstat(file.fileno()).st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from mi_contrast.core import rngs as streams
 from mi_contrast.core.colour import SPACES, from_rgb
 from mi_contrast.core.division import Division
 from mi_contrast.core.layout import write_atomically
+from mi_contrast.core.mesh import local_mesh
 from mi_contrast.data.pairing import make_distinct_pairs
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.state import State
@@ -30,7 +32,8 @@ def draw_pairs(path: Path, job: Job, state: State) -> None:
         index = np.stack([index[:, 0], job.images.partners[partner][index[:, 0]]], axis=1)
     sources = np.stack([job.images.images(column) for column in index.T], axis=1)
     rngs = jax.random.split(streams.stream_rng(jax.random.key(job.parts.seed), "views"), columns)
-    make_views = jax.jit(lambda sources, rngs, generator: job.parts.augmentation(sources, rngs, generator))
+    own_views = replace(job.parts.augmentation, mesh=local_mesh())
+    make_views = jax.jit(lambda sources, rngs, generator: own_views(sources, rngs, generator))
     views = make_views(jnp.asarray(sources), rngs, state.generator.get("params"))
     rows, split = [], job.parts.tower.split
     for name, source in job.parts.method.source_index.items():

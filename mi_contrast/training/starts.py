@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 import mi_contrast
-from mi_contrast.core import legacy
+from mi_contrast.core import legacy, processes
 from mi_contrast.core.config import differences
 from mi_contrast.core.errors import FileError, UserError, unknown
 from mi_contrast.core.layout import RunDirectory, read_json, read_record, set_aside, write_json
@@ -36,6 +36,29 @@ def check_allowed(sections: Sequence[str]) -> tuple[str, ...]:
         if section not in ALLOWED:
             raise unknown("section for --allow", section, ALLOWED)
     return tuple(dict.fromkeys(sections))
+
+
+def check_same(config: Mapping[str, Any], data: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
+    """Raises UserError unless all processes have the same version of the package, config, data and flags.
+
+    Args:
+      data: the fingerprint of the data.
+    """
+    if processes.count() == 1:
+        return
+    own = {"version": mi_contrast.__version__, "config": config, "flags": flags}
+    first, data_of_first = processes.agree(own), processes.agree(data)
+    who = f"process {processes.index()}"
+    with processes.together():
+        if different := differences(first, own):
+            theirs, ours = (_value(facts, different[0]) for facts in (first, own))
+            raise UserError(
+                f"{who} has {different[0]} {ours!r}, the first process has {theirs!r}",
+                fix="start the same command with the same version of the package on all hosts",
+            )
+        if why := fingerprint.describe_change(data_of_first, data):
+            fix = "give all hosts the same data"
+            raise UserError(f"the data of {who} differ from the first process's: {why}", fix=fix)
 
 
 def find_changes(folder: RunDirectory, config: Mapping[str, Any], allow: Sequence[str]) -> dict[str, list[Any]]:
@@ -148,7 +171,7 @@ def record_start(
         "seed": config["seed"],
         "commit": commit(),
         "devices": [f"{d.platform} {d.device_kind}" for d in jax.devices()],
-        "processes": jax.process_count(),
+        "processes": processes.count(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
     }

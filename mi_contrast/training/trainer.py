@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax
-from jax.experimental import multihost_utils
-
+from mi_contrast.core import processes
 from mi_contrast.core.checkpoint import Checkpoints
-from mi_contrast.core.errors import BadNumbersError, StoppedError
+from mi_contrast.core.errors import BadNumbersError, InterruptedSavedError, StoppedError
+from mi_contrast.core.mesh import take_local
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.core.stopping import StopRequest
 from mi_contrast.data.readers import Reader
@@ -19,7 +18,7 @@ from mi_contrast.training import adaptive
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.candidates import refresh_clusters
 from mi_contrast.training.diagnostics import make_support_statistics
-from mi_contrast.training.metrics import Log
+from mi_contrast.training.metrics import Log, NoLog
 from mi_contrast.training.state import State, to_tree
 from mi_contrast.training.step import Scalars, make_step
 
@@ -48,7 +47,7 @@ class Trainer:
         reader: Reader,
         config: Mapping[str, Any],
         checkpoints: Checkpoints,
-        log: Log,
+        log: Log | NoLog,
         progress: ProgressBar,
         state: State,
         start: int,
@@ -60,6 +59,7 @@ class Trainer:
         self._train_step, self._describe_support = make_step(job.parts), make_support_statistics(job.parts)
         self._pending: Pending | None = None
         self._note = ""
+        self._asked_to_stop = False
         self._began = time.perf_counter()
         self._logged_step, self._logged_time = start, self._began
 
@@ -90,7 +90,9 @@ class Trainer:
 
     def measure(self, step: int) -> None:
         """Measures the state on held-out examples, logs the numbers and gives them to adaptive schedules."""
-        numbers = {name: value for judge in self.job.judges for name, value in judge(self.state).items()}
+        state = take_local(self.state)
+        numbers = {name: value for judge in self.job.judges for name, value in judge(state).items()}
+        numbers = processes.agree(numbers)  # their last bits may differ from host to host
         self.log.write(step, time.perf_counter() - self._began, numbers)
         shown = [f"mi {numbers['mi_nats']:.3f} of {numbers['mi_ceiling']:.2f} nats"]
         shown += [f"{name} {100 * numbers[name]:.1f} %" for name in ("knn_top1", "probe_top1") if name in numbers]
@@ -149,22 +151,27 @@ class Trainer:
         """Returns whether the time limit is over, and whether to stop after this step, though it is not the last."""
         limit = self.config["checkpoint"]["time_limit"]
         overtime = limit is not None and time.perf_counter() - self._began > limit
-        return overtime, step < self.last and (overtime or _agree_to_stop(request, step))
+        if processes.count() == 1:
+            return overtime, step < self.last and (overtime or request.is_set())
+        if overtime and processes.is_first() and not self._asked_to_stop:
+            self._asked_to_stop = True
+            processes.request_stop()
+        return self._asked_to_stop, step < self.last and processes.reached_stop(step)
 
     def _stop(self, step: int, request: StopRequest, overtime: bool) -> None:
         """Raises what ends the run, when the state is on disk."""
         self.checkpoints.wait()
-        message = f"at step {step} of {self.job.parts.total_steps}. The state is saved; run the same command to resume"
-        if overtime and not request.is_set():
-            raise StoppedError(f"stopped by the time limit {message}")
-        raise request.error(f"stopped by {request.cause} {message}")
+        place = f"at step {step} of {self.job.parts.total_steps}. The state is saved; run the same command to resume"
+        cause = "the time limit" if overtime and not request.is_set() else request.cause
+        cause = processes.agree(cause, _choose_cause)
+        kind = InterruptedSavedError if cause == "Ctrl-C" else StoppedError
+        raise kind(f"stopped by {cause} {place}")
 
 
-def _agree_to_stop(request: StopRequest, step: int) -> bool:
-    """Returns whether to stop. Several processes agree on the step."""
-    if jax.process_count() > 1:
-        return bool(multihost_utils.reached_preemption_sync_point(step))
-    return request.is_set()
+def _choose_cause(causes: list[str]) -> str:
+    """Returns why all processes stop, of what each knows. A process that knows no cause, or all, had a SIGTERM."""
+    known = [cause for cause in ("Ctrl-C", "SIGHUP", "the time limit") if cause in causes]
+    return known[0] if known else "SIGTERM"
 
 
 def _explain_bad_steps(bad: int, step: int, newest: int | None) -> str:

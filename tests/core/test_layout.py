@@ -10,6 +10,7 @@ import pytest
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import (
     RunDirectory,
+    check_mounted,
     hold_lock,
     read_json,
     read_record,
@@ -151,3 +152,15 @@ def test_a_broken_record_of_starts_has_none(tmp_path, text):
     if text is not None:
         (tmp_path / "run.json").write_bytes(text)
     assert read_record(RunDirectory(tmp_path)) == {"starts": []}
+
+
+def test_a_bucket_is_refused_with_the_command_that_mounts_it():
+    with pytest.raises(UserError) as error:
+        check_mounted("gs://my-bucket/runs/x", "--workdir")
+    said = str(error.value)
+    assert "gcsfuse --implicit-dirs my-bucket /mnt/my-bucket; then --workdir=/mnt/my-bucket/runs/x" in said
+    assert "\n" not in said
+    with pytest.raises(UserError, match="mount b as /mnt/b"):
+        check_mounted("s3://b", "data.dir")
+    for path in ("runs/x", "/mnt/my-bucket/runs", ""):
+        check_mounted(path, "--workdir")

@@ -56,6 +56,8 @@ class Outcome:
 class Drill:
     """A folder with an uninterrupted short run and one that was stopped half way, which each fault begins from."""
 
+    steps = SHORT
+
     def __init__(self, root: Path):
         self.root = root
 
@@ -65,12 +67,12 @@ class Drill:
             code, text = self.train(self.root / name, *more)
             assert code == 0, text
 
-    def command(self, workdir: Path, *more: str, steps: int = SHORT, hook: Sequence[str] = ()) -> list[str]:
+    def command(self, workdir: Path, *more: str, steps: int | None = None, hook: Sequence[str] = ()) -> list[str]:
         """The command of a training run."""
         job = ["mi_contrast.main"] if not hook else ["tests.drills.hooks", *hook, "--"]
         job += ARGUMENTS
         return [
-            sys.executable, "-m", *job, f"--workdir={workdir}", f"--config.steps={steps}",
+            sys.executable, "-m", *job, f"--workdir={workdir}", f"--config.steps={steps or self.steps}",
             f"--config.checkpoint.every={EVERY}", *more,
         ]  # fmt: skip
 
@@ -92,7 +94,7 @@ class Drill:
         self,
         workdir: Path,
         *more: str,
-        steps: int = SHORT,
+        steps: int | None = None,
         hook: Sequence[str] = (),
         before: Sequence[str] = (),
         meanwhile: Callable[[subprocess.Popen[bytes]], None] | None = None,
@@ -183,7 +185,7 @@ def go_on(
     if not outcome.equal:
         outcome.wrong.append("another export")
     steps = [row["step"] for row in read(RunDirectory(workdir)) if "objective" in row]
-    if steps != list(range(1, SHORT + 1)) and not any("log.every" in word for word in more):
+    if steps != list(range(1, drill.steps + 1)) and not any("log.every" in word for word in more):
         outcome.wrong.append("metrics.jsonl lacks or repeats steps")
     if left := leftovers(workdir):
         outcome.wrong.append(f"left behind: {', '.join(left)}")
