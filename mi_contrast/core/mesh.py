@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -23,3 +25,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding that cuts axis 0 over the mesh axis `data`."""
     return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+@lru_cache(maxsize=1)
+def host_device() -> jax.Device | None:
+    """Returns the host's first CPU device, on which readers draw, or None if JAX was started without one."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None

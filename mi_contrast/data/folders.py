@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from jaxtyping import UInt8
 from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.data import fingerprint, tiles
 from mi_contrast.data.broken import drop_broken, find_broken
-from mi_contrast.data.decoding import BrokenImageError, decode_file, stack_images
+from mi_contrast.data.crops import WholeImage
+from mi_contrast.data.decoding import BrokenImageError, decode_file, read_bytes, stack_images
 from mi_contrast.data.imageset import ImageSet, Ints
 from mi_contrast.data.listing import HEIC, LAYOUT, NO_CLASS, list_images, list_images_as_0_1_0
 
@@ -72,7 +74,13 @@ def load(
         return stack_images([decode_file(Path(example), size) for example in examples], examples, shape)
 
     shape = (size, size, 3) if size is not None else read_shape([file for _, file in files], broken)
-    return ImageSet(name, split, len(files), shape, read, labels, classes, fingerprint=facts)
+
+    def open_whole(index: int) -> WholeImage:
+        file = files[index][1]
+        return WholeImage(read_bytes(file), str(file))
+
+    made = ImageSet(name, split, len(files), shape, read, labels, classes, fingerprint=facts)
+    return replace(made, square=size, open=open_whole)
 
 
 def read_shape(files: list[Path], broken: float) -> tuple[int, int, int]:

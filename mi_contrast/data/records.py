@@ -16,6 +16,7 @@ from tensorflow_datasets.core import constants
 
 from mi_contrast.core.errors import FileError, UserError, nearest, unknown
 from mi_contrast.data.broken import drop_broken
+from mi_contrast.data.crops import WholeImage
 from mi_contrast.data.decoding import BrokenImageError, decode, stack_images
 from mi_contrast.data.imageset import CHUNK, ImageSet, Ints, Lazy, map_in_threads
 
@@ -137,7 +138,12 @@ def load(
     )
     labels = Lazy(label_names, lambda: records.columns(label_names))
     classes = {label: tuple(records.features[label].names) for label in label_names}
-    return ImageSet(name, split, len(records), shape, read, labels, classes, fingerprint=records.fingerprint)
+
+    def open_whole(index: int) -> WholeImage:
+        return WholeImage(records.read([index])[0][records.image], records.example(index))
+
+    made = ImageSet(name, split, len(records), shape, read, labels, classes, fingerprint=records.fingerprint)
+    return replace(made, square=size, open=open_whole)
 
 
 def find_broken(records: Records) -> dict[str, str]:

@@ -29,7 +29,7 @@ def make_crops(views: Views, seed: int, step: Int[Array, ""], batch: Batch) -> M
     positions = jnp.arange(batch.index.shape[0], dtype=jnp.int32)
     rngs = streams.example_rngs(seed, step, positions)
     rngs = jax.vmap(lambda rng: streams.stream_rng(rng, "views"))(rngs)
-    return views.crops(batch.sources, rngs)
+    return views.crops(batch.sources, rngs, batch.boxes)
 
 
 @dataclass(frozen=True)
