@@ -13,6 +13,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from typing import Any, NamedTuple
 
 import jax
@@ -92,13 +93,17 @@ class WholeImage:
     def _resize(self, pixels: Image.Image, reduction: int, region: Region) -> UInt8[np.ndarray, "size size 3"]:
         turn = self._turn
         top, left, tall, wide = (x / reduction for x in to_stored(region.box, turn, self.height, self.width))
-        corners = (left, top, min(left + wide, pixels.width), min(top + tall, pixels.height))
-        resized = pixels.resize((region.size, region.size), Image.Resampling.BILINEAR, box=corners)
+        # Pillow's filter would read beyond the box, so what lies outside is cut off first.
+        x, y = int(left), int(top)
+        right, bottom = min(left + wide, pixels.width), min(top + tall, pixels.height)
+        inside = pixels.crop((x, y, ceil(right), ceil(bottom)))
+        corners = (left - x, top - y, right - x, bottom - y)
+        resized = inside.resize((region.size, region.size), Image.Resampling.BILINEAR, box=corners)
         return np.asarray(resized.transpose(TURNS[turn]) if turn in TURNS else resized)
 
 
 def choose_reduction(regions: Sequence[Region]) -> int:
-    """Returns by how much the image's sides can be divided, so that no region has fewer pixels than it is resized to."""
+    """Returns by how much an image's sides can be divided so that no region has fewer pixels than it is resized to."""
     allowed = min((min(region.box[2:]) / region.size for region in regions), default=1)
     return next((reduction for reduction in REDUCTIONS if reduction <= allowed), 1)
 
@@ -158,8 +163,8 @@ class CropReader:
         for source in range(views):
             names = [name for name, wanted in self.crops.sources.items() if wanted % views == source]
             for start in range(0, count if names else 0, CHUNK):
-                rows = range(start, min(start + CHUNK, count))
-                for row, cut in zip(rows, self._cut(step, positions[start:][:CHUNK], index[rows, source], names)):
+                chunk = slice(start, start + CHUNK)
+                for row, cut in enumerate(self._cut(step, positions[chunk], index[chunk, source], names), start):
                     for name, pixels in cut.items():
                         crops[name][row] = pixels
         return crops
@@ -177,18 +182,19 @@ class CropReader:
                     raise BrokenImageError(str(index), "", "")
                 cuts.append(self._cut_regions(image, boxes, row, names))
             except BrokenImageError:
-                cuts.append(
-                    self.images.stand_in(int(index), partial(self._cut_alone, step, int(positions[row]), names))
-                )
+                cut_alone = partial(self._cut_alone, step, int(positions[row]), names)
+                cuts.append(self.images.stand_in(int(index), cut_alone))
         return cuts
 
     def _open(self, index: int) -> WholeImage | None:
+        assert self.images.open is not None
         try:
             return self.images.open(index)
         except BrokenImageError:
             return None
 
     def _cut_alone(self, step: int, position: int, names: Sequence[str], index: int) -> dict[str, Any]:
+        assert self.images.open is not None
         image = self.images.open(index)
         sides = np.tile([image.height, image.width], (CHUNK, 1))
         return self._cut_regions(image, self.boxes(step, np.full(CHUNK, position), sides), 0, names)
@@ -196,7 +202,7 @@ class CropReader:
     def _cut_regions(
         self, image: WholeImage, boxes: Mapping[str, np.ndarray], row: int, names: Sequence[str]
     ) -> dict[str, Any]:
-        regions = [Region(tuple(map(float, boxes[name][row])), self.crops.sizes[name]) for name in names]
+        regions = [Region(boxes[name][row].tolist(), self.crops.sizes[name]) for name in names]
         return dict(zip(names, image.cut(regions), strict=True))
 
 
@@ -216,13 +222,14 @@ def read_squeezed(
     """
 
     def squeeze(index: int) -> tuple[UInt8[np.ndarray, "size size 3"], tuple[int, int]]:
-        image = images.open(index)  # type: ignore[misc]
+        assert images.open is not None
+        image = images.open(index)
         sides = image.height, image.width
         return image.cut([Region((0, 0, *sides), size)])[0], sides
 
     def read(part: Ints) -> list[np.ndarray]:
         pixels, sides = np.empty((len(part), size, size, 3), np.uint8), np.empty((len(part), 2), np.int32)
-        rows = map_in_threads(lambda index: images.stand_in(int(index), squeeze), part, "decoding")
+        rows = map_in_threads(lambda index: images.stand_in(index, squeeze), part.tolist(), "decoding")
         for row, (image, shape) in enumerate(rows):
             pixels[row], sides[row] = image, shape
         return [pixels, sides]

@@ -11,8 +11,8 @@ A reader that is given `crops` takes random crops from whole images, not from th
 
 - Images of one size are whole as they are: the crops are drawn and cut on the device.
 - A streamed set whose images have their own sizes is cut while it is decoded. The batch has the crops.
-- A resident set with `data.size` keeps each whole image resized to a square, without regard to its aspect. The boxes are
-  drawn for the image's own size, as for a streamed set, and scaled to the square. The device cuts them.
+- A resident set with `data.size` keeps each whole image resized to a square, without regard to its aspect. The boxes
+  are drawn for the image's own size, as for a streamed set, and scaled to the square. The device cuts them.
 """
 
 from __future__ import annotations
@@ -45,16 +45,24 @@ ORDERS = ("epochs", "draws")
 class Batch(NamedTuple):
     """The images of a batch.
 
-    sources: uint8 [B, V, H, W, 3], V = 1 or 2 images an example; or the crops that were cut while the images were
-      decoded, uint8 [B, size, size, 3] by name.
+    sources: uint8 [B, V, H, W, 3], V = 1 or 2 images an example. If the reader draws the crops' boxes itself, sources
+      are `BoxedImages`, or the crops that were cut while the images were decoded, uint8 [B, size, size, 3] by name.
     index: int32 [B, V], the index of each image in its set.
-    boxes: float32 [B, 4] by name, the boxes of crops that are still to be cut out of `sources`; None if the step draws
-      them itself.
     """
 
-    sources: UInt8[Array, "B V H W 3"] | Mapping[str, UInt8[Array, "B size size 3"]]
+    sources: Any
     index: Int[Array, "B V"]  # type: ignore[assignment]  # over tuple.index
-    boxes: Mapping[str, Float[Array, "B 4"]] | None = None
+
+
+class BoxedImages(NamedTuple):
+    """The images of a batch and the boxes that are to be cut out of them.
+
+    images: uint8 [B, V, H, W, 3].
+    boxes: float32 [B, 4] by the name of the crop: top, left, height and width in pixels of its image.
+    """
+
+    images: UInt8[Array, "B V H W 3"]
+    boxes: Mapping[str, Float[Array, "B 4"]]
 
 
 class Reader(Protocol):
@@ -264,7 +272,8 @@ class SqueezedReader(ResidentReader):
             scale = np.tile(np.float32(self._square) / sides[:, source].astype(np.float32), (1, 2))
             local = drawn[source][name] * scale  # top, left, height, width by height, width, height, width
             boxes[name] = to_global(local, sharding, (self.sampler.batch_size, 4))
-        return super().batch(step)._replace(boxes=boxes)
+        batch = super().batch(step)
+        return batch._replace(sources=BoxedImages(batch.sources, boxes))
 
 
 class StreamingReader:

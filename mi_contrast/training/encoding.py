@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from mi_contrast.core import rngs as streams
-from mi_contrast.data.readers import Batch
+from mi_contrast.data.readers import Batch, BoxedImages
 from mi_contrast.methods.method import TWIN
 from mi_contrast.models.towers import Tower, TowerOutput
 from mi_contrast.training.microbatches import Microbatches
@@ -29,7 +29,9 @@ def make_crops(views: Views, seed: int, step: Int[Array, ""], batch: Batch) -> M
     positions = jnp.arange(batch.index.shape[0], dtype=jnp.int32)
     rngs = streams.example_rngs(seed, step, positions)
     rngs = jax.vmap(lambda rng: streams.stream_rng(rng, "views"))(rngs)
-    return views.crops(batch.sources, rngs, batch.boxes)
+    if isinstance(batch.sources, BoxedImages):
+        return views.crops(batch.sources.images, rngs, batch.sources.boxes)
+    return views.crops(batch.sources, rngs)
 
 
 @dataclass(frozen=True)

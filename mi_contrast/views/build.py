@@ -82,7 +82,9 @@ class Views:
         """
         boxes = {}
         for name, cut in self.cuts.items():
-            boxes[name] = draw_view(cut.ops, jax.random.fold_in(rng, cut.number), height, width).box
+            box = draw_view(cut.ops, jax.random.fold_in(rng, cut.number), height, width).box
+            assert box is not None
+            boxes[name] = box
         return boxes
 
     def __call__(

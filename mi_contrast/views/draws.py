@@ -141,6 +141,8 @@ def crop_box(
 def centre_box(height: Side, width: Side, aspect: tuple[float, float]) -> Float[Array, " 4"]:
     """Returns the largest centred box with an aspect in `aspect`, float32 [4]: top, left, height, width."""
     ratio = width / height
+    wide: Side
+    tall: Side
     if isinstance(height, int) and isinstance(width, int):
         wide = min(width, round(height * aspect[1])) if ratio > aspect[1] else width
         tall = min(height, round(width / aspect[0])) if ratio < aspect[0] else height
