@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mi_contrast.data.broken import drop_broken, find_broken
 from mi_contrast.data.crops import WholeImage
 from mi_contrast.data.decoding import BrokenImageError, decode_file, read_bytes, stack_images
 from mi_contrast.data.imageset import ImageSet, Ints
+from mi_contrast.data.kept import keep_reasons
 from mi_contrast.data.listing import HEIC, LAYOUT, NO_CLASS, list_images, list_images_as_0_1_0
 
 
@@ -58,8 +60,15 @@ def load(
     files = select_files(splits, name, split)
     enable_heic(root, [file for _, file in files])
     names = tuple(sorted({label for listing in splits.values() for label, _ in listing}))
-    sizes = {file.relative_to(root).as_posix(): file.stat().st_size for _, file in files}
-    reasons = find_broken(root, list(sizes)) if known_broken is None else dict.fromkeys(known_broken, "")
+    stats = {file.relative_to(root).as_posix(): file.stat() for _, file in files}
+    sizes = {path: stat.st_size for path, stat in stats.items()}
+    if known_broken is None:
+        written = {f"{path} {stat.st_mtime_ns}": stat.st_size for path, stat in stats.items()}
+        checksum = fingerprint.fingerprint_files(written, (), split)["sum"]
+        scan = partial(find_broken, root, list(sizes))
+        reasons = keep_reasons(str(root.resolve()), {"sum": checksum}, scan, len(sizes))
+    else:
+        reasons = dict.fromkeys(known_broken, "")
     readable = set(drop_broken(list(sizes), reasons, broken, name))
     facts = fingerprint.fingerprint_files(sizes, names, str(root)) | {"broken": sorted(set(sizes) - readable)}
     files = [file for file, path in zip(files, sizes, strict=True) if path in readable]

@@ -17,6 +17,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, hold_lock, read_json, remove_leftovers
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.core.stopping import SIGNALS, catch_stop_signals
+from mi_contrast.core.user_cache import use_compile_cache
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
 from mi_contrast.training import assemble
@@ -68,6 +69,7 @@ def run(
       KeyboardInterrupt: Ctrl-C, after saving; a second Ctrl-C raises it at once.
     """
     folder = RunDirectory(Path(workdir))
+    use_compile_cache()
     allow = check_allowed(allow)
     if stop_at is not None and stop_at < 1:
         raise UserError(f"--stop_at={stop_at}", fix="give a step of 1 or more")
