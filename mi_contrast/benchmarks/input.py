@@ -1,11 +1,11 @@
 """Times the input pipeline against torchvision's ImageFolder and DataLoader: two random crops of each JPEG.
 
 The images are made from the 24 photographs of kodak24.zip (--data), in 20 folders of classes: 500 x 375 pixels as
-ImageNet's are on average, and 4,000 x 3,000 as those of a phone. Both sides read the same files on the same cores in the
-same run, in turns, and crop by the same distribution (area .2 to 1, aspect 3/4 to 4/3, 224 pixels). Ours is the reader
-of a streamed set with its threads, and its crops are uint8, for the device. torchvision's are made by worker processes,
-once as float32 by ToTensor, as its users do, and once left as uint8. `records` is the time to the first batch of
-a set of many small records, whose labels are read at the first start and kept for the second.
+ImageNet's are on average, and 4,000 x 3,000 as those of a phone. Both sides read the same files on the same cores in
+the same run, in turns, and crop by the same distribution (area .2 to 1, aspect 3/4 to 4/3, 224 pixels). Ours is the
+reader of a streamed set with its threads, and its crops are uint8, for the device. torchvision's are made by worker
+processes, once as float32 by ToTensor, as its users do, and once left as uint8. `records` is the time to the first
+batch of a set of many small records, whose labels are read at the first start and kept for the second.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def start_torchvision(folder: str, cores: int) -> Iterator[dict[str, Callable[[i
             pipe.send((kind, num_batches))
             return float(pipe.recv())
 
-        yield {kind: (lambda n, kind=kind: ask(kind, n)) for kind in ("torchvision", "torchvision_uint8")}
+        yield {kind: partial(ask, kind) for kind in ("torchvision", "torchvision_uint8")}
 
 
 def serve(pipe: Any, folder: str, cores: int) -> None:

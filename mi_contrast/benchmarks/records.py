@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
 from PIL import Image
 
 SIDE, BATCH = 32, 256
@@ -45,32 +48,38 @@ def time_first_batch(count: int) -> dict[str, Any]:
     return {"records": count, "first": float(first), "second": float(second)}
 
 
+class Many(tfds.core.GeneratorBasedBuilder):
+    """`count` small PNGs, with labels 0 to 9 in turn."""
+
+    name = "many"
+    VERSION = tfds.core.Version("1.0.0")
+    code_path = epath.Path(__file__)
+    count = 0
+
+    def _info(self) -> Any:
+        features = {
+            "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="png"),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+        described = tfds.features.FeaturesDict(features)
+        return tfds.core.DatasetInfo(builder=self, features=described, disable_shuffling=True)
+
+    def _split_generators(self, dl_manager: Any) -> Any:
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self) -> Any:
+        random, images = np.random.default_rng(0), []
+        for pixels in random.integers(0, 256, (64, 4, 4, 3), np.uint8):
+            buffer = io.BytesIO()
+            Image.fromarray(pixels).resize((SIDE, SIDE)).save(buffer, "PNG")
+            images.append(buffer.getvalue())
+        for i in range(self.count):
+            yield i, {"image": io.BytesIO(images[i % len(images)]), "label": i % 10}
+
+
 def write_records(folder: Path, count: int) -> None:
-    """Writes a TFDS set 'many' of small PNGs with labels into a folder of sets."""
-    import tensorflow_datasets as tfds
-
-    random = np.random.default_rng(0)
-    images = []
-    for pixels in random.integers(0, 256, (64, 4, 4, 3), np.uint8):
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).resize((SIDE, SIDE)).save(buffer, "PNG")
-        images.append(buffer.getvalue())
-
-    class Many(tfds.core.GeneratorBasedBuilder):
-        name, VERSION = "many", tfds.core.Version("1.0.0")
-
-        def _info(self) -> Any:
-            features = {
-                "image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="png"),
-                "label": tfds.features.ClassLabel(num_classes=10),
-            }
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-        def _split_generators(self, dl_manager: Any) -> Any:
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self) -> Any:
-            for i in range(count):
-                yield i, {"image": io.BytesIO(images[i % len(images)]), "label": i % 10}
-
-    Many(data_dir=str(folder), file_format="array_record").download_and_prepare()
+    """Writes the TFDS set 'many' with `count` records into a folder of sets."""
+    builder = Many(data_dir=str(folder), file_format="array_record")
+    builder.count = count
+    with contextlib.redirect_stdout(sys.stderr):
+        builder.download_and_prepare()

@@ -52,7 +52,9 @@ def test_a_set_that_cannot_be_written_is_kept_in_the_users_cache(tmp_path, cache
     assert len(list(cache.glob("mi_contrast/data/*/labels-*.npz"))) == 2 and not os.path.exists("gs:")
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-40], lambda b: b"", lambda b: b.replace(b"label", b"lapel")])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-40], lambda b: b"", lambda b: b.replace(bytes([3, 0, 0, 0, 4]), bytes([9, 0, 0, 0, 4]))]
+)
 def test_a_damaged_file_is_made_anew(tmp_path, capsys, damage):
     calls, make = make_counter()
     kept.keep_arrays(str(tmp_path), "labels", FACTS, make)
@@ -71,7 +73,7 @@ def test_labels_of_a_large_set_are_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr(records.Records, "columns", lambda self, names: read.append(1) or columns(self, names))
     for split, count in (("train", 1), ("train", 1), ("train[:40]", 2), ("train[:40]", 3)):
         labels = sets.load("many", split, data_dir=tmp_path).labels["label"]
-        assert labels.tolist() == [i % 10 for i in range(60)][: len(labels)] or len(set(labels.tolist())) == 10
+        assert labels.tolist() == [i % 10 for i in range(60)][: len(labels)]
         assert len(read) == count  # the part of 40 is small and is read each time
     whole = sets.load("many", "train", data_dir=tmp_path).labels["label"]
     np.testing.assert_array_equal(whole, columns(records_of(tmp_path), ("label",))["label"])
