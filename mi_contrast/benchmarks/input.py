@@ -58,7 +58,7 @@ def run(repeats: int, small: bool = False, data: str | None = None) -> dict[str,
     figures: dict[str, Any] = {"what": f"two crops of {SIZE} px of each JPEG, batches of {BATCH}", "cores": cores}
     for case, (width, height, count) in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
-            write_photographs(Path(folder), Path(data), width, height, 4 * BATCH if small else count)
+            write_photographs(Path(folder), Path(data), width, height, min(count, BATCH) if small else count)
             num_batches = (2 if small else max(count // BATCH // 4, 2)) if case == "imagenet" else 1 + (not small)
             figures[case] = compare(folder, num_batches, repeats, cores)
     figures["records"] = time_first_batch(2_000 if small else 200_000)
