@@ -4,7 +4,8 @@ The images are made from the 24 photographs of kodak24.zip (--data), in 20 folde
 ImageNet's are on average, and 4,000 x 3,000 as those of a phone. Both sides read the same files on the same cores in
 the same run, in turns, and crop by the same distribution (area .2 to 1, aspect 3/4 to 4/3, 224 pixels). Ours is the
 reader of a streamed set with its threads, and its crops are uint8, for the device. torchvision's are made by worker
-processes, once as float32 by ToTensor, as its users do, and once left as uint8. `records` is the time to the first
+processes, once as float32 by ToTensor, as its users do, and once left as uint8. Images per second of processor time
+count the time of all threads and processes of a side, and depend less on what else runs. `records` is the time to the first
 batch of a set of many small records, whose labels are read at the first start and kept for the second.
 """
 
@@ -85,34 +86,51 @@ def write_photographs(folder: Path, archive: Path, width: int, height: int, coun
 def compare(folder: str, num_batches: int, repeats: int, cores: int) -> dict[str, Any]:
     """Returns images/s a core of each contender on the images in a folder, and our ratio to the others."""
     seconds: dict[str, list[float]] = {}
+    processor: dict[str, list[float]] = {}
     with start_ours(folder) as ours, start_torchvision(folder, cores) as theirs:
         contenders = {"ours": ours, **theirs}
         for round_ in range(repeats + 1):
             for name, read in contenders.items():
-                taken = read(num_batches)
+                elapsed, used = read(num_batches)
                 if round_:  # the first is not measured
-                    seconds.setdefault(name, []).append(taken)
-    images = num_batches * BATCH / cores
-    speeds = {name: spread([images / s for s in times]) for name, times in seconds.items()}
-    ratios = {f"ours_over_{name}": ratio(seconds["ours"], times) for name, times in seconds.items() if name != "ours"}
-    return {"images_per_second_and_core": speeds, **ratios}
+                    seconds.setdefault(name, []).append(elapsed)
+                    processor.setdefault(name, []).append(used)
+    images, figures = num_batches * BATCH, dict[str, Any]()
+    for what, times, number in (("core", seconds, cores), ("processor", processor, 1)):
+        speeds = {name: spread([images / number / s for s in values]) for name, values in times.items()}
+        ratios = {name: ratio(times["ours"], values) for name, values in times.items() if name != "ours"}
+        figures[f"images_per_{what}_second"] = speeds
+        figures[f"ours_over_others_by_{what}"] = ratios
+    return figures
+
+
+def processor_seconds() -> float:
+    """Returns the processor time of this process and its children so far."""
+    children = {
+        child for file in Path("/proc/self/task").glob("*/children") for child in file.read_text().split()
+    }  # of every thread
+    seconds = time.process_time()
+    for child in children:
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+        seconds += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system
+    return seconds
 
 
 @contextmanager
-def start_ours(folder: str) -> Iterator[Callable[[int], float]]:
-    """Yields a function that reads some batches by a streamed reader, from a cold start, and returns the seconds."""
+def start_ours(folder: str) -> Iterator[Callable[[int], tuple[float, float]]]:
+    """Yields a function that reads some batches by a streamed reader, and returns the seconds and processor seconds."""
     images = sets.load(f"folder:{folder}", "train", size=SIZE, known_broken=())
     step = 0
     with make_crop_reader(images) as reader:
         reader.batch(0)  # compiles
 
-        def read(num_batches: int) -> float:
+        def read(num_batches: int) -> tuple[float, float]:
             nonlocal step
             reader.close()  # what was read ahead does not count
-            start_time = time.perf_counter()
+            start_time, start_processor = time.perf_counter(), time.process_time()
             for number in range(step, step + num_batches):
                 jax.block_until_ready(reader.batch(number))
-            seconds = time.perf_counter() - start_time
+            seconds = time.perf_counter() - start_time, time.process_time() - start_processor
             reader.close()
             step += num_batches
             return seconds
@@ -133,14 +151,15 @@ def make_crop_reader(images: sets.ImageSet) -> Reader:
 
 
 @contextmanager
-def start_torchvision(folder: str, cores: int) -> Iterator[dict[str, Callable[[int], float]]]:
-    """Starts torchvision's process and yields the functions that read some batches there and return the seconds."""
+def start_torchvision(folder: str, cores: int) -> Iterator[dict[str, Callable[[int], tuple[float, float]]]]:
+    """Starts torchvision's process and yields functions like that of `start_ours`, by contender."""
     with start_process(serve, folder, cores, patience=30, daemon=False) as pipe:  # it starts workers
         pipe.recv()
 
-        def ask(kind: str, num_batches: int) -> float:
+        def ask(kind: str, num_batches: int) -> tuple[float, float]:
             pipe.send((kind, num_batches))
-            return float(pipe.recv())
+            elapsed, used = pipe.recv()
+            return elapsed, used
 
         yield {kind: partial(ask, kind) for kind in ("torchvision", "torchvision_uint8")}
 
@@ -173,10 +192,10 @@ def serve(pipe: Any, folder: str, cores: int) -> None:
         data, loader = loaders[kind]
         order = random.permutation(max(len(data), num_batches * BATCH)) % len(data)
         batches[:] = [order[i * BATCH :][:BATCH].tolist() for i in range(num_batches)]
-        start_time = time.perf_counter()
+        start_time, start_processor = time.perf_counter(), processor_seconds()
         for _ in loader:
             pass
-        pipe.send(time.perf_counter() - start_time)
+        pipe.send((time.perf_counter() - start_time, processor_seconds() - start_processor))
 
 
 class TwoCrops:
@@ -193,12 +212,14 @@ def format_figures(figures: Mapping[str, Any]) -> str:
     """Returns the figures as lines of text."""
     lines = [f"{figures['what']}, {figures['cores']} cores"]
     for case, (width, height, _) in CASES.items():
-        lines.append(f"{case}, {width} x {height}:")
-        for name, s in figures[case]["images_per_second_and_core"].items():
-            lines.append(f"  {name:18} {s['median']:6.1f} ({s['min']:.1f} to {s['max']:.1f}) images/s a core")
-        for name in ("ours_over_torchvision", "ours_over_torchvision_uint8"):
-            s = figures[case][name]
-            lines.append(f"  {name}: {s['median']:.2f} x ({s['min']:.2f} to {s['max']:.2f})")
+        for what in ("core", "processor"):
+            lines.append(f"{case}, {width} x {height}, images per {what}-second:")
+            for name, speeds in figures[case][f"images_per_{what}_second"].items():
+                lines.append(f"  {name:18} {speeds['median']:6.1f} ({speeds['min']:.1f} to {speeds['max']:.1f})")
+            for name, ratios in figures[case][f"ours_over_others_by_{what}"].items():
+                lines[-1] += (
+                    f"\n  ours over {name}: {ratios['median']:.2f} x ({ratios['min']:.2f} to {ratios['max']:.2f})"
+                )
     seconds = figures["records"]
     lines.append(f"first batch of {seconds['records']:,} records: {seconds['first']:.1f} s at the first start, "
                  f"{seconds['second']:.1f} s at the second")  # fmt: skip
