@@ -20,7 +20,7 @@ from mi_contrast.training.state import placement
 from mi_contrast.training.step import make_step
 
 WIDTH, HEIGHT = 500, 375
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "accelerator": {"data.batch": 256, "method.pools.queue.size": 65536, "data.size": 256, "views.size": 224},
     "cpu": {"data.batch": 32, "model.backbone": "resnet18", "model.width": 16, "data.size": 128, "views.size": 112},
     "small": {"data.batch": 16, "model.backbone": "tiny", "model.width": 8, "data.size": 32, "views.size": 32},
@@ -69,7 +69,7 @@ def compare_streamed(repeats: int, small: bool) -> dict[str, Any]:
 def make_job(photographs: Path, kind: str, steps: int) -> tuple[assemble.Job, dict[str, Any]]:
     """Returns a run of ring_moco on the photographs, which are decoded for every batch."""
     config = load_config("configs/ring_moco.py:imagenet")[0]
-    fixed = {
+    fixed: dict[str, Any] = {
         "steps": steps, "data.name": f"folder:{photographs}", "data.resident": False, "log.every": 1,
         "log.tensorboard": False, "eval.every": 10 * steps, "eval.pairs": 16, "eval.knn_bank": 16,
         "checkpoint.every": 10 * steps, "model.norm.groups": 1,

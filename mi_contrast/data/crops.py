@@ -87,7 +87,8 @@ class WholeImage:
             if isinstance(image, JpegImageFile):
                 reduction = choose_reduction(regions)
                 image.draft("RGB", (image.width // reduction, image.height // reduction))
-            pixels = image.convert("RGB")
+            image.load()
+            pixels = image if image.mode == "RGB" else image.convert("RGB")
             return [self._resize(pixels, reduction, region) for region in regions]
 
     def _resize(self, pixels: Image.Image, reduction: int, region: Region) -> UInt8[np.ndarray, "size size 3"]:
