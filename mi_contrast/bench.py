@@ -7,6 +7,8 @@ machine and its load. With --case=all, a case that can't run here is named and s
 
   coverage     counts how often the interval of an estimate contains the true value; continues where it was stopped
   mi_tasks     compares estimates with the true value, and draws bench/mi_tasks.svg
+  input        decodes and crops JPEGs against torchvision's DataLoader
+  startup      starts runs, with an empty compile cache and with a full one
   peer         trains against lightly's MoCo on CIFAR-10
   accelerator  takes up to eight minutes of a GPU or TPU
 """
@@ -33,6 +35,8 @@ CASES = (
     "augment",
     "train_step",
     "loop",
+    "input",
+    "startup",
     "mi_tasks",
     "evaluate",
     "twins",
@@ -41,14 +45,17 @@ CASES = (
     "accelerator",
 )
 REPEATS = 7
-FILES = {"data": ("mi_tasks", "peer"), "truth": ("mi_tasks",)}  # flags that name files: the cases that read them
+FILES = {
+    "data": ("mi_tasks", "peer", "input"),
+    "truth": ("mi_tasks",),
+}  # flags that name files: the cases that read them
 FLAGS = {
     "case=": f"one of {', '.join(CASES)}, or all",
     "repeats=": "how often each contender is timed, 7 by default; draws of mi_tasks (2), scenes of twins (20), "
     "draws per cell of coverage (50), races of peer (3)",
     "out=": "folder for <case>.json, bench/ by default",
     "data=": "mi_tasks: an .npz of samples x_00, y_00, x_01, ... to use instead of its own draws; "
-    "peer: folder of TFDS sets with cifar10",
+    "peer: folder of TFDS sets with cifar10; input: kodak24.zip",
     "truth=": "mi_tasks: a .json of the true nats of --data, opened after all estimates",
     "small": "tiny sizes, to see that a case runs",
 }

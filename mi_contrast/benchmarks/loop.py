@@ -1,4 +1,7 @@
-"""Times the training loop against the bare step on one batch, to see what reading, logging and waiting cost."""
+"""Times the training loop against the bare step on one batch, to see what reading, logging and waiting cost.
+
+The images of the first loop are on the device. `streamed` is a loop that decodes JPEGs (see `benchmarks.streamed`).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 import jax
 
+from mi_contrast.benchmarks.streamed import compare_streamed
 from mi_contrast.benchmarks.timing import spread
 from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.training import assemble, loop
@@ -46,6 +50,7 @@ def run(repeats: int, small: bool) -> dict[str, Any]:
         "bare_step": spread(bare_speeds),
         "loop": spread(loop_speeds),
         "loop_over_bare": spread(shares),
+        "streamed": compare_streamed(min(repeats, 3), small),
     }
 
 

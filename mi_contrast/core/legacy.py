@@ -22,6 +22,7 @@ class Change(NamedTuple):
 ADDED: Mapping[str, Change] = {
     "optim.decay_after_warmup": Change(False, True),
     "data.broken": Change(0.0, 0.0),
+    "data.crop": Change("square", "whole"),
 }
 ABSENT = object()  # stands for a value where the default of 0.1.0 had no such field
 # Fields whose default has changed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -79,3 +80,12 @@ def gather_rows(rows: np.ndarray, count: int) -> np.ndarray:
     step = max(1, GATHERED_BYTES // max(1, processes.count() * rows[:1].nbytes))
     parts = [multihost_utils.process_allgather(rows[i : i + step]) for i in range(0, len(rows), step)]
     return np.concatenate(np.concatenate(parts, axis=1))[:count]
+
+
+@lru_cache(maxsize=1)
+def host_device() -> jax.Device | None:
+    """Returns the host's first CPU device, on which readers draw, or None if JAX was started without one."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None

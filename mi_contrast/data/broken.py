@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -96,12 +97,12 @@ def substitute_broken(images: ImageSet, broken: float) -> ImageSet:
         return images
     reported: set[int] = set()
 
-    def read_one(index: int) -> UInt8[np.ndarray, "1 H W 3"]:
+    def stand_in(index: int, read: Callable[[int], Any]) -> Any:
         first_error: BrokenImageError | None = None
         for offset in range(max_offset + 1):
             candidate = (index + offset) % len(images)
             try:
-                return images.read(np.array([candidate], np.int64))
+                return read(candidate)
             except BrokenImageError as error:
                 if candidate not in reported:
                     print(f"{error.what}; the next image stands in for it", file=sys.stderr)
@@ -114,6 +115,7 @@ def substitute_broken(images: ImageSet, broken: float) -> ImageSet:
         try:
             return images.read(indices)
         except BrokenImageError:
-            return np.concatenate([read_one(int(index)) for index in indices])
+            parts = [stand_in(int(index), lambda i: images.read(np.array([i], np.int64))) for index in indices]
+            return np.concatenate(parts)
 
-    return replace(images, read=read)
+    return replace(images, read=read, stand_in=stand_in)

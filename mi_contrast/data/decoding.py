@@ -21,6 +21,7 @@ from mi_contrast.core.errors import FileError, UserError
 
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 MAX_PIXELS = 89_478_485  # in an image: 256 MiB as RGB, the size at which Pillow begins to warn
+PIXEL_LIMIT = f"more than the {MAX_PIXELS:,} pixels that are read"
 TOO_LARGE = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 PILLOW_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error)  # what Pillow raises on a broken file
 ORIENTATION = 0x0112  # the EXIF tag
@@ -58,17 +59,30 @@ def open_image(source: Path | IO[bytes], example: str) -> Iterator[Image.Image]:
     Raises BrokenImageError if the image has more than `MAX_PIXELS`, and instead of Pillow's errors here and in the
     block.
     """
-    limit = f"more than the {MAX_PIXELS:,} pixels that are read"
+    with convert_errors(example), open_lazily(source, example) as image:
+        yield image
+
+
+def open_lazily(source: Path | IO[bytes], example: str) -> Image.Image:
+    """Returns an image whose pixels are not decoded yet. Raises BrokenImageError as `open_image` does."""
+    with convert_errors(example):
+        image = Image.open(source)
+        if image.width * image.height > MAX_PIXELS:
+            why = f"{image.width} x {image.height} pixels, {PIXEL_LIMIT}"
+            image.close()
+            raise BrokenImageError(example, why, f": {why}", "make it smaller or remove it")
+        return image
+
+
+@contextmanager
+def convert_errors(example: str) -> Iterator[None]:
+    """Raises BrokenImageError instead of Pillow's errors in the block."""
     try:
-        with Image.open(source) as image:
-            if image.width * image.height > MAX_PIXELS:
-                why = f"{image.width} x {image.height} pixels, {limit}"
-                raise BrokenImageError(example, why, f": {why}", "make it smaller or remove it")
-            yield image
+        yield
     except UserError:
         raise
     except TOO_LARGE:
-        raise BrokenImageError(example, limit, f": {limit}", "make it smaller or remove it") from None
+        raise BrokenImageError(example, PIXEL_LIMIT, f": {PIXEL_LIMIT}", "make it smaller or remove it") from None
     except PILLOW_ERRORS as error:
         raise unreadable_error(example, error) from None
 
@@ -160,19 +174,20 @@ def decode_file(
     file: Path, size: int | None = None, *, whole: bool = False, deep: bool = True
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Decodes the image in a file as `decode` does. Raises BrokenImageError if the file is missing or broken."""
-    return decode(_read_bytes(file), str(file), size, whole=whole, deep=deep)
+    return decode(read_bytes(file), str(file), size, whole=whole, deep=deep)
 
 
 def check_file(file: Path) -> None:
     """Raises BrokenImageError if `decode_file` would. Faster, because JPEGs are decoded at an eighth of their size."""
-    with open_image(io.BytesIO(_read_bytes(file)), str(file)) as image:
+    with open_image(io.BytesIO(read_bytes(file)), str(file)) as image:
         if image.mode not in EIGHT_BITS and not is_deep(image):
             to_rgb(image, str(file))
         image.draft("RGB", (1, 1))
         image.load()
 
 
-def _read_bytes(file: Path) -> bytes:
+def read_bytes(file: Path) -> bytes:
+    """Returns the content of a file. Raises BrokenImageError if it can't be read."""
     try:
         return file.read_bytes()
     except OSError as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Collection, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from jaxtyping import UInt8
 from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.data import fingerprint, tiles
 from mi_contrast.data.broken import drop_broken, find_broken
-from mi_contrast.data.decoding import BrokenImageError, decode_file, stack_images
+from mi_contrast.data.crops import WholeImage
+from mi_contrast.data.decoding import BrokenImageError, decode_file, read_bytes, stack_images
 from mi_contrast.data.imageset import ImageSet, Ints
+from mi_contrast.data.kept import keep_reasons
 from mi_contrast.data.listing import HEIC, LAYOUT, NO_CLASS, list_images, list_images_as_0_1_0
 
 
@@ -56,8 +60,15 @@ def load(
     files = select_files(splits, name, split)
     enable_heic(root, [file for _, file in files])
     names = tuple(sorted({label for listing in splits.values() for label, _ in listing}))
-    sizes = {file.relative_to(root).as_posix(): file.stat().st_size for _, file in files}
-    reasons = find_broken(root, list(sizes)) if known_broken is None else dict.fromkeys(known_broken, "")
+    stats = {file.relative_to(root).as_posix(): file.stat() for _, file in files}
+    sizes = {path: stat.st_size for path, stat in stats.items()}
+    if known_broken is None:
+        written = {f"{path} {stat.st_mtime_ns}": stat.st_size for path, stat in stats.items()}
+        checksum = fingerprint.fingerprint_files(written, (), split)["sum"]
+        scan = partial(find_broken, root, list(sizes))
+        reasons = keep_reasons(str(root.resolve()), {"sum": checksum}, scan, len(sizes))
+    else:
+        reasons = dict.fromkeys(known_broken, "")
     readable = set(drop_broken(list(sizes), reasons, broken, name))
     facts = fingerprint.fingerprint_files(sizes, names, str(root)) | {"broken": sorted(set(sizes) - readable)}
     files = [file for file, path in zip(files, sizes, strict=True) if path in readable]
@@ -72,7 +83,13 @@ def load(
         return stack_images([decode_file(Path(example), size) for example in examples], examples, shape)
 
     shape = (size, size, 3) if size is not None else read_shape([file for _, file in files], broken)
-    return ImageSet(name, split, len(files), shape, read, labels, classes, fingerprint=facts)
+
+    def open_whole(index: int) -> WholeImage:
+        file = files[index][1]
+        return WholeImage(read_bytes(file), str(file))
+
+    made = ImageSet(name, split, len(files), shape, read, labels, classes, fingerprint=facts)
+    return replace(made, square=size, open=open_whole)
 
 
 def read_shape(files: list[Path], broken: float) -> tuple[int, int, int]:

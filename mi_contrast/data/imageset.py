@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from tqdm.auto import tqdm
 
+from mi_contrast.data.sharing import share_work
+
 CHUNK = 256  # images that a thread decodes at a time
 THREADS = min(16, os.cpu_count() or 1)
 
@@ -40,6 +42,10 @@ class ImageSet:
       partners: arrays int32 [N] by word of `data.partner`: the index of each example's partner, or its own index if it
         has none.
       fingerprint: plain data that changes when the set on disk changes (see `data.fingerprint`).
+      square: the side of the squares to which images are cropped, or None if they are whole.
+      open: returns the image at an index, whole and not decoded yet. None for sets whose images are made or are tiles.
+      stand_in: calls a function of an index with this index and, while the image is broken, with those of the images
+        that may stand in for it (see `broken.substitute_broken`). By default none may.
     """
 
     name: str
@@ -53,6 +59,9 @@ class ImageSet:
     factors: Mapping[str, Ints] = field(default_factory=dict, repr=False)
     partners: Mapping[str, Ints] = field(default_factory=dict, repr=False)
     fingerprint: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    square: int | None = None
+    open: Callable[[int], Any] | None = field(default=None, repr=False)
+    stand_in: Callable[[int, Callable[[int], Any]], Any] = field(default=lambda index, read: read(index), repr=False)
 
     def __len__(self) -> int:
         return self.count
@@ -88,9 +97,27 @@ def map_in_threads(work: Callable[[_In], _Out], items: Sequence[_In], what: str)
 
 
 def cache_in_memory(images: ImageSet) -> ImageSet:
-    """Returns the same set with all images decoded and kept in memory, for a set that is read many times."""
-    decoded = images.images(np.arange(len(images)))
+    """Returns the same set with all images decoded and kept in memory, for a set that is read many times.
+
+    Several processes decode a part each, and exchange them.
+    """
+    (decoded,) = share_work(lambda part: [images.images(part)], np.arange(len(images)))
     return replace(images, read=decoded.__getitem__)
+
+
+def remember_in_memory(images: ImageSet) -> ImageSet:
+    """Returns the same set with every image kept in memory once it was read, for a set of which only a part is read."""
+    kept = np.empty((len(images), *images.image_shape), np.uint8)  # memory is taken when a row is written
+    is_kept = np.zeros(len(images), bool)
+
+    def read(indices: Ints) -> UInt8[np.ndarray, "n H W 3"]:
+        missing = np.unique(indices[~is_kept[indices]])
+        if len(missing):
+            kept[missing] = images.read(missing)
+            is_kept[missing] = True
+        return kept[indices]
+
+    return replace(images, read=read)
 
 
 class Lazy(Mapping[str, Ints]):

@@ -16,8 +16,10 @@ from tensorflow_datasets.core import constants
 
 from mi_contrast.core.errors import FileError, UserError, nearest, unknown
 from mi_contrast.data.broken import drop_broken
+from mi_contrast.data.crops import WholeImage
 from mi_contrast.data.decoding import BrokenImageError, decode, stack_images
 from mi_contrast.data.imageset import CHUNK, ImageSet, Ints, Lazy, map_in_threads
+from mi_contrast.data.kept import LARGE, keep_arrays, keep_reasons
 
 ARRAY_RECORD, TFRECORD = tfds.core.FileFormat.ARRAY_RECORD, tfds.core.FileFormat.TFRECORD
 TENSORFLOW_HINT = (
@@ -116,15 +118,16 @@ def load(
         index.
       known_broken: numbers of the records that an earlier scan found damaged. If given, nothing is scanned.
     """
-    records = open_records(find_directory(name, data_dir), name, split)
+    directory = find_directory(name, data_dir)
+    records = open_records(directory, name, split)
     if broken > 0:
         numbers = [str(index) for index in range(len(records))]
-        reasons = find_broken(records) if known_broken is None else dict.fromkeys(known_broken, "")
+        reasons = scan(records, str(directory)) if known_broken is None else dict.fromkeys(known_broken, "")
         places = np.array(drop_broken(numbers, reasons, broken, f"{name} {split}"), np.int64)
         dropped = sorted(set(numbers) - set(map(str, places)), key=int)
         facts, max_offset = {**records.fingerprint, "broken": dropped}, int(np.ceil(broken * len(places)))
         records = replace(records, places=places, fingerprint=facts, max_offset=max_offset)
-    label_names = find_labels(records)
+    label_names, is_large = find_labels(records), len(records) >= LARGE
 
     def read(indices: Ints) -> np.ndarray:
         examples = records.read([int(i) for i in indices])
@@ -135,9 +138,27 @@ def load(
     shape = (
         (size, size, 3) if size is not None else decode(records.read_past(0)[records.image], records.example(0)).shape
     )
-    labels = Lazy(label_names, lambda: records.columns(label_names))
+
+    def read_labels() -> dict[str, np.ndarray]:
+        if not is_large:
+            return records.columns(label_names)
+        facts = {"split": split, "labels": label_names, **records.fingerprint}
+        return keep_arrays(str(directory), "labels", facts, lambda: records.columns(label_names))
+
+    labels = Lazy(label_names, read_labels)
     classes = {label: tuple(records.features[label].names) for label in label_names}
-    return ImageSet(name, split, len(records), shape, read, labels, classes, fingerprint=records.fingerprint)
+
+    def open_whole(index: int) -> WholeImage:
+        return WholeImage(records.read([index])[0][records.image], records.example(index))
+
+    made = ImageSet(name, split, len(records), shape, read, labels, classes, fingerprint=records.fingerprint)
+    return replace(made, square=size, open=open_whole)
+
+
+def scan(records: Records, directory: str) -> dict[str, str]:
+    """Returns what `find_broken` does, and keeps it if the set is large."""
+    facts = {"split": records.split, **records.fingerprint}
+    return keep_reasons(directory, facts, lambda: find_broken(records), len(records))
 
 
 def find_broken(records: Records) -> dict[str, str]:

@@ -12,9 +12,9 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import check_mounted
 from mi_contrast.data import folders, pair_sets
 from mi_contrast.data.broken import check_broken_share, substitute_broken
-from mi_contrast.data.imageset import ImageSet, cache_in_memory
+from mi_contrast.data.imageset import ImageSet, cache_in_memory, remember_in_memory
 
-__all__ = ["ImageSet", "cache_in_memory", "load"]
+__all__ = ["ImageSet", "cache_in_memory", "load", "remember_in_memory"]
 
 
 def load(

@@ -10,6 +10,7 @@ import jax
 
 from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.core.user_cache import use_compile_cache
 from mi_contrast.evaluation import dense, diagnostics, feature_tasks, finetune, transfer
 from mi_contrast.evaluation.task_config import Judgement, check_fields, load_split, resolve_data
 from mi_contrast.evaluation.tasks import TASKS
@@ -61,6 +62,7 @@ def judge(
       UserError on a mistake in the config or the data, or if not all weights were loaded; BadNumbersError where
       features or scores are not finite.
     """
+    use_compile_cache()
     config = to_plain_data(config)
     check_fields(config)
     check_loaded(backbone)

@@ -96,6 +96,7 @@ def _base() -> ConfigDict:
         dict(
             name="moving_digits", dir=None, split="train", test_split="test", size=None, options={}, label=None,
             shared=(), partner=None, batch=256, resident=None, order="epochs", broken=0.0,
+            crop="whole",
         )
     )  # fmt: skip
     config.views = ConfigDict(policies.moco_v2(32))

@@ -29,7 +29,7 @@ from mi_contrast.studies.plan import StudyPlan, StudyRun, find_source, locate_so
 GENERATOR_VIEWS = ("split", "mean", "std")  # fields of `views` that must be equal where a generator is shared
 PREPROCESSING = ("size", "mean", "std")  # fields of `views` that prepare pixels for the network
 # Fields of `data` and `model` that make no difference to an untrained network.
-IRRELEVANT_TO_TWIN = ("shared", "partner", "twin")
+IRRELEVANT_TO_TWIN = ("shared", "partner", "twin", "crop")
 CACHE = "compiled"  # folder of compiled programs, shared by the runs, if no other cache is set
 
 

@@ -12,11 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mi_contrast.core import legacy
+from mi_contrast.core import rngs as streams
 from mi_contrast.core.checkpoint import flatten
 from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import UserError, nearest, unknown
 from mi_contrast.core.mesh import make_mesh, place, replicated
 from mi_contrast.data import sets
+from mi_contrast.data.crops import CROPS, Crops
 from mi_contrast.data.pairing import make_pairing, split_held_out
 from mi_contrast.data.readers import ORDERS, RESIDENT_BYTES, Reader, make_reader
 from mi_contrast.methods import method as methods
@@ -82,7 +84,21 @@ class Job:
             mesh=self.parts.mesh,
             resident=self.data["resident"],
             order=self.data["order"],
+            crops=self.crops,
         )
+
+    @property
+    def crops(self) -> Crops | None:
+        """The random crops that the reader takes from whole images; None if the step takes them from squares."""
+        views = self.parts.augmentation
+        if self.data["crop"] == "square" or not views.cuts:
+            return None
+
+        def draw(rng: jax.Array, height: jax.Array, width: jax.Array) -> dict[str, jax.Array]:
+            return views.draw_boxes(streams.stream_rng(rng, "views"), height, width)
+
+        cuts = views.cuts.items()
+        return Crops(draw, {name: cut.size for name, cut in cuts}, {name: cut.source for name, cut in cuts})
 
     def first_state(self) -> State:
         """Returns the state before the first step; its batch statistics are those of the first examples."""
@@ -134,6 +150,8 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"config.{name} is {values[name]}", fix=f"give {least} or more")
     if checked["data"]["order"] not in ORDERS:
         raise unknown("config.data.order", checked["data"]["order"], ORDERS)
+    if checked["data"]["crop"] not in CROPS:
+        raise unknown("config.data.crop", checked["data"]["crop"], CROPS)
     if checked["export"]["weights"] not in ("online", "target"):
         raise unknown("config.export.weights", checked["export"]["weights"], ("online", "target"))
     return checked
@@ -256,6 +274,14 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
     parts = make_parts(config, 0, mesh, has_checkpoint=True)
     images, data = _load_images(config, known), config["data"]
     parts.augmentation.check_image_size(*images.image_shape[:2])
+    if (
+        data["crop"] == "whole"
+        and not parts.augmentation.cuts
+        and images.square is not None
+        and images.open is not None
+    ):
+        fix = "set data.crop='square'"
+        raise UserError("views of patches need images of one size, and data.crop is 'whole'", fix=fix)
     train_ids, held_out_ids = split_held_out(images)
     if data["partner"] is not None:
         make_pairing(images, train_ids, data["shared"], data["partner"])  # a mistake is found now
@@ -290,7 +316,9 @@ def _load_images(config: Mapping[str, Any], known: Collection[str] | None) -> se
     options = {"data_dir": data["dir"], "size": data["size"], "options": data["options"], "broken": data["broken"]}
     images = sets.load(data["name"], data["split"], known_broken=known, **options)
     if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
-        return sets.cache_in_memory(images)
+        # The reader of whole images keeps its own pixels. The squares of this set are then for measurements alone.
+        is_squeezed = data["crop"] == "whole" and images.square is not None and images.open is not None
+        return sets.remember_in_memory(images) if is_squeezed else sets.cache_in_memory(images)
     return images
 
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from mi_contrast.core import rngs as streams
-from mi_contrast.data.readers import Batch
+from mi_contrast.data.readers import Batch, BoxedImages
 from mi_contrast.methods.method import TWIN_HEAD
 from mi_contrast.models.towers import Tower, TowerOutput
 from mi_contrast.training.microbatches import Microbatches
@@ -29,6 +29,8 @@ def make_crops(views: Views, seed: int, step: Int[Array, ""], batch: Batch) -> M
     positions = jnp.arange(batch.index.shape[0], dtype=jnp.int32)
     rngs = streams.example_rngs(seed, step, positions)
     rngs = jax.vmap(lambda rng: streams.stream_rng(rng, "views"))(rngs)
+    if isinstance(batch.sources, BoxedImages):
+        return views.apply_random_ops(batch.sources.images, rngs, batch.sources.boxes)
     return views.apply_random_ops(batch.sources, rngs)
 
 

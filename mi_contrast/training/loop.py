@@ -20,6 +20,7 @@ from mi_contrast.core.layout import RunDirectory, check_mounted, hold_shared, re
 from mi_contrast.core.mesh import take_local
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.core.stopping import SIGNALS, StopRequest, catch_stop_signals
+from mi_contrast.core.user_cache import use_compile_cache
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
 from mi_contrast.training import assemble
@@ -73,6 +74,7 @@ def run(
     """
     check_mounted(str(workdir), "--workdir")
     folder = RunDirectory(Path(workdir))
+    use_compile_cache()
     allow = check_allowed(allow)
     if stop_at is not None and stop_at < 1:
         raise UserError(f"--stop_at={stop_at}", fix="give a step of 1 or more")

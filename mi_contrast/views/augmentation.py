@@ -7,14 +7,19 @@ from functools import partial
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Key, UInt8
+from jaxtyping import Array, Float, Key, UInt8
 
 from mi_contrast.views.blur import count_taps, gaussian_blur
 from mi_contrast.views.colour import greyscale, jitter, solarize
 from mi_contrast.views.draws import Draw, draw_view
 from mi_contrast.views.randaugment import randaugment
 from mi_contrast.views.resampling import Image, resample, to_lines
+
+# The images of a batch, or the crops that were cut for each view while the images were decoded.
+Sources = UInt8[Array, "B V H W 3"] | Mapping[str, UInt8[Array, "B size size 3"]]
+Boxes = Mapping[str, Float[Array, "B 4"]]  # by view, the box in pixels of its source
 
 
 class MakeView(Protocol):
@@ -30,9 +35,25 @@ def augment(ops: Mapping[str, Any], size: int, source: UInt8[Array, "H W 3"], dr
     """Crops and flips an image, then applies the other ops in the policy's order. Returns float32 [size, 3, size].
 
     The flip is part of the crop's resampling, wherever the policy lists it. This does not change the distribution of
-    views: a flip commutes with every op except `randaugment`, whose rotations and shifts are symmetric.
+    views: a flip commutes with every op except `randaugment`, whose rotations and shifts are symmetric. If the draw has
+    no box, the image is a crop already, of size x size pixels.
     """
+    if draw.box is None:
+        lines = to_lines(source)
+        return apply_ops(ops, draw, jnp.where(draw.flip, lines[..., ::-1], lines))
     return apply_ops(ops, draw, resample(to_lines(source), draw.box, size, draw.flip, banded=banded))
+
+
+def select_source(sources: Sources, name: str, source: int) -> UInt8[Array, "B H W 3"]:
+    """Returns the images that the view `name` is made from: the source of this index, or the crop cut for the view."""
+    return sources[name] if isinstance(sources, Mapping) else sources[:, source]
+
+
+def set_box(draw: Draw, sources: Sources, boxes: Boxes | None, name: str) -> Draw:
+    """Returns the draw with the box that was drawn for the whole image, or with None if the crop is cut already."""
+    if isinstance(sources, Mapping):
+        return draw._replace(box=None)
+    return draw if boxes is None else draw._replace(box=boxes[name])
 
 
 def apply_ops(ops: Mapping[str, Any], draw: Draw, image: Image) -> Image:

@@ -14,7 +14,9 @@ from jaxtyping import Array, Float, Key, UInt8
 
 from mi_contrast.core.mesh import DATA
 from mi_contrast.views import channels, patches, two_crops
+from mi_contrast.views.augmentation import Boxes, Sources
 from mi_contrast.views.checks import check
+from mi_contrast.views.draws import Cut, Side, draw_view
 
 KINDS: Mapping[str, ModuleType] = {"two_crops": two_crops, "channels": channels, "patches": patches}
 
@@ -67,6 +69,24 @@ class Views:
         """Returns the mean and std of the channels of one view."""
         return KINDS[self.policy["kind"]].channel_constants(self.policy, name)
 
+    @property
+    def cuts(self) -> dict[str, Cut]:
+        """Every crop that the policy takes of a source image, by name. Patches take none."""
+        return KINDS[self.policy["kind"]].find_cuts(self.policy)
+
+    def draw_boxes(self, rng: Key[Array, ""], height: Side, width: Side) -> dict[str, Float[Array, " 4"]]:
+        """Returns the box of each of `cuts` in an image of height x width pixels, as `apply_random_ops` draws it.
+
+        Returns:
+          float32 [4]: top, left, height and width in pixels.
+        """
+        boxes = {}
+        for name, cut in self.cuts.items():
+            box = draw_view(cut.ops, jax.random.fold_in(rng, cut.number), height, width).box
+            assert box is not None
+            boxes[name] = box
+        return boxes
+
     def __call__(
         self, sources: UInt8[Array, "B I H W 3"], rngs: Key[Array, " B"], generator: Any = None
     ) -> dict[str, Float[Array, "B ..."]]:
@@ -85,14 +105,21 @@ class Views:
         return self.divide(self.apply_random_ops(sources, rngs), generator)
 
     def apply_random_ops(
-        self, sources: UInt8[Array, "B I H W 3"], rngs: Key[Array, " B"]
+        self, sources: Sources, rngs: Key[Array, " B"], boxes: Boxes | None = None
     ) -> dict[str, Float[Array, "B ..."]]:
-        """Applies the random operations. With a split the result is the undivided crop, otherwise the views."""
+        """Applies the random operations. With a split the result is the undivided crop, otherwise the views.
+
+        Args:
+          sources: uint8 [B, I, H, W, 3]; or for each of `cuts` the crop that was cut while the images were decoded,
+            uint8 [B, size, size, 3] by name.
+          rngs: one an example.
+          boxes: for each of `cuts` the box in pixels of `sources`, float32 [B, 4]; drawn here by default.
+        """
         make = partial(KINDS[self.policy["kind"]].make_views, self.policy)
-        if self.mesh is not None and self.mesh.size > 1 and len(sources) % self.mesh.size == 0:
+        if self.mesh is not None and self.mesh.size > 1 and len(rngs) % self.mesh.size == 0:
             spec = PartitionSpec(DATA)
-            make = jax.shard_map(make, mesh=self.mesh, in_specs=(spec, spec), out_specs=spec, check_vma=False)
-        return make(sources, rngs)
+            make = jax.shard_map(make, mesh=self.mesh, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)
+        return make(sources, rngs, boxes)
 
     def divide(self, crops: Mapping[str, Array], generator: Any = None) -> dict[str, Float[Array, "B ..."]]:
         """Divides what `apply_random_ops` returned into views if the policy has a split, else returns it."""

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float, Key, UInt8
 
 from mi_contrast.core import division
 from mi_contrast.core.colour import SPACES
-from mi_contrast.views.augmentation import augment, draw_batch, map_batch
-from mi_contrast.views.draws import Draw
+from mi_contrast.views.augmentation import Boxes, Sources, augment, draw_batch, map_batch, select_source, set_box
+from mi_contrast.views.draws import Cut, Draw
 from mi_contrast.views.plain import make_plain_view, normalise
 from mi_contrast.views.resampling import to_pixels
 
@@ -54,12 +54,18 @@ def channel_constants(policy: Mapping[str, Any], name: str) -> tuple[tuple[float
     return (0.0,) * count, (1.0,) * count
 
 
+def find_cuts(policy: Mapping[str, Any]) -> dict[str, Cut]:
+    """Returns the one crop that the policy takes, by its name."""
+    return {WHOLE: Cut(0, policy["both"], policy["size"], 0)}
+
+
 def make_views(
-    policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], rngs: Key[Array, " B"]
+    policy: Mapping[str, Any], sources: Sources, rngs: Key[Array, " B"], boxes: Boxes | None = None
 ) -> dict[str, Float[Array, "B size size 3"]]:
-    """Makes the crop of the first source, not divided yet, on one device."""
-    ops, images = policy["both"], sources[:, 0]
-    return {WHOLE: map_batch(partial(crop_view, policy, ops), images, draw_batch(ops, 0, rngs, images))}
+    """Makes the crop of the first source, not divided yet, on one device. `two_crops` explains `boxes`."""
+    ops, images = policy["both"], select_source(sources, WHOLE, 0)
+    draws = set_box(draw_batch(ops, 0, rngs, images), sources, boxes, WHOLE)
+    return {WHOLE: map_batch(partial(crop_view, policy, ops), images, draws)}
 
 
 def crop_view(

@@ -14,6 +14,7 @@ from mi_contrast.views.colour import JITTERS, ORDERS
 from mi_contrast.views.randaugment import Layers, draw_layers
 
 TRIES = 10
+Side = int | Int[Array, ""]  # a number of pixels
 # A view draws one vector of uniform numbers, and every choice reads its own entries. Adding or removing an op therefore
 # changes no other choice. The places influence the results of every run: add new ones at the end, and never renumber.
 PLACES = {
@@ -38,7 +39,7 @@ STREAMS = {"layers": 1000, "patches": 1001, "place": 1002}
 class Draw(NamedTuple):
     """The random choices for one view. The parameters of an op are drawn even if the op does not apply."""
 
-    box: Float[Array, " 4"]  # top, left, height, width in whole pixels of the source
+    box: Float[Array, " 4"] | None  # top, left, height, width in pixels of the source; None if it is cut already
     flip: Bool[Array, ""]
     jitter: Bool[Array, ""]
     factors: Float[Array, " 4"]  # factors of brightness, contrast and saturation; turn of the hue
@@ -50,8 +51,24 @@ class Draw(NamedTuple):
     layers: Layers | None  # layers of RandAugment; None if the policy has none
 
 
-def draw_view(ops: Mapping[str, Any], rng: Key[Array, ""], height: int, width: int) -> Draw:
-    """Draws the choices for one view of an image of height x width pixels.
+class Cut(NamedTuple):
+    """A crop that a policy takes of a source image.
+
+    Attributes:
+      number: by which the example's rng is folded.
+      ops: the ops of the view, of which `crop` sets the box.
+      size: pixels a side of the crop after it is resized.
+      source: index of the source image: 0 the first, -1 the last.
+    """
+
+    number: int
+    ops: Mapping[str, Any]
+    size: int
+    source: int
+
+
+def draw_view(ops: Mapping[str, Any], rng: Key[Array, ""], height: Side, width: Side) -> Draw:
+    """Draws the choices for one view of an image of height x width pixels, which may be traced.
 
     - An op applies with its probability p.
     - The factors of brightness, contrast and saturation of strength s are uniform in [max(0, 1 - s), 1 + s], and the
@@ -91,8 +108,8 @@ def crop_box(
     u_area: Float[Array, " tries"],
     u_aspect: Float[Array, " tries"],
     u_corner: Float[Array, " 2"],
-    height: int,
-    width: int,
+    height: Side,
+    width: Side,
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> Float[Array, " 4"]:
@@ -104,7 +121,7 @@ def crop_box(
 
     Args:
       u_area, u_aspect, u_corner: uniform numbers in [0, 1).
-      height, width: of the image, in pixels.
+      height, width: of the image, in pixels. May be traced.
       area, aspect: ranges (low, high).
 
     Returns:
@@ -121,9 +138,16 @@ def crop_box(
     return jnp.where(jnp.any(fits), jnp.stack([corner[0], corner[1], tall, wide]), centre_box(height, width, aspect))
 
 
-def centre_box(height: int, width: int, aspect: tuple[float, float]) -> Float[Array, " 4"]:
+def centre_box(height: Side, width: Side, aspect: tuple[float, float]) -> Float[Array, " 4"]:
     """Returns the largest centred box with an aspect in `aspect`, float32 [4]: top, left, height, width."""
     ratio = width / height
-    wide = min(width, round(height * aspect[1])) if ratio > aspect[1] else width
-    tall = min(height, round(width / aspect[0])) if ratio < aspect[0] else height
+    wide: Side
+    tall: Side
+    if isinstance(height, int) and isinstance(width, int):
+        wide = min(width, round(height * aspect[1])) if ratio > aspect[1] else width
+        tall = min(height, round(width / aspect[0])) if ratio < aspect[0] else height
+    else:
+        widest, tallest = jnp.round(height * aspect[1]), jnp.round(width / aspect[0])
+        wide = jnp.where(ratio > aspect[1], jnp.minimum(width, widest), width).astype(jnp.int32)
+        tall = jnp.where(ratio < aspect[0], jnp.minimum(height, tallest), height).astype(jnp.int32)
     return jnp.array([(height - tall) // 2, (width - wide) // 2, tall, wide], jnp.float32)

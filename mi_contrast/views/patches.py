@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.views.augmentation import apply_ops, draw_batch, map_batch
-from mi_contrast.views.draws import Draw, stream_rng
+from mi_contrast.views.draws import Cut, Draw, stream_rng
 from mi_contrast.views.plain import normalise
 from mi_contrast.views.resampling import to_lines, to_pixels
 
@@ -49,8 +49,13 @@ def channel_constants(policy: Mapping[str, Any], name: str) -> tuple[tuple[float
     return tuple(policy["mean"]), tuple(policy["std"])
 
 
+def find_cuts(policy: Mapping[str, Any]) -> dict[str, Cut]:
+    """Returns no crops: patches are not resized, and lie in images of one size."""
+    return {}
+
+
 def make_views(
-    policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], rngs: Key[Array, " B"]
+    policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], rngs: Key[Array, " B"], boxes: None = None
 ) -> dict[str, Float[Array, "B size size 3"]]:
     """Makes both patches of the first source, on one device. Raises UserError if the images are too small."""
     images = sources[:, 0]

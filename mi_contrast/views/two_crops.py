@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key, UInt8
 
-from mi_contrast.views.augmentation import augment, draw_batch, map_batch
-from mi_contrast.views.draws import Draw
+from mi_contrast.views.augmentation import Boxes, Sources, augment, draw_batch, map_batch, select_source, set_box
+from mi_contrast.views.draws import Cut, Draw
 from mi_contrast.views.jigsaw import draw_jigsaw_batch, jigsaw_view
 from mi_contrast.views.plain import normalise
 from mi_contrast.views.resampling import to_pixels
@@ -58,32 +58,54 @@ def channel_constants(policy: Mapping[str, Any], name: str) -> tuple[tuple[float
     return tuple(policy["mean"]), tuple(policy["std"])
 
 
+def find_cuts(policy: Mapping[str, Any]) -> dict[str, Cut]:
+    """Returns every crop that the policy takes, by the name of its view."""
+    cuts = {n: Cut(NUMBERS[n], policy[n], policy["size"], source) for n, source in full_size_sources(policy).items()}
+    if JIGSAW in policy:
+        ops = policy[JIGSAW]
+        cuts[JIGSAW] = Cut(NUMBERS[JIGSAW], ops, ops["grid"] * ops["cell"], 0)
+    for i, name in enumerate(local_names(policy)):
+        cuts[name] = Cut(NUMBERS[LOCAL] + i, policy[LOCAL], policy[LOCAL]["size"], 0)
+    return cuts
+
+
 def make_views(
-    policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], rngs: Key[Array, " B"]
+    policy: Mapping[str, Any], sources: Sources, rngs: Key[Array, " B"], boxes: Boxes | None = None
 ) -> dict[str, Float[Array, "B ..."]]:
     """Makes all views of a batch on one device.
 
+    Args:
+      sources: uint8 [B, V, H, W, 3], or the crop of each view by its name, already cut.
+      boxes: the box of each view by its name; drawn here by default.
     Returns:
       float32: query, key and twin [B, size, size, 3]; jigsaw [B, grid^2, patch, patch, 3]; local_0, .. of their size.
     """
     batch = len(rngs)
-    images = {name: sources[:, source] for name, source in full_size_sources(policy).items()}
+    images = {name: select_source(sources, name, source) for name, source in full_size_sources(policy).items()}
+
+    def draw(name: str, ops: Mapping[str, Any], source: UInt8[Array, "B H W 3"], number: int) -> Draw:
+        return set_box(draw_batch(ops, number, rngs, source), sources, boxes, name)
+
     views: dict[str, Array] = {}
     for names in group_by_ops(policy, images):  # views of equal ops share one program, which saves compile time
         ops = policy[names[0]]
-        inputs = [(images[name], draw_batch(ops, NUMBERS[name], rngs, images[name])) for name in names]
+        inputs = [(images[name], draw(name, ops, images[name], NUMBERS[name])) for name in names]
         joined = inputs[0] if len(names) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *inputs)
         crops = map_batch(partial(crop_view, policy, ops), *joined)
         views |= {name: crops[i * batch : (i + 1) * batch] for i, name in enumerate(names)}
     if JIGSAW in policy:
-        ops = policy[JIGSAW]
-        draws = draw_jigsaw_batch(ops, NUMBERS[JIGSAW], rngs, sources[:, 0])
-        views[JIGSAW] = map_batch(partial(jigsaw_view, policy, ops), sources[:, 0], draws)
+        ops, source = policy[JIGSAW], select_source(sources, JIGSAW, 0)
+        jigsaws = draw_jigsaw_batch(ops, NUMBERS[JIGSAW], rngs, source)
+        jigsaws = jigsaws._replace(crop=set_box(jigsaws.crop, sources, boxes, JIGSAW))
+        views[JIGSAW] = map_batch(partial(jigsaw_view, policy, ops), source, jigsaws)
     if LOCAL in policy:
         ops, crop_names = policy[LOCAL], local_names(policy)
-        per_crop = [draw_batch(ops, NUMBERS[LOCAL] + i, rngs, sources[:, 0]) for i in range(len(crop_names))]
+        cut_already = isinstance(sources, Mapping)
+        local = [select_source(sources, name, 0) for name in crop_names]
+        per_crop = [draw(name, ops, local[i], NUMBERS[LOCAL] + i) for i, name in enumerate(crop_names)]
         stacked = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *per_crop)
-        crops = map_batch(partial(local_crops, {**policy, "size": ops["size"]}, ops), sources[:, 0], stacked)
+        make = partial(local_crops, {**policy, "size": ops["size"]}, ops)
+        crops = map_batch(make, jnp.stack(local, axis=1) if cut_already else local[0], stacked)
         views |= {name: crops[:, i] for i, name in enumerate(crop_names)}
     return views
 
@@ -101,9 +123,11 @@ def group_by_ops(policy: Mapping[str, Any], names: Iterable[str]) -> list[list[s
 
 
 def local_crops(
-    policy: Mapping[str, Any], ops: Mapping[str, Any], source: UInt8[Array, "H W 3"], draws: Draw, *, banded: bool
+    policy: Mapping[str, Any], ops: Mapping[str, Any], source: UInt8[Array, "*n H W 3"], draws: Draw, *, banded: bool
 ) -> Float[Array, "count size size 3"]:
-    """Makes one crop of an image for each draw, one after the other."""
+    """Makes one crop for each draw, one after the other: of one image, or of the images that were cut for them."""
+    if source.ndim == 4:
+        return lax.map(lambda pair: crop_view(policy, ops, *pair, banded=banded), (source, draws))
     return lax.map(lambda draw: crop_view(policy, ops, source, draw, banded=banded), draws)
 
 

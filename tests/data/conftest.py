@@ -1,5 +1,7 @@
 """Small sets that tests share: embedded digits of two frames a clip, and CIFAR-10 where it is at hand."""
 
+import socket
+
 import pytest
 
 from mi_contrast.data import sets
@@ -25,3 +27,11 @@ def cifar10():
     if not (SHARED / "cifar10").is_dir():
         pytest.skip("needs ../shared/data/tfds/cifar10")
     return sets.load("cifar10", "train", data_dir=SHARED)
+
+
+@pytest.fixture
+def free_address():
+    """An address of this machine at which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
