@@ -13,7 +13,7 @@ from jax.extend import core
 
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?P<result>\(.*?\)|\S+) (?P<operation>[a-z][\w\-]*)\(")
-RUN = re.compile(r"(?:body|condition|(?:true|false)_computation|branch_computations)=\{?(%?[\w.\-]+(?:, %?[\w.\-]+)*)")
+RUN = re.compile(r"(?:body|condition|(?:true|false)_computation|branch_computations)=(?:\{([^}]*)\}|%?([\w.\-]+))")
 TARGET = re.compile(r'custom_call_target="([^"]*)"')
 
 
@@ -91,11 +91,11 @@ def find_reachable(computations: dict[str, list[str]], entry: str) -> list[str]:
     names, i = [entry], 0
     while i < len(names):
         for _, operation, line in instructions(computations.get(names[i], [])):
-            called = RUN.findall(line)
+            called = [several or one for several, one in RUN.findall(line)]
             if operation == "call":
                 called += re.findall(r"to_apply=(%?[\w.\-]+)", line)
             for group in called:
-                names += [name for word in group.split(", ") if (name := word.lstrip("%")) not in names]
+                names += [name for word in group.split(",") if (name := word.strip().lstrip("%")) not in names]
         i += 1
     return [name for name in names if name in computations]
 
