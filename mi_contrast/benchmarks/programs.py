@@ -122,36 +122,53 @@ def reported_flops(program: Any) -> float | None:
 
 
 def count_products(function: Callable[..., Any], *arguments: Any) -> float:
-    """Returns 2 x the multiplications of all matrix products and convolutions of one call.
+    """Returns 2 x the multiplications of all matrix products and convolutions of one call, over all devices.
 
     The peak of a device refers to these operations, and their number doesn't depend on the compiler. The body of a
     `scan` counts once per step, that of a `while` once. Of several branches the most expensive one counts, and of
     variants for several platforms (`jax.lax.platform_dependent`) the default one. Products with zeros of padding count;
     products with zeros of a dilated input don't.
     """
+    return float(count_products_by_inputs(function, *arguments).total())
+
+
+def count_products_by_inputs(function: Callable[..., Any], *arguments: Any) -> Counter[str]:
+    """Returns `count_products` by the inputs of the products: 'bfloat16' (or float16), 'float32', or 'exact' for
+    float32 at the highest precision.
+    """
     return _count_in_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _count_in_jaxpr(jaxpr: Any) -> float:
-    return sum(_count_in_equation(equation) for equation in jaxpr.eqns)
+def _count_in_jaxpr(jaxpr: Any) -> Counter[str]:
+    return sum((_count_in_equation(equation) for equation in jaxpr.eqns), Counter())
 
 
-def _count_in_equation(equation: Any) -> float:
+def _count_in_equation(equation: Any) -> Counter[str]:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
         shape = equation.invars[0].aval.shape
-        return 2.0 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
+        return Counter({_name_inputs(equation): 2 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)})
     if name == "conv_general_dilated":
         kernel, out_channels = equation.invars[1].aval, params["dimension_numbers"].rhs_spec[0]
-        per_output = kernel.size / kernel.shape[out_channels]  # multiplications: taps x input channels of the group
-        return 2.0 * equation.outvars[0].aval.size * per_output / math.prod(params["lhs_dilation"])
+        per_output = kernel.size // kernel.shape[out_channels]  # multiplications: taps x input channels of the group
+        count = 2 * equation.outvars[0].aval.size * per_output // math.prod(params["lhs_dilation"])
+        return Counter({_name_inputs(equation): count})
     inner = [_count_in_jaxpr(jaxpr) for jaxpr in _inner_jaxprs(params)]
     if name == "cond":
         platforms = params.get("branches_platforms")
-        return inner[platforms.index(None)] if platforms and None in platforms else max(inner, default=0.0)
+        if platforms and None in platforms:
+            return inner[platforms.index(None)]
+        return max(inner, key=Counter.total, default=Counter())
     times = params["length"] if name == "scan" else params["mesh"].size if name == "shard_map" else 1
-    return times * sum(inner)
+    return Counter({inputs: times * count for inputs, count in sum(inner, Counter()).items()})
+
+
+def _name_inputs(equation: Any) -> str:
+    if any(variable.aval.dtype.itemsize <= 2 for variable in equation.invars[:2]):
+        return "bfloat16"
+    precision = equation.params.get("precision")
+    return "exact" if "HIGHEST" in str(precision) else "float32"
 
 
 def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:
