@@ -148,7 +148,9 @@ def _count_in_equation(equation: Any) -> Counter[str]:
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
         shape = equation.invars[0].aval.shape
-        return Counter({_name_inputs(equation): 2 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)})
+        return Counter(
+            {_name_inputs(equation): 2 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)}
+        )
     if name == "conv_general_dilated":
         kernel, out_channels = equation.invars[1].aval, params["dimension_numbers"].rhs_spec[0]
         per_output = kernel.size // kernel.shape[out_channels]  # multiplications: taps x input channels of the group

@@ -31,6 +31,7 @@ class Step(NamedTuple):
     source_size: side, in pixels, of the images that views are made from.
     num_sources: how many images an example has, 1 or 2.
     examples: number of examples of the training split.
+    dtype: of the networks.
     """
 
     parts: Parts
@@ -39,6 +40,7 @@ class Step(NamedTuple):
     source_size: int
     num_sources: int = 1
     examples: int = EXAMPLES
+    dtype: str = "float32"
 
 
 def make_recipe_step(recipe: str, changes: Mapping[str, Any], mesh: Mesh | None = None) -> Step:
@@ -70,7 +72,8 @@ def make_config_step(config: Mapping[str, Any], mesh: Mesh, examples: int = EXAM
     parts, data = assemble.make_parts(config, classes, mesh, np.ones(examples, bool)), config["data"]
     num_sources = 2 if data["shared"] or data["partner"] is not None else 1
     size = data["size"] or config["views"]["size"]
-    return Step(parts, make_step(parts), data["batch"], size, num_sources, examples)
+    call, dtype = make_step(parts), config["model"]["dtype"]
+    return Step(parts, call, data["batch"], size, num_sources, examples, dtype)
 
 
 def abstract_arguments(step: Step) -> Arguments:

@@ -25,7 +25,7 @@ BITS = {"pred": 8, "token": 0}
 
 @dataclass(frozen=True)
 class Array:
-    """An array in a program's text. on_chip: whether its layout places it in memory of the core, outside the main one."""
+    """An array in a program's text. on_chip: whether its layout places it on the core, outside the main memory."""
 
     dtype: str
     shape: tuple[int, ...]

@@ -39,7 +39,7 @@ def judge(
     *,
     dtype: str,
     pools: Mapping[str, tuple[int, ...]],
-    batch_sides: Iterable[int] = (),
+    batch_sides: tuple[int, int],
 ) -> list[Verdict]:
     """Returns the verdicts on a compiled step.
 
@@ -47,9 +47,9 @@ def judge(
       dtype: that of the config; in bfloat16 no convolution of float32 arrays may be left. Matrix products are none,
         though a TPU computes them as such.
       pools: of each pool the number of its rows, over all devices and on one.
-      batch_sides: lengths that arrays of the batch have, over all devices and on one.
+      batch_sides: number of examples of the batch, over all devices and on one. What is no longer may be sorted.
     """
-    found: dict[str, list[str]] = {"sort": [], "callback into the host": [], "float64": []}
+    found: dict[str, list[str]] = {"sort of more than a batch": [], "callback into the host": [], "float64": []}
     if dtype == "bfloat16":
         found["float32 convolution"] = []
     for name in program.runs:
@@ -58,8 +58,9 @@ def judge(
         for one in instructions:
             target = (TARGET.search(one.line) or ("", ""))[1].lower()
             where = one.source or one.name
-            if one.operation == "sort" or "sort" in target:
-                found["sort"].append(where)
+            longest = max((side for array in one.arrays for side in array.shape), default=0)
+            if (one.operation == "sort" or "sort" in target) and longest > max(batch_sides):
+                found["sort of more than a batch"].append(where)
             if one.operation in HOST or "callback" in target:
                 found["callback into the host"].append(where)
             if any(array.dtype in ("f64", "c128") for array in one.arrays):

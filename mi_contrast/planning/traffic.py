@@ -51,22 +51,20 @@ def _count_one(program: Program, one: Instruction, by_name: Mapping[str, Instruc
 
 def _count_operands(operands: list[list[Array]], inner: list[Instruction]) -> float:
     """Returns the bytes that are read; of an operand that a fusion only slices, those of the slices."""
-    numbers = {i.name: int(i.line.partition("parameter(")[2].partition(")")[0]) for i in inner if i.operation == "parameter"}
-    users: dict[int, list[Instruction]] = {}
-    for instruction in inner:
-        for place, name in enumerate(instruction.operands):
-            if name in numbers:
-                in_place = instruction.operation == "dynamic-update-slice" and place == 0
-                users.setdefault(numbers[name], []).append(instruction if not in_place else None)  # type: ignore[arg-type]
+    parameters = [one for one in inner if one.operation == "parameter"]
+    numbers = {one.name: int(one.line.partition("parameter(")[2].partition(")")[0]) for one in parameters}
+    slices = dict.fromkeys(numbers.values(), 0.0)  # bytes that the slices of an operand have
+    whole = set(range(len(operands))) - set(slices)  # operands that are read as a whole
+    for one in inner:
+        for place, name in enumerate(one.operands):
+            if name in numbers and place == 0 and one.operation in READS_A_PART:
+                slices[numbers[name]] += _bytes(one.arrays, everywhere=True)
+            elif name in numbers and not (place == 0 and one.operation == "dynamic-update-slice"):
+                whole.add(numbers[name])
     total = 0.0
     for number, arrays in enumerate(operands):
-        among = users.get(number, [])
-        if any(array.on_chip for array in arrays):
-            continue
-        if among and all(user is None or user.operation in READS_A_PART for user in among):
-            total += sum(min(_bytes(user.arrays, everywhere=True), _bytes(arrays)) for user in among if user is not None)
-        else:
-            total += _bytes(arrays)
+        size = _bytes(arrays)
+        total += size if number in whole else min(size, slices[number])
     return total
 
 
