@@ -101,9 +101,12 @@ def find_reachable(computations: dict[str, list[str]], entry: str) -> list[str]:
 
 
 def peak_bytes(program: Any) -> int:
-    """Returns the peak memory of a compiled program on one device in bytes, as the program reports it."""
+    """Returns the peak memory of a compiled program on one device in bytes, as the program reports it.
+
+    CPUs report a peak that leaves out temporaries; it is then the sum of arguments, results and temporaries.
+    """
     memory = program.memory_analysis()
-    if peak := getattr(memory, "peak_memory_in_bytes", 0):
+    if (peak := getattr(memory, "peak_memory_in_bytes", 0)) and peak >= memory.temp_size_in_bytes:
         return int(peak)
     arguments_and_results = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return int(arguments_and_results + memory.temp_size_in_bytes)

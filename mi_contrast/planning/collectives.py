@@ -23,7 +23,8 @@ class Collective:
     Attributes:
       arrays: what a device has after an all-gather or a permute, before a reduce-scatter, and both for the others.
       group: number of devices that exchange with each other.
-      times: how often it runs in a step; each time of an `open_loop` counts as one.
+      times: how often it runs in a step.
+      open_loop: it is in a loop whose number of iterations depends on the data (`hlo.OPEN_LOOP_RUNS`).
       source: the path of the Python operation.
     """
 
@@ -101,7 +102,7 @@ def read_group_size(line: str, devices: int) -> int:
 def summarise_collectives(collectives: Iterable[Collective]) -> dict[str, dict[str, Any]]:
     """Returns for each kind how many there are, how often they run, their bytes and the bytes that a device sends.
 
-    in_open_loops: how many of them are inside a loop whose number of iterations is not known; they count once a loop.
+    in_open_loops: how many of them are inside a loop whose number of iterations depends on the data and is assumed.
     """
     rows: dict[str, dict[str, Any]] = {}
     for one in collectives:

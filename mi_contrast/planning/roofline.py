@@ -21,19 +21,19 @@ def estimate_step(
       products: operations of matrix products and convolutions on one device, by their inputs (`Chip.peaks`).
       traffic: bytes between a device and its memory.
     Returns:
-      seconds: of 'compute', 'memory' and 'network'. largest: the name of the largest. at_least, at_most: seconds.
+      seconds: of 'compute', 'bandwidth' (of the memory) and 'network'. largest: the name of the largest. at_least, at_most: seconds.
       missing: a term whose public figure is not in the table.
     """
     known = {name: count / chip.peaks[name] for name, count in products.items() if name in chip.peaks}
     seconds = {"compute": sum(known.values())} if len(known) == len(products) else {}
     if chip.bandwidth:
-        seconds["memory"] = traffic / chip.bandwidth
+        seconds["bandwidth"] = traffic / chip.bandwidth
     collectives = list(collectives)
     if not collectives:
         seconds["network"] = 0.0
     elif chip.link:
         seconds["network"] = estimate_seconds(collectives, chip, devices)
-    missing = [name for name in ("compute", "memory", "network") if name not in seconds]
+    missing = [name for name in ("compute", "bandwidth", "network") if name not in seconds]
     largest = max(seconds, key=lambda name: seconds[name])
     return {
         "seconds": seconds,

@@ -17,8 +17,8 @@ def count_traffic(program: Program) -> float:
 
     An operation that runs by itself reads its operands and writes its results; what is fused moves nothing. Of operands
     of which only slices are read the slices count, and of arrays that are updated in place the updates. Arrays that the
-    compiler keeps on the core move nothing. Loops count as often as they run where the text tells it, and once
-    otherwise. Caches and padding are not known, so that this is an estimate.
+    compiler keeps on the core move nothing. Loops count as often as they run; where that depends on
+    the data, it is assumed (`hlo.OPEN_LOOP_RUNS`). Caches and padding are not known, so that this is an estimate.
     """
     fused = {name for i, _ in program.instructions() if i.operation == "fusion" for name in i.called}
     total = 0.0
