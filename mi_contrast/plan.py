@@ -53,7 +53,6 @@ def plan_slices(
     Raises:
       UserError: a mistake in the config, or no compiler for these chips.
     """
-    size = predict.find_data_size(config, examples, classes)
     a_chip, rest = divmod(config["data"]["batch"], slices[0].size)
     if rest:
         raise UserError(
@@ -61,6 +60,7 @@ def plan_slices(
             f"{slices[0].name}",
             fix=f"set --config.data.batch={max(a_chip, 1) * slices[0].size}",
         )
+    size = predict.find_data_size(config, examples, classes)
     predictions = []
     for one in slices:
         changed = plain(config)

@@ -81,8 +81,11 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Run:
-    """How a computation runs. times: how often. open_loop: it is inside a loop whose number of iterations depends on the
-    data; `OPEN_LOOP_RUNS` are assumed.
+    """How a computation runs.
+
+    Attributes:
+      times: how often.
+      open_loop: it is inside a loop whose number of iterations depends on the data; `OPEN_LOOP_RUNS` are assumed.
     """
 
     times: int

@@ -21,7 +21,8 @@ def estimate_step(
       products: operations of matrix products and convolutions on one device, by their inputs (`Chip.peaks`).
       traffic: bytes between a device and its memory.
     Returns:
-      seconds: of 'compute', 'bandwidth' (of the memory) and 'network'. largest: the name of the largest. at_least, at_most: seconds.
+      seconds: of 'compute', 'bandwidth' (of the memory) and 'network'.
+      largest: the name of the largest; at_least: its seconds; at_most: the sum of all.
       missing: a term whose public figure is not in the table.
     """
     known = {name: count / chip.peaks[name] for name, count in products.items() if name in chip.peaks}

@@ -29,7 +29,7 @@ def say_prediction(prediction: Mapping[str, Any]) -> Iterator[str]:
     operations = sum(prediction["products"].values())
     yield f"  work     {operations / 1e12:,.3g} TFLOP of products, {size(prediction['traffic'])} from and to memory"
     yield from say_collectives(prediction["collectives"])
-    yield f"  kernels  {program['launched']:,} kernels, {program['loops']} loops"
+    yield f"  kernels  {program['launched']:,}; loops {program['loops']}"
     terms = ", ".join(f"{name} {interval(seconds)}" for name, seconds in roofline["seconds"].items())
     yield f"  roofline {terms}; largest: {roofline['largest']}"
     between = f"{interval(roofline['at_least'])} (all else hidden) to {interval(roofline['at_most'])} (nothing hidden)"
