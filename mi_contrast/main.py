@@ -25,6 +25,7 @@ FLAGS = {
     "workdir=": "the run directory; runs/<config>-<variant> by default",
     "stop_at=": "save and stop after this step; schedules are unchanged",
     "allow=": "config sections that may differ from the earlier start, such as optim,method; recorded in run.json",
+    "dry_run": "take a few steps, print memory, seconds a step, total time and disk, and stop; nothing is written",
     "list": "print the table of methods and stop",
     **processes.FLAGS,
 }
@@ -103,6 +104,11 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--stop_at={stop_at} is not a step", fix="give a whole number")
     workdir = _choose_workdir(call)
     check_mounted(str(call.flags.get("workdir", "")), "--workdir")
+    if "dry_run" in call.flags:
+        from mi_contrast.planning import here, saying
+
+        print("\n".join(saying.say_here(here.plan_here(to_plain_data(call.config), workdir))))
+        return
     was_finished = RunDirectory(workdir).report.is_file() and (RunDirectory(workdir).export / "manifest.json").is_file()
     name = call.name or ""
     run = train(

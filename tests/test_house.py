@@ -13,9 +13,8 @@ FLOORS = {
     **dict.fromkeys(("estimators", "pools", "views", "models", "readout", "data"), 1),
     **dict.fromkeys(("methods", "interchange"), 2),
     **dict.fromkeys(("training", "evaluation", "reporting"), 3),
-    **dict.fromkeys(
-        ("main", "evaluate", "export", "report", "bench", "estimate", "pairs", "benchmarks", "study", "studies"), 4
-    ),
+    **dict.fromkeys(("main", "evaluate", "export", "report", "bench", "estimate", "pairs", "plan", "study"), 4),
+    **dict.fromkeys(("benchmarks", "planning", "studies"), 4),
 }
 BLIND = {"evaluation", "interchange", "reporting"}  # these know nothing of training or methods
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if "configs" not in p.relative_to(PACKAGE).parts)

@@ -31,29 +31,13 @@ from mi_contrast.benchmarks.timing import spread, time_repeated
 from mi_contrast.benchmarks.torch_step import TorchStep, serve_torch_step
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.progress import format_duration
+from mi_contrast.planning.chips import TERA, look_up_chip
 from mi_contrast.views import policies
 
 REPEATS = 5
 BUDGET = 450.0  # seconds; a row that would end later is not started
 TORCH_PATIENCE = 150.0  # seconds that a torch step may take to compile and start
 Row = dict[str, Any]
-
-# Dense bf16 TFLOP/s of one device, by a part of its device_kind in lower case; the first match counts.
-# Recalled, not looked up: from NVIDIA's data sheets of the H200, H100 (SXM, PCIe, NVL) and A100, half of their figures
-# "with sparsity"; and from Google Cloud's pages on TPU v4, v5e, v5p and v6e. The kinds of TPU are those in
-# jax/_src/pallas/mosaic/tpu_info.py.
-PEAKS = (
-    ("h200", 989.0),
-    ("h100 pcie", 756.0),
-    ("h100 nvl", 835.0),
-    ("h100", 989.0),
-    ("a100", 312.0),
-    ("tpu v4", 275.0),
-    ("tpu v5 lite", 197.0),
-    ("tpu v5e", 197.0),
-    ("tpu v5", 459.0),
-    ("tpu v6", 918.0),
-)
 
 
 class NotRunError(Exception):
@@ -283,7 +267,8 @@ def make_figures(
 
 def look_up_peak(kind: str) -> float | None:
     """Returns the bf16 peak in TFLOP/s for a device_kind, or None if it is not in the table."""
-    return next((peak for part, peak in PEAKS if part in kind.lower()), None)
+    chip = look_up_chip(kind)
+    return None if chip is None else chip.peaks["bfloat16"] / TERA
 
 
 def add_shares(rows: list[Row], peak: float | None) -> None:

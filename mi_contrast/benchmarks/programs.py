@@ -13,7 +13,7 @@ from jax.extend import core
 
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (?P<result>\(.*?\)|\S+) (?P<operation>[a-z][\w\-]*)\(")
-RUN = re.compile(r"(?:body|condition|(?:true|false)_computation|branch_computations)=\{?(%?[\w.\-]+(?:, %?[\w.\-]+)*)")
+RUN = re.compile(r"(?:body|condition|(?:true|false)_computation|branch_computations)=(?:\{([^}]*)\}|%?([\w.\-]+))")
 TARGET = re.compile(r'custom_call_target="([^"]*)"')
 
 
@@ -91,19 +91,22 @@ def find_reachable(computations: dict[str, list[str]], entry: str) -> list[str]:
     names, i = [entry], 0
     while i < len(names):
         for _, operation, line in instructions(computations.get(names[i], [])):
-            called = RUN.findall(line)
+            called = [several or one for several, one in RUN.findall(line)]
             if operation == "call":
                 called += re.findall(r"to_apply=(%?[\w.\-]+)", line)
             for group in called:
-                names += [name for word in group.split(", ") if (name := word.lstrip("%")) not in names]
+                names += [name for word in group.split(",") if (name := word.strip().lstrip("%")) not in names]
         i += 1
     return [name for name in names if name in computations]
 
 
 def peak_bytes(program: Any) -> int:
-    """Returns the peak memory of a compiled program on one device in bytes, as the program reports it."""
+    """Returns the peak memory of a compiled program on one device in bytes, as the program reports it.
+
+    CPUs report a peak that leaves out temporaries; it is then the sum of arguments, results and temporaries.
+    """
     memory = program.memory_analysis()
-    if peak := getattr(memory, "peak_memory_in_bytes", 0):
+    if (peak := getattr(memory, "peak_memory_in_bytes", 0)) and peak >= memory.temp_size_in_bytes:
         return int(peak)
     arguments_and_results = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return int(arguments_and_results + memory.temp_size_in_bytes)
@@ -122,36 +125,55 @@ def reported_flops(program: Any) -> float | None:
 
 
 def count_products(function: Callable[..., Any], *arguments: Any) -> float:
-    """Returns 2 x the multiplications of all matrix products and convolutions of one call.
+    """Returns 2 x the multiplications of all matrix products and convolutions of one call, over all devices.
 
     The peak of a device refers to these operations, and their number doesn't depend on the compiler. The body of a
     `scan` counts once per step, that of a `while` once. Of several branches the most expensive one counts, and of
     variants for several platforms (`jax.lax.platform_dependent`) the default one. Products with zeros of padding count;
     products with zeros of a dilated input don't.
     """
+    return float(count_products_by_inputs(function, *arguments).total())
+
+
+def count_products_by_inputs(function: Callable[..., Any], *arguments: Any) -> Counter[str]:
+    """Returns `count_products` by the inputs of the products: 'bfloat16' (or float16), 'float32', or 'exact' for
+    float32 at the highest precision.
+    """
     return _count_in_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _count_in_jaxpr(jaxpr: Any) -> float:
-    return sum(_count_in_equation(equation) for equation in jaxpr.eqns)
+def _count_in_jaxpr(jaxpr: Any) -> Counter[str]:
+    return sum((_count_in_equation(equation) for equation in jaxpr.eqns), Counter())
 
 
-def _count_in_equation(equation: Any) -> float:
+def _count_in_equation(equation: Any) -> Counter[str]:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
         shape = equation.invars[0].aval.shape
-        return 2.0 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
+        return Counter(
+            {_name_inputs(equation): 2 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)}
+        )
     if name == "conv_general_dilated":
         kernel, out_channels = equation.invars[1].aval, params["dimension_numbers"].rhs_spec[0]
-        per_output = kernel.size / kernel.shape[out_channels]  # multiplications: taps x input channels of the group
-        return 2.0 * equation.outvars[0].aval.size * per_output / math.prod(params["lhs_dilation"])
+        per_output = kernel.size // kernel.shape[out_channels]  # multiplications: taps x input channels of the group
+        count = 2 * equation.outvars[0].aval.size * per_output // math.prod(params["lhs_dilation"])
+        return Counter({_name_inputs(equation): count})
     inner = [_count_in_jaxpr(jaxpr) for jaxpr in _inner_jaxprs(params)]
     if name == "cond":
         platforms = params.get("branches_platforms")
-        return inner[platforms.index(None)] if platforms and None in platforms else max(inner, default=0.0)
+        if platforms and None in platforms:
+            return inner[platforms.index(None)]
+        return max(inner, key=Counter.total, default=Counter())
     times = params["length"] if name == "scan" else params["mesh"].size if name == "shard_map" else 1
-    return times * sum(inner)
+    return Counter({inputs: times * count for inputs, count in sum(inner, Counter()).items()})
+
+
+def _name_inputs(equation: Any) -> str:
+    if any(variable.aval.dtype.itemsize <= 2 for variable in equation.invars[:2]):
+        return "bfloat16"
+    precision = equation.params.get("precision")
+    return "exact" if "HIGHEST" in str(precision) else "float32"
 
 
 def _inner_jaxprs(params: dict[str, Any]) -> Iterator[Any]:

@@ -29,12 +29,18 @@ class Step(NamedTuple):
 
     call: the step, of (state, batch, tables); the state is donated.
     source_size: side, in pixels, of the images that views are made from.
+    num_sources: how many images an example has, 1 or 2.
+    examples: number of examples of the training split.
+    dtype: of the networks.
     """
 
     parts: Parts
     call: Any
     batch_size: int
     source_size: int
+    num_sources: int = 1
+    examples: int = EXAMPLES
+    dtype: str = "float32"
 
 
 def make_recipe_step(recipe: str, changes: Mapping[str, Any], mesh: Mesh | None = None) -> Step:
@@ -50,9 +56,24 @@ def make_recipe_step(recipe: str, changes: Mapping[str, Any], mesh: Mesh | None 
     changed = load_config(recipe)[0]
     for name, value in changes.items():
         changed = change(changed, name, str(value))
-    config = assemble.check(to_plain_data(changed))
-    parts = assemble.make_parts(config, CLASSES, make_mesh() if mesh is None else mesh, np.ones(EXAMPLES, bool))
-    return Step(parts, make_step(parts), config["data"]["batch"], config["data"]["size"] or config["views"]["size"])
+    return make_config_step(changed, make_mesh() if mesh is None else mesh)
+
+
+def make_config_step(config: Mapping[str, Any], mesh: Mesh, examples: int = EXAMPLES, classes: int = CLASSES) -> Step:
+    """Returns the training step of a config on the devices of a mesh, which need not exist here.
+
+    Args:
+      examples: number of examples of the training split; a bank has a row for each.
+      classes: number of classes of the label; 0 if there is none.
+    Raises:
+      UserError: a mistake in the config.
+    """
+    config = assemble.check(to_plain_data(config))
+    parts, data = assemble.make_parts(config, classes, mesh, np.ones(examples, bool)), config["data"]
+    num_sources = 2 if data["shared"] or data["partner"] is not None else 1
+    size = data["size"] or config["views"]["size"]
+    call, dtype = make_step(parts), config["model"]["dtype"]
+    return Step(parts, call, data["batch"], size, num_sources, examples, dtype)
 
 
 def abstract_arguments(step: Step) -> Arguments:
@@ -62,8 +83,8 @@ def abstract_arguments(step: Step) -> Arguments:
     state = jax.eval_shape(lambda x: init_state(parts, x, calibrate_statistics), images)
     whole, cut = replicated(parts.mesh), batch_sharding(parts.mesh)
     sources: Any = jax.ShapeDtypeStruct(source_shape(step), jnp.uint8, sharding=cut)
-    index: Any = jax.ShapeDtypeStruct((step.batch_size, 1), jnp.int32, sharding=cut)
-    table: Any = jax.ShapeDtypeStruct((EXAMPLES,), jnp.int32, sharding=whole)
+    index: Any = jax.ShapeDtypeStruct((step.batch_size, step.num_sources), jnp.int32, sharding=cut)
+    table: Any = jax.ShapeDtypeStruct((step.examples,), jnp.int32, sharding=whole)
     return abstract(state, placement(parts.method, parts.mesh)), Batch(sources, index), Tables(table, table)
 
 
@@ -74,12 +95,12 @@ def random_arguments(step: Step) -> Arguments:
     images = jnp.asarray(random.random((step.batch_size, size, size, 3), np.float32))
     state = jax.jit(lambda x: init_state(parts, x, calibrate_statistics))(images)
     sources = random.integers(0, 256, source_shape(step), np.uint8)
-    index = random.choice(EXAMPLES, (step.batch_size, 1), replace=False).astype(np.int32)
-    labels, groups = random.integers(0, CLASSES, EXAMPLES, np.int32), np.arange(EXAMPLES, dtype=np.int32)
+    index = random.choice(step.examples, (step.batch_size, step.num_sources), replace=False).astype(np.int32)
+    labels, groups = random.integers(0, CLASSES, step.examples, np.int32), np.arange(step.examples, dtype=np.int32)
     state = jax.device_put(jax.tree.map(np.array, state), placement(parts.method, parts.mesh))
     return state, Batch(*jax.device_put((sources, index), cut)), Tables(*jax.device_put((labels, groups), whole))
 
 
 def source_shape(step: Step) -> tuple[int, ...]:
-    """Returns the shape of a batch's source images, [B, 1, H, W, 3]."""
-    return step.batch_size, 1, step.source_size, step.source_size, 3
+    """Returns the shape of a batch's source images, [B, V, H, W, 3]."""
+    return step.batch_size, step.num_sources, step.source_size, step.source_size, 3

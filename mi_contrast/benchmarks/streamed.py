@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mi_contrast.benchmarks.timing import spread
-from mi_contrast.core.config import change, load_config, plain
+from mi_contrast.core.config import change, load_config, to_plain_data
 from mi_contrast.training import assemble, loop
 from mi_contrast.training.metrics import read
 from mi_contrast.training.state import placement

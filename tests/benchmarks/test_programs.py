@@ -102,6 +102,14 @@ def test_a_program_is_read_as_a_hand_reads_it():
     }
 
 
+def test_loops_are_followed_whatever_their_parts_are_called():
+    names = {"%body": "%region_1.4", "%condition": "%region_2.5"}
+    text = GPU_TEXT
+    for old, new in names.items():
+        text = text.replace(old, new)
+    assert programs.read_program(text) == programs.read_program(GPU_TEXT)
+
+
 def test_a_true_program_has_what_was_put_in():
     def step(x):
         x = jax.lax.while_loop(lambda x: x[0] < 0, jnp.sort, x)
