@@ -1,16 +1,10 @@
 """Benchmarks: times each case and its peer in turns within one run, and prints and writes the figures:
 
-  python -m mi_contrast.bench [--case=NAME|all] [--repeats=7] [--out=bench/]
+  python -m mi_contrast.bench --case=NAME|all [--repeats=7] [--out=bench/]
 
 Ratios are of medians. Every figure comes with its smallest and largest value, because absolute times depend on the
-machine and its load. With --case=all, a case that can't run here is named and skipped.
-
-  coverage     counts how often the interval of an estimate contains the true value; continues where it was stopped
-  mi_tasks     compares estimates with the true value, and draws bench/mi_tasks.svg
-  input        decodes and crops JPEGs against torchvision's DataLoader
-  startup      starts runs, with an empty compile cache and with a full one
-  peer         trains against lightly's MoCo on CIFAR-10
-  accelerator  takes up to eight minutes of a GPU or TPU
+machine and its load. With --case=all, a case that can't run here is named and skipped. Without a case they are
+listed.
 """
 
 from __future__ import annotations
@@ -28,22 +22,23 @@ from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.layout import write_json, write_text
 
-CASES = (
-    "ring_loss",
-    "large_pool",
-    "bank_step",
-    "augment",
-    "train_step",
-    "loop",
-    "input",
-    "startup",
-    "mi_tasks",
-    "evaluate",
-    "twins",
-    "coverage",
-    "peer",
-    "accelerator",
-)
+# name: what is timed, or counted, and beside what
+CASES = {
+    "ring_loss": "the ring and other supports over InfoNCE, and torch's sort",
+    "large_pool": "the ring over a pool of 1,048,576 rows, and its memory",
+    "bank_step": "a step with a bank of ImageNet's size, and its memory",
+    "augment": "two views of an image, beside torchvision with PIL",
+    "train_step": "a whole training step, beside torch's",
+    "loop": "the training loop over the bare step",
+    "input": "decoding and cropping JPEGs, beside torchvision's DataLoader",
+    "startup": "starts of a run, with an empty compile cache and a full one",
+    "mi_tasks": "estimates beside the truth, in a figure (ten minutes)",
+    "evaluate": "features and linear probes, beside torchvision and scikit-learn",
+    "twins": "pairs by shared motion: errors, and the time beside SciPy's trees",
+    "coverage": "how often the interval of an estimate contains the truth (20 minutes)",
+    "peer": "MoCo on CIFAR-10, beside lightly's (wants --data)",
+    "accelerator": "steps, losses and views on a GPU or TPU (eight minutes)",
+}
 REPEATS = 7
 FILES = {
     "data": ("mi_tasks", "peer", "input"),
@@ -79,10 +74,13 @@ def run(case: str, repeats: int | None, small: bool, **files: str) -> tuple[dict
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
     flags = parse(arguments, FLAGS, usage=__doc__ or "", positional="case").flags
+    if "case" not in flags:
+        print("\n".join(f"  --case={name:<12} {what}" for name, what in CASES.items()))
+        return
     repeats = flags.get("repeats", "")
     if repeats and not (repeats.isdigit() and int(repeats) > 0):
         raise UserError(f"--repeats={repeats}", fix="give a whole number above 0")
-    case_flag = flags.get("case", "all")
+    case_flag = flags["case"]
     files = {name: flags[name] for name in FILES if name in flags}
     for name in files:
         if case_flag not in FILES[name]:

@@ -31,7 +31,7 @@ FLAGS = {
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
     processes.start(arguments)
-    call = parse(arguments, FLAGS, usage=__doc__ or "")
+    call = parse(arguments, FLAGS, usage=__doc__ or "", folder="evaluate")
     if call.config is None:
         known = ", ".join(f"configs/evaluate/{p.name}" for p in sorted((package_configs() / "evaluate").glob("*.py")))
         raise UserError("no --config", fix=f"give --config=FILE, one of {known}")

@@ -9,6 +9,7 @@ config.json, run.json, metrics.jsonl, checkpoints/, export/ (the backbone, with 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from mi_contrast.core import processes
 from mi_contrast.core.config import CommandLine, load_config, package_configs, parse, to_plain_data
 from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.core.layout import RunDirectory, check_mounted
+
+WIDTH = 100  # columns of a table in the terminal
 
 FLAGS = {
     "config=": "a config file, optionally with :variant; --config.section.field=value changes a field",
@@ -64,18 +67,16 @@ def train(
 
 
 def list_methods() -> str:
-    """Returns the table of methods: each config in the package with its terms and the first line of its header."""
+    """Returns the table of methods: each config of the package, the first sentence of its header, and its terms."""
     rows = []
     for file in sorted(package_configs().glob("*.py")):
         config, name, _ = load_config(str(file))
-        header = (file.read_text(encoding="utf-8").split('"""')[1]).strip().splitlines()[0]
+        header = " ".join(file.read_text(encoding="utf-8").split('"""')[1].strip().split("\n\n")[0].split())
         terms = to_plain_data(config.method)["terms"]
-        words = "; ".join(f"{t['anchor']} x {t['pool']}, {_name(t['support'])}, {_name(t['form'])}" for t in terms)
-        rows.append((f"configs/{name}.py", words, header))
-    widths = [max(len(row[i]) for row in rows) for i in range(2)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[2]]) for row in rows
-    )
+        words = [f"{t['anchor']} x {t['pool']}, {_name(t['support'])}, {_name(t['form'])}" for t in terms]
+        rows.append(textwrap.fill(f"{name:<16} {header}", WIDTH, subsequent_indent=" " * 17))
+        rows += [textwrap.fill(word, WIDTH, initial_indent=" " * 19, subsequent_indent=" " * 21) for word in words]
+    return "\n".join(rows)
 
 
 def _name(section: Any) -> str:

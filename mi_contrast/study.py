@@ -212,7 +212,7 @@ def _count_done(study: Study) -> str:
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
     processes.start(arguments)
-    call = parse(arguments, FLAGS, usage=__doc__ or "")
+    call = parse(arguments, FLAGS, usage=__doc__ or "", folder="studies")
     if call.config is None:
         raise UserError("no --config", fix="give --config=configs/studies/negatives.py")
     limit = call.flags.get("time_limit")

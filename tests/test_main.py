@@ -55,7 +55,7 @@ def test_the_table_names_every_method(capsys):
     main.main(["--list"])
     table = capsys.readouterr().out
     for name in ("moco", "ball_moco", "ring_moco"):
-        assert f"configs/{name}.py" in table
+        assert f"\n{name} " in table
     assert "ring" in table
 
 

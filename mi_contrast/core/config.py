@@ -44,27 +44,39 @@ def package_configs() -> Path:
     return installed if installed.is_dir() else checkout
 
 
-def find_config(path: str) -> Path:
-    """Finds a config file in the working folder or among the package's configs. Raises UserError if there is none."""
+def find_config(path: str, folder: str = "") -> Path:
+    """Finds a config file in the working folder or among the package's configs.
+
+    Args:
+      path: a path such as 'configs/evaluate/knn.py'; or a name such as 'knn', of a file in configs/<folder>.
+      folder: where names are looked up: '' for methods, 'evaluate' for tasks, 'studies' for studies.
+    Raises UserError if there is none.
+    """
     file = Path(path)
+    if is_name := not file.suffix and len(file.parts) == 1:
+        file = Path("configs", folder, f"{path}.py")
     relative = Path(*file.parts[1:]) if file.parts[:1] == ("configs",) else file
     for candidate in (file, package_configs() / relative):
         if candidate.is_file():
             return candidate
+    if is_name:
+        raise unknown("config", path, (p.stem for p in (package_configs() / folder).glob("*.py")))
     known = [f"configs/{p.relative_to(package_configs())}" for p in sorted(package_configs().rglob("*.py"))]
     raise FileError(
         f"config file {path!r} does not exist", nearest=nearest(path, known), fix=f"choose one of {', '.join(known)}"
     )
 
 
-def load_config(spec: str) -> tuple[ConfigDict, str, str | None]:
-    """Loads the config of 'path.py[:variant]'. Returns the config, its name (the file's stem) and its variant.
+def load_config(spec: str, folder: str = "") -> tuple[ConfigDict, str, str | None]:
+    """Loads the config of 'path.py[:variant]' or 'name[:variant]'; `find_config` says which file that is.
+
+    Returns the config, its name (the file's stem) and its variant.
 
     Raises:
       UserError: the file is missing, doesn't run, has no get_config, or rejects the variant.
     """
     path, _, variant = spec.partition(":")
-    file = find_config(path)
+    file = find_config(path, folder)
     module_spec = importlib.util.spec_from_file_location(f"mi_contrast_config_{file.stem}", file)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
@@ -218,7 +230,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 
 def parse(
-    arguments: list[str], flags: Mapping[str, str], *, positional: str | None = None, usage: str = ""
+    arguments: list[str], flags: Mapping[str, str], *, positional: str | None = None, usage: str = "", folder: str = ""
 ) -> CommandLine:
     """Parses a command line.
 
@@ -227,6 +239,7 @@ def parse(
       flags: help texts by flag. A name that ends in '=' takes a value. `config=` also allows --config.field=value.
       positional: name of the flag that receives an argument given without a flag; None forbids such arguments.
       usage: text that --help prints above the flags.
+      folder: folder of configs/ in which --config=NAME is looked up.
 
     Raises:
       UserError: a flag or a field is unknown, or a value is missing.
@@ -268,7 +281,7 @@ def parse(
         if changes:
             raise UserError("--config.* given without --config", fix="add --config=configs/ring_moco.py")
         return CommandLine(flags=values)
-    config, file_name, variant = load_config(values.pop("config"))
+    config, file_name, variant = load_config(values.pop("config"), folder)
     for path, text in changes:
         config = change(config, path, text)
     return CommandLine(config, file_name, variant, values)

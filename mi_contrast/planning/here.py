@@ -36,11 +36,12 @@ def plan_here(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     """
     job = assemble.build(to_plain_data(config))
     parts = job.parts
-    state = job.fill(place(job.first_state(), placement(parts.method, parts.mesh)))
+    state = job.fill_banks(place(job.first_state(), placement(parts.method, parts.mesh)))
     with job.open() as reader:
         began = time.perf_counter()
         batch = reader.batch(0)
-        program = make_step(parts).lower(state, batch, job.tables).compile()
+        step: Any = make_step(parts)  # jitted, so that it can be compiled beforehand
+        program = step.lower(state, batch, job.tables).compile()
         compile_seconds = time.perf_counter() - began
         held, saved = count_held(state, batch, job.tables), sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         exported = sum(leaf.nbytes for leaf in jax.tree.leaves(state.online))
