@@ -168,8 +168,8 @@ def _load_config(path: str, section: Mapping[str, Any]) -> tuple[dict[str, Any],
     """
     try:
         config, name, variant = load_config(":".join(word for word in (section["config"], section["variant"]) if word))
-        for path, value in section["changes"].items():
-            config = change(config, path, _to_text(value))
+        for field, value in section["changes"].items():
+            config = change(config, field, _to_text(value))
     except UserError as error:
         raise add_place(path, error) from None
     return to_plain_data(config), name, variant
