@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import mi_contrast
+from mi_contrast import evaluate
 from mi_contrast import main as trainer
 from mi_contrast.core import checkpoint, legacy
 from mi_contrast.core.errors import USER_ERROR, run_job
@@ -15,7 +18,8 @@ from mi_contrast.core.layout import RunDirectory
 from mi_contrast.training import starts
 from mi_contrast.training.metrics import read
 
-FIXTURES = Path(__file__).parent / "fixtures" / "v0_1_0"
+ROOT = Path(__file__).parents[1]
+FIXTURES = ROOT / "tests" / "fixtures" / "v0_1_0"
 COMMON = [
     "--config.data.dir=.cache/data", "--config.data.batch=32", "--config.data.options.length=2",
     "--config.model.width=8", "--config.model.head.hidden=16", "--config.model.head.dim=16", "--config.steps=8",
@@ -103,6 +107,26 @@ def test_a_finished_run_is_left_alone_and_its_networks_load(old):
 def test_exports_load():
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     assert np.isfinite(mi_contrast.load(FIXTURES / "moco_export").encode(images)).all()
+
+
+@pytest.mark.slow
+def test_runs_and_exports_of_0_1_0_are_judged(old, tmp_path):
+    """Twice each, the second time by the kept features; the export is judged in a process of its own."""
+    task = ["--config=configs/evaluate/knn.py", "--config.task.k=9"]
+    digits = ["--config.data.name=moving_digits", "--config.data.dir=.cache/data"]
+    digits.append("--config.data.options=dict(length=2)")
+    for name in ("moco", "ir"):
+        run = old(name)
+        for _ in range(2):
+            assert run_job(evaluate.main, [*task, f"--backbone={run}"]) == 0
+        (result,) = (json.loads(path.read_text()) for path in (run / "results").glob("*.json"))
+        assert result["step"] == {"moco": 4, "ir": 8}[name] and 0.1 < result["top1"] <= 1.0
+    command = [sys.executable, "-m", "mi_contrast.evaluate", *task, *digits, f"--workdir={tmp_path / 'out'}"]
+    done = subprocess.run(
+        [*command, f"--backbone={FIXTURES / 'moco_export'}"], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    assert "top-1" in done.stdout
 
 
 def test_a_config_takes_the_values_that_its_run_began_with():

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -126,3 +127,42 @@ def test_an_estimate_runs_without_data_and_checkpoint_libraries():
 def test_the_block_blocks():
     answer = run_python(RUN_BLOCKED, DATA_AND_CHECKPOINTS, "import mi_contrast.data.records")
     assert "tensorflow_datasets is blocked" in answer.stderr
+
+
+SIGNATURES = json.loads((Path(__file__).parent / "fixtures" / "v0_1_0" / "signatures.json").read_text())
+
+
+def broken_calls(before: dict[str, list[str]], value: Callable[..., Any]) -> list[str]:
+    """Returns what calls of 0.1.0 a function or class no longer takes."""
+    parameters = inspect.signature(value).parameters.values()
+    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    names = {*positional, *(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)}
+    required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    broken = [f"no {name}" for name in [*before["positional"], *before["keyword"]] if name not in names]
+    if positional[: len(before["positional"])] != before["positional"]:
+        broken.append(f"positions {positional}")
+    return broken + [f"{name} is required" for name in required if name not in before["required"]]
+
+
+@pytest.mark.parametrize("module", [mi_contrast, estimators], ids=lambda m: m.__name__)
+def test_every_call_of_0_1_0_is_taken(module):
+    """`signatures.json` holds the public names of 0.1.0 and the parameters of those that can be called."""
+    broken = {}
+    for name, before in SIGNATURES[module.__name__].items():
+        assert name in module.__all__, name
+        if before is not None and (why := broken_calls(before, getattr(module, name))):
+            broken[name] = why
+    assert broken == {}
+
+
+def test_a_renamed_moved_or_newly_required_parameter_is_seen():
+    before = {"positional": ["x", "y"], "keyword": ["key"], "required": ["x", "y"]}
+    assert broken_calls(before, lambda x, y, *, key=None, more=0: None) == []
+    assert broken_calls(before, lambda x, z, *, key=None: None) == ["no y", "positions ['x', 'z']", "z is required"]
+    assert broken_calls(before, lambda y, x, *, key=None: None) == ["positions ['y', 'x']"]
+    assert broken_calls(before, lambda x, y, *, key, more: None) == ["key is required", "more is required"]
+
+
+def test_an_estimate_of_three_numbers_has_no_interval():
+    estimate = estimators.Estimate(1.0, 0.1, 6.0)
+    assert tuple(estimate) == (1.0, 0.1, 6.0) and estimate.low != estimate.low and estimate.high != estimate.high

@@ -24,14 +24,15 @@ class Estimate:
       standard_error: its standard deviation over draws of the samples; NaN if the estimator has none.
       ceiling: the largest value that the estimator can return for this number of samples; infinite if there is none.
       low, high: ends of an interval that is designed to contain the mutual information in at least 90 % of draws.
-        `high` is infinite if the estimator can only give a lower limit. Both are NaN if it has no standard error.
+        `high` is infinite if the estimator can only give a lower limit. Both are NaN by default, and if it has no
+        standard error.
     """
 
     nats: Float[Array, "..."]
     standard_error: Float[Array, "..."]
     ceiling: Float[Array, "..."]
-    low: Float[Array, "..."]
-    high: Float[Array, "..."]
+    low: Float[Array, "..."] = jnp.nan  # type: ignore[assignment]  # a scalar for any shape
+    high: Float[Array, "..."] = jnp.nan  # type: ignore[assignment]
 
     @classmethod
     def from_error(

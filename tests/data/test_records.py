@@ -1,6 +1,7 @@
 """TFDS sets on disk, against TFDS's own reading; every way in which a set can be missing or broken is one line."""
 
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from etils import epath
 from PIL import Image
 
 from mi_contrast.core.errors import UserError
-from mi_contrast.data import sets
+from mi_contrast.data import fingerprint, sets
 from tests.data.toys import SHARED
 
 SIZES = [(8, 6)] * 39 + [(9, 6)]  # the last image of 'train' has another shape
@@ -273,3 +274,34 @@ def test_tensorflow_is_never_imported(made):
     )
     done = subprocess.run([sys.executable, "-c", read], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def rewrite_info(directory, change):
+    """Changes a prepared set's dataset_info.json."""
+    file = directory / "dataset_info.json"
+    info = json.loads(file.read_text())
+    change(info)
+    file.write_text(json.dumps(info))
+
+
+def test_the_fingerprint_is_of_version_shards_and_bytes_of_the_splits_that_are_read(copy):
+    directory = version(copy)
+    read = lambda split="train": sets.load("tiny_set", split, data_dir=copy).fingerprint  # noqa: E731
+    before, test = read(), read("test")
+    assert before["set"] == "tiny_set/1.2.0" and before["version"] == "1.2.0"
+    assert before["splits"]["train"]["shards"] == [40] and before["splits"]["train"]["bytes"] > 0
+    assert read("train[:50%]") == before != test and set(read("train+test")["splits"]) == {"train", "test"}
+    assert fingerprint.describe_change(before, read()) is None, "control: nothing changed"
+    rewrite_info(directory, lambda info: info["splits"][0].update(numBytes="1"))
+    first = info_of(directory)["splits"][0]["name"]
+    changed, same = ("train", "test") if first == "train" else ("test", "train")
+    old = {"train": before, "test": test}
+    assert fingerprint.describe_change(old[same], read(same)) is None
+    said = fingerprint.describe_change(old[changed], read(changed))
+    assert said.startswith("tiny_set/1.2.0 has splits ") and "the run began with" in said and "\n" not in said
+    rewrite_info(directory, lambda info: info.update(version="1.3.0"))
+    assert "has version 1.3.0, the run began with 1.2.0" in fingerprint.describe_change(old[same], read(same))
+
+
+def info_of(directory):
+    return json.loads((directory / "dataset_info.json").read_text())

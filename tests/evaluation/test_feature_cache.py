@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+import mi_contrast
 from mi_contrast.evaluation.feature_cache import compute_digest, describe_split, load_or_extract
 from tests import devices
 from tests.evaluation.fake import image_set
@@ -32,6 +33,17 @@ def test_features_are_taken_once_a_key(tmp_path):
     assert take.calls == 3 and len(list((tmp_path / "features").iterdir())) == 3
     load_or_extract(None, KEY, take)
     assert take.calls == 4
+
+
+def test_features_of_another_version_are_taken_anew(tmp_path, monkeypatch):
+    take = Counted()
+    load_or_extract(tmp_path, KEY, take)
+    with monkeypatch.context() as patched:
+        patched.setattr(mi_contrast, "__version__", "0.1.0")
+        load_or_extract(tmp_path, KEY, take)
+    assert take.calls == 2
+    load_or_extract(tmp_path, KEY, take)
+    assert take.calls == 2, "control: those of this version are there"
 
 
 def test_features_of_files_that_changed_are_taken_anew():
