@@ -42,7 +42,7 @@ run_together() {
   done
   trap - INT TERM HUP
   if [ "$died" -eq 1 ] && [ "$code" -eq 0 ]; then
-    echo "mi_contrast: error: a process has died, so all have ended; the same command goes on from the last checkpoint" >&2
+    [ "$stopping" -eq 1 ] || echo "mi_contrast: error: a process has died, so all have ended; the same command goes on from the last checkpoint" >&2
     code=1
   fi
 }
