@@ -151,7 +151,7 @@ FINGERPRINT = {"set": "photos", "files": 3, "sum": "00ff", "classes": ["a", "b"]
             {"optim": {"lr": 0.2}},
             FINGERPRINT,
             {"stop_at": None},
-            "process 1 has config.optim.lr 0.2, the first process",
+            "process 1 has config.optim.lr 0.2, the first",
         ),
         ({"optim": {"lr": 0.1}}, FINGERPRINT, {"stop_at": 5}, "process 1 has flags.stop_at 5, the first process"),
         ({"optim": {"lr": 0.1}}, FINGERPRINT | {"files": 4}, {"stop_at": None}, "the data of process 1 differ"),
