@@ -25,7 +25,7 @@ run_together() {
   port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])') || exit 1
   processes=() code=0
   for ((i = 0; i < count; i++)); do
-    JAX_LOCAL_DEVICE_IDS=${JAX_LOCAL_DEVICE_IDS:-$i} TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} \
+    JAX_LOCAL_DEVICE_IDS=${JAX_LOCAL_DEVICE_IDS:-$i} \
       python -m "$job" "$@" --coordinator="127.0.0.1:$port" --processes="$count" --process="$i" &
     processes+=($!)
   done
