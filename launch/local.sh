@@ -25,7 +25,7 @@ run_together() {
   port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])') || exit 1
   processes=() code=0
   for ((i = 0; i < count; i++)); do
-    JAX_LOCAL_DEVICE_IDS=${JAX_LOCAL_DEVICE_IDS:-$i} TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2} \
+    JAX_LOCAL_DEVICE_IDS=${JAX_LOCAL_DEVICE_IDS:-$i} \
       python -m "$job" "$@" --coordinator="127.0.0.1:$port" --processes="$count" --process="$i" &
     processes+=($!)
   done
@@ -42,7 +42,7 @@ run_together() {
   done
   trap - INT TERM HUP
   if [ "$died" -eq 1 ] && [ "$code" -eq 0 ]; then
-    echo "mi_contrast: error: a process has died, so all have ended; the same command goes on from the last checkpoint" >&2
+    [ "$stopping" -eq 1 ] || echo "mi_contrast: error: a process has died, so all have ended; the same command goes on from the last checkpoint" >&2
     code=1
   fi
 }

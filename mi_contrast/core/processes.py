@@ -88,6 +88,8 @@ def _connect(membership: Membership, polls_stops: bool) -> None:
     if membership.devices is not None:  # for children, which find their place by flags
         os.environ["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, membership.devices))
     jax.config.update("jax_enable_preemption_service", polls_stops)
+    if jax.config.values["jax_logging_level"] in (None, "NOTSET"):  # hides the runtime's warning of every SIGTERM
+        jax.config.update("jax_logging_level", "ERROR")
     place = f"process {membership.index} of {membership.count}"
     waiting = threading.Timer(PATIENCE, _say_waiting, (f"{place} waits for the others at {membership.coordinator}",))
     waiting.daemon = True

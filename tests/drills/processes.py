@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from mi_contrast.core.layout import RunDirectory, read_record
 from tests.drills.faults import (
     ARGUMENTS,
     EVERY,
@@ -101,8 +100,7 @@ def stop_by(number: signal.Signals, whom: str, code: int, cause: str) -> Callabl
         workdir = drill.fresh(f"stop_{number.name}_{whom}")
 
         def stop(process: subprocess.Popen[bytes]) -> None:
-            wait_for(process, lambda: len(read_record(RunDirectory(workdir))["starts"]) > 1)
-            time.sleep(1.0)  # the handlers are set right after the start is recorded
+            wait_for(process, lambda: reached(workdir) > STOP)
             os.kill(members(process.pid)[whom], number)
 
         found, text = drill.train(workdir, meanwhile=stop)

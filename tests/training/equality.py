@@ -87,11 +87,18 @@ def train_here(steps: int, work: Sequence[Sequence[str]], flags: list[str]) -> N
     """Does the work in this process, which may be one of several."""
     from mi_contrast.core import processes
     from mi_contrast.training import loop
-    from tests.training import rows
+    from tests.training import rows, test_two_branches
 
     processes.start(flags, polls_stops=True)
     for method, workdir, stop_at in work:
-        config = rows.whole(method)
+        if method.startswith("infoaug"):
+            pairs = Path(workdir).parents[1] / "pairs"
+            with processes.together():
+                if processes.is_first() and not pairs.is_dir():
+                    test_two_branches.write_set(pairs)
+            config = test_two_branches.of_pairs(method, pairs)
+        else:
+            config = rows.whole(method)
         config["steps"] = config["eval"]["every"] = steps
         config["checkpoint"]["keep"] = 9
         loop.run(config, workdir, stop_at=None if stop_at is None else int(stop_at))
@@ -134,7 +141,7 @@ def differences(one: Numbers, other: Numbers) -> dict[str, tuple[float, float]]:
         "first loss": (apart[0], FIRST * limit),
         "losses": (max(apart), OVER * limit),
         "parameters": (weights, WEIGHTS),
-        "nats": (measures["mi_nats"], OVER * max(1.0, math.log(16))),
+        "nats": (measures["mi_nats"], OVER * math.log(16)),
     }
     return found | ({"kNN": (measures["knn_top1"], KNN)} if "knn_top1" in measures else {})
 

@@ -1,5 +1,6 @@
 """The starts of one run: what may differ, what is recorded, and how Ctrl-C and a full disk end one."""
 
+import contextlib
 import errno
 import json
 import os
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+import mi_contrast
 from mi_contrast.core import checkpoint
 from mi_contrast.core.errors import BadNumbersError, UserError
 from mi_contrast.core.layout import RunDirectory
@@ -162,3 +164,35 @@ def test_a_full_disk_in_the_middle_is_one_line_and_goes_on(run, monkeypatch):
     assert checkpoint.latest_step(run.checkpoints) == 4
     assert [path.name for path in run.root.iterdir() if path.name.startswith(".")] == []
     assert loop.run(small.config(), run.root, stop_at=5).step == 5
+
+
+FINGERPRINT = {"set": "photos", "files": 3, "sum": "00ff", "classes": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("config", "data", "flags", "said"),
+    [
+        ({"optim": {"lr": 0.1}}, FINGERPRINT, {"stop_at": None}, None),
+        (
+            {"optim": {"lr": 0.2}},
+            FINGERPRINT,
+            {"stop_at": None},
+            "process 1 has config.optim.lr 0.2, the first",
+        ),
+        ({"optim": {"lr": 0.1}}, FINGERPRINT, {"stop_at": 5}, "process 1 has flags.stop_at 5, the first process"),
+        ({"optim": {"lr": 0.1}}, FINGERPRINT | {"files": 4}, {"stop_at": None}, "the data of process 1 differ"),
+    ],
+)
+def test_several_processes_have_one_config_and_data(monkeypatch, config, data, flags, said):
+    of_first = iter([
+        {"version": mi_contrast.__version__, "config": {"optim": {"lr": 0.1}}, "flags": {"stop_at": None}}, FINGERPRINT,
+    ])  # fmt: skip
+    monkeypatch.setattr(starts.processes, "count", lambda: 2)
+    monkeypatch.setattr(starts.processes, "index", lambda: 1)
+    monkeypatch.setattr(starts.processes, "agree", lambda own: next(of_first))
+    monkeypatch.setattr(starts.processes, "together", contextlib.nullcontext)
+    if said is None:
+        starts.check_same(config, data, flags)
+        return
+    with pytest.raises(UserError, match=said):
+        starts.check_same(config, data, flags)
