@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 
@@ -35,12 +35,12 @@ def plan_here(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
       UserError: a mistake in the config or its data.
     """
     job = assemble.build(plain(config))
-    parts = job.parts
+    parts, step = job.parts, cast(Any, make_step(job.parts))
     state = job.fill(place(job.first_state(), placement(parts.method, parts.mesh)))
     with job.open() as reader:
         began = time.perf_counter()
         batch = reader.batch(0)
-        program = make_step(parts).lower(state, batch, job.tables).compile()
+        program = step.lower(state, batch, job.tables).compile()
         compile_seconds = time.perf_counter() - began
         held, saved = count_held(state, batch, job.tables), sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         exported = sum(leaf.nbytes for leaf in jax.tree.leaves(state.online))
