@@ -9,7 +9,6 @@ from mi_contrast.planning.hlo import Array, Instruction, Program
 
 READS_A_PART = ("dynamic-slice", "slice", "gather")
 FINISHES = ("-done", "-update")
-NAMES_OF_PAIRS = ("copy-start", "collective-permute-start", "slice-start")  # results: new, old or old, new, and flags
 
 
 def count_traffic(program: Program) -> float:
@@ -36,14 +35,20 @@ def _count_one(program: Program, one: Instruction, by_name: Mapping[str, Instruc
     if operation in FREE or operation.endswith(FINISHES) or 'custom_call_target="Sharding"' in one.line:
         return 0.0
     operands = [by_name[name].arrays if name in by_name else [] for name in one.operands]
-    if operation in READS_A_PART:
-        return 2.0 * _bytes(one.arrays)
+    if operation in READS_A_PART or operation == "slice-start":
+        part = one.arrays[:1] if operation in READS_A_PART else one.arrays[1:2]  # a start's result: old, new, a flag
+        is_near = bool(operands) and all(array.on_chip for array in operands[0])
+        return _bytes(part) + (0.0 if is_near else _bytes(part, everywhere=True))
     if operation == "dynamic-update-slice":
         return 2.0 * _bytes(operands[1])
     if operation == "scatter":
         return 2.0 * sum(map(_bytes, operands[2:]))
-    if operation.endswith("-start"):
-        results = one.arrays[:1] if operation in NAMES_OF_PAIRS else one.arrays[len(one.arrays) // 2 :]
+    if operation == "async-start":  # the computation that it starts counts
+        return 0.0
+    if operation.endswith("-start"):  # the result has the operands too, a copy's after the new array
+        results = one.arrays[:1] if operation == "copy-start" else one.arrays[len(one.arrays) // 2 :]
+        if operation == "collective-permute-start":
+            results = one.arrays[1:2]
         return sum(map(_bytes, operands)) + _bytes(results)
     inner = program.computations.get(one.called[0], []) if operation == "fusion" and one.called else []
     return _count_operands(operands, inner) + _count_result(one, inner)

@@ -117,3 +117,21 @@ ENTRY %main (x: f32[1000,8], i: s32[]) -> f32[2,8] {
 """
     whole, part = 1000 * 8 * 4, 2 * 8 * 4
     assert count_traffic(Program(text)) == whole + whole + (part + 4) + part
+
+
+def test_traffic_of_started_copies_counts_each_end_in_main_memory_once():
+    text = """HloModule m
+
+ENTRY %main (x: f32[512,100]) -> f32[512,100] {
+  %x = f32[512,100]{1,0:T(8,128)} parameter(0)
+  %part = ((f32[512,100]{1,0:T(8,128)}), f32[8,100]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%x)
+  %part.done = f32[8,100]{1,0:T(8,128)S(1)} slice-done(%part)
+  %in = (f32[512,100]{1,0:T(8,128)S(1)}, f32[512,100]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%x)
+  %in.done = f32[512,100]{1,0:T(8,128)S(1)} copy-done(%in)
+  %row = f32[1,100]{1,0:T(8,128)S(1)} dynamic-slice(%in.done, %x)
+  %out = (f32[512,100]{1,0:T(8,128)}, f32[512,100]{1,0:T(8,128)S(1)}, u32[]{:S(2)}) copy-start(%in.done)
+  ROOT %out.done = f32[512,100]{1,0:T(8,128)} copy-done(%out)
+}
+"""
+    whole, part = 512 * 100 * 4, 8 * 100 * 4
+    assert count_traffic(Program(text)) == part + whole + whole
