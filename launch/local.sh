@@ -4,7 +4,7 @@
 #
 # With N, the run is shared by N processes of one device each: on accelerators process i takes device i, on a CPU it
 # costs N times the memory of one process. They end together, with one exit code. If one of them dies, the others end
-# too (code 1), and the same command goes on from the last checkpoint. Ctrl-C or a signal to this script stops the run
+# too (code 1), and the same command resumes from the last checkpoint. Ctrl-C or a signal to this script stops the run
 # for good. JOB=evaluate launch/local.sh N ... starts another job in the same way.
 set -um # -m: without it, processes in the background would ignore Ctrl-C
 job=mi_contrast.${JOB:-main} count=1 stopping=0
@@ -42,7 +42,7 @@ run_together() {
   done
   trap - INT TERM HUP
   if [ "$died" -eq 1 ] && [ "$code" -eq 0 ]; then
-    [ "$stopping" -eq 1 ] || echo "mi_contrast: error: a process has died, so all have ended; the same command goes on from the last checkpoint" >&2
+    [ "$stopping" -eq 1 ] || echo "mi_contrast: error: a process has died, so all have ended; run the same command to resume from the last checkpoint" >&2
     code=1
   fi
 }

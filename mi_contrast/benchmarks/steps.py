@@ -102,5 +102,5 @@ def random_arguments(step: Step) -> Arguments:
 
 
 def source_shape(step: Step) -> tuple[int, ...]:
-    """Returns the shape of a batch's source images, [B, V, H, W, 3]."""
+    """Returns the shape of a batch's source images, [B, I, H, W, 3]."""
     return step.batch_size, step.num_sources, step.source_size, step.source_size, 3

@@ -154,7 +154,7 @@ def run_job(job: Callable[[list[str]], None], arguments: list[str] | None = None
     return DONE
 
 
-GO_ON = "the same command goes on from the last checkpoint"
+GO_ON = "run the same command to resume from the last checkpoint"
 
 
 def _explain(error: Exception | KeyboardInterrupt) -> tuple[int, str | None, bool]:

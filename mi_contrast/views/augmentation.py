@@ -18,7 +18,7 @@ from mi_contrast.views.randaugment import randaugment
 from mi_contrast.views.resampling import Image, resample, to_lines
 
 # The images of a batch, or the crops that were cut for each view while the images were decoded.
-Sources = UInt8[Array, "B V H W 3"] | Mapping[str, UInt8[Array, "B size size 3"]]
+Sources = UInt8[Array, "B I H W 3"] | Mapping[str, UInt8[Array, "B size size 3"]]
 Boxes = Mapping[str, Float[Array, "B 4"]]  # by view, the box in pixels of its source
 
 

@@ -55,7 +55,7 @@ def find_cuts(policy: Mapping[str, Any]) -> dict[str, Cut]:
 
 
 def make_views(
-    policy: Mapping[str, Any], sources: UInt8[Array, "B V H W 3"], rngs: Key[Array, " B"], boxes: None = None
+    policy: Mapping[str, Any], sources: UInt8[Array, "B I H W 3"], rngs: Key[Array, " B"], boxes: None = None
 ) -> dict[str, Float[Array, "B size size 3"]]:
     """Makes both patches of the first source, on one device. Raises UserError if the images are too small."""
     images = sources[:, 0]

@@ -23,7 +23,7 @@ JIGSAW = "jigsaw"  # an optional jigsaw of the first source
 LOCAL = "local"  # optional smaller crops of the first source
 # The number that each view folds into an example's rng. Local crop i has number 3 + i. No policy has both a twin and a
 # jigsaw.
-NUMBERS = {"query": 0, "key": 1, TWIN_VIEW: 2, JIGSAW: 2, LOCAL: 3}
+RNG_NUMBERS = {"query": 0, "key": 1, TWIN_VIEW: 2, JIGSAW: 2, LOCAL: 3}
 
 
 def view_sources(policy: Mapping[str, Any]) -> dict[str, int]:
@@ -60,12 +60,14 @@ def channel_constants(policy: Mapping[str, Any], name: str) -> tuple[tuple[float
 
 def find_cuts(policy: Mapping[str, Any]) -> dict[str, Cut]:
     """Returns every crop that the policy takes, by the name of its view."""
-    cuts = {n: Cut(NUMBERS[n], policy[n], policy["size"], source) for n, source in full_size_sources(policy).items()}
+    cuts = {
+        n: Cut(RNG_NUMBERS[n], policy[n], policy["size"], source) for n, source in full_size_sources(policy).items()
+    }
     if JIGSAW in policy:
         ops = policy[JIGSAW]
-        cuts[JIGSAW] = Cut(NUMBERS[JIGSAW], ops, ops["grid"] * ops["cell"], 0)
+        cuts[JIGSAW] = Cut(RNG_NUMBERS[JIGSAW], ops, ops["grid"] * ops["cell"], 0)
     for i, name in enumerate(local_names(policy)):
-        cuts[name] = Cut(NUMBERS[LOCAL] + i, policy[LOCAL], policy[LOCAL]["size"], 0)
+        cuts[name] = Cut(RNG_NUMBERS[LOCAL] + i, policy[LOCAL], policy[LOCAL]["size"], 0)
     return cuts
 
 
@@ -75,7 +77,7 @@ def make_views(
     """Makes all views of a batch on one device.
 
     Args:
-      sources: uint8 [B, V, H, W, 3], or the crop of each view by its name, already cut.
+      sources: uint8 [B, I, H, W, 3], or the crop of each view by its name, already cut.
       boxes: the box of each view by its name; drawn here by default.
     Returns:
       float32: query, key and twin [B, size, size, 3]; jigsaw [B, grid^2, patch, patch, 3]; local_0, .. of their size.
@@ -89,20 +91,20 @@ def make_views(
     views: dict[str, Array] = {}
     for names in group_by_ops(policy, images):  # views of equal ops share one program, which saves compile time
         ops = policy[names[0]]
-        inputs = [(images[name], draw(name, ops, images[name], NUMBERS[name])) for name in names]
+        inputs = [(images[name], draw(name, ops, images[name], RNG_NUMBERS[name])) for name in names]
         joined = inputs[0] if len(names) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *inputs)
         crops = map_batch(partial(crop_view, policy, ops), *joined)
         views |= {name: crops[i * batch : (i + 1) * batch] for i, name in enumerate(names)}
     if JIGSAW in policy:
         ops, source = policy[JIGSAW], select_source(sources, JIGSAW, 0)
-        jigsaws = draw_jigsaw_batch(ops, NUMBERS[JIGSAW], rngs, source)
+        jigsaws = draw_jigsaw_batch(ops, RNG_NUMBERS[JIGSAW], rngs, source)
         jigsaws = jigsaws._replace(crop=set_box(jigsaws.crop, sources, boxes, JIGSAW))
         views[JIGSAW] = map_batch(partial(jigsaw_view, policy, ops), source, jigsaws)
     if LOCAL in policy:
         ops, crop_names = policy[LOCAL], local_names(policy)
         cut_already = isinstance(sources, Mapping)
         local = [select_source(sources, name, 0) for name in crop_names]
-        per_crop = [draw(name, ops, local[i], NUMBERS[LOCAL] + i) for i, name in enumerate(crop_names)]
+        per_crop = [draw(name, ops, local[i], RNG_NUMBERS[LOCAL] + i) for i, name in enumerate(crop_names)]
         stacked = jax.tree.map(lambda *x: jnp.stack(x, axis=1), *per_crop)
         make = partial(local_crops, {**policy, "size": ops["size"]}, ops)
         crops = map_batch(make, jnp.stack(local, axis=1) if cut_already else local[0], stacked)

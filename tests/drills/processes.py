@@ -136,7 +136,7 @@ def kill(whom: str) -> Callable[[Together, Outcome], None]:
         code, text = drill.train(workdir, meanwhile=stop)
         seconds = time.monotonic() - killed[0]
         print_output(text)
-        expect(outcome, code, text, 1, "the same command goes on")
+        expect(outcome, code, text, 1, "run the same command to resume")
         if sum(line.startswith("mi_contrast:") for line in text.splitlines()) != 1:
             outcome.wrong.append("not one line")
         outcome.note = f"the other ended after {seconds:.0f} s"
