@@ -11,6 +11,7 @@ import pytest
 
 from mi_contrast.core import processes
 from mi_contrast.core.errors import FileError, UserError, cannot_write
+from tests import devices as virtual
 from tests.training.small import ROOT
 
 START = "import sys; from mi_contrast.core import processes, errors; processes.start(sys.argv[1:])\n"
@@ -52,13 +53,39 @@ sys.exit(errors.run_job(job))
 """
 
 
-def run(code, *arguments, count=2):
+ARRAYS = """
+import json
+import numpy as np
+from mi_contrast.core import mesh
+all_devices = mesh.make_mesh()
+whole = mesh.place(np.arange(6.0), mesh.replicated(all_devices))
+cut = mesh.place(np.arange(8.0), mesh.batch_sharding(all_devices))
+taken = mesh.take_local({"whole": whole, "cut": cut, "number": 1})
+found = {
+    "own": [np.asarray(shard.data).tolist() for shard in cut.addressable_shards],
+    "left": taken["cut"] is cut and taken["number"] == 1,
+    "reachable": [whole.is_fully_addressable, taken["whole"].is_fully_addressable, len(taken["whole"].devices())],
+    "doubled": np.asarray(2 * taken["whole"]).tolist(),
+}
+print(json.dumps(found), file=processes.stderr())
+"""
+ROWS = """
+import json
+import numpy as np
+from mi_contrast.core import mesh
+mesh.GATHERED_BYTES = 32
+gathered = mesh.gather_rows(np.stack([mesh.share_rows(11)] * 2, axis=1).astype(np.float32), 11)
+print(json.dumps(gathered.tolist()), file=processes.stderr())
+"""
+
+
+def run(code, *arguments, count=2, devices=1):
     """Exit codes, outputs and error outputs of `count` processes that run the code, and the seconds they took."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = [f"--coordinator=127.0.0.1:{port}", f"--processes={count}"]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": str(ROOT)}
+    environment = virtual.environment(devices, PYTHONPATH=str(ROOT))
     jobs = [
         subprocess.Popen(
             [sys.executable, "-c", START + code, *flags, f"--process={i}", *map(str, arguments)],
@@ -102,6 +129,23 @@ def test_three_words_in_two_processes():
     for kind in ("FileError", "BadNumbersError", "DamagedError"):
         assert first[kind] == [kind, "broken", True] and second[kind] == [kind, "broken", False]
     assert first["KeyError"] == ["OtherProcessError", "process 1 failed: KeyError: 'broken'", True]
+
+
+@pytest.mark.slow
+def test_arrays_that_several_processes_hold():
+    codes, _, err, _ = run(ARRAYS, devices=2)
+    assert codes == [0, 0], err
+    for i, found in enumerate(map(json.loads, err)):
+        assert found["own"] == [[4.0 * i, 4.0 * i + 1], [4.0 * i + 2, 4.0 * i + 3]]
+        assert found["left"] and found["reachable"] == [False, True, 2]
+        assert found["doubled"] == [0, 2, 4, 6, 8, 10]
+
+
+@pytest.mark.slow
+def test_rows_of_all_processes_come_in_order():
+    codes, _, err, _ = run(ROWS)
+    assert codes == [0, 0], err
+    assert [json.loads(text) for text in err] == 2 * [[[float(i)] * 2 for i in range(11)]]
 
 
 @pytest.mark.slow
