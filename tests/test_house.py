@@ -13,7 +13,9 @@ FLOORS = {
     **dict.fromkeys(("estimators", "pools", "views", "models", "readout", "data"), 1),
     **dict.fromkeys(("methods", "interchange"), 2),
     **dict.fromkeys(("training", "evaluation", "reporting"), 3),
-    **dict.fromkeys(("main", "evaluate", "export", "report", "bench", "estimate", "pairs", "plan", "study"), 4),
+    **dict.fromkeys(
+        ("__main__", "main", "evaluate", "export", "report", "bench", "estimate", "pairs", "plan", "study"), 4
+    ),
     **dict.fromkeys(("benchmarks", "planning", "studies"), 4),
 }
 BLIND = {"evaluation", "interchange", "reporting"}  # these know nothing of training or methods

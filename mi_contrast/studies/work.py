@@ -56,8 +56,8 @@ def check_runs(plan: StudyPlan, runs: Sequence[StudyRun]) -> None:
         raise UserError(what, nearest=likely, fix=fix)
 
 
-def _check_in_process(runs: Sequence[StudyRun], plan: StudyPlan, sender: Connection, several: bool) -> None:
-    """Sends (what, nearest, fix) of the first mistake, or None."""
+def _check_in_process(runs: Sequence[StudyRun], plan: StudyPlan, sender: Connection, several: bool = False) -> None:
+    """Sends (what, nearest, fix) of the first mistake, or None. `several`: whether the study has several processes."""
     import jax
 
     from mi_contrast.evaluation.tasks import TASKS
