@@ -144,7 +144,7 @@ def test_streamed_and_resident_views_agree(tmp_path):
     images = sets.load(make_folder(tmp_path, [(48, 64)]), "train")
     rngs = streams.example_rngs(SEED, 2, jnp.arange(4))
     rngs = jax.vmap(lambda rng: streams.stream_rng(rng, "views"))(rngs)
-    make = jax.jit(VIEWS.crops)
+    make = jax.jit(VIEWS.apply_random_ops)
     with reader(images, True) as resident, reader(images, False) as streamed:
         assert type(resident) is ResidentReader
         whole, cut = resident.batch(2), streamed.batch(2)

@@ -1,5 +1,3 @@
-import signal
-
 import pytest
 
 from mi_contrast.core.errors import UserError
@@ -9,14 +7,6 @@ from mi_contrast.studies.plan import make_plan
 from tests.reporting import fake_study
 from tests.studies.test_plan import BALL, LOWER, study
 from tests.training import small
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c_as_before():
-    """A run's process ignores Ctrl-C; here that process is the tests' own."""
-    before = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_a_twin_is_borrowed_from_a_run_of_the_same_birth_alone(tmp_path):
