@@ -41,8 +41,8 @@ def test_photographs_have_the_size_and_are_read_in_crops(tmp_path, archive):
 
 
 def test_processor_time_counts_children():
-    loop = "while time.process_time() < end: pass"
-    busy = f"import time; end = time.process_time() + 0.5\n{loop}\nprint(flush=True); input()"
+    wait = "end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    busy = f"import time\n{wait}\nprint(flush=True)\ninput()"
     before = pipeline.processor_seconds()
     with subprocess.Popen([sys.executable, "-c", busy], stdin=-1, stdout=-1) as child:
         child.stdout.readline()
