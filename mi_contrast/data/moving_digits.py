@@ -29,7 +29,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from mi_contrast.core.errors import FileError, UserError, unknown
+from mi_contrast.core.errors import FileError, UserError, cannot_write, find_disk_error, unknown
 from mi_contrast.core.layout import open_lock, take_lock
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.data.decoding import crop_square, decode, stack_images
@@ -302,7 +302,7 @@ def load(
 def prepare(data_dir: epath.Path, options: Options) -> epath.Path:
     """Returns the directory of the set on disk. Makes the set if it is not there, in one process at a time.
 
-    Raises UserError if it is not there and `data_dir` can't be written.
+    Raises UserError if it is not there and `data_dir` can't be written, or is full.
     """
     config = MovingDigits.builder_configs.get(options.name) or Config(name=options.name, options=options)
     with silence_tfds():
@@ -323,8 +323,13 @@ def prepare(data_dir: epath.Path, options: Options) -> epath.Path:
         take_lock(lock, Path(data_dir), wait=True)
         if not directory.exists():
             print(f"making moving_digits in {directory}, this once", file=sys.stderr, flush=True)
-            with tempfile.TemporaryDirectory() as empty_folder, silence_tfds():
-                builder.download_and_prepare(download_dir=empty_folder)
+            try:
+                with tempfile.TemporaryDirectory() as empty_folder, silence_tfds():
+                    builder.download_and_prepare(download_dir=empty_folder)
+            except Exception as error:  # TFDS and ArrayRecord raise several kinds for a disk that refuses a write
+                if (number := find_disk_error(error)) is None:
+                    raise
+                raise cannot_write(str(directory), number) from error
     return directory
 
 

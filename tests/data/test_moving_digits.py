@@ -183,6 +183,23 @@ def test_a_file_system_without_flock_is_said_and_used(tmp_path, monkeypatch, cap
     assert f"{tmp_path} can't be locked" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_a_disk_that_is_full_while_it_is_made_is_one_line(tmp_path, monkeypatch, kind):
+    said = os.strerror(errno.ENOSPC)
+    error = OSError(errno.ENOSPC, said) if kind is OSError else RuntimeError(f"write failed: {said}")
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(md.MovingDigits, "download_and_prepare", fail)
+    with pytest.raises(UserError, match=rf"can't write {tmp_path}.*\({said}\); free some space") as caught:
+        md.prepare(epath.Path(tmp_path), md.Options(length=2))
+    assert "\n" not in str(caught.value)
+    error = ValueError("a mistake of ours")
+    with pytest.raises(ValueError, match="a mistake of ours"):
+        md.prepare(epath.Path(tmp_path), md.Options(length=2))  # control: another error is no disk's
+
+
 @pytest.mark.slow
 def test_resized_frames(digits_dir):
     small = sets.load("moving_digits", "test[:3]", data_dir=digits_dir, options=TWO_FRAMES, size=16)

@@ -35,6 +35,10 @@ ARGUMENTS = [
     "--config.eval.every=100000", "--config.log.every=1", "--config.log.tensorboard=False",
     "--config.method.pools.queue.size=100",
 ]  # fmt: skip
+KNN = [
+    "--config=configs/evaluate/knn.py", "--config.task.k=9", "--config.data.name=moving_digits",
+    f"--config.data.dir={small.DATA}", "--config.data.options=dict(length=2)",
+]  # fmt: skip
 SHORT, STOP = 40, 20  # steps of a run for one fault, and where it is stopped before the fault
 EVERY = 10  # steps between checkpoints
 LONG = {False: 600, True: 200}  # steps of the run that is killed, and the kills
@@ -69,7 +73,7 @@ class Drill:
 
     def command(self, workdir: Path, *more: str, steps: int | None = None, hook: Sequence[str] = ()) -> list[str]:
         """The command of a training run."""
-        job = ["mi_contrast.main"] if not hook else ["tests.drills.hooks", *hook, "--"]
+        job = ["mi_contrast.main"] if not hook else ["tests.drills.hooks", "main", *hook, "--"]
         job += ARGUMENTS
         return [
             sys.executable, "-m", *job, f"--workdir={workdir}", f"--config.steps={steps or self.steps}",
@@ -101,8 +105,17 @@ class Drill:
         **env: str | None,
     ) -> tuple[int, str]:
         """Runs the job to its end. Returns its exit code and what it printed."""
+        return self.run([*before, *self.command(workdir, *more, steps=steps, hook=hook)], meanwhile, **env)
+
+    def run(
+        self,
+        command: Sequence[str],
+        meanwhile: Callable[[subprocess.Popen[bytes]], None] | None = None,
+        **env: str | None,
+    ) -> tuple[int, str]:
+        """Runs a command to its end. Returns its exit code and what it printed."""
         log = self.root / "log.txt"
-        process = self.start([*before, *self.command(workdir, *more, steps=steps, hook=hook)], log, **env)
+        process = self.start(command, log, **env)
         try:
             if meanwhile is not None:
                 meanwhile(process)
@@ -368,12 +381,21 @@ def mounted(drill: Drill, size: str) -> Iterator[Path]:
             time.sleep(0.2)
 
 
-def full_at(pattern: str, said: str, *more: str) -> Callable[[Drill, Outcome], None]:
-    """The disk is full from the moment at which a path that matches is opened for writing."""
+def full_at(
+    pattern: str, said: str, *more: str, prepare: Callable[[Path], None] | None = None, new: bool = False
+) -> Callable[[Drill, Outcome], None]:
+    """The disk is full from the moment at which a path that matches is opened for writing.
+
+    Args:
+      prepare: changes the stopped run before it goes on.
+      new: whether the run begins there, and does not go on.
+    """
 
     def fault(drill: Drill, outcome: Outcome) -> None:
         with mounted(drill, "12m") as disk:
-            workdir = drill.fresh("run", disk)
+            workdir = disk / "run" if new else drill.fresh("run", disk)
+            if prepare is not None:
+                prepare(workdir)
             filler = disk / "filler"
             code, text = drill.train(workdir, *more, hook=("fill", pattern, str(filler)))
             expect(outcome, code, text, 2, "No space left on device")
@@ -389,6 +411,51 @@ def full_at(pattern: str, said: str, *more: str) -> Callable[[Drill, Outcome], N
             go_on(drill, outcome, workdir, *more)
 
     return fault
+
+
+def add_bad_line(workdir: Path) -> None:
+    """Adds a line that is no row, which the next start moves to metrics.jsonl.bad."""
+    with RunDirectory(workdir).metrics.open("ab") as file:
+        file.write(b'{"step": 5, "obj\xff\n')
+
+
+def full_in(job: str, pattern: str, said: str, *arguments: str) -> Callable[[Drill, Outcome], None]:
+    """The disk is full while another job works on the finished run; with space it does its work."""
+
+    def fault(drill: Drill, outcome: Outcome) -> None:
+        with mounted(drill, "12m") as disk:
+            filler, backbone = disk / "filler", RunDirectory(drill.root / "whole").export
+            shared = [f"--backbone={backbone}", f"--workdir={disk / 'out'}", *arguments]
+            hook = ["tests.drills.hooks", job, "fill", pattern, str(filler), "--"]
+            code, text = drill.run([sys.executable, "-m", *hook, *shared])
+            expect(outcome, code, text, 2, "No space left on device")
+            if not filler.is_file():
+                outcome.wrong.append("the disk was not filled")
+            if said not in last_line(text):
+                outcome.wrong.append(f"the line doesn't name {said}")
+            if left := leftovers(disk):
+                outcome.wrong.append(f"left behind: {', '.join(left)}")
+            filler.unlink(missing_ok=True)
+            code, text = drill.run([sys.executable, "-m", f"mi_contrast.{job}", *shared])
+            expect(outcome, code, text, 0)
+
+    return fault
+
+
+def full_at_digits(drill: Drill, outcome: Outcome) -> None:
+    """The disk is full while moving_digits is made: one line, nothing half made; with space it is made."""
+    with mounted(drill, "24m") as disk:
+        filler, data = disk / "filler", f"--config.data.dir={disk / 'data'}"
+        workdir = drill.root / "digits"
+        shutil.rmtree(workdir, ignore_errors=True)
+        code, text = drill.train(workdir, data, hook=("fill", r"/data/moving_digits/.*incomplete", str(filler)))
+        expect(outcome, code, text, 2, "No space left on device")
+        if not filler.is_file():
+            outcome.wrong.append("the disk was not filled")
+        if half_made := [p.name for p in (disk / "data").rglob("*") if "incomplete" in p.name or "record" in p.name]:
+            outcome.wrong.append(f"left behind: {', '.join(half_made)}")
+        filler.unlink(missing_ok=True)
+        go_on(drill, outcome, workdir, data, before_reached=0)
 
 
 def full_before(drill: Drill, outcome: Outcome) -> None:
@@ -437,6 +504,31 @@ def bad_numbers(drill: Drill, outcome: Outcome) -> None:
         outcome.wrong.append("run.json does not say what was allowed")
 
 
+def nan_data(drill: Drill, outcome: Outcome) -> None:
+    """Data that are NaN from a step on: exit 3, twice; with whole data the same command ends as if nothing had been."""
+    workdir, bad = drill.fresh("nan_data"), ["--allow=optim", "--config.optim.patience=3"]
+    hook = ("nan_data", str(STOP + 3), str(SHORT))
+    for _ in range(2):
+        code, text = drill.train(workdir, *bad, hook=hook)
+        expect(outcome, code, text, 3, "look for bad values in the data")
+    if reached(workdir) != STOP + 5:
+        outcome.wrong.append(f"stopped at step {reached(workdir)}, not {STOP + 5}")
+    go_on(drill, outcome, workdir, "--allow=optim", before_reached=STOP)
+
+
+def nan_batch(drill: Drill, outcome: Outcome) -> None:
+    """Two batches that are NaN: their steps change nothing and the run goes on to its end."""
+    workdir = drill.fresh("nan_batch")
+    code, text = drill.train(workdir, hook=("nan_data", str(STOP + 3), str(STOP + 4)))
+    expect(outcome, code, text, 0)
+    bad = {row["step"]: row["bad_steps"] for row in read(RunDirectory(workdir)) if "bad_steps" in row}
+    if {step for step, count in bad.items() if count} != {STOP + 3, STOP + 4}:
+        outcome.wrong.append("the log does not count the two steps")
+    outcome.equal = same_export(workdir, drill.root / "whole")
+    if outcome.equal or not RunDirectory(workdir).export.is_dir():
+        outcome.wrong.append("the export is that of a run without bad steps, or none")
+
+
 def broken_record(drill: Drill, outcome: Outcome) -> None:
     """run.json is broken and a line of metrics.jsonl is unreadable."""
     workdir = drill.fresh("broken_record")
@@ -481,6 +573,9 @@ def faults() -> dict[str, Callable[[Drill, Outcome], None]]:
         "no_leaf_metadata": damage(lose("state/_METADATA")),
         "none_whole": none_whole,
         "full_before": full_before,
+        "full_at_data": full_at(r"/\.data\.json\.\d+$", "data.json", new=True),
+        "full_at_pictures": full_at(r"/pictures/\..+\.png\.\d+$", "pictures", new=True),
+        "full_at_bad_lines": full_at(r"/\.metrics\.jsonl\.bad\.\d+$", "metrics.jsonl.bad", prepare=add_bad_line),
         "full_at_config": full_at(r"/\.config\.json\.\d+$", "config.json"),
         "full_at_record": full_at(r"/\.run\.json\.\d+$", "run.json"),
         "full_at_cut_back": full_at(r"/\.metrics\.jsonl\.\d+$", "metrics.jsonl"),
@@ -489,8 +584,14 @@ def faults() -> dict[str, Callable[[Drill, Outcome], None]]:
         "full_at_checkpoint": full_at(r"/30\.orbax-checkpoint-tmp", "checkpoints", "--config.log.every=100"),
         "full_at_export": full_at(r"/\.export\.new\.\d+", "export"),
         "full_at_report": full_at(r"/\.report\.html\.\d+$", "report.html"),
+        "full_at_features": full_in("evaluate", r"/features/\.", "features", *KNN),
+        "full_at_result": full_in("evaluate", r"/results/\.", "results", *KNN),
+        "full_at_formats": full_in("export", r"/\.native\.new\.\d+", "native", "--format=native"),
+        "full_at_digits": full_at_digits,
         "read_only": read_only,
         "bad_numbers": bad_numbers,
+        "nan_data": nan_data,
+        "nan_batch": nan_batch,
         "broken_record": broken_record,
         "no_flock": changed("no_flock", "can't be locked", hook=("no_flock",)),
         "LC_ALL": changed("lc_all", LC_ALL="C", LANG=None, PYTHONUTF8=None),

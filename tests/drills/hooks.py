@@ -1,8 +1,9 @@
-"""Runs the training job in a process where something goes wrong at a chosen moment:
+"""Runs a job in a process where something goes wrong at a chosen moment. JOB is main, evaluate or export.
 
-python -m tests.drills.hooks fill REGEX FILLER -- ARGUMENTS    fills the file system of FILLER when a path that
+python -m tests.drills.hooks JOB fill REGEX FILLER -- ARGUMENTS    fills the file system of FILLER when a path that
 matches is first opened or made as a folder
-python -m tests.drills.hooks no_flock -- ARGUMENTS             the file system can't lock
+python -m tests.drills.hooks JOB no_flock -- ARGUMENTS             the file system can't lock
+python -m tests.drills.hooks main nan_data FIRST LAST -- ARGUMENTS    the images of these steps are NaN
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import os
 import re
 import sys
 
-from mi_contrast import main
+from mi_contrast import evaluate, export, main
 from mi_contrast.core.errors import run_job
+
+JOBS = {"main": main.main, "evaluate": evaluate.main, "export": export.main}
 
 
 def fill(filler: str) -> None:
@@ -54,7 +57,26 @@ def refuse_locks() -> None:
     fcntl.flock = refuse  # type: ignore[assignment]
 
 
+def spoil_data(first: str, last: str) -> None:
+    """Makes the images of the steps `first` to `last` NaN, as a broken camera or a broken conversion would."""
+    import jax
+    import jax.numpy as jnp
+
+    from mi_contrast.training import step as training
+
+    make = training.make_crops
+
+    def make_spoiled(views, seed, step, batch):  # type: ignore[no-untyped-def]
+        is_bad = (step + 1 >= int(first)) & (step + 1 <= int(last))  # `step` counts from 0, the log from 1
+        return jax.tree.map(lambda x: jnp.where(is_bad, jnp.nan, x), make(views, seed, step, batch))
+
+    training.make_crops = make_spoiled
+
+
+HOOKS = {"fill": fill_at, "no_flock": refuse_locks, "nan_data": spoil_data}
+
+
 if __name__ == "__main__":
     at = sys.argv.index("--")
-    {"fill": fill_at, "no_flock": refuse_locks}[sys.argv[1]](*sys.argv[2:at])
-    sys.exit(run_job(main.main, sys.argv[at + 1 :]))
+    HOOKS[sys.argv[2]](*sys.argv[3:at])
+    sys.exit(run_job(JOBS[sys.argv[1]], sys.argv[at + 1 :]))
