@@ -21,10 +21,16 @@ from mi_contrast.training.step import make_step
 
 WIDTH, HEIGHT = 500, 375
 CHANGES: dict[str, dict[str, Any]] = {
-    "accelerator": {"data.batch": 256, "method.pools.queue.size": 65536, "data.size": 256, "views.size": 224},
-    "cpu": {"data.batch": 32, "model.backbone": "resnet18", "model.width": 16, "data.size": 128, "views.size": 112},
-    "small": {"data.batch": 16, "model.backbone": "tiny", "model.width": 8, "data.size": 32, "views.size": 32},
-}
+    "accelerator": {"data.batch": 256, "data.size": 256, "views.size": 224},
+    "cpu": {
+        "data.batch": 32, "data.size": 128, "views.size": 112, "model.backbone": "resnet18", "model.width": 16,
+        "model.dtype": "float32", "method.pools.queue.size": 1024,
+    },
+    "small": {
+        "data.batch": 16, "data.size": 32, "views.size": 32, "model.backbone": "tiny", "model.width": 8,
+        "model.stem": "small", "model.dtype": "float32", "method.pools.queue.size": 64,
+    },
+}  # fmt: skip
 
 
 def write_photographs(folder: Path, count: int) -> None:
