@@ -100,6 +100,7 @@ def train_here(steps: int, work: Sequence[Sequence[str]], flags: list[str]) -> N
         else:
             config = rows.whole(method)
         config["steps"] = config["eval"]["every"] = steps
+        config["optim"]["warmup"] = 0  # with it, five steps would hardly move the parameters
         config["checkpoint"]["keep"] = 9
         loop.run(config, workdir, stop_at=None if stop_at is None else int(stop_at))
 
