@@ -37,6 +37,7 @@ HEARTBEAT = 30  # seconds without a sign of life after which a process counts as
 CONNECTING = 300  # seconds in which all processes must have started
 PATIENCE = 20  # seconds after which a process says that it waits for the others
 POLL = 0.5  # seconds between two looks whether another process has failed
+LEAVING = 45_000  # milliseconds that the first process waits for the others to read that the job has failed
 FAILURE, LEFT = "mi_contrast/failure", "mi_contrast/left"
 # Words in the errors of collectives whose other end has gone: of Gloo, NCCL, and the coordination service.
 LOST = ("gloo", "nccl", "connection closed", "connection reset", "coordination", "unhealthy", "socket closed")
@@ -321,7 +322,7 @@ def leave(code: int) -> None:
     with suppress(Exception):
         _client().key_value_set(f"{LEFT}/{index()}", "")
         for other in range(count()) if is_first() else ():
-            _client().blocking_key_value_get(f"{LEFT}/{other}", 10_000)
+            _client().blocking_key_value_get(f"{LEFT}/{other}", LEAVING)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
