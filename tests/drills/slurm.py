@@ -145,7 +145,7 @@ def find_problems(text: str, stops: int, state: str, workdir: Path, whole: Path,
     problems = [] if state == "COMPLETED" else [f"the job ended as {state}"]
     if not stops:
         problems.append("the run ended before its time limit: give more --steps")
-    if text.count("is queued again") != stops or text.count("stopped by a signal at step") != stops:
+    if text.count("is queued again") != stops or text.count("stopped by SIGTERM at step") != stops:
         problems.append(f"{stops} starts more, and not as many lines about a stop")
     if "Traceback" in text:
         problems.append("a traceback")
