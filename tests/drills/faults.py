@@ -144,7 +144,7 @@ def restored(text: str) -> int:
     """The step that a start went on from, from what it printed."""
     for line in text.splitlines():
         if line.startswith("resuming from step "):
-            return int(line.split()[4].rstrip(","))
+            return int(line.split()[3].rstrip(","))
     return 0
 
 
