@@ -41,10 +41,14 @@ class Membership:
 
 
 def read_flags(arguments: Sequence[str]) -> dict[str, str]:
-    """Returns the flags of `FLAGS` in a command line, as text by name."""
-    names = {f"--{name}": name.rstrip("=") for name in FLAGS}
-    words = [next((n for n in names if argument.startswith(n)), None) for argument in arguments]
-    return {names[n]: a.removeprefix(n) for n, a in zip(words, arguments, strict=True) if n is not None}
+    """Returns the flags of `FLAGS` in a command line, `--name=value` or `--name value`, as text by name."""
+    names = {f"--{flag.rstrip('=')}": flag.rstrip("=") for flag in FLAGS}
+    found: dict[str, str] = {}
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        name, equals, text = argument.partition("=")
+        if name in names:
+            found[names[name]] = text if equals else following
+    return found
 
 
 def find_membership(flags: Mapping[str, str], environment: Mapping[str, str] | None = None) -> Membership | None:

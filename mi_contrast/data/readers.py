@@ -228,10 +228,10 @@ class ResidentReader:
     def __init__(self, sampler: Sampler, images: ImageSet, decoded: UInt8[np.ndarray, "M H W 3"] | None = None):
         self.sampler, self.steps_per_epoch = sampler, sampler.steps_per_epoch
         everywhere, sharded = replicated(sampler.mesh), batch_sharding(sampler.mesh)
-        rows = np.full(len(images), -1, np.int32)  # the row of `decoded` that holds each image of the set
-        rows[sampler.members] = np.arange(len(sampler.members), dtype=np.int32)
+        self._rows = np.full(len(images), -1, np.int32)  # the row of `decoded` that holds each image of the set
+        self._rows[sampler.members] = np.arange(len(sampler.members), dtype=np.int32)
         decoded = images.images(sampler.members) if decoded is None else decoded
-        tables = decoded, rows, sampler.pairing
+        tables = decoded, self._rows, sampler.pairing
         self._tables = jax.tree.map(lambda x: to_global(np.asarray(x), everywhere, np.shape(x)), tables)
 
         @partial(jax.jit, in_shardings=(everywhere, sharded, everywhere), out_shardings=sharded)
@@ -270,8 +270,6 @@ class SqueezedReader(ResidentReader):
         pixels, self._sides = read_squeezed(images, sampler.members, images.square)
         super().__init__(sampler, images, pixels)
         self._crop_reader, self._square, self._read_index = crop_reader, images.square, sampler.make_index_reader()
-        self._rows = np.full(len(images), -1, np.int32)
-        self._rows[sampler.members] = np.arange(len(sampler.members), dtype=np.int32)
 
     def batch(self, step: int) -> Batch:
         """Returns the batch of a step. Its boxes are drawn on the host, for the image of each crop in its own size."""

@@ -97,6 +97,13 @@ def test_flags_come_first():
     assert find_membership({"processes": "1", "process": "0"}, {}) is None
 
 
+def test_a_flag_and_its_value_may_be_two_words():
+    """`parse` takes both forms; a job that overlooked one would train alone."""
+    arguments = ["--config=configs/moco.py", "--coordinator", "a.b:1", "--processes=2", "--process", "0"]
+    assert read_flags(arguments) == {"coordinator": "a.b:1", "processes": "2", "process": "0"}
+    assert read_flags(["--processes"]) == {"processes": ""}  # refused as no number
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
