@@ -37,6 +37,7 @@ HEARTBEAT = 30  # seconds without a sign of life after which a process counts as
 CONNECTING = 300  # seconds in which all processes must have started
 PATIENCE = 20  # seconds after which a process says that it waits for the others
 POLL = 0.5  # seconds between two looks whether another process has failed
+LINGERING = 1.0  # seconds from the last process's word that it ends until the first one ends
 LEAVING = 45_000  # milliseconds that the first process waits for the others to read that the job has failed
 FAILURE, LEFT = "mi_contrast/failure", "mi_contrast/left"
 # Words in the errors of collectives whose other end has gone: of Gloo, NCCL, and the coordination service.
@@ -317,15 +318,18 @@ def find_failure(seconds: float = 0.0) -> int | None:
 def leave(code: int) -> None:
     """Ends this process at once, without waiting for its threads or for JAX's runtime.
 
-    The first process serves the others, so it waits until they have read that the job has failed.
+    The first process serves the others, so it waits until they have read that the job has failed, and a little longer:
+    JAX's runtime aborts a process that is still there when the first one has gone.
     """
-    with suppress(Exception):
-        _client().key_value_set(f"{LEFT}/{index()}", "")
-        for other in range(count()) if is_first() else ():
-            _client().blocking_key_value_get(f"{LEFT}/{other}", LEAVING)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
+    with suppress(Exception):
+        _client().key_value_set(f"{LEFT}/{index()}", "")
+        if is_first():
+            for other in range(count()):
+                _client().blocking_key_value_get(f"{LEFT}/{other}", LEAVING)
+            threading.Event().wait(LINGERING)
     os._exit(code)
 
 
