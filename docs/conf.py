@@ -1,24 +1,24 @@
-"""Settings of the documentation: `just docs` builds it into docs/_build/html, from stored outputs, without a warning."""
+"""Settings of the documentation, which `just docs` builds into docs/_build/html from stored outputs."""
 
 import sys
 from datetime import datetime
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from generate import PYPROJECT, REPOSITORY
+from docs.links import PYPROJECT, REPOSITORY
 
 project, author = "mi_contrast", PYPROJECT["authors"][0]["name"]
 version = release = PYPROJECT["version"]
-copyright = f"{datetime.now().year}, {author}"  # noqa: A001
+copyright = f"{datetime.now().year}, {author}"
 
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx_copybutton",
     "sphinx_design",
-    "docstrings",
-    "generate",
+    "docs.docstrings",
+    "docs.generate",
 ]
 exclude_patterns = ["_build", "README.md"]
 suppress_warnings = ["config.cache"]
@@ -50,6 +50,8 @@ html_theme_options = {
     "use_download_button": False,
     "show_navbar_depth": 1,
     "show_toc_level": 2,
+    "navbar_persistent": [],
 }
+html_context = {"default_mode": "auto"}
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True

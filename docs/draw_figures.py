@@ -1,6 +1,6 @@
-"""Draws the figures of the studies from the tables on their pages: `python docs/draw_figures.py`.
+"""Draws the figures of the studies from the tables on their pages: `python -m docs.draw_figures`.
 
-The figures are kept in docs/studies/figures/. tests/docs/test_figures.py checks that they show the numbers of the tables.
+The figures are kept in docs/studies/figures/, and tests/docs/test_figures.py checks that they show the tables.
 """
 
 from __future__ import annotations

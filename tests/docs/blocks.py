@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-sys.path.insert(0, str(DOCS))  # for `generate` and `draw_figures`
 
 # Pages outside docs/ with blocks of their own.
 OTHERS = ("README.md", "CONTRIBUTING.md", "configs/studies/README.md", "mi_contrast/methods/README.md")
@@ -63,11 +61,11 @@ class Block(NamedTuple):
 @cache
 def list_pages() -> dict[str, str]:
     """Returns the text of every page, written by hand or generated, by its name."""
-    import generate
+    from docs import generate, links
 
     pages = {name: (ROOT / name).read_text(encoding="utf-8") for name in OTHERS}
     for file in sorted(DOCS.rglob("*.md")):
-        if file.relative_to(DOCS).parts[0] not in ("_build", generate.GENERATED):
+        if file.relative_to(DOCS).parts[0] not in ("_build", links.GENERATED):
             pages[file.relative_to(ROOT).as_posix()] = file.read_text(encoding="utf-8")
     pages["generated/methods"] = generate.methods_page()
     return pages
@@ -84,7 +82,7 @@ def list_blocks(*languages: str) -> list[Block]:
 
 def list_commands(text: str) -> list[list[str]]:
     """Returns the words of each command of a shell block, without comments."""
-    lines = text.replace("\\\n", " ").splitlines()
+    lines = [re.sub(r"(^|\s)#\s.*$", "", line) for line in text.replace("\\\n", " ").splitlines()]
     commands = [part for line in lines for part in re.split(r"\s+&&\s+|\s*;\s+", line)]
     return [words for words in (shlex.split(command, comments=True) for command in commands) if words]
 
@@ -94,4 +92,4 @@ def find_inline_commands(text: str) -> list[list[str]]:
     outside = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
     words = [re.sub(r"\s+", " ", span) for span in re.findall(r"`([^`]+)`", outside)]
     commands = [word for word in words if re.match(r"(mi-contrast \w|python -m mi_contrast\.\w+ -)", word)]
-    return [shlex.split(word) for word in commands if "..." not in word and not re.search(r"\b[A-Z]{3,}\b", word)]
+    return [shlex.split(word) for word in commands if not re.search(r"\.\.\.|[<\[]|\b[A-Z]{3,}\b", word)]

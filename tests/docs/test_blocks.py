@@ -34,7 +34,7 @@ MODULES = {job.module: name for name, job in door.JOBS.items()}
 SHELL, PYTHON = list_blocks("sh"), list_blocks("python")
 
 
-class Parsed(Exception):
+class ParsedError(Exception):
     """Ends a job as soon as its command line is parsed."""
 
 
@@ -44,12 +44,14 @@ def parse_job(monkeypatch):
     monkeypatch.chdir(ROOT)
 
     def stop(*arguments, **keywords):
-        raise Parsed(configs.parse(*arguments, **keywords))
+        raise ParsedError(configs.parse(*arguments, **keywords))
 
     def run(words):
+        if words[0] not in door.JOBS:
+            door.start(words)  # raises the error
         module = importlib.import_module(door.JOBS[words[0]].module)
         monkeypatch.setattr(module, "parse", stop)
-        with pytest.raises(Parsed) as stopped:
+        with pytest.raises(ParsedError) as stopped:
             door.start(words)
         call = stopped.value.args[0]
         if words[0] == "study":
@@ -105,7 +107,7 @@ def test_commands_are_ours_and_parse(block, parse_job):
 
 def test_commands_within_a_text_parse(parse_job):
     commands = [words for text in list_pages().values() for words in find_inline_commands(text)]
-    assert len(commands) > 5
+    assert len(commands) > 3
     for words in commands:
         check(words, parse_job)
 

@@ -2,11 +2,12 @@
 
 import pytest
 
+from docs import fields as fields_script
+from docs import generate, links
 from mi_contrast.methods.recipes import VARIANTS
 from tests.docs.blocks import DOCS
 
-generate = pytest.importorskip("generate")
-MEANINGS = generate.read_meanings()
+MEANINGS = fields_script.read_meanings()
 
 
 def fields_of(folder):
@@ -14,8 +15,8 @@ def fields_of(folder):
     return {
         field: f"{file.stem}:{variant}"
         for file in generate.list_configs(folder)
-        for variant, config in generate.load_variants(file)
-        for field, _ in generate.flatten(config)
+        for variant, config in fields_script.load_variants(file)
+        for field, _ in fields_script.flatten(config)
     }
 
 
@@ -33,22 +34,23 @@ def test_every_field_has_a_meaning(fields, kind):
 
 def has_meaning(field, sections):
     while field:  # a dict of free fields, such as the changes of a study's run, has one meaning
-        if generate.find_meaning(field, sections):
+        if fields_script.find_meaning(field, sections):
             return True
         field = field.rpartition(".")[0] if ".changes." in field else ""
     return False
 
 
 def test_variants_are_found():
-    found = dict(generate.load_variants(generate.ROOT / "configs" / "ring_moco.py"))
+    found = dict(fields_script.load_variants(links.ROOT / "configs" / "ring_moco.py"))
     assert {*VARIANTS, "paper_cifar10", "paper_imagenet"} <= set(found)
-    assert {"bccd", "mask_mini"} <= set(dict(generate.load_variants(generate.ROOT / "configs/evaluate/detection.py")))
-    assert list(dict(generate.load_variants(generate.ROOT / "configs/evaluate/knn.py"))) == [""]
+    assert {"bccd", "mask_mini"} <= set(dict(fields_script.load_variants(links.ROOT / "configs/evaluate/detection.py")))
+    assert list(dict(fields_script.load_variants(links.ROOT / "configs/evaluate/knn.py"))) == [""]
 
 
 # Fields that a user may set and no config has.
 FREE = {
-    "views.distance", "data.partner", "model.head.hidden", "method.pools.*.self_row", "method.pools.*.clusters",
+    "evaluate.*.variant", "views.distance", "data.partner", "model.head.hidden", "method.pools.*.self_row",
+    "method.pools.*.clusters",
 }  # fmt: skip
 
 
@@ -57,18 +59,18 @@ def test_every_meaning_is_of_a_field(fields, kind):
     names = {pattern: text for section in MEANINGS[kind].values() for pattern, text in section.items()}
     names = {name for name in names if name not in FREE}
     parents = {field.rsplit(".", n)[0] for field in fields[kind] for n in range(field.count(".") + 1)}
-    unused = [name for name in names if not any(generate._matches(field, name) for field in parents)]
+    unused = [name for name in names if not any(fields_script._matches(field, name) for field in parents)]
     assert unused == []
 
 
 def test_an_unknown_field_has_no_meaning():
-    assert generate.find_meaning("data.bach", MEANINGS["run"]) is None
-    assert generate.find_meaning("views.query.crop", MEANINGS["run"]) is None
-    assert "mirror" in generate.find_meaning("views.local.flip", MEANINGS["run"])
+    assert fields_script.find_meaning("data.bach", MEANINGS["run"]) is None
+    assert fields_script.find_meaning("views.query.crop", MEANINGS["run"]) is None
+    assert "mirror" in fields_script.find_meaning("views.local.flip", MEANINGS["run"])
 
 
 def test_the_page_has_every_field_with_its_default():
-    page = generate.fields_page()
+    page = fields_script.fields_page()
     assert "| `data.batch` | `256` |" in page and "| `optim.lr` | `cosine(a=0.06, b=0.0, start=0.0, end=1.0)` |" in page
     for section in MEANINGS["run"].values():
         assert all(f"| `{field}` |" in page for field in section)

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from docs import draw_figures
 from tests.docs.blocks import DOCS
 
-draw_figures = pytest.importorskip("draw_figures")
 PAGES = sorted(path.stem for path in (DOCS / "studies").glob("*.md") if path.stem != "index")
 WITHOUT = {"views"}  # its runs had one seed, and the page says all of them in a sentence
 
