@@ -24,7 +24,7 @@ from mi_contrast.data.pairing import split_held_out
 from mi_contrast.data.pictures import Pictures
 from mi_contrast.data.scan import Scan, scan_pictures
 
-MOST_BROKEN = 0.1  # share of broken pictures above which nobody goes on without being told to
+MOST_BROKEN = 0.2  # share of broken pictures above which nothing is trained without being told to
 LABELLED, UNLABELLED = 0.2, 0.1  # share to test on, with and without labels
 SMALL = 16  # pixels: pictures with a shorter side are pointed out
 SHOWN = 8  # kinds, sizes or classes that a line names
@@ -97,16 +97,16 @@ def _survey_pictures(kind: str, data: Mapping[str, Any]) -> Survey:
     chosen = {**data, **values}
     divided, groups = own.arrange(pictures, scan, chosen["group"], chosen["test_share"])
     settle("test_split", own.find_test_split(divided) or "test", "pictures to judge on; nothing is trained on them")
-    broken = scan.reasons
-    least = max((_share(divided.splits[name], broken) for name in divided.splits), default=0.0)
-    settle("broken", min(least, MOST_BROKEN), "the share of files that may be left out, because they can't be read")
+    if data["broken"] is None:
+        drop_broken(pictures.names, scan.reasons, MOST_BROKEN, pictures.name, lambda line: None)
+    least = max(_share(names, scan.reasons) for names in divided.splits.values())
+    settle("broken", least, "the share of a split that may be left out, because it can't be read")
     chosen = {**data, **values}
     lines = describe(pictures, scan)
-    if broken and least <= check_broken_share(chosen["broken"]):
-        lines += describe_broken(pictures.root, broken)
-    else:
-        for names in divided.splits.values():
-            drop_broken(names, broken, chosen["broken"], pictures.name)
+    for names in divided.splits.values():
+        drop_broken(names, scan.reasons, check_broken_share(chosen["broken"]), pictures.name, lambda line: None)
+    if scan.reasons:
+        lines += describe_broken(scan.reasons)
     if chosen["test_share"]:
         lines.append(describe_division(divided, chosen, groups or {}))
     return _count(chosen, values, lines, reasons, scan.list_sides(pictures.names))
@@ -179,7 +179,7 @@ def describe_labels(pictures: Pictures) -> str:
     return "there are no class folders; labels.csv with the columns file,label gives labels"
 
 
-def describe_broken(root: str, reasons: Mapping[str, str]) -> list[str]:
+def describe_broken(reasons: Mapping[str, str]) -> list[str]:
     """Returns the broken pictures in lines, all of them if they are few."""
     lines = [f"  {Path(name)}: {why}" for name, why in list(sorted(reasons.items()))[:MAX_NAMED]]
     more = [f"  and {len(reasons) - MAX_NAMED} more"] if len(reasons) > MAX_NAMED else []
