@@ -25,6 +25,9 @@ ADDED: Mapping[str, Change] = {
     "optim.decay_after_warmup": Change(False, True),
     "data.broken": Change(0.0, 0.0),
     "data.crop": Change("square", "whole"),
+    "data.labels": Change(None, None),
+    "data.group": Change(None, None),
+    "data.test_share": Change(0.0, 0.0),
 }
 ABSENT = object()  # stands for a value where the default of 0.1.0 had no such field
 # Fields whose default has changed.
