@@ -48,7 +48,7 @@ FLAGS = {
     "k=": "number of neighbours, 3 by default",
     "seed=": "of the trained methods and of the random subset, 0 by default",
     "ranks=": "yes (default): neighbours and correlation use normal scores of each column; no: the columns themselves",
-    "most=": f"number of rows to use, a random subset if there are more; {MOST} by default, {MOST_FOR_PAIRS} with --pairs",
+    "most=": f"number of rows to use, a random subset if there are more; {MOST}, or {MOST_FOR_PAIRS} with --pairs",
     "drop_missing": "leave out rows in which a value is missing",
     "json=": "a file to write the table to",
     "out=": "with --pairs, the page: <file>-pairs.html in the working folder by default",

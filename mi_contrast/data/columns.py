@@ -1,4 +1,4 @@
-"""Reads named columns of samples from .csv, .tsv, .npy, .npz and .parquet files, for estimates of mutual information."""
+"""Reads named columns of samples from .csv, .tsv, .npy, .npz and .parquet files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Columns(NamedTuple):
 
 
 def open_columns(path: Path) -> Columns:
-    """Returns the columns of a file: those of a table, the arrays of an .npz file, or those of one array in a .npy file.
+    """Returns the columns of a file: of a table, of the array in a .npy file, or the arrays of an .npz file.
 
     The columns of an array [N, d] are named 0, 1, .. d - 1, unless the array has names of its own (a structured one). A
     .csv file has commas, semicolons or tabs between its cells. If its first row holds numbers alone, the columns are

@@ -38,8 +38,8 @@ def reach_verdict(rows: Sequence[Mapping[str, Any]], names: tuple[str, str] = ("
     if not intervals:
         if not sound:
             return Verdict("verdict: nothing is known from these samples", "nothing")
-        names = _names(sound)
-        return Verdict(f"verdict: none from {names} alone; add ksg or info_nce to --methods", "nothing")
+        methods = _names(sound)
+        return Verdict(f"verdict: none from {methods} alone; add ksg or info_nce to --methods", "nothing")
     highest = max(row["low"] for row in intervals)
     consistent = [row for row in intervals if row["high"] >= highest - TOLERANCE]
     limits = [row for row in consistent if row["high"] == math.inf]

@@ -78,7 +78,7 @@ def test_a_parquet_file_is_read(tmp_path):
     np.testing.assert_array_equal(columns.read("whole"), [np.nan if i == 5 else i for i in range(40)])
     np.testing.assert_array_equal(columns.read("both"), np.stack([TEMP, WIND], axis=1))
     np.testing.assert_array_equal(columns.read("season"), [sorted(set(SEASON)).index(word) for word in SEASON])
-    with pytest.raises(UserError, match="column 'when' .* is of type timestamp"):
+    with pytest.raises(UserError, match=r"column 'when' .* is of type timestamp"):
         columns.read("when")
 
 
