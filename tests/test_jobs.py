@@ -20,6 +20,7 @@ from mi_contrast.core.errors import UserError
         ("evaluate linear runs/x --untrained", ["--config=linear", "--backbone=runs/x", "--untrained"]),
         ("export runs/x torchvision,timm --workdir out",
          ["--backbone=runs/x", "--format=torchvision,timm", "--workdir", "out"]),
+        ("encode runs/x photos/ --out=f.npz", ["--backbone=runs/x", "--pictures=photos/", "--out=f.npz"]),
         ("report runs/x", ["--workdir=runs/x"]),
         ("bench", []),
     ],
@@ -37,13 +38,28 @@ def test_every_job_has_the_flags_of_its_words(name):
     assert f"mi-contrast {name} " in jobs.__doc__
 
 
-def test_mistakes_name_the_nearest_word(capsys):
+def test_mistakes_name_the_nearest_word(capsys, tmp_path):
     with pytest.raises(UserError, match="unknown job 'trian'; did you mean 'train'"):
         jobs.start(["trian"])
     with pytest.raises(UserError, match="unexpected argument 'photos'; the words are CONFIG"):
         jobs.start(["train", "moco", "photos"])
     with pytest.raises(UserError, match="unknown config 'ring_moca'; did you mean 'ring_moco'"):
         jobs.start(["train", "ring_moca"])
+    with pytest.raises(UserError, match="is a folder, not a task; name the task first: mi-contrast evaluate linear"):
+        jobs.start(["evaluate", str(tmp_path)])
+    with pytest.raises(UserError, match="unknown config 'lineer'; did you mean 'linear'"):
+        jobs.start(["evaluate", "lineer", "runs/x"])
+    with pytest.raises(UserError, match="unknown case 'ring_los'; did you mean 'ring_loss'"):
+        jobs.start(["bench", "ring_los"])
+    with pytest.raises(UserError, match="unknown job on data 'statistic'; did you mean 'statistics'"):
+        jobs.start(["data", "statistic"])
+    with pytest.raises(UserError, match="unknown table 'view'; did you mean 'views'"):
+        jobs.start(["--list=view"])
+    (tmp_path / "ring_moco-digits").mkdir()
+    with pytest.raises(UserError, match="did you mean 'ring_moco-digits'"):
+        jobs.start(["report", str(tmp_path / "ring_moco-digit")])
+    jobs.start(["data"])
+    assert "mi-contrast data statistics" in capsys.readouterr().out
     jobs.start([])
     assert "mi-contrast evaluate linear" in capsys.readouterr().out
 
