@@ -63,7 +63,7 @@ def expand(job: Job, words: list[str]) -> list[str]:
         form = " ".join(flag.upper() for flag in job.flags)
         raise UserError(f"unexpected argument {words[len(job.flags)]!r}", fix=f"the words are {form}; flags follow")
     named = [f"--{flag}={word}" for flag, word in zip(job.flags, words[:count], strict=False)]
-    if count == 2 and job.flags[1] == "pictures":
+    if count == 2 and job.flags == ("config", "pictures"):
         named = name_pictures(*words[:2])
     return named + words[count:]
 
