@@ -1,6 +1,8 @@
 """Starts a job by a short name:
 
   mi-contrast train ring_moco:digits                 python -m mi_contrast.main --config=configs/ring_moco.py:digits
+  mi-contrast train simclr photos/                   python -m mi_contrast.main --config=configs/simclr.py:folder
+                                                       --config.data.name=folder:photos
   mi-contrast evaluate linear runs/ring_moco-digits  python -m mi_contrast.evaluate --config=... --backbone=...
   mi-contrast study negatives                        python -m mi_contrast.study --config=...
   mi-contrast plan ring_moco:imagenet v5e:4x4        python -m mi_contrast.plan --config=... --topology=...
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from mi_contrast.core.errors import UserError, run_job, unknown
@@ -36,7 +38,7 @@ class Job(NamedTuple):
 
 
 JOBS = {
-    "train": Job("mi_contrast.main", ("config",)),
+    "train": Job("mi_contrast.main", ("config", "pictures")),
     "evaluate": Job("mi_contrast.evaluate", ("config", "backbone")),
     "study": Job("mi_contrast.study", ("config",)),
     "plan": Job("mi_contrast.plan", ("config", "topology")),
@@ -60,7 +62,23 @@ def expand(job: Job, words: list[str]) -> list[str]:
     if count > len(job.flags):
         form = " ".join(flag.upper() for flag in job.flags)
         raise UserError(f"unexpected argument {words[len(job.flags)]!r}", fix=f"the words are {form}; flags follow")
-    return [f"--{flag}={word}" for flag, word in zip(job.flags, words[:count], strict=False)] + words[count:]
+    named = [f"--{flag}={word}" for flag, word in zip(job.flags, words[:count], strict=False)]
+    if count == 2 and job.flags[1] == "pictures":
+        named = name_pictures(*words[:2])
+    return named + words[count:]
+
+
+def name_pictures(config: str, pictures: str) -> list[str]:
+    """Returns the flags that train a config, by default its variant :folder, on one's own pictures.
+
+    Args:
+      pictures: a folder or a zip of one; a list of paths (.txt) or an array (.npz); or a name such as 'hf:NAME'.
+    """
+    kinds = {".txt": "list", ".npz": "arrays"}
+    is_name = pictures.partition(":")[0] in ("folder", "list", "arrays", "hf")
+    kind = kinds.get(PurePath(pictures).suffix.lower(), "folder")
+    name = pictures if is_name else f"{kind}:{pictures.rstrip('/') or pictures}"
+    return [f"--config={config}" + ("" if ":" in config else ":folder"), f"--config.data.name={name}"]
 
 
 def start(arguments: list[str]) -> None:

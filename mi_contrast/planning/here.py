@@ -15,6 +15,7 @@ from mi_contrast.core.config import to_plain_data
 from mi_contrast.planning.chips import look_up_chip
 from mi_contrast.planning.predict import count_held
 from mi_contrast.training import assemble
+from mi_contrast.training.first_start import settle
 from mi_contrast.training.forecast import plan_disk
 from mi_contrast.training.loop import place
 from mi_contrast.training.state import placement
@@ -34,7 +35,8 @@ def plan_here(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     Raises:
       UserError: a mistake in the config or its data.
     """
-    job = assemble.build(to_plain_data(config))
+    config = settle(to_plain_data(config))
+    job = assemble.build(config)
     parts = job.parts
     state = job.fill_banks(place(job.first_state(), placement(parts.method, parts.mesh)))
     with job.open() as reader:
