@@ -23,6 +23,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
 LARGEST = 2**20  # bytes of a stored notebook
+WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -60,7 +61,7 @@ def drop_progress(notebook: nbformat.NotebookNode) -> None:
         kept = [
             output
             for output in cell.get("outputs", [])
-            if output.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+            if output.get("name") != "stderr" and WIDGET not in output.get("data", {})
         ]
         if "outputs" in cell:
             cell.outputs = kept
