@@ -28,6 +28,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from mi_contrast.core.errors import UserError, run_job, unknown
+from mi_contrast.core.layout import read_json
 
 
 class Job(NamedTuple):
@@ -63,7 +64,7 @@ def expand(job: Job, words: list[str]) -> list[str]:
         form = " ".join(flag.upper() for flag in job.flags)
         raise UserError(f"unexpected argument {words[len(job.flags)]!r}", fix=f"the words are {form}; flags follow")
     named = [f"--{flag}={word}" for flag, word in zip(job.flags, words[:count], strict=False)]
-    if count == 2 and job.flags[1] == "pictures":
+    if count == 2 and job.flags == ("config", "pictures"):
         named = name_pictures(*words[:2])
     return named + words[count:]
 
@@ -72,8 +73,14 @@ def name_pictures(config: str, pictures: str) -> list[str]:
     """Returns the flags that train a config, by default its variant :folder, on one's own pictures.
 
     Args:
-      pictures: a folder or a zip of one; a list of paths (.txt) or an array (.npz); or a name such as 'hf:NAME'.
+      pictures: a folder or a zip of one; a folder that data.prepare has written; a list of paths (.txt) or an array
+        (.npz); or a name such as 'hf:NAME'.
     """
+    prepared = Path(pictures, "prepared.json")
+    if prepared.is_file():
+        name = read_json(prepared)["name"]
+        flags = [f"--config.data.name={name}", f"--config.data.dir={pictures}"]
+        return [f"--config={config}" + ("" if ":" in config else ":folder"), *flags]
     kinds = {".txt": "list", ".npz": "arrays"}
     is_name = pictures.partition(":")[0] in ("folder", "list", "arrays", "hf")
     kind = kinds.get(PurePath(pictures).suffix.lower(), "folder")
