@@ -8,6 +8,7 @@ config.json, run.json, metrics.jsonl, checkpoints/, export/ (the backbone, with 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -87,11 +88,13 @@ def _set_short_flags(call: CommandLine) -> ConfigDict | None:
 def say_how_to_judge(run: Path) -> str:
     """Returns the command that judges a run on its own data, or on their geometry where they have no labels."""
     task = "diagnostics" if read_json(run / "config.json")["config"]["data"].get("labels") == "none" else "linear"
-    return f"judge it: python -m mi_contrast.evaluate --config=configs/evaluate/{task}.py --backbone={run}"
+    return f"mi-contrast evaluate {task} {shlex.quote(str(run))}"
 
 
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
+    from mi_contrast.reporting import ending
+
     processes.start(arguments, polls_stops=True)
     call = parse(arguments, FLAGS, usage=__doc__ or "")
     if "list" in call.flags:
@@ -125,9 +128,10 @@ def main(arguments: list[str]) -> None:
         if (run / "export").is_dir()
         else f"stopped at step {stop_at}, saved"
     )
-    print(f"look at {run / 'report.html'}")
     if (run / "export").is_dir():
-        print(say_how_to_judge(run))
+        print("\n".join(ending.describe_end(Path(run), say_how_to_judge(Path(run)))))
+    else:
+        print(f"look at {run / 'report.html'}")
 
 
 if __name__ == "__main__":

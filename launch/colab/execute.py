@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -23,6 +24,8 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
 LARGEST = 2**20  # bytes of a stored notebook
+BAR = re.compile(r"\d%\|")  # as tqdm draws it
+WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -55,16 +58,29 @@ def execute(notebook: nbformat.NotebookNode, limit: int) -> float:
 
 
 def drop_progress(notebook: nbformat.NotebookNode) -> None:
-    """Removes what a progress bar wrote to stderr, which says nothing afterwards, and the widgets that drew it."""
+    """Removes progress bars, which say nothing afterwards, and joins the other lines that a cell printed."""
     for cell in notebook.cells:
-        kept = [
-            output
-            for output in cell.get("outputs", [])
-            if output.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
-        ]
+        kept: list[nbformat.NotebookNode] = []
+        for output in cell.get("outputs", []):
+            if WIDGET in output.get("data", {}):
+                continue
+            if output.output_type == "stream":
+                output.text, output.name = keep_lines(output.text), "stdout"
+                if kept and kept[-1].output_type == "stream":
+                    kept[-1].text += output.text
+                    continue
+                if not output.text:
+                    continue
+            kept.append(output)
         if "outputs" in cell:
             cell.outputs = kept
     notebook.metadata.pop("widgets", None)
+
+
+def keep_lines(text: str) -> str:
+    """Returns the lines of a text that no progress bar drew."""
+    lines = [line.rpartition("\r")[2] for line in text.splitlines(keepends=True)]
+    return "".join(line for line in lines if line.strip() and not BAR.search(line))
 
 
 def store(notebook: nbformat.NotebookNode, path: Path) -> int:
