@@ -20,7 +20,7 @@ from mi_contrast import tables
 from mi_contrast.core import processes
 from mi_contrast.core.config import CommandLine, change, parse, to_plain_data
 from mi_contrast.core.errors import UserError, run_job
-from mi_contrast.core.layout import RunDirectory, check_mounted, read_json
+from mi_contrast.core.layout import RunDirectory, check_mounted
 
 FLAGS = {
     "config=": "a config file, optionally with :variant; --config.section.field=value changes a field",
@@ -87,7 +87,8 @@ def _set_short_flags(call: CommandLine) -> ConfigDict | None:
 
 def say_how_to_judge(run: Path) -> str:
     """Returns the command that judges a run on its own data, or on their geometry where they have no labels."""
-    task = "diagnostics" if read_json(run / "config.json")["config"]["data"].get("labels") == "none" else "linear"
+    with open(run / "metrics.jsonl", encoding="utf-8") as lines:
+        task = "linear" if any('"probe_top1"' in line for line in lines) else "diagnostics"
     return f"mi-contrast evaluate {task} {shlex.quote(str(run))}"
 
 

@@ -72,7 +72,8 @@ def scan_pictures(pictures: Pictures) -> Scan:
     """
     names = pictures.names
     written = {f"{name} {pictures.stamps[name][1]}": pictures.stamps[name][0] for name in names}
-    checksum = fingerprint.fingerprint_files(written, (), "")["sum"]
+    about = hashlib.sha256(repr(sorted(pictures.facts.items())).encode()).hexdigest()[:8]
+    checksum = fingerprint.fingerprint_files(written, (), "")["sum"] + about
     key = pictures.root, checksum
     if key not in _SCANS:
         _SCANS[key] = _read(pictures, checksum) if len(names) >= LARGE_SCAN else _look_at_all(pictures)
