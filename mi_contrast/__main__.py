@@ -7,7 +7,7 @@
   mi-contrast pairs --clips=PATH --workdir=FOLDER    python -m mi_contrast.pairs ...
   mi-contrast estimate samples.npz                   python -m mi_contrast.estimate ...
   mi-contrast export RUN FORMAT                      python -m mi_contrast.export --backbone=... --format=...
-  mi-contrast report RUN                             python -m mi_contrast.report ...
+  mi-contrast report RUN [MORE RUNS]                 python -m mi_contrast.report ...
   mi-contrast bench CASE                             python -m mi_contrast.bench ...
   mi-contrast statistics NAME                        python -m mi_contrast.data.statistics ...
 
@@ -25,10 +25,11 @@ from mi_contrast.core.errors import UserError, run_job, unknown
 
 
 class Job(NamedTuple):
-    """A job's module, and the flags that its first words stand for."""
+    """A job's module, the flags that its first words stand for, and whether more words may follow these."""
 
     module: str
     flags: tuple[str, ...]
+    takes_more: bool = False
 
 
 JOBS = {
@@ -39,7 +40,7 @@ JOBS = {
     "pairs": Job("mi_contrast.pairs", ("clips",)),
     "estimate": Job("mi_contrast.estimate", ("file",)),
     "export": Job("mi_contrast.export", ("backbone", "format")),
-    "report": Job("mi_contrast.report", ("workdir",)),
+    "report": Job("mi_contrast.report", ("workdir",), takes_more=True),
     "bench": Job("mi_contrast.bench", ("case",)),
     "statistics": Job("mi_contrast.data.statistics", ("name",)),
 }
@@ -51,10 +52,12 @@ def expand(job: Job, words: list[str]) -> list[str]:
     Raises UserError if there are more words than the job has flags for them.
     """
     count = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    if count > len(job.flags):
+    if count > len(job.flags) and not job.takes_more:
         form = " ".join(flag.upper() for flag in job.flags)
         raise UserError(f"unexpected argument {words[len(job.flags)]!r}", fix=f"the words are {form}; flags follow")
-    return [f"--{flag}={word}" for flag, word in zip(job.flags, words[:count], strict=False)] + words[count:]
+    return [f"--{flag}={word}" for flag, word in zip(job.flags, words[:count], strict=False)] + words[
+        min(count, len(job.flags)) :
+    ]
 
 
 def start(arguments: list[str]) -> None:

@@ -16,6 +16,7 @@ FLOORS = {
     **dict.fromkeys(
         ("__main__", "main", "evaluate", "export", "report", "bench", "estimate", "pairs", "plan", "study"), 4
     ),
+    **dict.fromkeys(("front", "run", "near", "fields"), 4),
     **dict.fromkeys(("benchmarks", "planning", "studies"), 4),
 }
 BLIND = {"evaluation", "interchange", "reporting"}  # these know nothing of training or methods
