@@ -27,6 +27,7 @@ from mi_contrast.methods import papers
 from mi_contrast.methods.recipes import pair_with_itself, recipe
 from mi_contrast.methods.skeletons import make_bank_method
 
+PAPER = "Zhuang et al. 2019"
 # The share of the run that is instance discrimination, then clusterings and epochs between them. Released: 10 of 200
 # epochs, 10 clusterings, anew each epoch; the bank of a short run takes longer to learn something.
 OURS, RELEASED = (0.25, 3, 5), (0.05, 10, 1)
@@ -36,7 +37,8 @@ def get_config(variant="digits"):
     base = recipe(variant, papers.LOCAL_AGGREGATION)
     config = base.config
     pair_with_itself(config)
-    support = dict(kind="close", by="clusters", of=dict(kind="nearest", k=base.num_draws + 1))
+    close = None if base.num_draws is None else base.num_draws + 1
+    support = dict(kind="close", by="clusters", of=dict(kind="nearest", k=close))
     share, clusterings, every_epochs = RELEASED if variant in papers.LOCAL_AGGREGATION else OURS
     clusters = dict(number=base.num_clusters, clusterings=clusterings, every_epochs=every_epochs)
     method = make_bank_method(support, base.bank_temperature, base.bank_start, momentum=0.5, clusters=clusters)

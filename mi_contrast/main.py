@@ -9,27 +9,27 @@ config.json, run.json, metrics.jsonl, checkpoints/, export/ (the backbone, with 
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from mi_contrast import tables
 from mi_contrast.core import processes
-from mi_contrast.core.config import CommandLine, load_config, package_configs, parse, to_plain_data
+from mi_contrast.core.config import CommandLine, change, parse, to_plain_data
 from mi_contrast.core.errors import UserError, run_job
-from mi_contrast.core.layout import RunDirectory, check_mounted
-
-WIDTH = 100  # columns of a table in the terminal
+from mi_contrast.core.layout import RunDirectory, check_mounted, read_json
 
 FLAGS = {
     "config=": "a config file, optionally with :variant; --config.section.field=value changes a field",
     "workdir=": "the run directory; runs/<config>-<variant> by default",
+    "labels=": "of one's own pictures: a table labels.csv with the columns file,label; short for --config.data.labels",
+    "group=": "of one's own pictures: folder, or an expression, for what stays on one side of a split",
     "stop_at=": "save and stop after this step; schedules are unchanged",
     "allow=": "config sections that may differ from the earlier start, such as optim,method; recorded in run.json",
     "dry_run": "take a few steps, print memory, seconds a step, total time and disk, and stop; nothing is written",
-    "list": "print the table of methods and stop",
+    "list[=]": f"print a table and stop: {', '.join(tables.TABLES)}; methods by default",
     **processes.FLAGS,
 }
 
@@ -66,29 +66,28 @@ def train(
     return outcome.run.root
 
 
-def list_methods() -> str:
-    """Returns the table of methods: each config of the package, the first sentence of its header, and its terms."""
-    rows = []
-    for file in sorted(package_configs().glob("*.py")):
-        config, name, _ = load_config(str(file))
-        header = " ".join(file.read_text(encoding="utf-8").split('"""')[1].strip().split("\n\n")[0].split())
-        terms = to_plain_data(config.method)["terms"]
-        words = [f"{t['anchor']} x {t['pool']}, {_name(t['support'])}, {_name(t['form'])}" for t in terms]
-        rows.append(textwrap.fill(f"{name:<16} {header}", WIDTH, subsequent_indent=" " * 17))
-        rows += [textwrap.fill(word, WIDTH, initial_indent=" " * 19, subsequent_indent=" " * 21) for word in words]
-    return "\n".join(rows)
-
-
-def _name(section: Any) -> str:
-    """Returns the name of a support or a form, such as 'drawn from ring'."""
-    if isinstance(section, str):
-        return section
-    return section["kind"] + (f" of {_name(section['of'])}" if "of" in section else "")
-
-
 def _choose_workdir(call: CommandLine) -> Path:
-    default = Path("runs") / "-".join(word for word in (call.name, call.variant) if word).replace("/", "-")
+    """Returns the run directory: that of --workdir, or runs/<config>-<variant>, or runs/<config>-<name of a folder>."""
+    variant, name = call.variant, (call.config or {}).get("data", {}).get("name")
+    if variant == "folder" and name:
+        variant = Path(name.partition(":")[2] or name).expanduser().resolve().name.partition(".")[0] or variant
+    default = Path("runs") / "-".join(word for word in (call.name, variant) if word).replace("/", "-")
     return Path(call.flags.get("workdir") or default)
+
+
+def _set_short_flags(call: CommandLine) -> ConfigDict | None:
+    """Returns the config with the fields for which --labels and --group are short."""
+    config = call.config
+    for flag in ("labels", "group"):
+        if config is not None and flag in call.flags:
+            config = change(config, f"data.{flag}", call.flags[flag])
+    return config
+
+
+def say_how_to_judge(run: Path) -> str:
+    """Returns the command that judges a run on its own data, or on their geometry where they have no labels."""
+    task = "diagnostics" if read_json(run / "config.json")["config"]["data"].get("labels") == "none" else "linear"
+    return f"judge it: python -m mi_contrast.evaluate --config=configs/evaluate/{task}.py --backbone={run}"
 
 
 def main(arguments: list[str]) -> None:
@@ -96,10 +95,11 @@ def main(arguments: list[str]) -> None:
     processes.start(arguments, polls_stops=True)
     call = parse(arguments, FLAGS, usage=__doc__ or "")
     if "list" in call.flags:
-        print(list_methods())
+        print(tables.write_table(call.flags["list"] or "methods"))
         return
     if call.config is None:
         raise UserError("no --config given", fix="try --config=configs/ring_moco.py, or --list")
+    config = _set_short_flags(call)
     stop_at = call.flags.get("stop_at")
     if stop_at is not None and not stop_at.isdigit():
         raise UserError(f"--stop_at={stop_at} is not a step", fix="give a whole number")
@@ -108,12 +108,12 @@ def main(arguments: list[str]) -> None:
     if "dry_run" in call.flags:
         from mi_contrast.planning import here, saying
 
-        print("\n".join(saying.say_here(here.plan_here(to_plain_data(call.config), workdir))))
+        print("\n".join(saying.say_here(here.plan_here(to_plain_data(config), workdir))))
         return
     was_finished = RunDirectory(workdir).report.is_file() and (RunDirectory(workdir).export / "manifest.json").is_file()
     name = call.name or ""
     run = train(
-        call.config,
+        config,
         workdir,
         name=name,
         variant=call.variant,
@@ -127,7 +127,7 @@ def main(arguments: list[str]) -> None:
     )
     print(f"look at {run / 'report.html'}")
     if (run / "export").is_dir():
-        print(f"judge it: python -m mi_contrast.evaluate --config=configs/evaluate/linear.py --backbone={run}")
+        print(say_how_to_judge(run))
 
 
 if __name__ == "__main__":

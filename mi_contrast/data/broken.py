@@ -53,8 +53,17 @@ def _find_fault(file: str, size: int, modified: int) -> str:
     return ""
 
 
-def drop_broken(names: Sequence[str], reasons: Mapping[str, str], broken: float, where: str) -> list[str]:
+def drop_broken(
+    names: Sequence[str],
+    reasons: Mapping[str, str],
+    broken: float,
+    where: str,
+    say: Callable[[str], None] | None = None,
+) -> list[str]:
     """Returns the names that have no reason in `reasons`.
+
+    Args:
+      say: what is done with the line that tells how many are left out; by default it is printed on stderr.
 
     Raises:
       FileError: more than the share `broken` of the names have a reason, or all have. The message lists them. If there
@@ -72,8 +81,12 @@ def drop_broken(names: Sequence[str], reasons: Mapping[str, str], broken: float,
             fix=f"repair or remove them, or leave them out with data.broken={least:g} or more",
         )
     if dropped:
-        print(f"{len(dropped)} of {len(names)} images of {where} can't be read and are left out", file=sys.stderr)
+        (say or _print)(f"{len(dropped)} of {len(names)} images of {where} can't be read and are left out")
     return [name for name in names if name not in reasons]
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _write_list(where: str, lines: Sequence[str]) -> bool:

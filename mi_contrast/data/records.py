@@ -22,6 +22,7 @@ from mi_contrast.data.imageset import CHUNK, ImageSet, Ints, Lazy, map_in_thread
 from mi_contrast.data.kept import LARGE, keep_arrays, keep_reasons
 
 ARRAY_RECORD, TFRECORD = tfds.core.FileFormat.ARRAY_RECORD, tfds.core.FileFormat.TFRECORD
+GROUP = "picture_group"  # a feature of prepared sets: which pictures stay on one side of a split
 TENSORFLOW_HINT = (
     "(where that asks for tensorflow, install it for this once)"  # TFDS encodes arrays, though not files, with it
 )
@@ -151,7 +152,8 @@ def load(
     def open_whole(index: int) -> WholeImage:
         return WholeImage(records.read([index])[0][records.image], records.example(index))
 
-    made = ImageSet(name, split, len(records), shape, read, labels, classes, fingerprint=records.fingerprint)
+    groups = records.columns((GROUP,))[GROUP] if GROUP in records.features else None
+    made = ImageSet(name, split, len(records), shape, read, labels, classes, groups, fingerprint=records.fingerprint)
     return replace(made, square=size, open=open_whole)
 
 

@@ -1,4 +1,4 @@
-"""Loads a data set by name: moving_digits, a TFDS set on disk, a folder of images, or a set of paired patches."""
+"""Loads a data set by name: moving_digits, a TFDS set on disk, pictures of one's own, or a set of paired patches."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from etils import epath
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import check_mounted
-from mi_contrast.data import folders, pair_sets
+from mi_contrast.data import folders, own, pair_sets
 from mi_contrast.data.broken import check_broken_share, substitute_broken
 from mi_contrast.data.imageset import ImageSet, cache_in_memory, remember_in_memory
 
-__all__ = ["ImageSet", "cache_in_memory", "load", "remember_in_memory"]
+__all__ = ["OPTIONS", "ImageSet", "cache_in_memory", "load", "remember_in_memory"]
+
+OPTIONS = ("size", "options", "broken", "labels", "group", "test_share")  # fields of config.data that `load` takes
 
 
 def load(
@@ -26,6 +28,9 @@ def load(
     options: Mapping[str, Any] | None = None,
     broken: float = 0.0,
     known_broken: Collection[str] | None = None,
+    labels: str | None = None,
+    group: str | None = None,
+    test_share: float = 0.0,
 ) -> ImageSet:
     """Loads one split of a data set, without TensorFlow.
 
@@ -33,7 +38,10 @@ def load(
       name: one of
         - 'moving_digits', which is made at its first use;
         - a TFDS set stored as ArrayRecord: 'name', 'name/config' or 'name:version';
-        - 'folder:PATH': images in folders by class, or images without labels;
+        - 'folder:PATH': images in folders by class, or images without labels; a folder or a zip of one;
+        - 'list:FILE.txt': images whose paths the file lists, one a line;
+        - 'arrays:FILE.npz': images uint8 [N, H, W, 3], and labels [N] if there are any;
+        - 'hf:NAME_OR_PATH': a set of Hugging Face's `datasets`, from its hub or from a folder;
         - 'pairs:PATH': paired patches, made by `mi_contrast.pairs`.
         A relative PATH starts at `data_dir`, if that is given.
       split: as TFDS writes it: 'train', 'train[:90%]', 'train[100:200]', 'train+test'. Ranges count records, which for
@@ -46,6 +54,11 @@ def load(
         that breaks later is replaced (`broken.substitute_broken`). With 0, a folder is scanned and all its broken files
         are listed in the error; a broken record raises an error when it is read.
       known_broken: images that an earlier scan found broken: the fingerprint's `broken`. If given, nothing is scanned.
+      labels: of one's own pictures, where their labels are from: 'folders', 'none', or a table labels.csv. By default a
+        folder has to be laid out as `listing` says; with a word, pictures may lie at any depth (see `collect`).
+      group: of one's own pictures, what stays on one side of a split: 'image', 'folder' or a regular expression (see
+        `grouping`). By default every picture is apart, even from an equal file.
+      test_share: of one's own pictures, the share of the training split that becomes the split 'test'.
 
     Raises:
       UserError: the set is unknown, not on disk, not stored as ArrayRecord, or truncated; the split is unknown or
@@ -55,7 +68,21 @@ def load(
         raise UserError(f"data.size is {size!r}", fix="give a number of pixels, or None")
     check_broken_share(broken)
     check_mounted("" if data_dir is None else str(data_dir), "--config.data.dir")
-    check_mounted(name.partition(":")[2] if name.startswith(("folder:", "pairs:")) else "", "--config.data.name")
+    kind, colon, path = name.partition(":")
+    check_mounted(path if kind in (*own.KINDS, "pairs") else "", "--config.data.name")
+    words = {"labels": labels, "group": group, "test_share": test_share or None}
+    given = [word for word, value in words.items() if value is not None]
+    is_own = colon and kind in own.KINDS
+    if is_own and (kind != "folder" or given or resolve_path(name, data_dir).is_file()):
+        path = path if kind == "hf" and data_dir is None else str(resolve_path(name, data_dir))
+        images = own.load(
+            kind, path, split, size=size, options=options, broken=broken, known_broken=known_broken,
+            labels=labels, group=group, test_share=test_share,
+        )  # fmt: skip
+        return substitute_broken(images, broken)
+    if given:
+        fix = f"leave it out: only {', '.join(f'{word}:' for word in own.KINDS)} have it"
+        raise UserError(f"{name} takes no data.{given[0]}", fix=fix)
     if name.startswith("folder:"):
         images = folders.load(
             resolve_path(name, data_dir), split, size=size, options=options, broken=broken, known_broken=known_broken

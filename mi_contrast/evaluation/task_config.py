@@ -15,10 +15,12 @@ from mi_contrast.core.config import check_section
 from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.layout import RunDirectory
 from mi_contrast.data import sets
+from mi_contrast.data.own import KINDS
 from mi_contrast.evaluation.features import FeatureSettings
 from mi_contrast.interchange import LoadedBackbone
 
-DATA_FIELDS = ("name", "dir", "split", "test_split", "options", "label", "broken")
+OWN_FIELDS = ("labels", "group", "test_share")  # of one's own pictures: how they are labelled and divided
+DATA_FIELDS = ("name", "dir", "split", "test_split", "options", "label", "broken", *OWN_FIELDS)
 TEST_FIELDS = ("test_name", "test_dir", "test_label", "test_options")  # of the test set, where it is a second set
 FIELDS = ("task", "data", "batch_size", "seed", "features")
 
@@ -68,7 +70,7 @@ def resolve_data(section: Mapping[str, Any], training: Mapping[str, Any]) -> dic
       training: config.data of the training, or {}.
 
     Returns:
-      name, dir, split, test_split, options, label, broken; with a second set also the four test_ fields.
+      `DATA_FIELDS`; with a second set also the four test_ fields.
 
     Raises:
       UserError if no set is named, if fields of a second set come without its name, or if both splits are the same.
@@ -83,6 +85,9 @@ def resolve_data(section: Mapping[str, Any], training: Mapping[str, Any]) -> dic
         "options": {},
         "label": None,
         "broken": 0.0,
+        "labels": None,
+        "group": None,
+        "test_share": 0.0,
     }
     if is_training_set:
         defaults |= {k: v for k, v in training.items() if k in defaults and v is not None}
@@ -106,16 +111,17 @@ def resolve_data(section: Mapping[str, Any], training: Mapping[str, Any]) -> dic
 
 def load_split(data: Mapping[str, Any], split: str, size: int) -> sets.ImageSet:
     """Returns one split of the set that `data` names, every image `size` pixels square."""
-    return sets.load(
-        data["name"], split, data_dir=data["dir"], size=size, options=data["options"], broken=data.get("broken", 0.0)
-    )
+    chosen = {field: data[field] for field in OWN_FIELDS if field in data}
+    options = {"options": data["options"], "broken": data.get("broken", 0.0), **chosen}
+    return sets.load(data["name"], split, data_dir=data["dir"], size=size, **options)
 
 
 def load_test_split(data: Mapping[str, Any], size: int) -> sets.ImageSet:
     """Returns the test split, of the same set or of the second one, every image `size` pixels square."""
     if "test_name" not in data:
         return load_split(data, data["test_split"], size)
-    second = {**data, "name": data["test_name"], "dir": data["test_dir"], "options": data.get("test_options", {})}
+    second = {field: value for field, value in data.items() if field not in OWN_FIELDS}
+    second |= {"name": data["test_name"], "dir": data["test_dir"], "options": data.get("test_options", {})}
     return load_split(second, data["test_split"], size)
 
 
@@ -143,6 +149,6 @@ def make_file_name(task: str, dataset: str, label: str | None, untrained: bool) 
 
 
 def shorten_name(dataset: str) -> str:
-    """Returns the set's name; of 'folder:PATH' the last part of the path."""
+    """Returns the set's name; of 'folder:PATH' and other kinds of one's own pictures the last part of the path."""
     kind, _, path = dataset.partition(":")
-    return Path(path).name if kind == "folder" else dataset
+    return Path(path).name if kind in KINDS else dataset

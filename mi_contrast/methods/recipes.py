@@ -27,7 +27,7 @@ class Recipe(NamedTuple):
 
     Attributes:
       config: every field of a run; `method` is empty, for the config file to fill.
-      queue_size: number of rows of a queue.
+      queue_size: number of rows of a queue. Sizes are None where they are open until the pictures are seen.
       queue_temperature, bank_temperature, batch_temperature: temperature of the scores against a queue, a bank and the
         batch.
       num_draws: number of candidates that an anchor draws from a bank.
@@ -44,12 +44,12 @@ class Recipe(NamedTuple):
     """
 
     config: ConfigDict
-    queue_size: int
+    queue_size: int | None
     queue_temperature: float
     bank_temperature: float = 0.1
     batch_temperature: float = 0.5
-    num_draws: int = 4095
-    num_clusters: int = 552
+    num_draws: int | None = 4095
+    num_clusters: int | None = 552
     bank_start: str = "random"
     norm_groups: int = 1
     target_momentum: Schedule = 0.999
@@ -96,7 +96,7 @@ def _base() -> ConfigDict:
         dict(
             name="moving_digits", dir=None, split="train", test_split="test", size=None, options={}, label=None,
             shared=(), partner=None, batch=256, resident=None, order="epochs", broken=0.0,
-            crop="whole",
+            crop="whole", labels=None, group=None, test_share=0.0,
         )
     )  # fmt: skip
     config.views = ConfigDict(policies.moco_v2(32))
@@ -126,14 +126,15 @@ def _base() -> ConfigDict:
 def _digits() -> Recipe:
     """Embedded frames of 32 pixels and a tiny network: about four minutes on two cores."""
     config = _base()
-    config.steps = 3000
+    config.steps = 1500
+    config.eval.every, config.checkpoint.every = 500, 500
     config.data.shared = ("digit",)
     config.data.options = ConfigDict(dict(size=32, length=8))
     light = {"crop": {"area": (0.8, 1.0), "aspect": (1.0, 1.0)}, "jitter": dict.fromkeys(JITTERS, 0.2) | {"p": 0.8}}
     config.views = ConfigDict(policies.two_crops(32, light, (0.35, 0.35, 0.35), (0.25, 0.25, 0.25)))
-    config.model.backbone, config.model.width = "tiny", 64
-    config.model.head = ConfigDict(SHORT_RUN_HEAD)
-    config.optim.kind, config.optim.lr, config.optim.warmup = "adamw", cosine(0.003, 0.0), 200
+    config.model.backbone, config.model.width = "tiny", 128
+    config.model.head = ConfigDict({**SHORT_RUN_HEAD, "hidden": 256})
+    config.optim.kind, config.optim.lr, config.optim.warmup = "adamw", cosine(0.006, 0.0), 200
     config.log.every = 100
     return Recipe(
         config, queue_size=1024, queue_temperature=0.2, bank_temperature=0.2, batch_temperature=0.2, num_draws=1023,
@@ -199,6 +200,25 @@ def _imagenet() -> Recipe:
     )  # fmt: skip
 
 
+def _folder() -> Recipe:
+    """One's own pictures. What depends on them is None, until `training.fitting` fills it at the first start."""
+    config = _base()
+    config.steps = None
+    for field in ("name", "split", "test_split", "batch", "broken", "test_share"):
+        config.data[field] = None
+    config.views = ConfigDict({**policies.moco_v2(32), "size": None, "mean": None, "std": None})
+    for field in ("backbone", "width", "stem", "dtype"):
+        config.model[field] = None
+    config.model.head = ConfigDict(SHORT_RUN_HEAD)
+    config.optim.kind, config.optim.lr, config.optim.warmup = "adamw", cosine(0.001, 0.0), None
+    config.eval = ConfigDict(dict(every=None, pairs=None, knn_k=None, knn_bank=20000, probe_lr=1e-3))
+    config.checkpoint.every = config.log.every = None
+    return Recipe(
+        config, queue_size=None, queue_temperature=0.2, bank_temperature=0.2, batch_temperature=0.2, num_draws=None,
+        num_clusters=None, bank_start="forward", target_momentum=0.99,
+    )  # fmt: skip
+
+
 def set_views(config: ConfigDict, policy: Callable[[int], dict[str, Any]]) -> None:
     """Sets the views to a policy's at the variant's size, normalised by the variant's mean and std.
 
@@ -224,10 +244,13 @@ def set_split(config: ConfigDict, division: Any, low: float = 0.2) -> None:
     if digits:  # a mirrored digit is another shape
         del made["both"]["flip"]
         made["both"]["order"] = ("crop",)
+    if config.views.mean is None:
+        made |= {"mean": None, "std": None}
     with config.unlocked():
         config.views = ConfigDict(made)
         config.model.split = ConfigDict(division) if isinstance(division, dict) else division
-    config.model.width //= 2
+        if config.model.width is not None:
+            config.model.width //= 2
 
 
 def multi_crop(config: ConfigDict, count: int = 4, size: int | None = None) -> None:
@@ -322,16 +345,20 @@ VARIANTS = {
 }
 
 
+# One's own pictures, the variant whose sizes are open until its pictures are seen.
+OWN = {"folder": _folder}
+
+
 def recipe(variant: str, paper: Mapping[str, Callable[[], Recipe]] | None = None) -> Recipe:
     """Returns a variant's recipe; its config is locked and has an empty `method`.
 
     Args:
-      variant: one of `VARIANTS`, or of the paper's own.
+      variant: one of `VARIANTS`, 'folder', or of the paper's own.
       paper: the recipes of a paper by the names of their variants, such as `papers.RING`.
     Raises:
       UserError: an unknown variant.
     """
-    variants = {**VARIANTS, **(paper or {})}
+    variants = {**VARIANTS, **OWN, **(paper or {})}
     if variant not in variants:
         raise unknown("variant", variant, variants)
     made = variants[variant]()

@@ -55,6 +55,11 @@ def with_twins(config: ConfigDict, weight: float = 1.0) -> None:
 
 def over(name: str, variant: str) -> ConfigDict:
     """Returns the config of a method and variant with a second branch, on the pair set in its default folder."""
+    if variant == "folder":
+        raise UserError(
+            "a second branch is trained on pairs of patches from clips, which a folder of pictures has none of",
+            fix="make pairs by python -m mi_contrast.pairs, or take the method alone, such as simclr:folder",
+        )
     config, *_ = load_config(f"configs/{name}.py:{variant}")
     with_twins(config)
     on_pairs(config, "runs/pairs/digits" if variant == "digits" else "runs/pairs/clips")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mi_contrast.core.errors import FileError, UserError
+from mi_contrast.core.errors import FileError, UserError, nearest
 from mi_contrast.core.layout import RunDirectory, read_json
 from mi_contrast.reporting.held_out import HeldOut, read_held_out
 
@@ -87,7 +87,10 @@ def read_run(root: Path) -> Run:
     """
     folder = RunDirectory(root)
     if not folder.config.is_file():
-        raise FileError(f"{root} is not a run directory (it has no config.json)", fix="name the --workdir of a run")
+        siblings = [path.name for path in root.parent.iterdir() if path.is_dir()] if root.parent.is_dir() else []
+        near = None if root.exists() else nearest(root.name, siblings)
+        problem = f"{root} is not a run directory (it has no config.json)"
+        raise FileError(problem, nearest=near, fix="name the --workdir of a run")
     described, problems = read_json(folder.config), []
 
     def read(path: Path) -> Any:

@@ -27,7 +27,7 @@ from mi_contrast.models import towers
 from mi_contrast.models.representation import Representation, from_tower, preprocess
 from mi_contrast.models.towers import calibrate_statistics
 from mi_contrast.pools import bank as banks
-from mi_contrast.training import adaptive, generators, optimiser, probe
+from mi_contrast.training import adaptive, fitting, generators, optimiser, probe
 from mi_contrast.training.candidates import Tables
 from mi_contrast.training.encoding import Encoder, encode_plain, select_head
 from mi_contrast.training.held_out import Measure, make_accuracy, make_information, make_inversion
@@ -145,6 +145,10 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
       UserError: an unknown or missing field, a value of a wrong kind, or a number out of range.
     """
     checked: dict[str, Any] = legacy.complete(to_plain_data(config))
+    if fitting.is_open(checked):
+        path = next(path for path in fitting.OPEN if fitting.get_field(checked, path) is None)
+        fix = "name the pictures and train: --config.data.name=folder:PATH" if path == "data.name" else "set it"
+        raise UserError(f"config.{path} is None: it is settled by the pictures when training starts", fix=fix)
     _compare_fields(checked, to_plain_data(recipes.recipe("digits").config), "config")
     values = flatten(checked)
     for name, least in LEAST.items():
@@ -315,8 +319,8 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
 def _load_images(config: Mapping[str, Any], known: Collection[str] | None) -> sets.ImageSet:
     """Returns the training split, in memory where it is small: it is read again at every measurement."""
     data = config["data"]
-    options = {"data_dir": data["dir"], "size": data["size"], "options": data["options"], "broken": data["broken"]}
-    images = sets.load(data["name"], data["split"], known_broken=known, **options)
+    options = {field: data[field] for field in sets.OPTIONS}
+    images = sets.load(data["name"], data["split"], data_dir=data["dir"], known_broken=known, **options)
     if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
         # The reader of whole images keeps its own pixels. The squares of this set are then for measurements alone.
         is_squeezed = data["crop"] == "whole" and images.square is not None and images.open is not None

@@ -23,8 +23,9 @@ from mi_contrast.core.stopping import SIGNALS, StopRequest, catch_stop_signals
 from mi_contrast.core.user_cache import use_compile_cache
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
-from mi_contrast.training import assemble
+from mi_contrast.training import assemble, first_start
 from mi_contrast.training.assemble import Job
+from mi_contrast.training.forecast import describe_start
 from mi_contrast.training.held_out_record import HeldOutRecord
 from mi_contrast.training.metrics import Log, NoLog, cut_back
 from mi_contrast.training.pictures import draw_channels, draw_pairs
@@ -80,8 +81,10 @@ def run(
     if stop_at is not None and stop_at < 1:
         raise UserError(f"--stop_at={stop_at}", fix="give a step of 1 or more")
     config = legacy.complete(config)
-    if folder.config.is_file():
-        config = legacy.adopt(read_json(folder.config), config)
+    stored = read_json(folder.config) if folder.config.is_file() else None
+    config = first_start.settle(config, None if stored is None else legacy.complete(stored["config"]))
+    if stored is not None:
+        config = legacy.adopt(stored, config)
     has_checkpoint = checkpoints.latest_step(folder.checkpoints) is not None
     recorded = read_json(folder.data) if has_checkpoint and folder.data.is_file() else None
     known = None if recorded is None else recorded.get("broken", ())
@@ -129,6 +132,8 @@ def _train(
             log = Log(folder, config, record_start(folder, config, start, changes))
             record_wandb(folder, log.wandb_id)
     progress = ProgressBar("training", total, start=start, each=job.batch_size)
+    for line in describe_start(state, config, last - start, total / reader.steps_per_epoch, folder.root):
+        progress.say(line)
     record = HeldOutRecord(folder, job, progress.say) if processes.is_first() else None
     if record is not None:
         record.begin(start)

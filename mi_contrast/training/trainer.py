@@ -18,6 +18,7 @@ from mi_contrast.training import adaptive
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.candidates import refresh_clusters
 from mi_contrast.training.diagnostics import make_support_statistics
+from mi_contrast.training.forecast import Pace, describe_pace
 from mi_contrast.training.held_out_record import HeldOutRecord
 from mi_contrast.training.metrics import Log, NoLog
 from mi_contrast.training.state import State, to_tree
@@ -63,6 +64,7 @@ class Trainer:
         self._pending: Pending | None = None
         self._note = ""
         self._asked_to_stop = False
+        self._pace = Pace()
         self._began = time.perf_counter()
         self._logged_step, self._logged_time = start, self._began
 
@@ -78,7 +80,10 @@ class Trainer:
         """
         for step in range(start + 1, self.last + 1):
             profile(step)
+            began = time.perf_counter()
             self._take_step(step)
+            if (seconds := self._pace.add(time.perf_counter() - began)) is not None:
+                self.progress_bar.say(describe_pace(seconds, self._pace.count, self.last - step))
             overtime, stopping = self._decide_to_stop(step, request)
             measuring, saving = self._is_due("eval", step), stopping or self._is_due("checkpoint", step)
             if measuring or saving:

@@ -208,7 +208,7 @@ def pirl(size: int) -> dict[str, Any]:
     return {**two_crops(size, ops, IMAGENET_MEAN, IMAGENET_STD), "jigsaw": jigsaw_section(size)}
 
 
-def jigsaw_section(size: int) -> dict[str, Any]:
+def jigsaw_section(size: int | None) -> dict[str, Any]:
     """Returns the section `jigsaw` of the released code: a flipped crop of at least .6 of the area, in 3 x 3 cells.
 
     A cell has 85 / 224 of the view's side and a patch 64 / 224, rounded: 12 and 9 pixels for views of 32 pixels.
@@ -218,9 +218,15 @@ def jigsaw_section(size: int) -> dict[str, Any]:
         "flip": 0.5,
         "order": ("crop", "flip"),
         "grid": 3,
-        "cell": max(1, round(size * 85 / 224)),
-        "patch": max(1, round(size * 64 / 224)),
+        **jigsaw_sides(size),
     }
+
+
+def jigsaw_sides(size: int | None) -> dict[str, int | None]:
+    """Returns the sides in pixels of a jigsaw's cells and patches for views of this size; None while it is open."""
+    if size is None:
+        return {"cell": None, "patch": None}
+    return {"cell": max(1, round(size * 85 / 224)), "patch": max(1, round(size * 64 / 224))}
 
 
 def strengths(
