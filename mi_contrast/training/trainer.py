@@ -19,6 +19,7 @@ from mi_contrast.training.assemble import Job
 from mi_contrast.training.candidates import refresh_clusters
 from mi_contrast.training.diagnostics import make_support_statistics
 from mi_contrast.training.forecast import Pace, describe_pace
+from mi_contrast.training.held_out_record import HeldOutRecord
 from mi_contrast.training.metrics import Log, NoLog
 from mi_contrast.training.state import State, to_tree
 from mi_contrast.training.step import Scalars, make_step
@@ -40,6 +41,7 @@ class Trainer:
       checkpoints, log, progress: where states, numbers and messages go.
       start: the number of steps already taken.
       last: the step to stop after.
+      record: keeps held-out images for the page; None in a process that writes nothing.
     """
 
     def __init__(
@@ -53,10 +55,11 @@ class Trainer:
         state: State,
         start: int,
         last: int,
+        record: HeldOutRecord | None = None,
     ):
         self.job, self.reader, self.config = job, reader, config
         self.checkpoints, self.log, self.progress_bar = checkpoints, log, progress
-        self.state, self.last = state, last
+        self.state, self.last, self.record = state, last, record
         self._train_step, self._describe_support = make_step(job.parts), make_support_statistics(job.parts)
         self._pending: Pending | None = None
         self._note = ""
@@ -96,9 +99,12 @@ class Trainer:
     def measure(self, step: int) -> None:
         """Measures the state on held-out examples, logs the numbers and gives them to adaptive schedules."""
         state = take_local(self.state)
-        numbers = {name: value for judge in self.job.judges for name, value in judge(state).items()}
+        measured = [judge(state) for judge in self.job.judges]
+        numbers = {name: value for part in measured for name, value in part.numbers.items()}
         numbers = processes.agree(numbers)  # their last bits may differ from host to host
         self.log.write(step, time.perf_counter() - self._began, numbers)
+        if self.record is not None:
+            self.record.write(step, state, {name: value for part in measured for name, value in part.details.items()})
         shown = [f"mi {numbers['mi_nats']:.3f} of {numbers['mi_ceiling']:.2f} nats"]
         shown += [f"{name} {100 * numbers[name]:.1f} %" for name in ("knn_top1", "probe_top1") if name in numbers]
         self.progress_bar.say(f"step {step}: " + ", ".join(shown))
