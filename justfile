@@ -20,3 +20,7 @@ lint:
 # Time a case beside its peer, such as ring_loss, or all of them
 bench case="all" *flags:
     python -m mi_contrast.bench --case={{ case }} {{ flags }}
+
+# Build the documentation into docs/_build/html; a warning is an error
+docs *flags:
+    python -m sphinx -W --keep-going -b html {{ flags }} docs docs/_build/html

@@ -26,6 +26,8 @@ from mi_contrast.core.schedules import linear
 from mi_contrast.methods import papers
 from mi_contrast.methods.recipes import make_split_bank_config
 
+PAPER = "Wu et al. 2020"
+
 
 def get_config(variant="digits"):
     ball = dict(kind="ball", lower=linear(0.0, 0.90, end=0.5))

@@ -25,6 +25,8 @@ from mi_contrast.methods import papers
 from mi_contrast.methods.recipes import recipe
 from mi_contrast.methods.skeletons import make_queue_method
 
+PAPER = "Wu et al. 2020"
+
 
 def get_config(variant="digits"):
     base = recipe(variant, papers.RING)

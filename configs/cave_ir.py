@@ -29,6 +29,7 @@ from mi_contrast.methods import papers
 from mi_contrast.methods.recipes import pair_with_itself, recipe
 from mi_contrast.methods.skeletons import make_bank_method
 
+PAPER = "Wu et al. 2020"
 START = 0.25  # until then the band is the whole bank and nothing lies above it, which is the method of configs/ir.py
 
 

@@ -30,6 +30,8 @@ ResNet-18 of width 8; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10
 from mi_contrast.methods import papers
 from mi_contrast.methods.recipes import make_split_bank_config
 
+PAPER = "Tian et al. 2020"
+
 
 def get_config(variant="digits"):
     return make_split_bank_config(variant, papers.CMC, dict(kind="all"))

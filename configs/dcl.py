@@ -14,6 +14,8 @@ from mi_contrast.methods.recipes import recipe, set_views
 from mi_contrast.methods.skeletons import make_batch_method
 from mi_contrast.views.policies import simclr
 
+PAPER = "Yeh et al. 2022"
+
 
 def get_config(variant="digits"):
     base = recipe(variant)

@@ -15,6 +15,8 @@ from mi_contrast.methods.recipes import recipe, set_views
 from mi_contrast.methods.skeletons import make_batch_method
 from mi_contrast.views.policies import simclr
 
+PAPER = "Chuang et al. 2020"
+
 
 def get_config(variant="digits"):
     base = recipe(variant)

@@ -34,6 +34,8 @@ from mi_contrast.core.config import package_configs
 from mi_contrast.core.errors import UserError
 from mi_contrast.methods.two_branches import over
 
+PAPER = "Chen and Yang 2025"
+
 
 def get_config(variant="digits"):
     method, slash, sizes = variant.rpartition("/")

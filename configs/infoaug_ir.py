@@ -9,6 +9,8 @@ Variants: those of configs/ir.py.
 
 from mi_contrast.methods.two_branches import over
 
+PAPER = "Chen and Yang 2025"
+
 
 def get_config(variant="digits"):
     return over("ir", variant)

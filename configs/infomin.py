@@ -21,6 +21,8 @@ from mi_contrast.methods import papers
 from mi_contrast.methods.recipes import recipe, set_views
 from mi_contrast.views.policies import infomin
 
+PAPER = "Tian et al. 2020"
+
 
 def get_config(variant="digits"):
     base = recipe(variant, papers.INFOMIN)

@@ -27,6 +27,7 @@ from mi_contrast.methods import papers
 from mi_contrast.methods.recipes import pair_with_itself, recipe
 from mi_contrast.methods.skeletons import make_bank_method
 
+PAPER = "Zhuang et al. 2019"
 # The share of the run that is instance discrimination, then clusterings and epochs between them. Released: 10 of 200
 # epochs, 10 clusterings, anew each epoch; the bank of a short run takes longer to learn something.
 OURS, RELEASED = (0.25, 3, 5), (0.05, 10, 1)

@@ -33,6 +33,7 @@ from ml_collections import ConfigDict
 from mi_contrast.core.schedules import cosine
 from mi_contrast.methods.recipes import GENERATOR, make_split_config
 
+PAPER = "Tian et al. 2020"
 LEARN = dict(
     objective="unsupervised",
     nats=1.0,

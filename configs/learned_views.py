@@ -10,6 +10,8 @@ ResNet-18 of width 8; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl10
 
 from mi_contrast.methods.recipes import GENERATOR, make_split_config
 
+PAPER = "Tian et al. 2020"
+
 
 def get_config(variant="digits"):
     return make_split_config(variant, GENERATOR)

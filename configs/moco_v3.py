@@ -24,6 +24,8 @@ from mi_contrast.methods import papers
 from mi_contrast.methods.recipes import recipe, set_views
 from mi_contrast.views.policies import moco_v3
 
+PAPER = "Chen et al. 2021"
+
 
 def get_config(variant="digits"):
     base = recipe(variant, papers.MOCO_V3)

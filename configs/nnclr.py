@@ -15,6 +15,8 @@ ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl1
 from mi_contrast.methods.recipes import recipe, set_views
 from mi_contrast.views.policies import simclr
 
+PAPER = "Dwibedi et al. 2021"
+
 
 def get_config(variant="digits"):
     base = recipe(variant)

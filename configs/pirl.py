@@ -20,6 +20,8 @@ ResNet-18 of width 16; 5 to 10 minutes on two cores), :cifar10, :cifar100, :stl1
 from mi_contrast.methods.recipes import pair_with_itself, recipe, set_views
 from mi_contrast.views.policies import pirl
 
+PAPER = "Misra et al. 2020"
+
 
 def get_config(variant="digits"):
     base = recipe(variant)

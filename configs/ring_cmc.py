@@ -26,6 +26,8 @@ from mi_contrast.core.schedules import linear
 from mi_contrast.methods import papers
 from mi_contrast.methods.recipes import make_split_bank_config
 
+PAPER = "Wu et al. 2021"
+
 
 def get_config(variant="digits"):
     ring = dict(kind="ring", lower=linear(0.0, 0.90, end=0.5), upper=linear(0.90, 0.99, end=0.5))

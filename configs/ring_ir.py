@@ -31,6 +31,8 @@ from mi_contrast.methods import papers
 from mi_contrast.methods.recipes import pair_with_itself, recipe
 from mi_contrast.methods.skeletons import make_bank_method
 
+PAPER = "Wu et al. 2021"
+
 
 def get_config(variant="digits"):
     base = recipe(variant, papers.RING)

@@ -17,6 +17,8 @@ from mi_contrast.methods.recipes import recipe, set_views
 from mi_contrast.methods.skeletons import make_batch_method
 from mi_contrast.views.policies import simclr
 
+PAPER = "Wu et al. 2021"
+
 
 def get_config(variant="digits"):
     base = recipe(variant)

@@ -27,6 +27,8 @@ from mi_contrast.methods.recipes import recipe, set_views
 from mi_contrast.methods.skeletons import make_batch_method
 from mi_contrast.views.policies import simclr
 
+PAPER = "Chen et al. 2020"
+
 
 def get_config(variant="digits"):
     base = recipe(variant, papers.SIMCLR)

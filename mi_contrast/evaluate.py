@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from mi_contrast import tables
 from mi_contrast.core import processes
 from mi_contrast.core.config import package_configs, parse
 from mi_contrast.core.errors import UserError, run_job
@@ -22,6 +23,7 @@ FLAGS = {
     "config=": "config of a task, such as configs/evaluate/linear.py[:variant]; --config.a.b=v changes a field",
     "backbone=": "a run directory, an export, or a file of weights (.pth, .pt, .ckpt, .pth.tar, .safetensors)",
     "workdir=": "folder for results/; the run directory by default; an export or a file needs it",
+    "list[=]": f"print a table and stop: {', '.join(tables.TABLES)}; tasks by default",
     "untrained": "judge the untrained twin, the same network before training, to see what training gained",
     **pixels.FLAGS,
     **processes.FLAGS,
@@ -32,6 +34,9 @@ def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
     processes.start(arguments)
     call = parse(arguments, FLAGS, usage=__doc__ or "", folder="evaluate")
+    if "list" in call.flags:
+        print(tables.write_table(call.flags["list"] or "tasks"))
+        return
     if call.config is None:
         known = ", ".join(f"configs/evaluate/{p.name}" for p in sorted((package_configs() / "evaluate").glob("*.py")))
         raise UserError("no --config", fix=f"give --config=FILE, one of {known}")

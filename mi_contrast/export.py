@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from mi_contrast import tables
 from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.progress import ProgressBar
@@ -20,6 +21,7 @@ FLAGS = {
     "backbone=": "a run directory, an export, or a file of weights (.pth, .pt, .ckpt, .pth.tar, .safetensors)",
     "format=": f"one or more of {', '.join(FORMATS)}",
     "workdir=": "folder for the exports, one folder per format",
+    "list[=]": f"print a table and stop: {', '.join(tables.TABLES)}; formats by default",
     **pixels.FLAGS,
 }
 
@@ -27,6 +29,9 @@ FLAGS = {
 def main(arguments: list[str]) -> None:
     """Writes one backbone in each of the formats. Raises UserError at the end if some of them can't hold it."""
     flags = parse(arguments, FLAGS, usage=__doc__ or "").flags
+    if "list" in flags:
+        print(tables.write_table(flags["list"] or "formats"))
+        return
     for flag, example in (("backbone", "RUN_OR_EXPORT_OR_FILE"), ("format", "torchvision"), ("workdir", "out")):
         if flag not in flags:
             raise UserError(f"no --{flag}", fix=f"give --{flag}={example}")

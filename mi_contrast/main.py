@@ -8,20 +8,19 @@ config.json, run.json, metrics.jsonl, checkpoints/, export/ (the backbone, with 
 
 from __future__ import annotations
 
+import shlex
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from mi_contrast import tables
 from mi_contrast.core import processes
-from mi_contrast.core.config import CommandLine, change, load_config, package_configs, parse, to_plain_data
+from mi_contrast.core.config import CommandLine, change, parse, to_plain_data
 from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.core.layout import RunDirectory, check_mounted
-
-WIDTH = 100  # columns of a table in the terminal
 
 FLAGS = {
     "config=": "a config file, optionally with :variant; --config.section.field=value changes a field",
@@ -31,7 +30,7 @@ FLAGS = {
     "stop_at=": "save and stop after this step; schedules are unchanged",
     "allow=": "config sections that may differ from the earlier start, such as optim,method; recorded in run.json",
     "dry_run": "take a few steps, print memory, seconds a step, total time and disk, and stop; nothing is written",
-    "list": "print the table of methods and stop",
+    "list[=]": f"print a table and stop: {', '.join(tables.TABLES)}; methods by default",
     **processes.FLAGS,
 }
 
@@ -68,26 +67,6 @@ def train(
     return outcome.run.root
 
 
-def list_methods() -> str:
-    """Returns the table of methods: each config of the package, the first sentence of its header, and its terms."""
-    rows = []
-    for file in sorted(package_configs().glob("*.py")):
-        config, name, _ = load_config(str(file))
-        header = " ".join(file.read_text(encoding="utf-8").split('"""')[1].strip().split("\n\n")[0].split())
-        terms = to_plain_data(config.method)["terms"]
-        words = [f"{t['anchor']} x {t['pool']}, {_name(t['support'])}, {_name(t['form'])}" for t in terms]
-        rows.append(textwrap.fill(f"{name:<16} {header}", WIDTH, subsequent_indent=" " * 17))
-        rows += [textwrap.fill(word, WIDTH, initial_indent=" " * 19, subsequent_indent=" " * 21) for word in words]
-    return "\n".join(rows)
-
-
-def _name(section: Any) -> str:
-    """Returns the name of a support or a form, such as 'drawn from ring'."""
-    if isinstance(section, str):
-        return section
-    return section["kind"] + (f" of {_name(section['of'])}" if "of" in section else "")
-
-
 def _choose_workdir(call: CommandLine) -> Path:
     """Returns the run directory: that of --workdir, or runs/<config>-<variant>, or runs/<config>-<name of a folder>."""
     variant, name = call.variant, (call.config or {}).get("data", {}).get("name")
@@ -110,15 +89,17 @@ def say_how_to_judge(run: Path) -> str:
     """Returns the command that judges a run on its own data, or on their geometry where they have no labels."""
     with open(run / "metrics.jsonl", encoding="utf-8") as lines:
         task = "linear" if any('"probe_top1"' in line for line in lines) else "diagnostics"
-    return f"judge it: python -m mi_contrast.evaluate --config=configs/evaluate/{task}.py --backbone={run}"
+    return f"mi-contrast evaluate {task} {shlex.quote(str(run))}"
 
 
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
+    from mi_contrast.reporting import ending
+
     processes.start(arguments, polls_stops=True)
     call = parse(arguments, FLAGS, usage=__doc__ or "")
     if "list" in call.flags:
-        print(list_methods())
+        print(tables.write_table(call.flags["list"] or "methods"))
         return
     if call.config is None:
         raise UserError("no --config given", fix="try --config=configs/ring_moco.py, or --list")
@@ -148,9 +129,10 @@ def main(arguments: list[str]) -> None:
         if (run / "export").is_dir()
         else f"stopped at step {stop_at}, saved"
     )
-    print(f"look at {run / 'report.html'}")
     if (run / "export").is_dir():
-        print(say_how_to_judge(run))
+        print("\n".join(ending.describe_end(Path(run), say_how_to_judge(Path(run)))))
+    else:
+        print(f"look at {run / 'report.html'}")
 
 
 if __name__ == "__main__":

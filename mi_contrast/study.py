@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from mi_contrast import tables
 from mi_contrast.core import processes
 from mi_contrast.core.config import parse
 from mi_contrast.core.errors import STOPPED, UserError, run_job
@@ -36,7 +37,7 @@ FLAGS = {
     "config=": "a study's config, configs/studies/negatives.py[:variant]; --config.a.b=v changes a field",
     "workdir=": "the study's folder; runs/<config>-<variant> by default",
     "only=": "run only the setting of this label",
-    "list": "print the runs and how far each is, and stop",
+    "list": "print the runs and how far each is, and stop; without a config, the table of studies",
     "retry": "try again the runs that failed",
     "time_limit=": "save and stop after this many seconds",
     **processes.FLAGS,
@@ -214,7 +215,10 @@ def main(arguments: list[str]) -> None:
     processes.start(arguments)
     call = parse(arguments, FLAGS, usage=__doc__ or "", folder="studies")
     if call.config is None:
-        raise UserError("no --config", fix="give --config=configs/studies/negatives.py")
+        if "list" in call.flags:
+            print(tables.write_table("studies"))
+            return
+        raise UserError("no --config", fix="give --config=configs/studies/negatives.py, or --list")
     limit = call.flags.get("time_limit")
     if limit is not None and not limit.isdigit():
         raise UserError(f"--time_limit={limit} is not a number of seconds", fix="give a whole number")

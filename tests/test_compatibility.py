@@ -13,6 +13,7 @@ import mi_contrast
 from mi_contrast import evaluate
 from mi_contrast import main as trainer
 from mi_contrast.core import checkpoint, legacy
+from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import USER_ERROR, run_job
 from mi_contrast.core.layout import RunDirectory
 from mi_contrast.training import starts
@@ -149,6 +150,23 @@ def test_a_run_keeps_the_head_that_it_began_with():
     linear = {"kind": "linear", "dim": 64}
     adopted = legacy.adopt({"config": {"model": {"head": linear}}}, now)["model"]["head"]
     assert adopted != linear, "the user changed it: what compares the two refuses"
+
+
+def test_a_run_of_digits_keeps_its_network_length_and_rate():
+    config = to_plain_data(load_config(str(ROOT / "configs" / "ring_moco.py"))[0])
+    before = {**config, "steps": 3000}
+    for section, field, value in (
+        ("model", "width", 64), ("eval", "every", 1000), ("checkpoint", "every", 1000),
+        ("optim", "lr", {"kind": "cosine", "a": 0.003, "b": 0.0, "start": 0.0, "end": 1.0}),
+        ("model", "head", {"kind": "mlp", "hidden": None, "dim": 128}),
+    ):  # fmt: skip
+        assert config[section][field] != value
+        before = {**before, section: {**before[section], field: value}}
+    adopted = legacy.adopt({"config": before}, config)
+    assert {name: adopted[name] for name in before} == {**before, "optim": adopted["optim"], "data": adopted["data"]}
+    assert adopted["optim"]["lr"] == before["optim"]["lr"]
+    mine = {**config, "steps": 500}
+    assert legacy.adopt({"config": before}, mine)["steps"] == 500, "set by the user"
 
 
 def test_a_run_keeps_the_terms_that_its_row_had(capsys):

@@ -179,6 +179,58 @@ def test_every_method_is_an_estimator_of_the_package():
     assert set(estimate.DEFAULT.split(",")) <= set(estimate.METHODS)
 
 
+def write_table(path):
+    """60 rows: wind follows temp and misses one value, rain follows neither, season is the sign of temp."""
+    seasons = ["warm" if value > 0 else "cold" for value in X[:, 0]]
+    lines = [f"{x[0]},{y},{x[1]},{season},row{i}" for i, (x, y, season) in enumerate(zip(X, Y, seasons, strict=True))]
+    lines[7] = lines[7].replace(str(Y[7]), "NA")
+    path.write_text("\n".join(["temp,wind,rain,season,id", *lines]))
+    return path
+
+
+def test_columns_of_a_table_are_the_arrays_that_numpy_has(tmp_path, capsys):
+    table, kept = write_table(tmp_path / "table.csv"), np.arange(60) != 7
+    arguments = [str(table), "--y=wind", "--methods=ksg", "--drop_missing"]
+    for flag, x in (("--x=temp", X[kept, :1]), ("--x=temp,rain", X[kept])):
+        assert run_job(estimate.main, [*arguments, flag]) == 0
+        note, _, row, verdict = capsys.readouterr().out.splitlines()
+        assert note == "1 of 60 rows have missing values and are left out"
+        assert row.split()[1] == f"{mi.ksg(x, Y[kept], 3, normal_scores=True).nats:.3f}"
+        assert f"{flag[4:]} and wind" in verdict
+    assert run_job(estimate.main, [str(table), "--x=season", "--y=temp", "--methods=ksg"]) == 0
+    note, _, row, _ = capsys.readouterr().out.splitlines()
+    assert note.startswith("season has few values and is read as labels") and row.startswith("discrete_continuous")
+
+
+def test_two_columns_need_no_names(tmp_path, capsys):
+    np.save(tmp_path / "two.npy", np.stack([X[:, 0], Y], axis=1))
+    (tmp_path / "two.csv").write_text("\n".join(["temp,wind", *(f"{x},{y}" for x, y in zip(X[:, 0], Y, strict=True))]))
+    expected = f"{mi.ksg(X[:, 0], Y, 3, normal_scores=True).nats:.3f}"
+    for name in ("two.npy", "two.csv"):
+        assert run_job(estimate.main, [str(tmp_path / name), "--methods=ksg"]) == 0
+        assert capsys.readouterr().out.splitlines()[1].split()[1] == expected
+
+
+def test_every_two_columns_and_the_page(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = write_table(tmp_path / "table.csv")
+    command = [str(table), "--pairs=temp,wind,rain,season", "--drop_missing", "--json=pairs.json"]
+    assert run_job(estimate.main, command) == 0
+    out = capsys.readouterr().out
+    rows = json.loads((tmp_path / "pairs.json").read_text())["rows"]
+    assert len(rows) == 6 and [row["nats"] for row in rows] == sorted((row["nats"] for row in rows), reverse=True)
+    kept = np.arange(60) != 7
+    (pair,) = [row for row in rows if (row["x"], row["y"]) == ("temp", "wind")]
+    assert pair["nats"] == pytest.approx(float(mi.ksg(X[kept, 0], Y[kept], 3, normal_scores=True).nats))
+    assert f"verdict: {rows[0]['x']} and {rows[0]['y']} share most" in out
+    assert max(map(len, out.splitlines()[1:-2])) <= 100
+    page = (tmp_path / "table-pairs.html").read_text()
+    assert "temp" in page and f"{pair['nats']:.3f}" in page and "https://" not in page.partition("<script>")[0]
+    assert run_job(estimate.main, command) == 0, "its own page is written again"
+    (tmp_path / "table-pairs.html").write_text("mine")
+    assert run_job(estimate.main, command) == 2 and (tmp_path / "table-pairs.html").read_text() == "mine"
+
+
 @pytest.mark.nightly
 def test_a_learned_method(file, capsys):
     assert run_job(estimate.main, [str(file), "--methods=info_nce", "--seed=3"]) == 0
@@ -187,16 +239,17 @@ def test_a_learned_method(file, capsys):
 
 def test_mistakes_are_one_line_and_exit_2(file, capsys):
     folder = file.parent
-    np.save(folder / "one.npy", X)
+    (folder / "one.npy").write_bytes(b"one")
     (folder / "broken.npz").write_bytes(file.read_bytes()[:200])
     (folder / "empty.npz").write_bytes(b"")
     np.savez(folder / "nan.npz", x=np.where(X > 2, np.nan, X), y=Y)
     np.savez(folder / "objects.npz", x=np.array([{}] * 3), y=np.zeros(3))
+    write_table(folder / "table.csv")
     np.savez(folder / "turned.npz", x=np.zeros((3, 1000)), y=np.zeros((3, 1000)))
     said = {
         (): "no file",
         (str(folder / "pair.npz"),): "did you mean 'pairs.npz'",
-        (str(folder / "one.npy"),): "not an .npz file",
+        (str(folder / "one.npy"),): "not a .npy file",
         (str(folder / "broken.npz"),): "not an .npz file",
         (str(folder / "empty.npz"),): "not an .npz file",
         (str(folder / "objects.npz"),): "not an .npz file",
@@ -212,6 +265,17 @@ def test_mistakes_are_one_line_and_exit_2(file, capsys):
         (str(file), "--k=0"): "--k=0",
         (str(file), "--seed=-1"): "--seed=-1",
         (str(file), "--sed=1"): "--seed",
+        (str(file), "--out=page.html"): "--out without --pairs",
+        (str(file), "--pairs", "--x=x"): "name the columns as --pairs=a,b,c",
+        (str(file), "--pairs", "--methods=ksg,cca"): "give one method",
+        (str(file), "--pairs=x"): "1 columns make no pair",
+        (str(file), "--pairs=x,lift"): "did you mean 'left'",
+        (str(file), "--pairs=x,short"): "differ in length: x 60, short 59",
+        (str(folder / "table.csv"),): "say --x=NAME --y=NAME, of: temp, wind, rain, season, id",
+        (str(folder / "table.csv"), "--x=tepm", "--y=wind"): "did you mean 'temp'",
+        (str(folder / "table.csv"), "--x=temp", "--y=wind"): "column 'wind' has NaN or infinity in 1 of 60 rows",
+        (str(folder / "table.csv"), "--x=temp", "--y=id"): "column 'id' holds words, 60 different ones",
+        (str(folder / "table.csv"), "--x=temp,season", "--y=rain"): "words beside columns of numbers",
     }
     for arguments, part in said.items():
         assert run_job(estimate.main, list(arguments)) == 2, arguments

@@ -14,8 +14,23 @@ FLOORS = {
     **dict.fromkeys(("methods", "interchange"), 2),
     **dict.fromkeys(("training", "evaluation", "reporting"), 3),
     **dict.fromkeys(
-        ("__main__", "main", "evaluate", "export", "report", "bench", "estimate", "pairs", "plan", "study"), 4
+        (
+            "__main__",
+            "main",
+            "evaluate",
+            "encode",
+            "export",
+            "report",
+            "bench",
+            "estimate",
+            "pairs",
+            "plan",
+            "study",
+            "tables",
+        ),
+        4,
     ),
+    **dict.fromkeys(("front", "run", "near", "fields"), 4),
     **dict.fromkeys(("benchmarks", "planning", "studies"), 4),
 }
 BLIND = {"evaluation", "interchange", "reporting"}  # these know nothing of training or methods

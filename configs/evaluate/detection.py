@@ -29,6 +29,7 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
 
+PAPER = "Wu et al. 2020"
 PERSONS, OBJECTS = "person_keypoints", "instances"
 ONE_X = dict(
     kind="detection",

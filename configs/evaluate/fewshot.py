@@ -14,6 +14,7 @@ the set; the backbone may have been trained on their images, without labels.
 from mi_contrast.core.errors import unknown
 from mi_contrast.evaluation.task_config import make_config
 
+PAPER = "Snell et al. 2017"
 RIDGE = dict(kind="fewshot", by="ridge", ways=5, shots=5, queries=15, episodes=1000, l2=0.1, normalise=True)
 TASKS = {
     "ridge": RIDGE,

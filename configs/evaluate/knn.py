@@ -6,6 +6,8 @@ Each test image gets the vote of its k nearest fitting images by cosine, each wi
 
 from mi_contrast.evaluation.task_config import make_config
 
+PAPER = "Wu et al. 2018"
+
 
 def get_config():
     return make_config(dict(kind="knn", k=200, temperature=0.07))

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 
 from mi_contrast.core.errors import unknown
 
+PAPER = "Wu et al. 2021"
 LOGISTIC = dict(
     kind="linear",
     solver="lbfgs",

@@ -16,6 +16,8 @@ from mi_contrast.core.errors import unknown
 from mi_contrast.core.schedules import cosine
 from mi_contrast.studies.settings import MEASURE_AT_ENDS, TINY, make_runs
 
+PAPER = "Tian et al. 2020"
+
 
 def form(**fields):
     """Returns changes of the generator's architecture, which the sections `views` and `model` must both have."""

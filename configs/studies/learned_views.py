@@ -20,6 +20,7 @@ from mi_contrast.core.config import load_config, to_plain_data
 from mi_contrast.core.errors import unknown
 from mi_contrast.studies.settings import MEASURE_AT_ENDS, TINY, make_runs
 
+PAPER = "Tian et al. 2020"
 VARIANTS = {"cifar10_small": (TINY, (0, 1, 2)), "digits": ({"steps": 200}, (0,))}
 OBJECTIVES = ("unsupervised", "supervised", "semi_supervised")
 

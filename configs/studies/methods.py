@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from mi_contrast.core.errors import unknown
 from mi_contrast.studies.settings import SAVE_OFTEN, make_runs
 
+PAPER = "Wu et al. 2021"
 VARIANTS = {"cifar10_small": {}, "digits": {"steps": 600}}
 MAIN = ("ir", "ring_ir", "moco", "ring_moco")
 REST = ("cave_ir", "la", "cmc", "ring_cmc", "simclr", "infomin")

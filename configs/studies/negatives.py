@@ -30,6 +30,7 @@ from mi_contrast.methods.recipes import recipe
 from mi_contrast.studies.settings import SAVE_OFTEN
 from mi_contrast.views.policies import two_crops
 
+PAPER = "Wu et al. 2021"
 TERM = "method.terms.0"
 LOWER, UPPER, TEMPERATURE = f"{TERM}.support.lower", f"{TERM}.support.upper", f"{TERM}.temperature"
 DRAWINGS = {

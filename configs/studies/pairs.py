@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from mi_contrast.core.errors import unknown
 from mi_contrast.studies.settings import LOW_TEMPERATURE, MEASURE_AT_ENDS, TINY, make_runs
 
+PAPER = "Chen and Yang 2025"
 PARTNERS = (("twin", "twin"), ("at random", "random"), ("near", "near"), ("alike", "alike"), ("itself", "self"))
 # Cosines at SimCLR's own temperature, .5, keep the nats far below the ceiling. Terms 2 and 3 are the second branch.
 LOW_TWIN_TEMPERATURE = {f"method.terms.{i}.temperature": 0.2 for i in (2, 3)}

@@ -23,6 +23,7 @@ from mi_contrast.core.errors import unknown
 from mi_contrast.studies.settings import LOW_TEMPERATURE, MEASURE_AT_ENDS, TINY, make_runs
 from mi_contrast.views.policies import patches
 
+PAPER = "Tian et al. 2020"
 DISTANCES = (8, 16, 32, 64, 96, 128, 192)
 PHOTOGRAPHS = {
     "data.name": "folder:kodak24", "data.options": dict(tile=224, stride=8, groups="tile"), "data.resident": False,

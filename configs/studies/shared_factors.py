@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from mi_contrast.core.errors import unknown
 from mi_contrast.studies.settings import SAVE_OFTEN, make_runs
 
+PAPER = "Tian et al. 2020"
 FACTORS = ("digit", "position", "background")
 SMALL = {
     "steps": 12, "data.batch": 32, "data.options": dict(size=32, length=2), "model.width": 8, "eval.every": 1000,

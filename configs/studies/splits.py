@@ -19,6 +19,7 @@ from mi_contrast.studies.settings import MEASURE_AT_ENDS, TINY, make_runs
 from mi_contrast.views.channels import CONSTANTS
 from mi_contrast.views.policies import cmc
 
+PAPER = "Tian et al. 2020"
 SPACES = ("rgb", "hsv", "yiq", "yuv", "ycbcr", "ypbpr", "ydbdr", "lab")
 SIGMAS = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 VARIANTS = {

@@ -20,6 +20,7 @@ from mi_contrast.methods.recipes import CIFAR_MEAN, CIFAR_STD
 from mi_contrast.studies.settings import LOW_TEMPERATURE, MEASURE_AT_ENDS, TINY, make_runs
 from mi_contrast.views.policies import strengths
 
+PAPER = "Tian et al. 2020"
 LOWS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 JITTERS = (0.0, 0.25, 0.5, 1.0, 1.5)
 SIMCLR_LOW = 0.08  # smallest area of SimCLR's own crops

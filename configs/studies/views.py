@@ -17,6 +17,7 @@ from mi_contrast.methods.recipes import recipe
 from mi_contrast.studies.settings import SAVE_OFTEN
 from mi_contrast.views.policies import moco_v2, two_crops
 
+PAPER = "Wu et al. 2021"
 VARIANTS = {"digits": ({"steps": 2000}, (0,)), "cifar10_small": ({}, (0,))}
 
 

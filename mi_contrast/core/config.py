@@ -236,7 +236,8 @@ def parse(
 
     Args:
       arguments: as in sys.argv[1:].
-      flags: help texts by flag. A name that ends in '=' takes a value. `config=` also allows --config.field=value.
+      flags: help texts by flag. A name that ends in '=' takes a value, and one that ends in '[=]' may take one, which
+        follows an equals sign. `config=` also allows --config.field=value.
       positional: name of the flag that receives an argument given without a flag; None forbids such arguments.
       usage: text that --help prints above the flags.
       folder: folder of configs/ in which --config=NAME is looked up.
@@ -245,7 +246,8 @@ def parse(
       UserError: a flag or a field is unknown, or a value is missing.
       SystemExit: code 0 after --help.
     """
-    names = {name.rstrip("="): name.endswith("=") for name in flags}
+    names = {name.rstrip("[=]"): name.endswith("=") for name in flags}
+    optional = {name.rstrip("[=]") for name in flags if name.endswith("[=]")}
     values: dict[str, str] = {}
     changes: list[tuple[str, str]] = []
     queue = list(arguments)
@@ -269,7 +271,7 @@ def parse(
                 if not queue or queue[0].startswith("--"):
                     raise UserError(f"flag --{name} has no value", fix=f"write --{name}=VALUE")
                 text = queue.pop(0)
-        elif equals:
+        elif equals and name not in optional:
             raise UserError(f"flag --{name} takes no value", fix=f"write --{name}")
         if is_change:
             changes.append((path, text))

@@ -25,7 +25,7 @@ SEEING = 30.0  # seconds until a new file must be seen on other hosts; NFS remem
 LEFT_BEHIND = re.compile(
     r"\.(config\.json|data\.json|run\.json|metrics\.jsonl(\.bad)?|report\.html|export\.(new|old)|seen_by_all)\.\d+"
 )
-LEFT_IN_PICTURES = re.compile(r"\..+\.png\.\d+")
+LEFT_IN_FOLDERS = re.compile(r"\..+\.(png|npz|jsonl)\.\d+")
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,10 @@ class RunDirectory:
     @property
     def pictures(self) -> Path:
         return self.root / "pictures"
+
+    @property
+    def held_out(self) -> Path:
+        return self.root / "held_out"
 
     @property
     def profile(self) -> Path:
@@ -136,7 +140,8 @@ def set_aside(path: Path, word: str) -> Path:
 def remove_leftovers(run: RunDirectory) -> None:
     """Removes the temporary files of killed processes from a run directory. The caller must hold its lock."""
     left = [path for path in run.root.iterdir() if LEFT_BEHIND.fullmatch(path.name)]
-    left += [path for path in run.pictures.glob(".*") if LEFT_IN_PICTURES.fullmatch(path.name)]
+    for folder in (run.pictures, run.held_out):
+        left += [path for path in folder.glob(".*") if LEFT_IN_FOLDERS.fullmatch(path.name)]
     for path in left:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 

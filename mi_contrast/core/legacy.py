@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from mi_contrast.core.schedules import cosine
+
 
 class Change(NamedTuple):
     """A field's default in 0.1.0 and its default now."""
@@ -34,8 +36,15 @@ CHANGED: Mapping[str, Change] = {
     "model.norm.groups": Change(8, 1),
     "model.head.kind": Change("mlp", "mlp_bn"),
     "model.head.layers": Change(ABSENT, 2),
+    "model.head.hidden": Change(None, 256),
+    "model.width": Change(64, 128),
     "model.twin.kind": Change("mlp", "mlp_bn"),
     "model.twin.layers": Change(ABSENT, 2),
+    "model.twin.hidden": Change(None, 256),
+    "steps": Change(3000, 1500),
+    "eval.every": Change(1000, 500),
+    "checkpoint.every": Change(1000, 500),
+    "optim.lr": Change(cosine(0.003, 0.0), cosine(0.006, 0.0)),
 }
 # Methods whose terms have changed. A resumed run keeps its own terms.
 METHODS = ("cave_ir", "la")
@@ -92,7 +101,7 @@ def list_new_rules(config: Mapping[str, Any]) -> list[str]:
 
 
 def _has_field(tree: Any, path: str) -> bool:
-    for name in path.split("."):
+    for name in path.split(".") if path else ():  # the empty path is the config itself
         if not isinstance(tree, Mapping) or name not in tree:
             return False
         tree = tree[name]

@@ -126,14 +126,15 @@ def _base() -> ConfigDict:
 def _digits() -> Recipe:
     """Embedded frames of 32 pixels and a tiny network: about four minutes on two cores."""
     config = _base()
-    config.steps = 3000
+    config.steps = 1500
+    config.eval.every, config.checkpoint.every = 500, 500
     config.data.shared = ("digit",)
     config.data.options = ConfigDict(dict(size=32, length=8))
     light = {"crop": {"area": (0.8, 1.0), "aspect": (1.0, 1.0)}, "jitter": dict.fromkeys(JITTERS, 0.2) | {"p": 0.8}}
     config.views = ConfigDict(policies.two_crops(32, light, (0.35, 0.35, 0.35), (0.25, 0.25, 0.25)))
-    config.model.backbone, config.model.width = "tiny", 64
-    config.model.head = ConfigDict(SHORT_RUN_HEAD)
-    config.optim.kind, config.optim.lr, config.optim.warmup = "adamw", cosine(0.003, 0.0), 200
+    config.model.backbone, config.model.width = "tiny", 128
+    config.model.head = ConfigDict({**SHORT_RUN_HEAD, "hidden": 256})
+    config.optim.kind, config.optim.lr, config.optim.warmup = "adamw", cosine(0.006, 0.0), 200
     config.log.every = 100
     return Recipe(
         config, queue_size=1024, queue_temperature=0.2, bank_temperature=0.2, batch_temperature=0.2, num_draws=1023,

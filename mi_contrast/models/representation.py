@@ -54,6 +54,13 @@ class Representation:
     variables: towers.Variables
     spec: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        """Describes it in a line, without the arrays: 'Representation(tiny x 64, 128 features, 32 px)'."""
+        model, split = self.spec["model"], self.split
+        network = f"{model['backbone']} x {model.get('width', 64)}"
+        parts = network if split is None else f"{len(split.slices)} of {network} for the parts of {split}"
+        return f"Representation({parts}, {self.dim} features, {self.spec['size']} px)"
+
     @cached_property
     def backbone(self) -> towers.Backbone:
         """The network. With a split it stands for both networks, which differ only in their variables."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from mi_contrast.planning.chips import look_up_chip
 from mi_contrast.planning.predict import count_held
 from mi_contrast.training import assemble
 from mi_contrast.training.first_start import settle
+from mi_contrast.training.forecast import plan_disk
 from mi_contrast.training.loop import place
 from mi_contrast.training.state import placement
 from mi_contrast.training.step import make_step
@@ -45,12 +45,10 @@ def plan_here(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
         step: Any = make_step(parts)  # jitted, so that it can be compiled beforehand
         program = step.lower(state, batch, job.tables).compile()
         compile_seconds = time.perf_counter() - began
-        held, saved = count_held(state, batch, job.tables), sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        exported = sum(leaf.nbytes for leaf in jax.tree.leaves(state.online))
+        held = count_held(state, batch, job.tables)
         seconds = time_steps(program, state, reader, job.tables)
     device, memory = jax.devices()[0], program.memory_analysis()
     chip, step_seconds = look_up_chip(device.device_kind), statistics.median(seconds)
-    kept = min(config["checkpoint"]["keep"] + 1, 1 + parts.total_steps // config["checkpoint"]["every"])
     return {
         "device": f"{jax.device_count()} x {device.device_kind}",
         "batch": job.batch_size,
@@ -71,8 +69,7 @@ def plan_here(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
         "seconds_a_step": {"median": step_seconds, "min": min(seconds), "max": max(seconds)},
         "images_per_second": job.batch_size / step_seconds,
         "seconds": step_seconds * parts.total_steps,
-        "disk": {"checkpoint": saved, "kept": kept, "export": exported, "total": saved * kept + exported,
-                 "free": free_space(workdir)},
+        "disk": plan_disk(state, config, workdir),
     }  # fmt: skip
 
 
@@ -90,9 +87,3 @@ def time_steps(program: Any, state: Any, reader: Any, tables: Any) -> list[float
         if time.perf_counter() - began > PATIENCE:
             break
     return seconds[1:] or seconds
-
-
-def free_space(path: Path) -> int | None:
-    """Returns the bytes that are free where `path` is or would be made; None where that is not known."""
-    existing = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), None)
-    return None if existing is None else shutil.disk_usage(existing).free

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy as np
 from mi_contrast.reporting.colours import LIGHT, theme
 
 WIDTH, HEIGHT, PANEL, ROW = 560, 220, 330, 38  # pixels: a chart, one of several side by side, a row of settings
+FEW = 200  # images below which an accuracy is drawn pale
 MOST_POINTS, MOST_DOTS = 240, 40  # rows of a curve as drawn; rows of a curve whose points are marked
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 AXIS_FORMATS = {"%": "~%"}  # of a unit; Vega's own for others
@@ -240,17 +242,20 @@ def draw_accuracies(data: Any) -> alt.LayerChart:
 
     Args:
       data: rows with name, kind ('trained' or 'untrained'), and the shares top1, low, high and chance; one without
-        top1 has nothing but a name, and the reason under `missing`.
+        top1 has nothing but a name, and the reason under `missing`. Rows whose `n`, the number of images, is below 200
+        are pale.
     """
     rows = as_rows(data)
     names = {row["name"]: row["name"] + (f": {row['missing']}" if row.get("missing") else "") for row in rows}
     y, titles = _names(names, "name")
+    pale = alt.condition(f"isValid(datum.n) && datum.n < {FEW}", alt.value(0.35), alt.value(1))
     scale, axis = alt.Scale(domain=[0, 1]), _axis("%")
     x, low, chance = (alt.X(f"{field}:Q", title=None, scale=scale, axis=axis) for field in ("top1", "low", "chance"))
     tips = [
         alt.Tooltip("name:N"),
         alt.Tooltip("kind:N"),
         *(_tip(field, "%") for field in ("top1", "low", "high", "chance")),
+        *([alt.Tooltip("n:Q", format=",")] if any(row.get("n") is not None for row in rows) else []),
     ]
     layers = [*titles]
     judged = [row for row in rows if row.get("top1") is not None]
@@ -259,13 +264,13 @@ def draw_accuracies(data: Any) -> alt.LayerChart:
     for kind, style, below in (("untrained", "second", 6), ("trained", "first", 0)):
         table = _table([row for row in judged if row["kind"] == kind])
         interval = table.mark_rule(style=style, strokeWidth=2.2, yOffset=below)
-        dot = table.mark_point(style=style, filled=kind == "trained", size=50, opacity=1, yOffset=below)
-        layers.append(interval.encode(x=low, x2="high:Q", y=y, tooltip=tips))
-        layers.append(dot.encode(x=x, y=y, tooltip=tips))
+        dot = table.mark_point(style=style, filled=kind == "trained", size=50, yOffset=below)
+        layers.append(interval.encode(x=low, x2="high:Q", y=y, opacity=pale, tooltip=tips))
+        layers.append(dot.encode(x=x, y=y, opacity=pale, tooltip=tips))
     value = _table([row for row in judged if row["kind"] == "trained"]).mark_text(
         style="ink", align="right", dy=-ROW * 0.36, fontWeight=600
     )
-    layers.append(value.encode(x=alt.XValue("width"), y=y, text=alt.Text("top1:Q", format=".1%")))
+    layers.append(value.encode(x=alt.XValue("width"), y=y, opacity=pale, text=alt.Text("top1:Q", format=".1%")))
     return finish(alt.layer(*layers).properties(width=WIDTH, height=alt.Step(ROW)))
 
 
@@ -310,7 +315,10 @@ def _step_axis() -> alt.Axis:
 
 def _pointer(wide: alt.Chart, names: Sequence[str], form: str) -> alt.Chart:
     """A line at the step next to the pointer, which tells the values there; `wide` has a row a step."""
-    nearest = alt.selection_point(fields=["step"], nearest=True, on="pointerover", clear="pointerout", empty=False)
+    name = re.sub(r"\W", "_", "_".join(("at", *names)))  # of its own, where a page or a figure has several charts
+    nearest = alt.selection_point(
+        name=name, fields=["step"], nearest=True, on="pointerover", clear="pointerout", empty=False
+    )
     shown = alt.when(nearest).then(alt.value(1)).otherwise(alt.value(0))
     # Quantitative tooltips alone: in the areas next to a mark Vega-Lite reads any other from the wrong place.
     tips = [alt.Tooltip("step:Q", format=",")]

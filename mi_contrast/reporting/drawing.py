@@ -31,6 +31,11 @@ def page_spec(chart: alt.TopLevelMixin) -> dict[str, Any]:
     return {name: part for name, part in spec.items() if name not in ("config", "$schema")}
 
 
+def split_rows(spec: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns a page's spec without its data sets, and the data sets by name, which several charts can then share."""
+    return {name: part for name, part in spec.items() if name != "datasets"}, dict(spec.get("datasets", {}))
+
+
 def page_config() -> dict[str, Any]:
     """Returns the Vega-Lite config of every chart in a page, which writes the legends of curves itself."""
     config = theme(VARIABLES)

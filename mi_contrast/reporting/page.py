@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-import base64
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from mi_contrast.core.layout import RunDirectory, write_text
-from mi_contrast.reporting import charts, drawing, story, templates, words
+from mi_contrast.reporting import charts, drawing, exhibits, glossary, next_steps, story, templates, words
+from mi_contrast.reporting.held_out import as_data_url
 from mi_contrast.reporting.run import Run, read_run
+from mi_contrast.reporting.shares import ENOUGH, read_share
 from mi_contrast.reporting.templates import is_schedule, say
 
+RESULTS_CAPTION = (
+    "Top-1 on test images with its 95 % interval. An orange circle is the untrained network, a grey stroke is chance. "
+    f"Accuracies on fewer than {ENOUGH} images are greyed out, and no difference is read from them."
+)
+CAPTIONS = {  # of the pictures that a run writes
+    "pairs": "A column is a pair of held-out views. Odd rows are the images that the views are made from, and below "
+    "each is the view that the network sees. Positives are the views of one column.",
+    "channels": "A column is a held-out image. Below it are the channels of its colour spaces and those that were "
+    "learned, from dark (low) to light (high).",
+}
+LARGE = 150_000  # bytes of a picture above which the page holds it with less detail
 PICTURE_WIDTH = 1040  # pixels up to which a small picture is enlarged, by a whole factor
 
 PRECISIONS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # of COCO; keypoints have no APs
@@ -28,12 +43,14 @@ class Picture:
       source: the image as a data URL.
       width: CSS pixels, or None for the image's own.
       enlarged: show it without smoothing.
+      caption: how to read it, or ''.
     """
 
     title: str
     source: str
     width: int | None
     enlarged: bool
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,8 @@ class Row:
     label: str
     top1: str
     interval: str
+    n: str
+    pale: bool
     gain: str | None
     untrained: bool
     splits: tuple[str, ...]
@@ -95,6 +114,13 @@ def render(root: Path) -> str:
         cards=list(story.cards(run)),
         verdict=story.verdict(run),
         sections=list(story.sections(run)),
+        maps=exhibits.make_maps(run.held_out),
+        neighbours=exhibits.make_neighbours(run.held_out),
+        similarities=exhibits.make_similarities(run),
+        commands=list(next_steps.list_commands(run)),
+        files=list(next_steps.list_files(run)),
+        glossary=glossary.WORDS,
+        results_caption=RESULTS_CAPTION,
         pictures=[_picture(title, data) for title, data in run.pictures],
         result_pictures=[_picture(title, data) for title, data in run.result_pictures],
         results=results,
@@ -129,6 +155,7 @@ def accuracy_rows(run: Run) -> Iterator[dict[str, Any]]:
             "low": low,
             "high": high,
             "chance": 1 / result["classes"] if result.get("classes") else None,
+            "n": None if read_share(result).n is None else read_share(result).informative,
         }
 
 
@@ -160,8 +187,15 @@ def _facts(run: Run) -> Iterator[str]:
 def _picture(title: str, data: bytes) -> Picture:
     width = int.from_bytes(data[16:20], "big")
     factor = PICTURE_WIDTH // width if width else 0
-    source = "data:image/png;base64," + base64.b64encode(data).decode()
-    return Picture(title, source, width * factor if factor > 1 else None, factor > 1)
+    source = as_data_url(data, "png") if len(data) <= LARGE else as_data_url(_compress(data), "webp")
+    return Picture(title, source, width * factor if factor > 1 else None, factor > 1, CAPTIONS.get(title, ""))
+
+
+def _compress(png: bytes) -> bytes:
+    """Returns a picture as WebP, so that a page with pictures of photos stays small."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(file, "WEBP", quality=80)
+    return file.getvalue()
 
 
 def _results(run: Run) -> Iterator[Row]:
@@ -169,9 +203,11 @@ def _results(run: Run) -> Iterator[Row]:
     for result in _sorted(run.results):
         low, high = result["interval95"]
         twin = twins.get(_identity(result))
-        gain = None
+        share, gain = read_share(result), None
         if twin is not None and not result.get("untrained"):
-            gain = words.signed(100 * (result["top1"] - twin["top1"]), "points")
+            both = (share, read_share(twin))
+            too_few = any(each.n is not None and each.is_uncertain for each in both)
+            gain = words.signed(100 * (result["top1"] - twin["top1"]), "points") if not too_few else "too few to tell"
         sizes = [result.get(part, {}) for part in ("fit", "test")]
         yield Row(
             task=str(result.get("task")),
@@ -179,6 +215,8 @@ def _results(run: Run) -> Iterator[Row]:
             label=str(result.get("label", "")),
             top1=words.number(result["top1"], "%"),
             interval=f"{words.number(low, '%')} to {words.number(high, '%')}",
+            n="" if share.n is None else words.count(share.n),
+            pale=share.n is not None and share.is_uncertain,
             gain=gain,
             untrained=bool(result.get("untrained")),
             splits=tuple(f"{size['split']} {words.count(size['examples'])}" for size in sizes if size),

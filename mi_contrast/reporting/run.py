@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from mi_contrast.core.errors import FileError, UserError
+from mi_contrast.core.errors import FileError, UserError, nearest
 from mi_contrast.core.layout import RunDirectory, read_json
+from mi_contrast.reporting.held_out import HeldOut, read_held_out
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -47,6 +48,7 @@ class Run:
       pictures: (title, PNG bytes) of the pictures of training.
       result_pictures: the same of results/.
       manifest: that of the export, or None.
+      held_out: what the run keeps of its held-out images; runs of 0.1.0 keep nothing.
       problems: a message for each file or line that could not be read.
     """
 
@@ -62,6 +64,7 @@ class Run:
     pictures: tuple[tuple[str, bytes], ...]
     result_pictures: tuple[tuple[str, bytes], ...]
     manifest: Mapping[str, Any] | None
+    held_out: HeldOut
     problems: tuple[str, ...]
 
     @property
@@ -84,7 +87,10 @@ def read_run(root: Path) -> Run:
     """
     folder = RunDirectory(root)
     if not folder.config.is_file():
-        raise FileError(f"{root} is not a run directory (it has no config.json)", fix="name the --workdir of a run")
+        siblings = [path.name for path in root.parent.iterdir() if path.is_dir()] if root.parent.is_dir() else []
+        near = None if root.exists() else nearest(root.name, siblings)
+        problem = f"{root} is not a run directory (it has no config.json)"
+        raise FileError(problem, nearest=near, fix="name the --workdir of a run")
     described, problems = read_json(folder.config), []
 
     def read(path: Path) -> Any:
@@ -108,6 +114,7 @@ def read_run(root: Path) -> Run:
                 problems.append(f"{path} is not a PNG")
 
     starts = read(folder.starts) or {}
+    held_out = read_held_out(root)
     return Run(
         root=root,
         name=described.get("name") or root.name,
@@ -121,7 +128,8 @@ def read_run(root: Path) -> Run:
         pictures=tuple(pictures(folder.pictures)),
         result_pictures=tuple(pictures(folder.results)),
         manifest=read(folder.export / "manifest.json"),
-        problems=tuple(problems),
+        held_out=held_out,
+        problems=(*problems, *held_out.problems),
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -12,7 +13,11 @@ import numpy as np
 from mi_contrast.reporting import charts
 from mi_contrast.reporting.panels import SECTIONS, Panel
 from mi_contrast.reporting.run import Curve, Run
-from mi_contrast.reporting.words import THIN, count, number, signed
+from mi_contrast.reporting.shares import ENOUGH, Share, class_rows, describe_gain, measure_share
+from mi_contrast.reporting.words import THIN, count, number
+
+ACCURACIES = ("knn_top1", "probe_top1")  # on held-out images
+MOST_CLASSES = 24  # of which the accuracy is drawn
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Card:
       first, last: its first and last value in words; first is None where there is one value.
       of: the ceiling, or what was gained, in words.
       meter: the first and the last value as shares of the ceiling, for a bar; None where the ceiling is unknown.
+      pale: whether it was taken on too few images to rely on.
     """
 
     title: str
@@ -31,6 +37,7 @@ class Card:
     of: str
     note: str
     meter: tuple[float, float] | None
+    pale: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Figure:
     Attributes:
       legend: (name, last value, number of its colour) of each curve; colour 0 is the dashed one of ceilings.
       remarks: what each dotted line is, in words.
+      pale: whether its accuracies were taken on too few images to rely on.
     """
 
     title: str
@@ -55,6 +63,7 @@ class Figure:
     chart: alt.LayerChart
     legend: tuple[tuple[str, str, int], ...] = ()
     remarks: tuple[str, ...] = ()
+    pale: bool = False
 
 
 def say_ceiling(ceiling: float) -> str:
@@ -78,6 +87,12 @@ def draw_panel(panel: Panel, run: Run) -> Figure | None:
         return None
     legend = [(name, number(curve.last, panel.unit), colour) for colour, (name, curve) in enumerate(curves.items(), 1)]
     rows = [row for name, curve in curves.items() for row in charts.curve_rows(name, curve.steps, curve.values)]
+    note, is_pale = panel.note, False
+    if accuracies := {name: metric for metric, name in panel.names.items() if metric in ACCURACIES and name in curves}:
+        shares = [measure(run, metric, -1) for metric in accuracies.values()]
+        is_pale = any(share.is_uncertain for share in shares)
+        rows = [row | find_interval(run, accuracies[row["name"]], row) for row in rows]
+        note = f"{note} {describe_bands(shares[0])}"
     span = (min(int(curve.steps[0]) for curve in run.curves.values()), run.step or 0)
     ceiling = run.curves.get(panel.ceiling or "")
     if ceiling is not None:
@@ -103,7 +118,46 @@ def draw_panel(panel: Panel, run: Run) -> Figure | None:
         span=span,
     )
     remarks = tuple(f"{name} at step 0: {number(value, panel.unit)}" for name, value in untrained.items())
-    return Figure(panel.title, panel.note, chart, tuple(legend), remarks)
+    return Figure(panel.title, note, chart, tuple(legend), remarks, is_pale)
+
+
+def find_interval(run: Run, metric: str, row: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the ends of the 95 % interval of a point of an accuracy's curve; {} where its n is unknown."""
+    if row.get("value") is None or "low" in row:
+        return {}
+    share = measure_share(run.held_out, metric, row["step"], row["value"])
+    return {} if share.low is None or share.high is None else {"low": share.low, "high": share.high}
+
+
+def describe_bands(share: Share) -> str:
+    """Returns what the bands of an accuracy's curve are, and why it is pale if it is."""
+    if share.n is None:
+        return "This run did not keep n, so no interval is drawn, and the curve is greyed out."
+    pale = f" Below {ENOUGH} images it is greyed out: do not read differences from it." if share.is_uncertain else ""
+    return f"Bands are 95 % intervals, n = {count(share.n)}.{pale}"
+
+
+def draw_classes(run: Run) -> Figure | None:
+    """Returns the kNN accuracy of each class, before and after training; None where the run did not keep it."""
+    measured = {step: row for step, row in (run.held_out.measurements or {}).items() if "hits" in row}
+    if not measured:
+        return None
+    first, last = min(measured), max(measured)
+    names = run.held_out.classes
+    rows = list(class_rows(measured[last], names, "knn_top1", "trained"))
+    kept = sorted(rows, key=lambda row: row["top1"])
+    note = f"kNN on held-out images at step {count(last)}: a dot with its 95 % interval."
+    if len(kept) > MOST_CLASSES:
+        kept = kept[: MOST_CLASSES // 2] + kept[-MOST_CLASSES // 2 :]
+        note += f" The {MOST_CLASSES // 2} worst and the {MOST_CLASSES // 2} best of {len(rows)} classes."
+    shown = {row["name"] for row in kept}
+    rows = [row for row in rows if row["name"] in shown]
+    if first == 0 and last > 0:
+        rows += [row for row in class_rows(measured[0], names, "knn_top1", "untrained") if row["name"] in shown]
+        note += " An orange circle is the untrained network."
+    if any(row["n"] < ENOUGH for row in rows):
+        note += f" Classes with fewer than {ENOUGH} images are greyed out: their order is mostly luck."
+    return Figure("Accuracy of each class", note, charts.draw_accuracies(rows))
 
 
 def sections(run: Run) -> Iterable[tuple[str, list[Figure], list[str]]]:
@@ -122,6 +176,8 @@ def sections(run: Run) -> Iterable[tuple[str, list[Figure], list[str]]]:
                 constant += [f"{panel.title.lower()} {number(curve.last, panel.unit)}" for curve in curves]
             elif (figure := draw_panel(panel, run)) is not None:
                 figures.append(figure)
+        if place == 0 and (figure := draw_classes(run)) is not None:
+            figures.append(figure)
         if figures or constant:
             yield title, figures, constant
 
@@ -166,15 +222,16 @@ def cards(run: Run) -> Iterable[Card]:
         )
     neighbours = run.curves.get("knn_top1")
     if neighbours is not None:
-        gained = 100 * (neighbours.last - neighbours.first)
-        known = neighbours.steps[0] == 0 and len(neighbours.values) > 1 and math.isfinite(gained)
+        before, after = (measure(run, "knn_top1", at) for at in (0, -1))
+        known = neighbours.steps[0] == 0 and len(neighbours.values) > 1 and math.isfinite(after.value - before.value)
         yield Card(
             "kNN accuracy",
             _first(neighbours, "%"),
             number(neighbours.last, "%"),
-            f"{signed(gained, 'points')} over untrained" if known else "",
-            "Top-1 on a held-out twentieth of the training split.",
+            describe_gain(before, after) if known else "",
+            f"Top-1 on a held-out twentieth of the training split: {after.describe()}.",
             _meter(neighbours, 1.0),
+            pale=after.is_uncertain,
         )
     probe = run.curves.get("probe_top1")
     if probe is not None:
@@ -183,8 +240,10 @@ def cards(run: Run) -> Iterable[Card]:
             _first(probe, "%"),
             number(probe.last, "%"),
             "trained along with the network",
-            "On the same twentieth. The probe starts untrained too, so its first value says nothing of the network.",
+            f"On the same twentieth: {measure(run, 'probe_top1', -1).describe()}. The probe starts untrained too, so "
+            "its first value says nothing of the network.",
             _meter(probe, 1.0),
+            pale=measure(run, "probe_top1", -1).is_uncertain,
         )
     objective, ceiling = (run.curves.get(name) for name in ("objective", "objective_ceiling"))
     if objective is not None:
@@ -197,6 +256,12 @@ def cards(run: Run) -> Iterable[Card]:
             "Another number than mi_nats: its pairs and its negatives differ.",
             _meter(objective, top),
         )
+
+
+def measure(run: Run, metric: str, at: int) -> Share:
+    """Returns the first (0) or the last (-1) value of an accuracy on held-out images."""
+    curve = run.curves[metric]
+    return measure_share(run.held_out, metric, int(curve.steps[at]), float(curve.values[at]))
 
 
 def verdict(run: Run) -> Verdict | None:

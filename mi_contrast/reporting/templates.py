@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from mi_contrast.core import schedules
-from mi_contrast.reporting import colours, drawing
+from mi_contrast.reporting import colours, drawing, glossary
 
 
 def render(name: str, **values: Any) -> str:
@@ -19,8 +19,16 @@ def render(name: str, **values: Any) -> str:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["spec"] = drawing.page_spec
+    environment.filters["explain"] = glossary.explain
+    environment.filters["without_rows"] = lambda spec: drawing.split_rows(spec)[0]
+    environment.filters["rows_of_all"] = collect_rows
     page = {"script": drawing.javascript(), "chart_config": drawing.page_config(), "css": colours.write_css()}
     return environment.get_template(name).render(**page, **values)
+
+
+def collect_rows(figures: Sequence[Any]) -> dict[str, Any]:
+    """Returns the data sets of all these figures by name; charts of the same rows share one."""
+    return {name: rows for f in figures for name, rows in drawing.split_rows(drawing.page_spec(f.chart))[1].items()}
 
 
 def say(item: Any) -> str:

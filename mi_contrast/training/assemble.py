@@ -56,6 +56,7 @@ class Job:
       judges: the measures of the run in progress.
       represent: makes a representation of a state's 'online' or 'target' network.
       data: the config's section.
+      label: the name of the label that the probe learns; None where the data have none.
     """
 
     parts: Parts
@@ -66,6 +67,7 @@ class Job:
     judges: tuple[Measure, ...]
     represent: Callable[..., Representation]
     data: Mapping[str, Any]
+    label: str | None = None
 
     @property
     def batch_size(self) -> int:
@@ -301,7 +303,7 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
             network, config["model"], mean=views.mean, std=views.std, size=views.size, generator=generator
         )
 
-    judges = [make_information(parts, images, held_out_ids, data["shared"], config["eval"]["pairs"])]
+    judges = [make_information(parts, images, held_out_ids, data["shared"], config["eval"]["pairs"], label)]
     split = parts.tower.split
     flow = split.generator if parts.generator_training is not None and split is not None else None
     if flow is not None and flow.flow != "free":
@@ -311,7 +313,7 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
         judges.append(make_accuracy(parts, images, train_ids, held_out_ids, label, represent, **bank))
     tables = _make_tables(config, parts, images, label)
     tables = jax.tree.map(lambda table: place(table, replicated(mesh)), tables)
-    return Job(parts, images, train_ids, held_out_ids, tables, tuple(judges), represent, data)
+    return Job(parts, images, train_ids, held_out_ids, tables, tuple(judges), represent, data, label)
 
 
 def _load_images(config: Mapping[str, Any], known: Collection[str] | None) -> sets.ImageSet:

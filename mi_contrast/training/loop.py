@@ -25,6 +25,8 @@ from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
 from mi_contrast.training import assemble, first_start, weights
 from mi_contrast.training.assemble import Job
+from mi_contrast.training.forecast import describe_start
+from mi_contrast.training.held_out_record import HeldOutRecord
 from mi_contrast.training.metrics import Log, NoLog, cut_back
 from mi_contrast.training.pictures import draw_channels, draw_pairs
 from mi_contrast.training.starts import (
@@ -132,7 +134,12 @@ def _train(
             log = Log(folder, config, record_start(folder, config, start, changes))
             record_wandb(folder, log.wandb_id)
     progress = ProgressBar("training", total, start=start, each=job.batch_size)
-    trainer = Trainer(job, reader, config, saved, log, progress, state, start, last)
+    for line in describe_start(state, config, last - start, total / reader.steps_per_epoch, folder.root):
+        progress.say(line)
+    record = HeldOutRecord(folder, job, progress.say) if processes.is_first() else None
+    if record is not None:
+        record.begin(start)
+    trainer = Trainer(job, reader, config, saved, log, progress, state, start, last, record)
     try:
         with _catch_stops() as request, _profile(folder, config["log"]["profile"]) as profile:
             if start == 0:

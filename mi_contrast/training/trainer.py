@@ -18,6 +18,8 @@ from mi_contrast.training import adaptive
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.candidates import refresh_clusters
 from mi_contrast.training.diagnostics import make_support_statistics
+from mi_contrast.training.forecast import Pace, describe_pace
+from mi_contrast.training.held_out_record import HeldOutRecord
 from mi_contrast.training.metrics import Log, NoLog
 from mi_contrast.training.state import State, to_tree
 from mi_contrast.training.step import Scalars, make_step
@@ -39,6 +41,7 @@ class Trainer:
       checkpoints, log, progress: where states, numbers and messages go.
       start: the number of steps already taken.
       last: the step to stop after.
+      record: keeps held-out images for the page; None in a process that writes nothing.
     """
 
     def __init__(
@@ -52,14 +55,16 @@ class Trainer:
         state: State,
         start: int,
         last: int,
+        record: HeldOutRecord | None = None,
     ):
         self.job, self.reader, self.config = job, reader, config
         self.checkpoints, self.log, self.progress_bar = checkpoints, log, progress
-        self.state, self.last = state, last
+        self.state, self.last, self.record = state, last, record
         self._train_step, self._describe_support = make_step(job.parts), make_support_statistics(job.parts)
         self._pending: Pending | None = None
         self._note = ""
         self._asked_to_stop = False
+        self._pace = Pace()
         self._began = time.perf_counter()
         self._logged_step, self._logged_time = start, self._began
 
@@ -75,7 +80,10 @@ class Trainer:
         """
         for step in range(start + 1, self.last + 1):
             profile(step)
+            began = time.perf_counter()
             self._take_step(step)
+            if (seconds := self._pace.add(time.perf_counter() - began)) is not None:
+                self.progress_bar.say(describe_pace(seconds, self._pace.count, self.last - step))
             overtime, stopping = self._decide_to_stop(step, request)
             measuring, saving = self._is_due("eval", step), stopping or self._is_due("checkpoint", step)
             if measuring or saving:
@@ -91,9 +99,12 @@ class Trainer:
     def measure(self, step: int) -> None:
         """Measures the state on held-out examples, logs the numbers and gives them to adaptive schedules."""
         state = take_local(self.state)
-        numbers = {name: value for judge in self.job.judges for name, value in judge(state).items()}
+        measured = [judge(state) for judge in self.job.judges]
+        numbers = {name: value for part in measured for name, value in part.numbers.items()}
         numbers = processes.agree(numbers)  # their last bits may differ from host to host
         self.log.write(step, time.perf_counter() - self._began, numbers)
+        if self.record is not None:
+            self.record.write(step, state, {name: value for part in measured for name, value in part.details.items()})
         shown = [f"mi {numbers['mi_nats']:.3f} of {numbers['mi_ceiling']:.2f} nats"]
         shown += [f"{name} {100 * numbers[name]:.1f} %" for name in ("knn_top1", "probe_top1") if name in numbers]
         self.progress_bar.say(f"step {step}: " + ", ".join(shown))

@@ -153,8 +153,11 @@ def make_run(root, *, whole=True, metrics=None):
         return root
     starts = [start(0, "2026-11-22T06:01:00+0000"), start(1500, "2026-11-22T07:11:40+0000")]
     (root / "run.json").write_text(json.dumps({"starts": starts}))
-    for folder in ("results", "pictures", "export"):
+    for folder in ("results", "pictures", "export", "held_out"):
         (root / folder).mkdir()
+    counts = {"queries": [1437], "independent": {"knn_top1": 700.0, "probe_top1": 700.0}}
+    measured = "".join(json.dumps({"step": step, **counts}) + "\n" for step in range(0, 3001, 500))
+    (root / "held_out" / "measurements.jsonl").write_text(measured)
     judged = {
         "knn-moving_digits": result("knn", 0.802),
         "knn-moving_digits-untrained": result("knn", 0.437, twin=True),

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from mi_contrast.reporting.estimates import reach_verdict
+from mi_contrast.reporting.estimates import find_correlation, reach_verdict
 
 
 def row(method, nats, error=0.05, high=None, sound=True):
@@ -29,3 +29,17 @@ def test_the_verdict_follows_from_the_intervals(rows, outcome, part):
     verdict = reach_verdict(rows)
     assert verdict.outcome == outcome and part in verdict.text, verdict
     assert "\n" not in verdict.text
+
+
+def test_the_verdict_is_a_sentence_about_the_two_variables():
+    text = reach_verdict([row("ksg", 0.5)], ("temp", "wind")).text
+    assert text.startswith("verdict: believe that temp and wind share 0.500 nats") and "correlation of 0.80" in text
+    assert "correlation" not in reach_verdict([row("discrete", 0.5)]).text, "labels have none"
+    assert "x and y share little or nothing" in reach_verdict([row("ksg", 0.03)]).text
+    limit = reach_verdict([row("ksg", 5.4, high=math.inf)], ("temp", "wind")).text
+    assert "(ksg) are shared by temp and wind" in limit
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.3, 0.999])
+def test_the_correlation_is_that_of_two_normal_variables(rho):
+    assert find_correlation(-0.5 * math.log(1 - rho**2)) == pytest.approx(rho, abs=1e-9)

@@ -51,8 +51,10 @@ def test_the_page_is_whole_and_stands_alone(html):
     reader = Reader(html)
     assert "@import" not in html and html.count("vegaEmbed=") == 1, "Vega's script is inside, once"
     for name, value in reader.attributes:
-        if name in ("src", "href"):
+        if name == "src":
             assert value.startswith("data:")
+        if name == "href":  # a file of the run
+            assert value.startswith("data:") or re.fullmatch(r"[\w.]+/?", value)
     without_script = html.replace(drawing.javascript(), "")
     assert len(without_script) < len(html) and "<script>" in without_script
     assert not re.search(r"url\((?!data:)", without_script)

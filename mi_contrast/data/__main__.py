@@ -1,0 +1,33 @@
+"""Jobs on data sets:
+
+  mi-contrast data statistics NAME        mean and deviation of the channels: python -m mi_contrast.data.statistics
+  mi-contrast data convert DIRECTORY      a TFDS set as ArrayRecord: python -m mi_contrast.data.convert
+  mi-contrast --list=data                 the names that data.name takes
+
+`mi-contrast data JOB --help` lists a job's flags.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from mi_contrast.core.errors import run_job, unknown
+
+FLAGS: dict[str, str] = {}
+JOBS = {"statistics": "mi_contrast.data.statistics", "convert": "mi_contrast.data.convert"}
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the job that the first argument names, or prints their list."""
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print((__doc__ or "").strip())
+        return
+    name, *rest = arguments
+    if name not in JOBS:
+        raise unknown("job on data", name, JOBS)
+    importlib.import_module(JOBS[name]).main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(main))

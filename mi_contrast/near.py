@@ -1,0 +1,139 @@
+"""Images that are near each other to a backbone: those of a training set whose features are most similar."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+
+from mi_contrast.core.errors import FileError, UserError
+from mi_contrast.core.rngs import STREAMS
+from mi_contrast.data import sets
+from mi_contrast.data.decoding import decode_file
+from mi_contrast.data.listing import find_images
+from mi_contrast.data.order import permutation
+from mi_contrast.data.pairing import split_held_out
+from mi_contrast.models.representation import Representation
+from mi_contrast.readout.knn import unit
+from mi_contrast.reporting.held_out import as_data_url
+
+MOST = 2000  # training images among which neighbours are looked for
+SIDE = 96  # pixels of a picture in a notebook
+
+
+@dataclass(frozen=True, eq=False)
+class NearImages:
+    """The nearest training images of an image, the most similar first.
+
+    Attributes:
+      query: uint8 [H, W, 3], the image.
+      images: uint8 [k, H, W, 3].
+      index: int [k], their indices in the training split.
+      similarity: float32 [k], cosines of the features.
+      labels: the names of their classes; () where the data have none.
+    """
+
+    query: np.ndarray
+    images: UInt8[np.ndarray, "k H W 3"]
+    index: Int[np.ndarray, " k"]
+    similarity: Float[np.ndarray, " k"]
+    labels: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        rows = zip(self.index, self.similarity, self.labels or ("",) * len(self.index), strict=True)
+        near = "; ".join(f"example {index} {label}".strip() + f" {cosine:.3f}" for index, cosine, label in rows)
+        return f"NearImages({near})"
+
+    def _repr_html_(self) -> str:
+        cells = [("query", self.query)]
+        names = self.labels or tuple(f"example {index}" for index in self.index)
+        cells += [(f"{n}, {c:.2f}", image) for n, c, image in zip(names, self.similarity, self.images, strict=True)]
+        style = "display:inline-block;margin:4px;text-align:center;font-size:12px"
+        return "".join(
+            f'<figure style="{style}"><img width="{SIDE}" alt="" src="{_as_png(image)}">'
+            f"<figcaption>{html.escape(name)}</figcaption></figure>"
+            for name, image in cells
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Training images with their features of unit norm, among which neighbours are looked for."""
+
+    images: sets.ImageSet
+    index: Int[np.ndarray, " N"]
+    features: Float[np.ndarray, "N F"]
+    label: str | None
+    representation: Representation
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any], representation: Representation) -> Bank:
+        """Returns up to `MOST` training images of a run's config. Raises UserError if they are not there."""
+        data = config["data"]
+        options = {"data_dir": data["dir"], "options": data["options"], "broken": data.get("broken", 0.0)}
+        images = sets.load(data["name"], data["split"], size=representation.spec["size"], **options)
+        train_ids, _ = split_held_out(images)
+        index = train_ids[permutation(len(train_ids), STREAMS["held_out"], 1)[:MOST]]
+        features = np.asarray(unit(representation.encode(images.images(index))))
+        label = data["label"] or next(iter(images.labels), None)
+        return cls(images, index, features, label, representation)
+
+    def find(self, image: Any, k: int) -> NearImages:
+        """Returns the k nearest images of an image; see `Run.neighbours`."""
+        if not 1 <= k <= len(self.index):
+            raise UserError(f"k is {k}, and there are {len(self.index)} images", fix=f"give 1 to {len(self.index)}")
+        if isinstance(image, (int, np.integer)):
+            if not 0 <= image < len(self.images):
+                raise UserError(f"there is no training image {image}", fix=f"give 0 to {len(self.images) - 1}")
+            query, own = self.images.images(np.array([image])), int(image)
+        else:
+            query, own = read_images(image, self.representation.spec["size"]), -1
+            if len(query) != 1:
+                raise UserError(f"{len(query)} images", fix="give one image")
+        cosines = self.features @ np.asarray(unit(self.representation.encode(query)))[0]
+        cosines = np.where(self.index == own, -np.inf, cosines)  # an image is not its own neighbour
+        near = np.argsort(-cosines, kind="stable")[:k]
+        labels: tuple[str, ...] = ()
+        if self.label is not None:
+            numbers = self.images.labels[self.label][self.index[near]]
+            labels = tuple(self.images.classes[self.label][i] if i >= 0 else "unknown" for i in numbers)
+        index = self.index[near]
+        return NearImages(query[0], self.images.images(index), index, cosines[near].astype(np.float32), labels)
+
+
+def read_images(images: Any, size: int) -> np.ndarray:
+    """Returns images [B, H, W, 3] as they are given, or as they are read from files at `size` pixels square.
+
+    Args:
+      images: an array [B, H, W, 3] or [H, W, 3], a file, a folder, or a list of files.
+    Raises:
+      UserError: a file is missing or broken, or a folder has no images.
+    """
+    if not isinstance(images, (str, Path)) and not (isinstance(images, Sequence) and _are_paths(images)):
+        array = np.asarray(images)
+        return array[None] if array.ndim == 3 else array
+    files = [Path(images)] if isinstance(images, (str, Path)) else [Path(file) for file in images]
+    if len(files) == 1 and files[0].is_dir():
+        folder, files = files[0], find_images(files[0])
+        if not files:
+            raise FileError(f"{folder} has no images", fix="give a folder of images")
+    return np.stack([decode_file(file, size) for file in files])
+
+
+def _are_paths(items: Sequence[Any]) -> bool:
+    return len(items) > 0 and all(isinstance(item, (str, Path)) for item in items)
+
+
+def _as_png(image: np.ndarray) -> str:
+    import io
+
+    pixels = image if image.dtype == np.uint8 else np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return as_data_url(file.getvalue(), "png")

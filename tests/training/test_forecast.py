@@ -1,0 +1,63 @@
+"""What a run says before its first step and after the first measured ones, beside counts of its files."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mi_contrast.core import checkpoint
+from mi_contrast.core.layout import RunDirectory
+from mi_contrast.training import forecast, loop
+from tests.training import small
+
+
+def test_the_pace_is_the_median_of_ten_steps_after_those_that_compile():
+    pace = forecast.Pace()
+    told = [pace.add(seconds) for seconds in (60.0, 30.0, *[0.2] * 6, 9.0, 0.3, 0.4, 0.5, 7.0)]
+    assert told == [None] * 11 + [pytest.approx(0.2)] + [None]
+    assert pace.count == 10
+
+
+def test_long_steps_are_told_after_twenty_seconds():
+    pace = forecast.Pace()
+    assert [pace.add(seconds) for seconds in (90.0, 12.0, 11.0, 13.0, 10.0)] == [None, None, None, 12.0, None]
+
+
+def read_proc(name):
+    return dict(line.split(":", 1) for line in Path("/proc", name).read_text().splitlines())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux says the memory of a process there")
+def test_the_memory_is_that_of_the_process():
+    used, available = forecast.measure_memory()
+    status = read_proc("self/status")
+    assert used == pytest.approx(1024 * int(status["VmHWM"].split()[0]), rel=0.05)
+    assert available == pytest.approx(1024 * int(read_proc("meminfo")["MemTotal"].split()[0]), rel=0.01)
+
+
+@pytest.mark.slow
+def test_a_run_says_three_lines(tmp_path, capsys):
+    loop.run(small.config(steps=14), tmp_path / "run", name="ring_moco")
+    lines = capsys.readouterr().err.splitlines()
+    first, disk = (next(line for line in lines if word in line) for word in ("parameters;", "disk:"))
+    _, state = checkpoint.read(RunDirectory(tmp_path / "run").checkpoints, subtree=("online", "optimiser", "target"))
+    count = sum(np.size(leaf) for leaf in checkpoint.flatten(state["online"]["params"]).values())
+    assert first.startswith(f"{count:,} parameters; 14 steps to take, each of 32 images")
+    assert lines.index(first) + 1 == lines.index(disk) < lines.index(next(x for x in lines if x.startswith("step 0:")))
+    assert f"at most in {tmp_path / 'run'}: a checkpoint of" in disk
+    (pace,) = [line for line in lines if line.startswith("a step takes")]
+    assert re.search(r"\(median of 10\): 0:0\d of steps to go; memory so far: .+ of ", pace), pace
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    class Usage:
+        free = 5
+
+    state = type("State", (), {"online": {"params": np.zeros(10, np.float32)}})
+    monkeypatch.setattr(forecast.jax.tree, "leaves", lambda tree: [np.zeros(10, np.float32)])
+    monkeypatch.setattr(forecast.shutil, "disk_usage", lambda path: Usage)
+    config = {"steps": 4, "data": {"batch": 2}, "checkpoint": {"keep": 2, "every": 100}}
+    lines = list(forecast.describe_start(state, config, 2, 1.5, tmp_path))
+    assert lines[0] == "10 parameters; 2 of 4 steps to take, each of 2 images, 1.5 epochs in all"
+    assert lines[1].endswith("(NOT ENOUGH)") and "80\u202fB at most" in lines[1]
