@@ -33,6 +33,7 @@ ONLY_PARSED = {
     "bench": "measures for minutes; tests/benchmarks run each case at small sizes",
     "export": "needs a trained backbone; tests/test_export.py runs the job",
     "report": "needs a run; tests/test_report.py runs the job",
+    "data": "needs pictures; tests/data/test_prepare.py runs the job",
     "statistics": "needs a data set; tests/data/test_statistics.py runs the job",
     "git": "needs the network",
     "pip": "needs the network; .ci/run installs the package",

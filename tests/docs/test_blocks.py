@@ -16,6 +16,7 @@ from mi_contrast import __main__ as door
 from mi_contrast.core import config as configs
 from mi_contrast.core.config import load_config
 from mi_contrast.core.errors import UserError
+from mi_contrast.data import __main__ as data_jobs
 from mi_contrast.studies.plan import make_plan
 from tests.docs.blocks import (
     ONLY_PARSED,
@@ -49,7 +50,8 @@ def parse_job(monkeypatch):
     def run(words):
         if words[0] not in door.JOBS:
             door.start(words)  # raises the error
-        module = importlib.import_module(door.JOBS[words[0]].module)
+        jobs = {name: job.module for name, job in door.JOBS.items()}
+        module = importlib.import_module(data_jobs.JOBS[words[1]] if words[0] == "data" else jobs[words[0]])
         monkeypatch.setattr(module, "parse", stop)
         with pytest.raises(ParsedError) as stopped:
             door.start(words)
