@@ -50,6 +50,7 @@ NAMES = {
     "folder:photos": "runs/simclr-photos",
     "folder:/x/my photos/": "runs/simclr-my photos",
     "folder:/x/set.zip": "runs/simclr-set",
+    "folder:day.1": "runs/simclr-day.1",
     "hf:user/beans": "runs/simclr-beans",
     "photos": "runs/simclr-photos",
 }
