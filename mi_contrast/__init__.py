@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors see; at run time `__getattr__` imports each on first use
     from mi_contrast import estimators
+    from mi_contrast.estimation import estimate
     from mi_contrast.front import train
     from mi_contrast.interchange.load import load
     from mi_contrast.run import Run
@@ -23,11 +24,12 @@ if TYPE_CHECKING:  # what type checkers and editors see; at run time `__getattr_
 
 __version__ = "0.2.0.dev0"
 
-__all__ = ["Run", "__version__", "estimators", "load", "open", "train"]
+__all__ = ["Run", "__version__", "estimate", "estimators", "load", "open", "train"]
 
 # The module of each name, and what it is called there.
 _PLACES = {
     "Run": ("mi_contrast.run", "Run"),
+    "estimate": ("mi_contrast.estimate", None),  # the job's module, which is a function as well
     "estimators": ("mi_contrast.estimators", None),
     "load": ("mi_contrast.interchange.load", "load"),
     "open": ("mi_contrast.run", "open_run"),

@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -372,6 +373,20 @@ def _parse_whole(name: str, text: str, least: int) -> int:
         raise UserError(f"--{name}={text}", fix=f"give a whole number from {least} up")
     return int(text)
 
+
+class _CallableModule(ModuleType):
+    """The class of this module, which is a function too: `mi_contrast.estimate(x, y)`.
+
+    Importing this module binds the name `mi_contrast.estimate` to it, so that no function can keep that name.
+    """
+
+    def __call__(self, *samples: Any, **settings: Any) -> Any:
+        from mi_contrast.estimation import estimate
+
+        return estimate(*samples, **settings)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
     sys.exit(run_job(main))

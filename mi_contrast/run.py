@@ -31,7 +31,7 @@ __all__ = ["Run", "open_run"]
 
 Images = UInt8[np.ndarray, "*B H W 3"] | Float[np.ndarray, "*B H W 3"] | str | Path | Sequence[str | Path]
 Value = bool | int | float | str | None | Sequence["Value"] | Mapping[str, "Value"]  # of a config's field
-EMBEDDINGS = ("pca", "tsne", "umap")
+EMBEDDINGS = ("tsne", "umap", "pca")
 SHOWN = ("mi_nats", "knn_top1")  # metrics that `plot` draws where none is named
 
 
@@ -127,12 +127,12 @@ class Run:
         title = f"{content.name}:{content.variant}" if content.variant else content.name
         return charts.lay_out(drawn, title=title, note="", columns=min(len(drawn), 2))
 
-    def map(self, method: str = "pca", *, seed: int = 0) -> alt.TopLevelMixin:
+    def map(self, method: str = "tsne", *, seed: int = 0) -> alt.TopLevelMixin:
         """Returns maps of held-out images, of the untrained and of the trained network; a picture shows on hover.
 
         Args:
-          method: 'pca', the first two principal components of the features; 'tsne' or 'umap' (where umap-learn is
-            installed), both of the first 32 components.
+          method: 'tsne', or 'umap' where umap-learn is installed, both of the first 32 principal components of the
+            features; or 'pca', the first two.
           seed: of tsne and umap.
         Raises:
           UserError: the run keeps no features, the method is unknown, or umap-learn is missing.

@@ -16,6 +16,7 @@ from mi_contrast.core.config import differences
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory, write_text
 from mi_contrast.reporting import charts, drawing, exhibits, glossary, held_out_charts, story, templates, words
+from mi_contrast.reporting.embeddings import embed
 from mi_contrast.reporting.exhibits import Map, Maps, Similarities
 from mi_contrast.reporting.held_out import HeldOut
 from mi_contrast.reporting.panels import SECTIONS, Panel
@@ -173,25 +174,31 @@ def draw_metric(comparison: Comparison, metric: str) -> Figure | None:
 
 def make_maps(comparison: Comparison) -> Maps | None:
     """Returns the map of each trained run, or None where none keeps one. Runs of the same images share their rows."""
-    maps, classes, few = [], [], 0
+    maps, classes = [], []
+    places: dict[str, Any] = {}
     kept = [(n, run.held_out) for n, run in zip(comparison.names, comparison.runs, strict=True) if run.held_out.after]
     same = len({held_out.pictures for _, held_out in kept}) == 1
     chosen = [(name, held_out if same else shorten(held_out, ON_MAP)) for name, held_out in kept]
-    chosen = [(name, held_out) for name, held_out in chosen if held_out.after and len(held_out.pictures) >= 3]
+    chosen = [(name, held_out) for name, held_out in chosen if held_out.after and len(held_out.pictures) >= 4]
     for name, held_out in chosen:
         assert held_out.after is not None
-        places = {n: h.after.components[:, :2] for n, h in chosen if h.after is not None and (same or n == name)}
+        if not same:
+            places = {}
+        places = places or {
+            n: embed(h.after.components, exhibits.choose_method(h))
+            for n, h in chosen
+            if h.after and (same or n == name)
+        }
         classes = exhibits.list_classes(held_out)
         chart = held_out_charts.draw_map(held_out_charts.map_rows(held_out, places), name, classes)
-        note = f"Step {words.count(held_out.after.step)}; the axes hold "
-        note += f"{words.number(float(held_out.after.explained[:2].sum()), '%')} of the variance."
+        note = f"Step {words.count(held_out.after.step)}. {exhibits.describe_components(held_out.after)}"
         maps.append(Map(name, note, chart))
-        few += len(held_out.pictures)
     if not maps:
         return None
     colours = held_out_charts.choose_colours(len(classes)) or [f"var(--c{i})" for i in range(1, 9)]
     legend = tuple(zip(classes, colours, strict=False)) if same and len(classes) <= len(colours) else ()
-    return Maps(tuple(maps), legend, exhibits.HOW_TO_READ_A_MAP)
+    caption = exhibits.HOW_TO_READ_A_MAP + exhibits.HOW_PLACED[exhibits.choose_method(held_out)]
+    return Maps(tuple(maps), legend, caption)
 
 
 def shorten(held_out: HeldOut, most: int) -> HeldOut:

@@ -10,6 +10,9 @@ from threadpoolctl import threadpool_limits
 
 from mi_contrast.core.errors import UserError
 
+ITERATIONS = 350  # of t-SNE, which moves a few hundred points little after that; a second on one core
+LEAST = 8  # images for which t-SNE and UMAP are of use
+
 
 def embed(components: Float[np.ndarray, "M C"], method: str, seed: int = 0) -> Float[np.ndarray, "M 2"]:
     """Returns a place on a plane for each row, float32.
@@ -23,13 +26,13 @@ def embed(components: Float[np.ndarray, "M C"], method: str, seed: int = 0) -> F
     """
     if len(components) < 4 or components.shape[1] < 2:
         raise UserError(f"{len(components)} images are too few for a map", fix="train on more images")
-    if method == "pca":
+    if method == "pca" or not np.ptp(components, axis=0).any():  # all images are alike: no method tells them apart
         return components[:, :2]
     if method == "tsne":
         from sklearn.manifold import TSNE
 
         perplexity = min(30.0, (len(components) - 1) / 3)
-        tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+        tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, max_iter=ITERATIONS)
         with threadpool_limits(1):  # a few hundred points: threads that wait for each other take longer than one
             return np.asarray(tsne.fit_transform(components.astype(np.float32)), np.float32)
     try:

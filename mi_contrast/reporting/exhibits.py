@@ -10,15 +10,20 @@ import altair as alt
 
 from mi_contrast.reporting import held_out_charts as drawn
 from mi_contrast.reporting.colours import CATEGORIES
+from mi_contrast.reporting.embeddings import LEAST, embed
 from mi_contrast.reporting.held_out import HeldOut, Snapshot
 from mi_contrast.reporting.run import Run
 from mi_contrast.reporting.words import count, number
 
 HOW_TO_READ_A_MAP = (
-    "Each dot is an image, placed by the first two principal components of its features. Hover or tap to see it. "
-    "Images that the network finds alike lie together; if dots of one colour gather after training and did not before, "
-    "the network has learned to tell that class apart."
+    "Each dot is an image; hover or tap to see it. Images that the network finds alike lie together: if dots of one "
+    "colour gather after training and did not before, the network has learned to tell that class apart. "
 )
+HOW_PLACED = {
+    "tsne": "Places are by t-SNE of the features, which keeps neighbours together; how far apart groups lie, and how "
+    "large they are, means little.",
+    "pca": "Places are the first two principal components of the features.",
+}
 HOW_TO_READ_NEIGHBOURS = (
     "Left: a held-out image. Then the training images whose features are most similar to its own, the most similar "
     "first, in the untrained and in the trained network. A dashed frame marks an image of another class."
@@ -93,16 +98,16 @@ def make_maps(held_out: HeldOut) -> Maps | None:
     """Returns the maps of the untrained and the trained network, or None where the run keeps neither."""
     snapshots = {"before": held_out.before, "after": held_out.after}
     kept = {name: shot for name, shot in snapshots.items() if shot is not None and shot.components.shape[1] >= 2}
-    if not kept or len(held_out.pictures) < 3:
+    if not kept or len(held_out.pictures) < 4:
         return None
-    rows = drawn.map_rows(held_out, {name: shot.components[:, :2] for name, shot in kept.items()})
+    method = choose_method(held_out)
+    rows = drawn.map_rows(held_out, {name: embed(shot.components, method) for name, shot in kept.items()})
     classes = list_classes(held_out)
     maps = []
     for name, shot in kept.items():
         title = "Untrained network" if name == "before" else f"After {count(shot.step)} steps"
-        note = f"The two axes hold {number(float(shot.explained[:2].sum()), '%')} of the variance."
-        maps.append(Map(title, note, drawn.draw_map(rows, name, classes)))
-    caption = HOW_TO_READ_A_MAP
+        maps.append(Map(title, describe_components(shot), drawn.draw_map(rows, name, classes)))
+    caption = HOW_TO_READ_A_MAP + HOW_PLACED[method]
     if held_out.is_held_out is not None and not held_out.is_held_out.all():
         few, more = int(held_out.is_held_out.sum()), int((~held_out.is_held_out).sum())
         caption += f" Only {count(few)} images are held out, so {count(more)} training images are added, as pale dots."
@@ -111,6 +116,17 @@ def make_maps(held_out: HeldOut) -> Maps | None:
     if not legend:
         caption += f" There are {count(len(classes))} classes, more than colours: hover to read the class."
     return Maps(tuple(maps), legend, caption)
+
+
+def choose_method(held_out: HeldOut) -> str:
+    """Returns how the images of a page's map are placed: by t-SNE, or for very few images by PCA."""
+    return "tsne" if len(held_out.pictures) >= LEAST else "pca"
+
+
+def describe_components(shot: Snapshot) -> str:
+    """Returns how much of the features' variance is in the directions that the map is made of."""
+    count = shot.components.shape[1]
+    return f"Of {count} principal components, which hold {number(float(shot.explained.sum()), '%')} of the variance."
 
 
 def list_classes(held_out: HeldOut) -> list[str]:

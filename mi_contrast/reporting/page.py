@@ -155,7 +155,7 @@ def accuracy_rows(run: Run) -> Iterator[dict[str, Any]]:
             "low": low,
             "high": high,
             "chance": 1 / result["classes"] if result.get("classes") else None,
-            "n": None if read_share(result).n is None else read_share(result).informative,
+            "n": read_share(result).n,
         }
 
 

@@ -33,8 +33,8 @@ class Share:
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether it was taken on images that say less than `ENOUGH` independent ones, or on an unknown number."""
-        return self.n is None or self.informative < ENOUGH
+        """Whether it was taken on fewer than `ENOUGH` images, or on an unknown number."""
+        return self.n is None or self.n < ENOUGH
 
     @property
     def informative(self) -> float:
@@ -67,12 +67,22 @@ def read_share(result: Mapping[str, Any]) -> Share:
 
 
 def describe_gain(before: Share, after: Share) -> str:
-    """Returns what was gained, in points; where n is unknown or small, that nothing can be read from it."""
+    """Returns what was gained, in points; where n is unknown or small, that nothing can be read from it.
+
+    Where the two 95 % intervals meet, the text says that the difference may be luck.
+    """
     if after.n is None or before.n is None:
         return "n unknown: no gain is read from it"
     if after.is_uncertain or before.is_uncertain:
-        return f"n = {count(round(min(after.informative, before.informative)))}: too few to tell a gain"
-    return f"{signed(100 * (after.value - before.value), 'points')} over untrained"
+        return f"n = {count(min(after.n, before.n))}: too few to tell a gain"
+    gain = f"{signed(100 * (after.value - before.value), 'points')} over untrained"
+    return gain + ("" if are_apart(before, after) else ", which may be luck")
+
+
+def are_apart(first: Share, second: Share) -> bool:
+    """Whether the 95 % intervals of two accuracies do not meet."""
+    low, high = (second, first) if second.value < first.value else (first, second)
+    return low.high is not None and high.low is not None and low.high < high.low
 
 
 def class_rows(

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from sklearn.manifold import TSNE
 
 from mi_contrast.readout.accuracy import interval95
 from mi_contrast.reporting import drawing, exhibits, glossary, held_out_charts, next_steps, page, story
@@ -32,15 +33,15 @@ def root(tmp_path_factory):
     return make(tmp_path_factory.mktemp("exhibits") / "run")
 
 
-def test_the_map_puts_each_image_at_its_first_two_components(root):
+def test_the_map_puts_each_image_where_t_sne_has_it(root):
     held_out = read_held_out(root)
     maps = exhibits.make_maps(held_out)
     assert [one.title for one in maps.maps] == ["Untrained network", "After 3,000 steps"]
     for name, shot, one in zip(("before", "after"), (held_out.before, held_out.after), maps.maps, strict=True):
         ((_, _, encoding, rows),) = layers(one.chart.to_dict())
         assert encoding["x"]["field"] == f"{name} x" and encoding["tooltip"][0]["field"] == "image"
-        np.testing.assert_allclose([row[f"{name} x"] for row in rows], shot.components[:, 0], atol=1e-4)
-        np.testing.assert_allclose([row[f"{name} y"] for row in rows], shot.components[:, 1], atol=1e-4)
+        theirs = TSNE(2, perplexity=29 / 3, init="pca", random_state=0, max_iter=350).fit_transform(shot.components)
+        np.testing.assert_allclose([[row[f"{name} x"], row[f"{name} y"]] for row in rows], theirs, atol=1e-2)
         assert [row["class"] for row in rows] == [CLASSES[label] for label in held_out.labels]
         assert [row["image"] for row in rows] == list(held_out.pictures)
         dots = [item for *_, item in marks(one.chart, "symbol") if item["size"] == 64]  # without those of the legend
@@ -136,10 +137,24 @@ def test_no_gain_is_read_from_ten_images(tmp_path, queries, says, pale):
     assert sum(card.pale for card in cards.values()) == pale
 
 
-def test_frames_of_one_object_count_as_few():
+def test_the_interval_says_how_much_frames_of_one_object_tell():
     share = Share(0.8, 1000, 0.7, 0.9, 150.0)
-    assert share.is_uncertain and "n = 1,000 (as informative as 150)" in share.describe()
-    assert "n = 150: too few" in describe_gain(Share(0.2, 1000, 0.1, 0.3, 900.0), share)
+    assert not share.is_uncertain and "n = 1,000 (as informative as 150), 95 % interval 70.0" in plain(share.describe())
+
+
+@pytest.mark.parametrize(
+    ("before", "is_luck"), [((0.6, 0.5, 0.69), False), ((0.6, 0.5, 0.71), True), ((0.9, 0.85, 0.95), True)]
+)
+def test_a_gain_inside_the_intervals_may_be_luck(before, is_luck):
+    value, low, high = before
+    text = describe_gain(Share(value, 400, low, high), Share(0.8, 400, 0.7, 0.9))
+    assert text.endswith("over untrained, which may be luck") == is_luck and text.startswith(("+", "\N{MINUS SIGN}"))
+
+
+def test_images_that_are_all_alike_have_a_map_too():
+    from mi_contrast.reporting.embeddings import embed
+
+    assert embed(np.zeros((20, 4), np.float32), "tsne").tolist() == [[0, 0]] * 20
 
 
 def test_results_on_few_images_are_greyed_and_have_no_gain(tmp_path):
