@@ -183,7 +183,7 @@ def list_tasks() -> str:
     heads = ("task", "paper", "time", "what it does")
     return (
         f"{format_table(heads, _describe_folder('evaluate'))}\n\n"
-        "Times are for a tiny network on the digits, on two cores.\n"
+        "Times are those that a task's file states, on two cores; others take seconds to minutes.\n"
         "mi-contrast evaluate TASK[:VARIANT] RUN starts one."
     )
 

@@ -85,11 +85,12 @@ lay_out([Pictures.open(file) for file in sorted(FOLDER.rglob("*.png"))[::10]], c
 # %% [markdown]
 # ## Train
 #
-# One line. Size, network, batch and all else are fitted to the pictures and to the machine, and each choice is printed.
-# Longer training is better: leave out `steps` to train as long as the number of pictures asks for.
+# A folder is all that is needed: size, network, batch and all else are fitted to the pictures and to the machine, and
+# each choice is printed. The numbers given here keep this page short on a CPU. For your own pictures leave them out:
+# `mi_contrast.train("simclr", data=FOLDER)`.
 
 # %%
-run = mi_contrast.train("simclr", data=FOLDER, steps=120)
+run = mi_contrast.train("simclr", data=FOLDER, steps=100, batch=64, model={"backbone": "tiny", "width": 32})
 run
 
 # %% [markdown]

@@ -74,7 +74,8 @@ runs = {name: train(name, shared) for name, shared in
 # %% [markdown]
 # ## What the pairs look like
 #
-# Pairs that share the digit: the handwritten digit is the same, the position and the photograph are not.
+# A column is a pair: a frame and its augmented view, then its partner and that one's view. Here the handwritten digit
+# is the same, the position and the photograph are not.
 
 # %%
 Image(str(runs["digit"] / "pictures" / "pairs.png"), width=520)
@@ -122,9 +123,9 @@ chart = bars.properties(width=190, height=110).facet(alt.Facet("task:N", title=N
 Image(as_png(chart, scale=1.5))
 
 # %% [markdown]
-# The network whose views share the digit knows the digit best. The one whose views share the background reads the
-# background, and the digit no better than before it was trained. Views that share everything share the background too,
-# which is the easiest to tell by, so the digit is neglected.
+# The network whose views share the digit knows the digit, and has lost the background. Where the background is shared,
+# the digit is lost. Where everything is shared, the network takes what is easiest to tell by, the position and the
+# background, and neglects the digit.
 #
 # ## More information is not better
 #

@@ -58,8 +58,8 @@ def show(chart):
 
 # %%
 small = {
-    "steps": 150, "batch": 128, "model.width": 32, "data.options.length": 2, "log.every": 10, "log.tensorboard": False,
-    "eval.every": 50, "eval.pairs": 128, "eval.knn_bank": 2000,
+    "steps": 120, "batch": 128, "model.width": 16, "data.options.length": 2, "log.every": 10, "log.tensorboard": False,
+    "eval.every": 40, "eval.pairs": 128, "eval.knn_bank": 2000,
 }  # fmt: skip
 runs = {name: mi_contrast.train(f"{name}:digits", f"runs/{name}", **small) for name in ("moco", "ring_moco")}
 
@@ -104,5 +104,5 @@ for name, run in runs.items():
           f"  bound holds for {curves['bound_share'].last:.0%} of pictures")  # fmt: skip
 
 # %% [markdown]
-# 150 steps of a tiny network show how it works, and not which is better. Over three seeds and longer training the study
+# 120 steps of a tiny network show how it works, and not which is better. Over three seeds and longer training the study
 # does: `mi-contrast study negatives`.

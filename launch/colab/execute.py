@@ -1,10 +1,11 @@
 """Executes the notebooks from clean kernels and stores them with their outputs:
 
-  python launch/colab/execute.py [NAME ...] [--limit=180]
+  python launch/colab/execute.py [NAME ...] [--limit=180] [--text]
 
 A notebook is written as a script, launch/colab/NAME.py, in jupytext's percent format, and stored as NAME.ipynb. Without
 names all are executed, each in an empty folder. A notebook that takes longer than the limit in seconds, or whose file
-is larger than 1 MiB, is an error. Needs the extra [notebooks].
+is larger than 1 MiB, is an error. With --text nothing is executed: changed text is taken over into stored notebooks
+whose code is unchanged. Needs the extra [notebooks].
 """
 
 from __future__ import annotations
@@ -83,6 +84,18 @@ def keep_lines(text: str) -> str:
     return "".join(line for line in lines if line.strip() and not BAR.search(line))
 
 
+def take_over_text(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNode:
+    """Returns the notebook with the outputs that are stored in `path`. Raises ValueError if its code has changed."""
+    codes, stored = (
+        [cell for cell in each.cells if cell.cell_type == "code"] for each in (notebook, nbformat.read(path, 4))
+    )
+    if [cell.source for cell in codes] != [cell.source for cell in stored]:
+        raise ValueError(f"the code of {path.stem} has changed: execute it")
+    for cell, old in zip(codes, stored, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    return notebook
+
+
 def store(notebook: nbformat.NotebookNode, path: Path) -> int:
     """Writes the notebook and returns its size in bytes."""
     drop_progress(notebook)
@@ -97,6 +110,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="of notebooks, such as 1_mi_in_five_minutes; all by default")
     parser.add_argument("--limit", type=int, default=180, help="seconds that a notebook may take")
+    parser.add_argument("--text", action="store_true", help="execute nothing: take over changed text alone")
     given = parser.parse_args()
     scripts = {script.stem: script for script in list_scripts()}
     if wrong := [name for name in given.names if name not in scripts]:
@@ -104,7 +118,10 @@ def main() -> int:
     failed = False
     for name in given.names or scripts:
         notebook = read_script(scripts[name])
-        seconds = execute(notebook, given.limit)
+        if given.text:
+            notebook, seconds = take_over_text(notebook, FOLDER / f"{name}.ipynb"), 0.0
+        else:
+            seconds = execute(notebook, given.limit)
         size = store(notebook, FOLDER / f"{name}.ipynb")
         is_over = seconds > given.limit or size > LARGEST
         failed |= is_over

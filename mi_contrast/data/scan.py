@@ -101,7 +101,7 @@ def _read(pictures: Pictures, checksum: str) -> Scan:
 
     kept = keep_arrays(pictures.root, "scan", {"sum": checksum}, make)
     rows = zip(*(kept[field].tolist() for field in ("names", "reasons", "kinds", "sides", "digests")), strict=True)
-    return Scan({name: Look(reason, kind, *sides, digest) for name, reason, kind, sides, digest in rows})
+    return Scan({name: Look(reason, kind, w, h, digest) for name, reason, kind, (w, h), digest in rows})
 
 
 def look_at(pictures: Pictures, name: str, size: int, modified: int) -> Look:

@@ -117,7 +117,7 @@ def fit(config: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[s
         for name, value in jigsaw_sides(size).items():
             fill(f"views.jigsaw.{name}", value, "pixels of the jigsaw's parts, as in the released code")
     stored = choose_stored_size(facts, size)
-    if stored is not None:
+    if stored is not None and not fitted["data"]["options"]:
         fill("data.size", stored, "pictures are kept with this shorter side, and crops are cut from it")
     for name, value, why in choose_model(facts, size, fitted["model"]["split"] is not None):
         fill(f"model.{name}", value, why)

@@ -110,7 +110,7 @@ def load_backbone(state: State, model: Mapping[str, Any], path: Path) -> tuple[S
     def put(network: Mapping[str, Any]) -> dict[str, Any]:
         return {name: {**part, "backbone": new[name]} if name in new else part for name, part in network.items()}
 
-    networks = {"online": put(state.online)} | ({"target": put(state.target)} if state.target else {})
+    networks: dict[str, Any] = {"online": put(state.online)} | ({"target": put(state.target)} if state.target else {})
     count, total = len(jax.tree.leaves(new)), len(jax.tree.leaves(dict(state.online)))
     heads = ", ".join(sorted({part for name in towers.COLLECTIONS for part in state.online[name]} - {"backbone"}))
     line = f"weights of {path}: {count} of {total} tensors loaded, those of the backbone; new: {heads}"

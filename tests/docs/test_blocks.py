@@ -16,6 +16,7 @@ from mi_contrast import __main__ as door
 from mi_contrast.core import config as configs
 from mi_contrast.core.config import load_config
 from mi_contrast.core.errors import UserError
+from mi_contrast.data import __main__ as data_jobs
 from mi_contrast.studies.plan import make_plan
 from tests.docs.blocks import (
     ONLY_PARSED,
@@ -67,7 +68,8 @@ def check(words, parse_job):
     if program == "mi-contrast":
         if rest[0] not in door.JOBS:
             raise UserError(f"unknown job {rest[0]!r}")
-        parse_job(door.JOBS[rest[0]].module, door.start, rest)
+        module = data_jobs.JOBS[rest[1]] if rest[0] == "data" else door.JOBS[rest[0]].module
+        parse_job(module, door.start, rest)
         return rest[0]
     if program == "python" and rest[0] == "-m" and rest[1].startswith("mi_contrast."):
         parse_job(rest[1], importlib.import_module(rest[1]).main, rest[2:])
