@@ -85,7 +85,8 @@ for task in ("knn", "linear", "fewshot"):
 show(charts.draw_accuracies(rows))
 
 # %% [markdown]
-# Where the intervals of the trained and the untrained network do not overlap, training has gained something.
+# The full dot is the trained network, the open one the untrained, and the tick is chance. Where the intervals of the
+# two networks do not overlap, training has gained something.
 #
 # ## Take it to PyTorch
 #

@@ -25,7 +25,8 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
 LARGEST = 2**20  # bytes of a stored notebook
-BAR = re.compile(r"\d%\|")  # as tqdm draws it
+# A bar as tqdm draws it, and its warning where a kernel has no widgets to draw it with.
+BAR = re.compile(r"\d%\||TqdmWarning|^  from \.autonotebook")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
