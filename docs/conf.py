@@ -39,6 +39,7 @@ python_display_short_literal_types = True
 # Looks
 html_theme = "sphinx_book_theme"
 html_title = "mi_contrast"
+html_use_index = False
 html_static_path = ["_static"]
 html_css_files = ["docs.css"]
 html_theme_options = {

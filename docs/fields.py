@@ -99,7 +99,8 @@ def fields_page() -> str:
     meanings = read_meanings()
     run = meanings["run"]
     base = dict(flatten(to_plain_data(recipes.recipe("cifar10").config)))
-    variants = {name: dict(flatten(to_plain_data(recipes.recipe(name).config))) for name in recipes.VARIANTS}
+    names = [*recipes.VARIANTS, *recipes.OWN]
+    variants = {name: dict(flatten(to_plain_data(recipes.recipe(name).config))) for name in names}
     parts = [
         "# Config fields\n\nEvery field can be changed on the command line, `--config.optim.lr=.03`. A value has to be "
         "of the same kind as the one that it replaces; a number may become a schedule, and None may become anything. "
@@ -109,13 +110,15 @@ def fields_page() -> str:
     for section, fields in run.items():
         rows = [(f"`{name}`", write_value(base[name]) if name in base else "", text) for name, text in fields.items()]
         parts.append((f"### {section}\n\n" if section else "") + table(("field", "default", "meaning"), rows))
-    names = list(recipes.VARIANTS)
     rows = []
     for field in dict.fromkeys(name for fields in variants.values() for name in fields):
         values = [variants[name].get(field, "") for name in names]
         if any(value != values[0] for value in values):
             rows.append([f"`{field}`", *(write_value(value) if value != "" else "" for value in values)])
-    parts.append("### What variants set\n\nA config file adds its method, and may set fields of its own.\n")
+    parts.append(
+        "### What variants set\n\nA config file adds its method, and may set fields of its own. What is None "
+        "under `:folder` is fitted to the pictures at the first start.\n"
+    )
     parts.append(table(("field", *(f"`:{name}`" for name in names)), rows))
     for kind, title, text in (
         ("evaluation", "Evaluation", "Of `configs/evaluate/`. A task has the fields of its kind."),

@@ -94,9 +94,10 @@ def command_page() -> str:
     parts = [f"# Command line\n\n{write_header(inspect.getdoc(main) or '')}"]
     for name, job in JOBS.items():
         module = importlib.import_module(job.module)
-        rows = [(f"`--{flag}`", escape(text)) for flag, text in module.FLAGS.items()]
+        rows = [(f"`--{flag}`", escape(text)) for flag, text in getattr(module, "FLAGS", {}).items()]
         usage = write_header(inspect.getdoc(module) or "")
-        parts.append(f"## {name}\n\n`python -m {job.module}`\n\n{usage}\n{table(('flag', 'meaning'), rows)}")
+        flags = table(("flag", "meaning"), rows) if rows else ""
+        parts.append(f"## {name}\n\n`python -m {job.module.removesuffix('.__main__')}`\n\n{usage}\n{flags}")
     cases = [(f"`{name}`", escape(text)) for name, text in bench.CASES.items()]
     parts.append(f"### Cases of bench\n\n{table(('case', 'what is timed'), cases)}")
     return "\n".join(parts)

@@ -79,7 +79,7 @@ def estimate(
     >>> mi_contrast.estimate(x, y).verdict  # doctest: +SKIP
     'verdict: believe 0.511 nats (0.737 bits), 90 % interval 0.470 to 0.552 nats (ksg and info_nce agree)'
     """
-    from mi_contrast import estimate as job
+    from mi_contrast.estimate import draw_rows, measure
     from mi_contrast.estimators.registry import DEFAULT, METHODS, discrete_sides, replace_for_labels
     from mi_contrast.reporting.estimates import reach_verdict
 
@@ -93,7 +93,7 @@ def estimate(
         raise UserError(f"x has {len(first)} samples, y has {len(second)}", fix="give as many of both")
     notes, total = [], len(first)
     if total > most:
-        subset = job.draw_rows(total, most, seed)
+        subset = draw_rows(total, most, seed)
         first, second = first[subset], second[subset]
         notes.append(f"{most:,} of {total:,} pairs are used, drawn at random (most={total} uses all)")
     are_labels = discrete_sides(first, second, k)
@@ -101,7 +101,7 @@ def estimate(
         wanted, switched = replace_for_labels(wanted, are_labels)
         sides = " and ".join(name for name, is_label in zip("xy", are_labels, strict=True) if is_label)
         notes += [f"{sides} read as labels: {', '.join(switched)}"] if switched else []
-    rows = job.measure(first, second, wanted, k, seed, ranks=ranks)
+    rows = measure(first, second, wanted, k, seed, ranks=ranks)
     verdict = reach_verdict(rows)
     return Estimates(tuple(rows), verdict.text, verdict.outcome, tuple(notes))
 

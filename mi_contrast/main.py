@@ -8,6 +8,7 @@ config.json, run.json, metrics.jsonl, checkpoints/, export/ (the backbone, with 
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from mi_contrast import tables
 from mi_contrast.core import processes
 from mi_contrast.core.config import CommandLine, change, parse, to_plain_data
 from mi_contrast.core.errors import UserError, run_job
-from mi_contrast.core.layout import RunDirectory, check_mounted, read_json
+from mi_contrast.core.layout import RunDirectory, check_mounted
 
 FLAGS = {
     "config=": "a config file, optionally with :variant; --config.section.field=value changes a field",
@@ -86,12 +87,15 @@ def _set_short_flags(call: CommandLine) -> ConfigDict | None:
 
 def say_how_to_judge(run: Path) -> str:
     """Returns the command that judges a run on its own data, or on their geometry where they have no labels."""
-    task = "diagnostics" if read_json(run / "config.json")["config"]["data"].get("labels") == "none" else "linear"
-    return f"judge it: python -m mi_contrast.evaluate --config=configs/evaluate/{task}.py --backbone={run}"
+    with open(run / "metrics.jsonl", encoding="utf-8") as lines:
+        task = "linear" if any('"probe_top1"' in line for line in lines) else "diagnostics"
+    return f"mi-contrast evaluate {task} {shlex.quote(str(run))}"
 
 
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
+    from mi_contrast.reporting import ending
+
     processes.start(arguments, polls_stops=True)
     call = parse(arguments, FLAGS, usage=__doc__ or "")
     if "list" in call.flags:
@@ -125,9 +129,10 @@ def main(arguments: list[str]) -> None:
         if (run / "export").is_dir()
         else f"stopped at step {stop_at}, saved"
     )
-    print(f"look at {run / 'report.html'}")
     if (run / "export").is_dir():
-        print(say_how_to_judge(run))
+        print("\n".join(ending.describe_end(Path(run), say_how_to_judge(Path(run)))))
+    else:
+        print(f"look at {run / 'report.html'}")
 
 
 if __name__ == "__main__":

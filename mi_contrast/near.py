@@ -79,7 +79,7 @@ class Bank:
         options = {field: data[field] for field in sets.OPTIONS if field in data}
         options |= {"data_dir": data["dir"], "size": representation.spec["size"]}
         images = sets.load(data["name"], data["split"], **options)
-        train_ids, _ = split_held_out(images)
+        train_ids, _ = split_held_out(images, least=2)
         index = train_ids[permutation(len(train_ids), STREAMS["held_out"], 1)[:MOST]]
         features = np.asarray(unit(representation.encode(images.images(index))))
         label = data["label"] or next(iter(images.labels), None)

@@ -103,7 +103,7 @@ def list_variants() -> str:
     """Returns the table of variants, which set data and sizes, and of papers' recipes, which set the optimiser too."""
     from mi_contrast.methods import papers, recipes
 
-    rows = [_describe_recipe(f":{name}", make) for name, make in recipes.VARIANTS.items()]
+    rows = [_describe_recipe(f":{name}", make) for name, make in {**recipes.VARIANTS, **recipes.OWN}.items()]
     texts = {file.stem: file.read_text(encoding="utf-8") for file in sorted(package_configs().glob("*.py"))}
     by_recipe: dict[tuple[str, ...], list[str]] = {}
     for table, recipes_of_paper in vars(papers).items():
@@ -118,11 +118,12 @@ def list_variants() -> str:
 
 
 def _describe_recipe(name: str, make: Callable[[], Any]) -> tuple[str, ...]:
-    config = make().config
-    network = f"{config.model.backbone} x {config.model.width}"
-    data = f"{config.data.name}, {config.views.size} px"
-    function = getattr(make, "func", make)
-    return (name, data, network, f"{config.data.batch:,}", f"{config.steps:,}", first_sentence(function.__doc__ or ""))
+    config, function = make().config, getattr(make, "func", make)
+    model, data, what = config.model, config.data, first_sentence(function.__doc__ or "")
+    if config.steps is None:  # open until the pictures are seen
+        return (name, "your pictures", *["fitted"] * 3, what)
+    sizes = f"{data.batch:,}", f"{config.steps:,}"
+    return (name, f"{data.name}, {config.views.size} px", f"{model.backbone} x {model.width}", *sizes, what)
 
 
 def list_data() -> str:
@@ -182,7 +183,7 @@ def list_tasks() -> str:
     heads = ("task", "paper", "time", "what it does")
     return (
         f"{format_table(heads, _describe_folder('evaluate'))}\n\n"
-        "Times are for a tiny network on the digits, on two cores.\n"
+        "Times are those that a task's file states, on two cores; others take seconds to minutes.\n"
         "mi-contrast evaluate TASK[:VARIANT] RUN starts one."
     )
 

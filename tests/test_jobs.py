@@ -64,6 +64,8 @@ def test_mistakes_name_the_nearest_word(capsys, tmp_path):
         jobs.start(["report", str(tmp_path / "ring_moco-digit")])
     jobs.start(["data"])
     assert "mi-contrast data statistics" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no --out is given"):
+        jobs.start(["data", "prepare", "photos/"])
     jobs.start([])
     assert "mi-contrast evaluate linear" in capsys.readouterr().out
 

@@ -8,7 +8,7 @@ from mi_contrast import evaluate, export, main, study, tables
 from mi_contrast.core.config import package_configs
 from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.interchange import FORMATS
-from mi_contrast.methods.recipes import VARIANTS
+from mi_contrast.methods.recipes import OWN, VARIANTS
 from mi_contrast.views import policies
 
 
@@ -33,7 +33,8 @@ def test_the_tables_hold_what_the_code_holds(written):
     for kind, folder in (("methods", ""), ("tasks", "evaluate"), ("studies", "studies")):
         assert names_in(written[kind]) == sorted(p.stem for p in (package_configs() / folder).glob("*.py")), kind
     assert names_in(written["formats"]) == list(FORMATS)
-    assert [f":{name}" for name in VARIANTS] == names_in(written["variants"])[: len(VARIANTS)]
+    variants = [f":{name}" for name in (*VARIANTS, *OWN)]
+    assert names_in(written["variants"])[: len(variants)] == variants
     made = {name for name in policies.__all__ if hasattr(getattr(policies, name), "__code__")}
     others = {"build", "check", "normalise", "plain", "plain_channels", "unnormalise"}
     assert set(names_in(written["views"])) == made - others

@@ -30,6 +30,7 @@ from mi_contrast.core import schedules
 from mi_contrast.core.errors import unknown
 from mi_contrast.evaluation.task_config import make_config
 
+TIME = "3 seconds"  # a fit, once features are cached
 SGD = dict(kind="linear", solver="sgd", lr=0.01, momentum=0.9, weight_decay=1e-5, epochs=100, batch_size=256)
 MOCO = dict(SGD, standardise=False, lr=schedules.step((30.0, 3.0, 0.3), (0.6, 0.8)), weight_decay=0.0)
 LBFGS = dict(kind="linear", solver="lbfgs", iterations=1000, tolerance=1e-5, standardise=True)

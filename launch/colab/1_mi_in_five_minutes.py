@@ -92,7 +92,9 @@ show(facets.resolve_scale(x="independent", y="independent"))
 
 # %%
 estimate = mi.ksg(*pairs["line"])
-print(f"estimate {float(estimate.nats):.3f} nats, 90 % interval {float(estimate.low):.3f} to {float(estimate.high):.3f}")
+print(
+    f"estimate {float(estimate.nats):.3f} nats, 90 % interval {float(estimate.low):.3f} to {float(estimate.high):.3f}"
+)
 print(f"truth    {-0.5 * np.log(1 - 0.8**2):.3f} nats")
 print(f"ceiling  {float(estimate.ceiling):.3f} nats")
 

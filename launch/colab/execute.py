@@ -1,16 +1,18 @@
 """Executes the notebooks from clean kernels and stores them with their outputs:
 
-  python launch/colab/execute.py [NAME ...] [--limit=180]
+  python launch/colab/execute.py [NAME ...] [--limit=180] [--text]
 
 A notebook is written as a script, launch/colab/NAME.py, in jupytext's percent format, and stored as NAME.ipynb. Without
 names all are executed, each in an empty folder. A notebook that takes longer than the limit in seconds, or whose file
-is larger than 1 MiB, is an error. Needs the extra [notebooks].
+is larger than 1 MiB, is an error. With --text nothing is executed: changed text is taken over into stored notebooks
+whose code is unchanged. Needs the extra [notebooks].
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -23,6 +25,8 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
 LARGEST = 2**20  # bytes of a stored notebook
+BAR = re.compile(r"\d%\|")  # as tqdm draws it
+WIDGET = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -55,16 +59,41 @@ def execute(notebook: nbformat.NotebookNode, limit: int) -> float:
 
 
 def drop_progress(notebook: nbformat.NotebookNode) -> None:
-    """Removes what a progress bar wrote to stderr, which says nothing afterwards, and the widgets that drew it."""
+    """Removes progress bars, which say nothing afterwards, and joins the other lines that a cell printed."""
     for cell in notebook.cells:
-        kept = [
-            output
-            for output in cell.get("outputs", [])
-            if output.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
-        ]
+        kept: list[nbformat.NotebookNode] = []
+        for output in cell.get("outputs", []):
+            if WIDGET in output.get("data", {}):
+                continue
+            if output.output_type == "stream":
+                output.text, output.name = keep_lines(output.text), "stdout"
+                if kept and kept[-1].output_type == "stream":
+                    kept[-1].text += output.text
+                    continue
+                if not output.text:
+                    continue
+            kept.append(output)
         if "outputs" in cell:
             cell.outputs = kept
     notebook.metadata.pop("widgets", None)
+
+
+def keep_lines(text: str) -> str:
+    """Returns the lines of a text that no progress bar drew."""
+    lines = [line.rpartition("\r")[2] for line in text.splitlines(keepends=True)]
+    return "".join(line for line in lines if line.strip() and not BAR.search(line))
+
+
+def take_over_text(notebook: nbformat.NotebookNode, path: Path) -> nbformat.NotebookNode:
+    """Returns the notebook with the outputs that are stored in `path`. Raises ValueError if its code has changed."""
+    codes, stored = (
+        [cell for cell in each.cells if cell.cell_type == "code"] for each in (notebook, nbformat.read(path, 4))
+    )
+    if [cell.source for cell in codes] != [cell.source for cell in stored]:
+        raise ValueError(f"the code of {path.stem} has changed: execute it")
+    for cell, old in zip(codes, stored, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    return notebook
 
 
 def store(notebook: nbformat.NotebookNode, path: Path) -> int:
@@ -81,6 +110,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="of notebooks, such as 1_mi_in_five_minutes; all by default")
     parser.add_argument("--limit", type=int, default=180, help="seconds that a notebook may take")
+    parser.add_argument("--text", action="store_true", help="execute nothing: take over changed text alone")
     given = parser.parse_args()
     scripts = {script.stem: script for script in list_scripts()}
     if wrong := [name for name in given.names if name not in scripts]:
@@ -88,7 +118,10 @@ def main() -> int:
     failed = False
     for name in given.names or scripts:
         notebook = read_script(scripts[name])
-        seconds = execute(notebook, given.limit)
+        if given.text:
+            notebook, seconds = take_over_text(notebook, FOLDER / f"{name}.ipynb"), 0.0
+        else:
+            seconds = execute(notebook, given.limit)
         size = store(notebook, FOLDER / f"{name}.ipynb")
         is_over = seconds > given.limit or size > LARGEST
         failed |= is_over

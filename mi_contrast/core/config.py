@@ -20,6 +20,8 @@ from ml_collections import ConfigDict
 from mi_contrast.core import schedules
 from mi_contrast.core.errors import FileError, UserError, nearest, unknown
 
+TEXT_FIELDS = ("data.labels", "data.group")  # they take words, of which 'none' is one and does not stand for None
+
 
 @dataclass(frozen=True)
 class CommandLine:
@@ -150,6 +152,8 @@ def convert(old: Any, text: str, path: str) -> Any:
     - A string can become a dict with a field `kind`, and such a dict a string.
     - A dict can become a dict with some of its fields. An empty dict, and a field named `options`, can become any dict.
     """
+    if path.removeprefix("config.") in TEXT_FIELDS:
+        return text
     new = _parse_value(text)
     if old is None:
         return to_plain_data(new, path)

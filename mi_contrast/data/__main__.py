@@ -1,8 +1,9 @@
 """Jobs on data sets:
 
-  mi-contrast data statistics NAME        mean and deviation of the channels: python -m mi_contrast.data.statistics
-  mi-contrast data convert DIRECTORY      a TFDS set as ArrayRecord: python -m mi_contrast.data.convert
-  mi-contrast --list=data                 the names that data.name takes
+  mi-contrast data prepare photos/ --out=DIR    one's own pictures, made small once: python -m mi_contrast.data.prepare
+  mi-contrast data statistics NAME              mean and deviation of channels: python -m mi_contrast.data.statistics
+  mi-contrast data convert DIRECTORY            a TFDS set as ArrayRecord: python -m mi_contrast.data.convert
+  mi-contrast --list=data                       the names that data.name takes
 
 `mi-contrast data JOB --help` lists a job's flags.
 """
@@ -15,7 +16,7 @@ import sys
 from mi_contrast.core.errors import run_job, unknown
 
 FLAGS: dict[str, str] = {}
-JOBS = {"statistics": "mi_contrast.data.statistics", "convert": "mi_contrast.data.convert"}
+JOBS = {name: f"mi_contrast.data.{name}" for name in ("prepare", "statistics", "convert")}
 
 
 def main(arguments: list[str]) -> None:

@@ -49,7 +49,7 @@ def collect_folder(root: Path, name: str, labels: str | None) -> Pictures:
     else:
         siblings = [path.name for path in root.parent.iterdir()] if root.parent.is_dir() else []
         raise FileError(f"{root} is not a folder", nearest=nearest(root.name, siblings), fix="give an existing one")
-    names = pictures.splits["all"]
+    names = list(pictures.splits["all"])
     if not names:
         raise FileError(f"{root} contains no images", fix=f"it has {_count_others(pictures.others)}")
     depth = find_common_folder(names)
@@ -191,8 +191,8 @@ def add_labels(pictures: Pictures, labels: str | None, find: Callable[[str], str
     if labels == NONE:
         return pictures
     if labels in (None, FOLDERS):
-        found = {name: find(name) for name in pictures.names}
-        outside = [name for name, label in found.items() if label is None]
+        found = {name: label for name in pictures.names if (label := find(name)) is not None}
+        outside = [name for name in pictures.names if name not in found]
         if not outside and len(set(found.values())) > 1:
             return replace(pictures, labels=found)
         if labels is None:

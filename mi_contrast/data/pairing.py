@@ -18,11 +18,14 @@ from mi_contrast.data.order import permutation, random_bits
 CLIP = "clip"  # the factor that frames of one recording share, together with all that is constant in it
 
 
-def split_held_out(images: ImageSet, fraction: float = 1 / 20) -> tuple[Ints, Ints]:
+def split_held_out(images: ImageSet, fraction: float = 1 / 20, least: int = 1) -> tuple[Ints, Ints]:
     """Splits a set into a training part and a held-out part by whole groups. Returns sorted indices, int32.
 
     The held-out part has round(fraction * groups) groups, at least one and never all. It does not depend on the run's
     seed. Raises UserError if there is only one group.
+
+    Args:
+      least: examples that are held out at least, for which more groups are taken if there are others.
     """
     groups = np.arange(len(images)) if images.groups is None else images.groups
     names, group = np.unique(groups, return_inverse=True)
@@ -30,7 +33,10 @@ def split_held_out(images: ImageSet, fraction: float = 1 / 20) -> tuple[Ints, In
         raise UserError(f"{images.name} {images.split} is one group and can't be split", fix="give a larger split")
     count = min(max(round(fraction * len(names)), 1), len(names) - 1)
     is_held_group = np.zeros(len(names), bool)
-    is_held_group[permutation(len(names), STREAMS["held_out"])[:count]] = True
+    order = permutation(len(names), STREAMS["held_out"])
+    while count < len(names) - 1 and np.isin(group, order[:count]).sum() < least:
+        count += 1
+    is_held_group[order[:count]] = True
     is_held = is_held_group[group]
     return np.flatnonzero(~is_held).astype(np.int32), np.flatnonzero(is_held).astype(np.int32)
 

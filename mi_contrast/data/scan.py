@@ -72,7 +72,8 @@ def scan_pictures(pictures: Pictures) -> Scan:
     """
     names = pictures.names
     written = {f"{name} {pictures.stamps[name][1]}": pictures.stamps[name][0] for name in names}
-    checksum = fingerprint.fingerprint_files(written, (), "")["sum"]
+    about = hashlib.sha256(repr(sorted(pictures.facts.items())).encode()).hexdigest()[:8]
+    checksum = fingerprint.fingerprint_files(written, (), "")["sum"] + about
     key = pictures.root, checksum
     if key not in _SCANS:
         _SCANS[key] = _read(pictures, checksum) if len(names) >= LARGE_SCAN else _look_at_all(pictures)
@@ -100,7 +101,7 @@ def _read(pictures: Pictures, checksum: str) -> Scan:
 
     kept = keep_arrays(pictures.root, "scan", {"sum": checksum}, make)
     rows = zip(*(kept[field].tolist() for field in ("names", "reasons", "kinds", "sides", "digests")), strict=True)
-    return Scan({name: Look(reason, kind, *sides, digest) for name, reason, kind, sides, digest in rows})
+    return Scan({name: Look(reason, kind, w, h, digest) for name, reason, kind, (w, h), digest in rows})
 
 
 def look_at(pictures: Pictures, name: str, size: int, modified: int) -> Look:

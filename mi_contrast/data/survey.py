@@ -128,7 +128,7 @@ def _count(
     """Returns the survey of the set that `data` names. With sides None, the first image stands for all."""
     options = {name: data[name] for name in ("options", "broken", "labels", "group", "test_share")}
     images = sets.load(data["name"], data["split"], data_dir=data["dir"], size=None, **options)
-    train_ids, held_out_ids = split_held_out(images)
+    train_ids, held_out_ids = split_held_out(images, least=2)
     shape: tuple[int, int] | None = images.image_shape[:2]
     if sides is not None and len(np.unique(sides, axis=0)) > 1 and not data["options"]:
         shape = None

@@ -29,7 +29,7 @@ from mi_contrast.readout.geometry import alignment, effective_rank, uniformity
 from mi_contrast.readout.knn import unit
 
 CELL, GAP = 72, 3  # pixels: side of a cell of the picture, and gap between cells
-SAME_CLASS, OTHER_CLASS = (46, 125, 50), (183, 28, 28)  # colours of frames
+SAME_CLASS, OTHER_CLASS, NO_CLASS = (46, 125, 50), (183, 28, 28), (158, 158, 158)  # colours of frames
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def judge(
     task = {name: value for name, value in config["task"].items() if name != "kind"}
     settings: Diagnostics = make_settings(Diagnostics, task)
     start_time = time.perf_counter()
-    setup = feature_tasks.prepare(config, backbone, workdir, untrained=untrained)
-    _, (labels, _) = feature_tasks.read_labels(setup)
+    setup = feature_tasks.prepare(config, backbone, workdir, untrained=untrained, needs_labels=False)
+    labels = feature_tasks.read_labels(setup)[1][0] if setup.label else None
     encoder, size = setup.backbone.representation, setup.backbone.representation.spec["size"]
     images, rows = sample_images(setup.test, settings.images)
     policy = make_policy(settings.views, size, backbone.config)
@@ -108,7 +108,9 @@ def judge(
         "untrained": untrained,
     }
     path = setup.results / feature_tasks.name_result(setup, "diagnostics")
-    picture = draw_neighbours(images, plain, labels[rows], settings.queries, settings.neighbours)
+    picture = draw_neighbours(
+        images, plain, None if labels is None else labels[rows], settings.queries, settings.neighbours
+    )
     with write_atomically(path.with_suffix(".png")) as file:
         picture.save(file, "PNG")
     result["seconds"] = round(time.perf_counter() - start_time, 3)
@@ -165,11 +167,11 @@ def measure_invariance(plain: Float[np.ndarray, "N F"], changed: Float[np.ndarra
 
 
 def draw_neighbours(
-    images: ImageSet, features: Float[np.ndarray, "N F"], labels: np.ndarray, queries: int, neighbours: int
+    images: ImageSet, features: Float[np.ndarray, "N F"], labels: np.ndarray | None, queries: int, neighbours: int
 ) -> Image.Image:
     """Draws one row per query: the image, then its nearest images by cosine.
 
-    Images of the query's class have a green frame, others a red one.
+    Images of the query's class have a green frame, others a red one. Without labels, frames are grey.
     """
     queries, neighbours = min(queries, len(images)), min(neighbours, len(images) - 1)
     query_rows = np.linspace(0, len(images) - 1, queries).astype(int)
@@ -181,7 +183,9 @@ def draw_neighbours(
     for row, (query, near) in enumerate(zip(query_rows, nearest, strict=True)):
         indices = np.array([query, *near])
         for column, (index, pixels) in enumerate(zip(indices, images.images(indices), strict=True)):
-            frame = SAME_CLASS if labels[index] == labels[query] else OTHER_CLASS
+            frame = NO_CLASS
+            if labels is not None:
+                frame = SAME_CLASS if labels[index] == labels[query] else OTHER_CLASS
             cell = Image.new("RGB", (pitch, pitch), (255, 255, 255) if column == 0 else frame)
             filtering = Image.Resampling.NEAREST if len(pixels) < CELL else Image.Resampling.BILINEAR
             cell.paste(Image.fromarray(pixels).resize((CELL, CELL), filtering), (GAP, GAP))

@@ -44,7 +44,7 @@ class Setup:
     """What every task on one data set starts from.
 
     data: the resolved config.data.
-    label: name of the label in the fitting split.
+    label: name of the label in the fitting split; '' without labels.
     fit, test: the two splits, at the backbone's image size.
     backbone: the backbone to judge; the untrained twin where `untrained` is true.
     results: folder of results.
@@ -61,13 +61,26 @@ class Setup:
     start_time: float
 
 
-def prepare(config: Mapping[str, Any], backbone: LoadedBackbone, workdir: Path | None, *, untrained: bool) -> Setup:
-    """Opens both splits and the folder of results. Raises UserError on a mistake in the config or the data."""
+def prepare(
+    config: Mapping[str, Any],
+    backbone: LoadedBackbone,
+    workdir: Path | None,
+    *,
+    untrained: bool,
+    needs_labels: bool = True,
+) -> Setup:
+    """Opens both splits and the folder of results. Raises UserError on a mistake in the config or the data.
+
+    Args:
+      needs_labels: whether the task can't do without labels. If it can, the label of a set without any is ''.
+    """
     results, start_time = find_results_folder(backbone, workdir), time.perf_counter()
     data = resolve_data(config["data"], backbone.config.get("data", {}))
     size = backbone.representation.spec["size"]
     fit, test = load_split(data, data["split"], size), load_test_split(data, size)
-    label = find_main_label(fit) if data["label"] is None else data["label"]
+    label = data["label"]
+    if label is None:
+        label = find_main_label(fit) if fit.labels or needs_labels else ""
     make_writable(results)
     judged = make_untrained_twin(backbone, fit) if untrained else backbone
     return Setup(data, label, fit, test, judged, untrained, results, start_time)
@@ -131,7 +144,7 @@ def write_judgement(
 
 def name_result(setup: Setup, task: str) -> str:
     """Returns the result's file name: <task>-<dataset>[-<label>_on_<second set>][-untrained].json."""
-    label = None if setup.label == find_main_label(setup.fit) else setup.label
+    label = None if not setup.label or setup.label == find_main_label(setup.fit) else setup.label
     if "test_name" in setup.data:
         label = "_".join(filter(None, (label, "on", shorten_name(setup.data["test_name"]))))
     return make_file_name(task, setup.data["name"], label, setup.untrained)

@@ -288,7 +288,7 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
     ):
         fix = "set data.crop='square'"
         raise UserError("views of patches need images of one size, and data.crop is 'whole'", fix=fix)
-    train_ids, held_out_ids = split_held_out(images)
+    train_ids, held_out_ids = split_held_out(images, least=2)
     if data["partner"] is not None:
         make_pairing(images, train_ids, data["shared"], data["partner"])  # a mistake is found now
     label = _choose_label(config, parts, images)

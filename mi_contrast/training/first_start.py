@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from mi_contrast.core import checkpoint as checkpoints
 from mi_contrast.core import division, processes
 from mi_contrast.core.config import to_plain_data
-from mi_contrast.core.layout import RunDirectory, read_json
 from mi_contrast.core.mesh import make_mesh
 from mi_contrast.data import sets
 from mi_contrast.data.statistics import compute_statistics
 from mi_contrast.data.survey import Survey, survey
-from mi_contrast.interchange import open_source
 from mi_contrast.training import fitting
+from mi_contrast.training.weights import describe_weights
 
 SAMPLE = 1000  # pictures on which mean and std are measured
 DIGITS = 4
@@ -86,17 +83,6 @@ def read_memory(device: jax.Device) -> int:
     host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
     return min(host, int(limit)) if limit else host
-
-
-def describe_weights(path: str | None) -> dict[str, Any] | None:
-    """Returns the model of weights that a run starts from, and mean, std and size of their images; None without."""
-    if path is None:
-        return None
-    folder = RunDirectory(Path(path))
-    if folder.config.is_file() and checkpoints.latest_step(folder.checkpoints) is not None:
-        config = read_json(folder.config)["config"]
-        return {"model": config["model"], **{name: config["views"][name] for name in ("mean", "std", "size")}}
-    return dict(open_source(path).representation.spec)
 
 
 def fill_statistics(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

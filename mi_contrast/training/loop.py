@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from mi_contrast.core.stopping import SIGNALS, StopRequest, catch_stop_signals
 from mi_contrast.core.user_cache import use_compile_cache
 from mi_contrast.data.readers import Reader
 from mi_contrast.interchange.export import write_export
-from mi_contrast.training import assemble, first_start
+from mi_contrast.training import assemble, first_start, weights
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.forecast import describe_start
 from mi_contrast.training.held_out_record import HeldOutRecord
@@ -90,6 +90,8 @@ def run(
     known = None if recorded is None else recorded.get("broken", ())
     # Every mistake in the config is found before anything is written.
     job = assemble.build(config, has_checkpoint, known)
+    if not has_checkpoint:
+        weights.check_weights(config)
     with hold_shared(folder):
         check_same(config, job.images.fingerprint, {"stop_at": stop_at, "allow": allow})
         if processes.is_first():
@@ -206,7 +208,7 @@ def _restore_or_begin(saved: checkpoints.Checkpoints, job: Job, config: Mapping[
     if saved.latest() is None:
         state = place(job.first_state(), shardings)
         if config["checkpoint"]["start_from"] is not None:
-            state = _start_from(state, Path(config["checkpoint"]["start_from"]), shardings)
+            state = _start_from(state, Path(config["checkpoint"]["start_from"]), shardings, config["model"])
         return job.fill_banks(state), 0
     wanted = abstract(jax.eval_shape(job.first_state), shardings)
     step, tree = saved.restore(to_tree(wanted), legacy.RETIRED)
@@ -214,19 +216,18 @@ def _restore_or_begin(saved: checkpoints.Checkpoints, job: Job, config: Mapping[
     return from_tree(wanted, tree), step
 
 
-def _start_from(state: State, path: Path, shardings: State) -> State:
-    """Returns the first state with the networks of another run's newest checkpoint.
+def _start_from(state: State, path: Path, shardings: State, model: Mapping[str, Any] | None = None) -> State:
+    """Returns the first state with the weights of a run, an export or a file. Raises UserError unless they match.
 
-    Raises UserError unless every leaf matches and is finite.
+    Args:
+      model: config.model, which a backbone must fit.
     """
-    wanted = {"online": dict(state.online)} | ({"target": dict(state.target)} if state.target else {})
-    step, networks = checkpoints.read(RunDirectory(path).checkpoints, subtree=tuple(wanted))
-    where = f"checkpoint.start_from {path} (step {step})"
-    checkpoints.check_match(networks, wanted, where)
-    checkpoints.check_finite(networks, where)
-    count = len(checkpoints.flatten(wanted))
-    print(f"weights of {path}, step {step}: {count} of {count} leaves loaded")
-    return place(replace(state, **networks), shardings)
+    if weights.has_backbone(path):
+        loaded, line = weights.load_backbone(state, model or {}, path)
+    else:
+        loaded, line = weights.load_networks(state, path)
+    print(line)
+    return place(loaded, shardings)
 
 
 def _export(folder: RunDirectory, job: Job, state: State, config: Mapping[str, Any]) -> None:

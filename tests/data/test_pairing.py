@@ -175,6 +175,14 @@ def test_a_twentieth_is_held_out_for_good(digits):
     assert not set(digits.groups[kept]) & set(digits.groups[held]) and len(held) == 4 * 4
 
 
+def test_two_examples_are_held_out_of_few():
+    """One makes no pair to measure. A larger set, and whoever asks for no number, is divided as before."""
+    assert [len(split_held_out(toy_set(n), least=2)[1]) for n in (3, 10, 24, 40, 1000)] == [2, 2, 2, 2, 50]
+    assert [len(split_held_out(toy_set(n))[1]) for n in (3, 10, 24)] == [1, 1, 1]
+    groups = np.repeat(np.arange(5, dtype=np.int32), 3)
+    assert len(split_held_out(toy_set(15, groups=groups), least=2)[1]) == 3  # a group has enough
+
+
 PINNED = [48, 74, 89, 96]
 
 

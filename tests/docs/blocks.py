@@ -20,9 +20,9 @@ TESTED_ELSEWHERE = {
 }
 # Shell commands that are run in a folder with small inputs; each of the others is only parsed, for the reason below.
 RUN = (
-    "python -m mi_contrast.main --list",
+    "mi-contrast --list",
     "python -m mi_contrast.bench",
-    "mi-contrast estimate samples.npz",
+    "mi-contrast estimate data.csv",
 )
 ONLY_PARSED = {
     "train": "trains for minutes or hours; tests/test_main.py and tests/training run the job",
@@ -33,6 +33,9 @@ ONLY_PARSED = {
     "bench": "measures for minutes; tests/benchmarks run each case at small sizes",
     "export": "needs a trained backbone; tests/test_export.py runs the job",
     "report": "needs a run; tests/test_report.py runs the job",
+    "encode": "needs a trained backbone; tests/test_encode.py runs the job",
+    "estimate": "needs the file that is named; tests/test_estimate.py runs the job",
+    "data": "needs pictures; tests/data/test_prepare.py runs the job",
     "statistics": "needs a data set; tests/data/test_statistics.py runs the job",
     "git": "needs the network",
     "pip": "needs the network; .ci/run installs the package",

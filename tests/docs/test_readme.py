@@ -95,9 +95,8 @@ def test_the_drill_has_every_command(capsys):
     assert steps == [("sh", "a"), ("sh", "c"), ("python", "e\nf\n")]
 
 
-def test_inputs_of_the_drill_are_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(readme, "PHOTOS", 4)
-    readme.write_inputs(tmp_path)
+def test_inputs_of_the_drill_are_made(tmp_path):
+    readme.write_inputs(tmp_path, photos=4)
     assert len(list(tmp_path.glob("photos/*/*.jpg"))) == 4
     assert (tmp_path / "data.csv").read_text().startswith("x,y\n")
     assert readme.run_step(readme.Step("sh", "test -f data.csv"), tmp_path)[0] == 0

@@ -26,7 +26,6 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("sh", "python")
 LONGEST = 3600.0  # seconds that one block may take
-PHOTOS = 200
 
 
 class Step(NamedTuple):
@@ -47,16 +46,16 @@ def list_steps(readme: str) -> list[Step]:
     return steps
 
 
-def write_inputs(folder: Path) -> None:
+def write_inputs(folder: Path, photos: int = 200, samples: int = 1000) -> None:
     """Writes the files that the README supposes: photos/, samples.npz and data.csv."""
     rng = np.random.default_rng(0)
-    for i in range(PHOTOS):
+    for i in range(photos):
         pixels = rng.integers(256, size=(6, 8, 3), dtype=np.uint8)
         file = folder / "photos" / f"{'ab'[i % 2]}" / f"{i:03d}.jpg"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).resize((320, 240), Image.Resampling.BICUBIC).save(file)
-    x = rng.normal(size=1000)
-    y = x + rng.normal(size=1000)
+    x = rng.normal(size=samples)
+    y = x + rng.normal(size=samples)
     np.savez(folder / "samples.npz", x=x, y=y)
     np.savetxt(folder / "data.csv", np.stack([x, y], axis=1), delimiter=",", header="x,y", comments="")
 

@@ -92,7 +92,7 @@ def test_supcon_needs_labels_and_few_pictures_are_refused():
 @pytest.mark.parametrize(
     "short, backend, size, backbone, width, dtype",
     [
-        (32, "cpu", 64, "resnet18", 16, "float32"),
+        (32, "cpu", 64, "tiny", 64, "float32"),
         (128, "cpu", 96, "resnet18", 16, "float32"),
         (3000, "cpu", 96, "resnet18", 16, "float32"),
         (32, "gpu", 64, "resnet18", 64, "bfloat16"),
