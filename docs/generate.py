@@ -227,16 +227,27 @@ GENERATORS: dict[str, Callable[[], str]] = {
 }
 
 
+def list_notebooks() -> list[Path]:
+    """Returns the notebooks that are stored with their outputs, in order."""
+    return sorted((ROOT / "launch" / "colab").glob("*.ipynb"))
+
+
 def write(app: Any = None) -> None:
-    """Writes all generated pages, and removes old ones."""
+    """Writes all generated pages, copies the notebooks, and removes old ones."""
     folder = DOCS / GENERATED
     folder.mkdir(exist_ok=True)
     for name, make in GENERATORS.items():
         file, text = folder / f"{name}.md", make()
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             file.write_text(text, encoding="utf-8")
-    for file in folder.glob("*.md"):
-        if file.stem not in GENERATORS:
+    notebooks = list_notebooks()
+    (folder / "notebooks").mkdir(exist_ok=True)
+    for source in notebooks:
+        file = folder / "notebooks" / source.name
+        if not file.is_file() or file.read_bytes() != source.read_bytes():
+            file.write_bytes(source.read_bytes())
+    for file in [*folder.glob("*.md"), *folder.glob("notebooks/*.ipynb")]:
+        if file.stem not in GENERATORS and file.name not in [source.name for source in notebooks]:
             file.unlink()
 
 

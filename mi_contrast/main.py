@@ -71,7 +71,8 @@ def _choose_workdir(call: CommandLine) -> Path:
     """Returns the run directory: that of --workdir, or runs/<config>-<variant>, or runs/<config>-<name of a folder>."""
     variant, name = call.variant, (call.config or {}).get("data", {}).get("name")
     if variant == "folder" and name:
-        variant = Path(name.partition(":")[2] or name).expanduser().resolve().name.partition(".")[0] or variant
+        place = Path(name.partition(":")[2] or name).expanduser().resolve()
+        variant = (place.stem if place.suffix in (".zip", ".txt", ".npz", ".parquet") else place.name) or variant
     default = Path("runs") / "-".join(word for word in (call.name, variant) if word).replace("/", "-")
     return Path(call.flags.get("workdir") or default)
 

@@ -121,3 +121,27 @@ def test_labels_without_an_array_and_configs_of_another_kind_are_refused(calls):
         mi_contrast.train(3, "runs/x")
     with pytest.raises(UserError, match="did you mean 'simclr'"):
         mi_contrast.train("simlcr:digits")
+
+
+@pytest.mark.slow
+def test_an_array_with_labels_and_a_list_of_files_train_and_go_on(tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    colours, numbers = rng.integers(40, 215, (3, 1, 1, 3)), np.arange(60) % 3
+    images = np.clip(colours[numbers] + rng.normal(0, 25, (60, 24, 24, 3)), 0, 255).astype(np.uint8)
+    small = dict(batch=8, width=8, steps=2)
+    words = [("red", "green", "blue")[i] for i in numbers]
+    run = mi_contrast.train("simclr", "runs/array", data=images, labels=words, **small)
+    assert run.content.step == 2 and set(run.content.held_out.classes) == {"red", "green", "blue"}
+    assert (
+        mi_contrast.train("simclr", "runs/array", data=images, labels=words, **small) == run
+    )  # finished: nothing to do
+    files = []
+    for i, image in enumerate(images):
+        files.append(tmp_path / f"{i:02}.png")
+        Image.fromarray(image).save(files[-1])
+    listed = mi_contrast.train("simclr", "runs/list", data=files, **small)
+    assert listed.content.step == 2 and "knn_top1" not in listed.content.curves
+    assert len(listed.neighbours(files[0], k=3).index) == 3 and listed.report.is_file()

@@ -22,7 +22,7 @@ def write_pictures(root, labelled=True, count=20):
         label = ("cats", "dogs")[number % 2]
         folder = root / label if labelled else root
         folder.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 120, (40, 48, 3)) + (100, 0, 0) * np.uint8(number % 2)
+        pixels = rng.integers(0, 120, (40, 48, 3)) + np.array((100, 0, 0)) * (number % 2)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{label}_{number}.png")
     return root
 
@@ -50,6 +50,7 @@ NAMES = {
     "folder:photos": "runs/simclr-photos",
     "folder:/x/my photos/": "runs/simclr-my photos",
     "folder:/x/set.zip": "runs/simclr-set",
+    "folder:day.1": "runs/simclr-day.1",
     "hf:user/beans": "runs/simclr-beans",
     "photos": "runs/simclr-photos",
 }

@@ -160,9 +160,9 @@ def describe(pictures: Pictures, scan: Scan) -> list[str]:
         others = [f"{count} {suffix or 'without suffix'}" for suffix, count in pictures.others.items()]
         lines.append(f"other files, which are passed over: {_list(others)}")
     if twins := scan.list_twins():
-        lines.append(
-            f"{len(twins)} groups of equal files, {sum(map(len, twins))} files, such as {' = '.join(twins[0][:3])}"
-        )
+        count = "1 group" if len(twins) == 1 else f"{len(twins)} groups"
+        lines.append(f"{count} of equal files, {sum(map(len, twins))} files, such as {' = '.join(twins[0][:3])}")
+    lines += describe_leaks(pictures, twins)
     if pictures.labels is not None:
         counts = Counter(pictures.labels[name] for name in names)
         shown = [f"{label} {count:,}" for label, count in sorted(counts.items())]
@@ -170,6 +170,17 @@ def describe(pictures: Pictures, scan: Scan) -> list[str]:
     if len(pictures.splits) > 1:
         lines.append("splits: " + ", ".join(f"{split} {len(names):,}" for split, names in pictures.splits.items()))
     return lines
+
+
+def describe_leaks(pictures: Pictures, twins: Sequence[Sequence[str]]) -> list[str]:
+    """Returns a line about equal files that the folders of two splits share, which nothing here can set apart."""
+    split_of = {name: split for split, names in pictures.splits.items() for name in names}
+    leaks = [names for names in twins if len({split_of[name] for name in names}) > 1]
+    if not leaks:
+        return []
+    return [
+        f"{len(leaks)} pictures lie in the folders of two splits, such as {' = '.join(leaks[0][:2])}: remove one of them"
+    ]
 
 
 def describe_labels(pictures: Pictures) -> str:

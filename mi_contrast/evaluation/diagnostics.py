@@ -28,6 +28,7 @@ from mi_contrast.interchange import LoadedBackbone
 from mi_contrast.readout.geometry import alignment, effective_rank, uniformity
 from mi_contrast.readout.knn import unit
 
+FEWEST = 16  # images whose mutual information is estimated
 CELL, GAP = 72, 3  # pixels: side of a cell of the picture, and gap between cells
 SAME_CLASS, OTHER_CLASS, NO_CLASS = (46, 125, 50), (183, 28, 28), (158, 158, 158)  # colours of frames
 
@@ -97,7 +98,8 @@ def judge(
         "information": {
             "pairs": f"two views ({settings.views}) of each of {len(images)} images of {setup.data['test_split']}, "
             "features of the backbone",
-            "estimates": estimate_information(first, second, seed=config["seed"]),
+            # Each estimator fits on one part and estimates on another, which a handful of images can't fill.
+            "estimates": estimate_information(first, second, seed=config["seed"]) if len(images) >= FEWEST else {},
         },
         "invariance": {
             name: measure_invariance(plain, encode(policy=op_policy, copies=1))
@@ -202,6 +204,8 @@ def summarise(result: Mapping[str, Any], path: Path) -> str:
         f"{geometry['effective_rank']:.1f} of {geometry['features']}",
         f"  nats between {result['information']['pairs']}:",
     ]
+    if not result["information"]["estimates"]:
+        lines.append(f"    not estimated on fewer than {FEWEST} images")
     for name, estimate in result["information"]["estimates"].items():
         ceiling = "no ceiling" if estimate["ceiling"] is None else f"at most {estimate['ceiling']:.2f}"
         error = "" if estimate["standard_error"] is None else f" -+ {estimate['standard_error']:.2f}"

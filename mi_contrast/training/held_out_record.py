@@ -31,7 +31,7 @@ from mi_contrast.training.state import State
 
 ON_MAP = 400  # images on the map
 FEW = 100  # held-out images below which training images are added to the map
-BANK = 600  # training images among which neighbours are looked for
+BANK = 1200  # training images among which neighbours are looked for
 QUERIES, NEIGHBOURS = 12, 5
 COMPONENTS = 32  # principal components that are kept of each image on the map
 THUMBNAIL, QUALITY = 48, 70  # pixels a side, and WebP's quality

@@ -50,7 +50,7 @@ def test_a_mixed_folder_is_counted_as_it_was_written(tmp_path):
     assert write_mixed(tmp_path / "photos", 60) == len(BROKEN)
     seen = look(f"folder:{tmp_path}/photos")
     text = "\n".join(seen.lines)
-    assert "60 pictures" in text and "10 classes" in text and "1 groups of equal files, 2 files" in text
+    assert "60 pictures" in text and "10 classes" in text and "1 group of equal files, 2 files" in text
     assert all(name in text for name in BROKEN) and "hidden.png" not in text and "._photo" not in text
     assert "1 .txt" in text and "dot.png" in text
     assert seen.train + seen.held_out + seen.test == 60 - len(BROKEN) and seen.classes == 10
@@ -161,6 +161,9 @@ def test_split_folders_are_splits(tmp_path):
     seen = look(f"folder:{tmp_path}")
     assert seen.data["split"] == "Training" and seen.data["test_split"] == "test" and seen.data["test_share"] == 0
     assert (seen.train + seen.held_out, seen.test, seen.classes) == (12, 6, 2)
+    assert not any("two splits" in line for line in seen.lines)
+    (tmp_path / "test" / "x" / "same.png").write_bytes((tmp_path / "Training" / "x" / "2.png").read_bytes())
+    assert any("1 pictures lie in the folders of two splits" in line for line in look(f"folder:{tmp_path}").lines)
     with pytest.raises(UserError, match="has the split 'test' already"):
         look(f"folder:{tmp_path}", test_share=0.2)
 

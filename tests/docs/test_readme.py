@@ -1,6 +1,7 @@
 """The README: its length, its order, its links, its address, and the drill that runs its commands."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,21 @@ def test_inputs_of_the_drill_are_made(tmp_path):
     assert (tmp_path / "data.csv").read_text().startswith("x,y\n")
     assert readme.run_step(readme.Step("sh", "test -f data.csv"), tmp_path)[0] == 0
     assert readme.run_step(readme.Step("python", "raise SystemExit(3)"), tmp_path)[0] == 3
+
+
+def test_the_drill_runs_in_a_clone_and_counts_failures(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "pyproject.toml").write_text('[project.urls]\nRepository = "https://example.org/house"\n')
+    clone = "git clone https://example.org/house && cd house && touch made"
+    (source / "README.md").write_text(
+        f"```sh\n{clone}\ntest -f made\n```\n```sh\nfalse\n```\n```python\nprint(1)\n```\n"
+    )
+    for words in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "A"]):
+        subprocess.run(["git", *words], cwd=source, check=True, timeout=60)
+    monkeypatch.setattr(readme, "ROOT", source)
+    monkeypatch.setattr(readme, "write_inputs", lambda folder: None)
+    (tmp_path / "work").mkdir()
+    assert readme.main([f"--folder={tmp_path / 'work'}"]) == 1
+    codes = re.findall(r"^== code (\d+)", capsys.readouterr().out, re.M)
+    assert codes == ["0", "0", "1", "0"]
