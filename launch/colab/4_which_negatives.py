@@ -76,13 +76,15 @@ panels = [(f"step {step}", "", held_out_charts.draw_similarities(measured[step],
 show(charts.lay_out(panels, title="Similarities and the ring", note="", columns=2, one_legend=True))
 
 # %% [markdown]
-# Before training all groups lie in one heap. As the network learns, positives move to the right, and the ring closes in
-# on the negatives that are hard without being the hardest.
+# The ring begins as nearly the whole heap, and from half-way on it holds the most similar negatives but for the closest
+# hundredth. These few steps end inside the warm-up of the learning rate, so the positives have hardly left the heap
+# yet. The page of a whole run, `mi-contrast train ring_moco:digits`, has the same picture.
 #
 # ## False negatives
 #
-# The closer the negatives, the more of them have the anchor's own class. The upper edge of the ring leaves out the
-# closest hundredth for that reason.
+# A network that knows classes puts pictures of the anchor's own class among the closest negatives. The upper edge of
+# the ring leaves out the closest hundredth for that reason. Here there are ten classes and the network does not know
+# them yet: a tenth of the negatives have the anchor's class, wherever the ring lies.
 
 # %%
 rows = []
