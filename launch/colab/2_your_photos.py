@@ -96,8 +96,9 @@ run
 # %% [markdown]
 # ## What changed: the map
 #
-# Each dot is a picture that was not trained on or one that was, near to those with similar features. The colours are
-# the two folders, which training did not see.
+# Each dot is a picture; the darker ones were held out of training. Pictures with similar features are near each other.
+# The colours are the two folders, which training did not see. Two photographs are told apart before training already;
+# what changes is which of their pieces lie together.
 
 # %%
 show(run.map())

@@ -80,7 +80,8 @@ def drop_progress(notebook: nbformat.NotebookNode) -> None:
 
 
 def keep_lines(text: str) -> str:
-    """Returns the lines of a text that no progress bar drew."""
+    """Returns the lines of a text that no progress bar drew, with paths from the notebook's own folder on."""
+    text = re.sub(rf"{re.escape(tempfile.gettempdir())}/tmp\w+/", "", text)
     lines = [line.rpartition("\r")[2] for line in text.splitlines(keepends=True)]
     return "".join(line for line in lines if line.strip() and not BAR.search(line))
 
