@@ -20,6 +20,7 @@ from docs.links import DOCS, GENERATED, REPOSITORY, ROOT, copy_page, resolve_lin
 from mi_contrast import bench
 from mi_contrast.__main__ import JOBS
 from mi_contrast.core import schedules
+from mi_contrast.data.__main__ import JOBS as DATA_JOBS
 
 
 def read_header(file: Path) -> str:
@@ -92,12 +93,14 @@ def command_page() -> str:
     """Returns the page of the command line: every job with its usage and its flags."""
     main = importlib.import_module("mi_contrast.__main__")
     parts = [f"# Command line\n\n{write_header(inspect.getdoc(main) or '')}"]
-    for name, job in JOBS.items():
-        module = importlib.import_module(job.module)
+    modules = {name: job.module for name, job in JOBS.items()}
+    modules |= {f"data {name}": module for name, module in DATA_JOBS.items() if module not in modules.values()}
+    for name, path in modules.items():
+        module = importlib.import_module(path)
         rows = [(f"`--{flag}`", escape(text)) for flag, text in getattr(module, "FLAGS", {}).items()]
         usage = write_header(inspect.getdoc(module) or "")
         flags = table(("flag", "meaning"), rows) if rows else ""
-        parts.append(f"## {name}\n\n`python -m {job.module.removesuffix('.__main__')}`\n\n{usage}\n{flags}")
+        parts.append(f"## {name}\n\n`python -m {path.removesuffix('.__main__')}`\n\n{usage}\n{flags}")
     cases = [(f"`{name}`", escape(text)) for name, text in bench.CASES.items()]
     parts.append(f"### Cases of bench\n\n{table(('case', 'what is timed'), cases)}")
     return "\n".join(parts)

@@ -178,9 +178,8 @@ def describe_leaks(pictures: Pictures, twins: Sequence[Sequence[str]]) -> list[s
     leaks = [names for names in twins if len({split_of[name] for name in names}) > 1]
     if not leaks:
         return []
-    return [
-        f"{len(leaks)} pictures lie in the folders of two splits, such as {' = '.join(leaks[0][:2])}: remove one of them"
-    ]
+    shown = " = ".join(leaks[0][:2])
+    return [f"{len(leaks)} pictures lie in the folders of two splits, such as {shown}: remove one of them"]
 
 
 def describe_labels(pictures: Pictures) -> str:
