@@ -157,6 +157,7 @@ def test_a_run_of_digits_keeps_its_network_length_and_rate():
     before = {**config, "steps": 3000}
     for section, field, value in (
         ("model", "width", 64), ("eval", "every", 1000), ("checkpoint", "every", 1000),
+        ("optim", "weight_decay", 1e-4),
         ("optim", "lr", {"kind": "cosine", "a": 0.003, "b": 0.0, "start": 0.0, "end": 1.0}),
         ("model", "head", {"kind": "mlp", "hidden": None, "dim": 128}),
     ):  # fmt: skip
@@ -164,7 +165,7 @@ def test_a_run_of_digits_keeps_its_network_length_and_rate():
         before = {**before, section: {**before[section], field: value}}
     adopted = legacy.adopt({"config": before}, config)
     assert {name: adopted[name] for name in before} == {**before, "optim": adopted["optim"], "data": adopted["data"]}
-    assert adopted["optim"]["lr"] == before["optim"]["lr"]
+    assert all(adopted["optim"][name] == before["optim"][name] for name in ("lr", "weight_decay"))
     mine = {**config, "steps": 500}
     assert legacy.adopt({"config": before}, mine)["steps"] == 500, "set by the user"
 

@@ -44,6 +44,7 @@ CHANGED: Mapping[str, Change] = {
     "steps": Change(3000, 1500),
     "eval.every": Change(1000, 500),
     "checkpoint.every": Change(1000, 500),
+    "optim.weight_decay": Change(1e-4, 0.05),
     "optim.lr": Change(cosine(0.003, 0.0), cosine(0.006, 0.0)),
 }
 # Methods whose terms have changed. A resumed run keeps its own terms.

@@ -135,6 +135,7 @@ def _digits() -> Recipe:
     config.model.backbone, config.model.width = "tiny", 128
     config.model.head = ConfigDict({**SHORT_RUN_HEAD, "hidden": 256})
     config.optim.kind, config.optim.lr, config.optim.warmup = "adamw", cosine(0.006, 0.0), 200
+    config.optim.weight_decay = 0.05
     config.log.every = 100
     return Recipe(
         config, queue_size=1024, queue_temperature=0.2, bank_temperature=0.2, batch_temperature=0.2, num_draws=1023,
