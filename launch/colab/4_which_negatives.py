@@ -58,8 +58,8 @@ def show(chart):
 
 # %%
 small = {
-    "steps": 120, "batch": 128, "model.width": 16, "data.options.length": 2, "log.every": 10, "log.tensorboard": False,
-    "eval.every": 40, "eval.pairs": 128, "eval.knn_bank": 2000,
+    "steps": 400, "model.width": 64, "log.every": 10, "log.tensorboard": False, "eval.every": 100,
+    "eval.pairs": 256, "eval.knn_bank": 4000,
 }  # fmt: skip
 runs = {name: mi_contrast.train(f"{name}:digits", f"runs/{name}", **small) for name in ("moco", "ring_moco")}
 
@@ -106,5 +106,5 @@ for name, run in runs.items():
           f"  bound holds for {curves['bound_share'].last:.0%} of pictures")  # fmt: skip
 
 # %% [markdown]
-# 120 steps of a tiny network show how it works, and not which is better. Over three seeds and longer training the study
+# 400 steps of a tiny network show how it works, and not which is better. Over three seeds and longer training the study
 # does: `mi-contrast study negatives`.

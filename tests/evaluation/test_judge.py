@@ -18,6 +18,7 @@ from tests.evaluation.fake import MeanColour, image_set
 TRAINING = dict(
     name="blobs", dir="/there", split="train[:90%]", test_split="test", options={"size": 8}, label="dark", broken=0.0
 )
+OWN = dict(labels=None, group=None, test_share=0.0)  # what an older run says of one's own pictures
 NOTHING = dict.fromkeys(("name", "dir", "split", "test_split", "options", "label"))
 
 
@@ -32,7 +33,8 @@ def asked(monkeypatch):
     """Replaces the door to data sets; keeps what was asked of it."""
     calls = []
 
-    def load(name, split, *, data_dir=None, size=None, options=None, broken=0.0):
+    def load(name, split, *, data_dir=None, size=None, options=None, broken=0.0, labels=None, group=None, test_share=0):
+        assert (labels, group, test_share) == (None, None, 0)  # of one's own pictures alone
         calls.append((name, split, data_dir, size, options))
         return image_set(300 if "train" in split else 120, split, name=name, seed=len(split))
 
@@ -114,12 +116,12 @@ def test_scores_that_are_not_finite_are_no_result(tmp_path, asked):
 
 
 def test_chosen_data_takes_the_training_set_where_none_is_given():
-    assert resolve_data(NOTHING, TRAINING) == TRAINING
-    assert resolve_data(NOTHING | {"label": "colour", "split": "train"}, TRAINING) == TRAINING | {
+    assert resolve_data(NOTHING, TRAINING) == TRAINING | OWN
+    assert resolve_data(NOTHING | {"label": "colour", "split": "train"}, TRAINING) == TRAINING | OWN | {
         "label": "colour",
         "split": "train",
     }
-    assert resolve_data(NOTHING | {"name": "blobs", "dir": "/d"}, TRAINING) == TRAINING | {"dir": "/d"}
+    assert resolve_data(NOTHING | {"name": "blobs", "dir": "/d"}, TRAINING) == TRAINING | {"dir": "/d"} | OWN
     assert resolve_data(NOTHING, {"name": "x"})["test_split"] == "test"
 
 
