@@ -77,14 +77,14 @@ show(charts.lay_out(panels, title="Similarities and the ring", note="", columns=
 
 # %% [markdown]
 # The ring begins as nearly the whole heap, and from half-way on it holds the most similar negatives but for the closest
-# hundredth. These few steps end inside the warm-up of the learning rate, so the positives have hardly left the heap
-# yet. The page of a whole run, `mi-contrast train ring_moco:digits`, has the same picture.
+# hundredth. The positives move to the right, out of the heap, and pictures of their class follow them. The page of a
+# whole run, `mi-contrast train ring_moco:digits`, has the same picture.
 #
 # ## False negatives
 #
 # A network that knows classes puts pictures of the anchor's own class among the closest negatives. The upper edge of
-# the ring leaves out the closest hundredth for that reason. Here there are ten classes and the network does not know
-# them yet: a tenth of the negatives have the anchor's class, wherever the ring lies.
+# the ring leaves out the closest hundredth for that reason. Here there are ten classes, so a tenth of the queue has the
+# anchor's class. In the ring it is a fifth, once the network begins to tell digits apart.
 
 # %%
 rows = []
