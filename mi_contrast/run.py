@@ -31,7 +31,7 @@ __all__ = ["Run", "open_run"]
 
 Images = UInt8[np.ndarray, "*B H W 3"] | Float[np.ndarray, "*B H W 3"] | str | Path | Sequence[str | Path]
 Value = bool | int | float | str | None | Sequence["Value"] | Mapping[str, "Value"]  # of a config's field
-EMBEDDINGS = ("tsne", "umap", "pca")
+EMBEDDINGS = {"tsne": "t-SNE", "umap": "UMAP", "pca": "PCA"}
 SHOWN = ("mi_nats", "knn_top1")  # metrics that `plot` draws where none is named
 
 
@@ -151,7 +151,9 @@ class Run:
             raise UserError(problem, fix="runs keep them since 0.2, from their first measurement on")
         rows, classes = held_out_charts.map_rows(held_out, places), exhibits.list_classes(held_out)
         panels = [(name, "", held_out_charts.draw_map(rows, name, classes)) for name in places]
-        return charts.lay_out(panels, title=f"Held-out images by {method}", note="", columns=2, one_legend=True)
+        return charts.lay_out(
+            panels, title=f"Held-out images by {EMBEDDINGS[method]}", note="", columns=2, one_legend=True
+        )
 
     def neighbours(self, image: Images | int, k: int = 5) -> NearImages:
         """Returns the training images whose features are most similar to those of an image.
