@@ -97,7 +97,7 @@ def test_another_optimiser_is_refused_allowed_and_recorded(run):
     before = json.loads(run.config.read_text())["config"]["optim"]
     loop.run(config, run.root, stop_at=5, allow=("optim",))
     last = json.loads(run.starts.read_text())["starts"][-1]
-    assert last["from_step"] == 4 and last["allowed"]["optim.weight_decay"] == [1e-4, 1e-3]
+    assert last["from_step"] == 4 and last["allowed"]["optim.weight_decay"] == [0.05, 1e-3]
     assert json.loads(run.config.read_text())["config"]["optim"] == {**before, "lr": 0.01, "weight_decay": 0.001}
     loop.run(config, run.root, stop_at=6)  # the same command needs no flag again
     assert "allowed" not in json.loads(run.starts.read_text())["starts"][-1]
