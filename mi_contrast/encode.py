@@ -30,8 +30,7 @@ from mi_contrast.core.layout import write_atomically
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.core.user_cache import use_compile_cache
 from mi_contrast.data.broken import MAX_NAMED
-from mi_contrast.data.decoding import BrokenImageError, decode_file
-from mi_contrast.data.folders import enable_heic
+from mi_contrast.data.decoding import BrokenImageError, decode_file, enable_heic
 from mi_contrast.data.imageset import CHUNK, THREADS, ImageSet
 from mi_contrast.data.listing import find_images, is_image
 from mi_contrast.evaluation.twin import make_untrained_twin
@@ -58,7 +57,7 @@ def find_pictures(path: Path) -> tuple[Path, list[Path]]:
     if not files or (path.is_file() and not is_image(path)):
         raise FileError(f"{path} {'contains no pictures' if path.is_dir() else 'is not a picture'}",
                         fix="give a folder of pictures such as .jpg, .png, .webp, .gif or .tif")  # fmt: skip
-    enable_heic(root, files)
+    enable_heic(root, [str(file.relative_to(root)) for file in files])
     return root, files
 
 

@@ -76,9 +76,7 @@ class Bank:
     def read(cls, config: Mapping[str, Any], representation: Representation) -> Bank:
         """Returns up to `MOST` training images of a run's config. Raises UserError if they are not there."""
         data = config["data"]
-        options = {field: data[field] for field in sets.OPTIONS if field in data}
-        options |= {"data_dir": data["dir"], "size": representation.spec["size"]}
-        images = sets.load(data["name"], data["split"], **options)
+        images = sets.load_section(data, size=representation.spec["size"])
         train_ids, _ = split_held_out(images, least=2)
         index = train_ids[permutation(len(train_ids), STREAMS["held_out"], 1)[:MOST]]
         features = np.asarray(unit(representation.encode(images.images(index))))

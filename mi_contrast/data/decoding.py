@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import re
 import struct
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from mi_contrast.core.errors import FileError, UserError
+from mi_contrast.data.listing import HEIC
 
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 MAX_PIXELS = 89_478_485  # in an image: 256 MiB as RGB, the size at which Pillow begins to warn
@@ -225,3 +227,22 @@ def stack_images(
             here, first = ("{1} x {0} pixels".format(*s) for s in (image.shape, shape))
             raise UserError(f"{example}: {here}, where the first image has {first}", fix="give data.size, such as 96")
     return np.stack(images) if images else np.zeros((0, *shape), np.uint8)
+
+
+def enable_heic(root: Path | str, names: Iterable[str]) -> None:
+    """Registers Pillow's reader of HEIC if there are such files. Raises UserError if pillow-heif is not installed.
+
+    Args:
+      root: what holds the files, for the message.
+      names: of the files, relative to it.
+    """
+    heic = [name for name in names if name.lower().endswith(HEIC)]
+    if not heic:
+        return
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()
+    except ImportError:
+        raise UserError(
+            f"{root} holds {len(heic)} HEIC images, such as {heic[0]}",
+            fix="pip install pillow-heif, or move them elsewhere",
+        ) from None

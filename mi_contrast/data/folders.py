@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import partial
@@ -16,10 +15,10 @@ from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.data import fingerprint, tiles
 from mi_contrast.data.broken import drop_broken, find_broken
 from mi_contrast.data.crops import WholeImage
-from mi_contrast.data.decoding import BrokenImageError, decode_file, read_bytes, stack_images
+from mi_contrast.data.decoding import BrokenImageError, decode_file, enable_heic, read_bytes, stack_images
 from mi_contrast.data.imageset import ImageSet, Ints
 from mi_contrast.data.kept import keep_reasons
-from mi_contrast.data.listing import HEIC, LAYOUT, NO_CLASS, list_images, list_images_as_0_1_0
+from mi_contrast.data.listing import LAYOUT, NO_CLASS, list_images, list_images_as_0_1_0
 
 
 def load(
@@ -58,7 +57,7 @@ def load(
     splits = list_images(root)
     name = f"folder:{root}"
     files = select_files(splits, name, split)
-    enable_heic(root, [file for _, file in files])
+    enable_heic(root, [str(file.relative_to(root)) for _, file in files])
     names = tuple(sorted({label for listing in splits.values() for label, _ in listing}))
     stats = {file.relative_to(root).as_posix(): file.stat() for _, file in files}
     sizes = {path: stat.st_size for path, stat in stats.items()}
@@ -117,17 +116,3 @@ def has_same_listing(root: Path, split: str) -> bool:
     except UserError:
         return False
     return before == select_files(list_images(root), f"folder:{root}", split)
-
-
-def enable_heic(root: Path, files: list[Path]) -> None:
-    """Registers Pillow's reader of HEIC if there are such files. Raises UserError if pillow-heif is not installed."""
-    heic_files = [file for file in files if file.suffix.lower() in HEIC]
-    if not heic_files:
-        return
-    try:
-        importlib.import_module("pillow_heif").register_heif_opener()
-    except ImportError:
-        raise UserError(
-            f"{root} holds {len(heic_files)} HEIC images, such as {heic_files[0].relative_to(root)}",
-            fix="pip install pillow-heif, or move them elsewhere",
-        ) from None

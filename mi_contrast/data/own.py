@@ -11,9 +11,9 @@ from typing import Any
 from mi_contrast.core.errors import UserError
 from mi_contrast.data import arrays
 from mi_contrast.data.collect import TEST, TRAIN, collect_folder, collect_list
+from mi_contrast.data.decoding import enable_heic
 from mi_contrast.data.grouping import IMAGE, divide_names, group_names
 from mi_contrast.data.imageset import ImageSet
-from mi_contrast.data.listing import HEIC
 from mi_contrast.data.pictures import Pictures, make_image_set
 from mi_contrast.data.scan import Scan, scan_pictures
 
@@ -37,7 +37,7 @@ def collect(kind: str, path: str, labels: str | None) -> Pictures:
     else:
         hub = importlib.import_module("mi_contrast.data.hub")  # imports `datasets`, which takes seconds
         pictures = hub.collect_hub(path, f"hf:{path}", labels)
-    enable_heic(pictures)
+    enable_heic(pictures.root, pictures.names)
     return pictures
 
 
@@ -124,17 +124,3 @@ def check_classes(pictures: Pictures, groups: Mapping[str, str], word: str) -> N
             f"data.group={word!r} puts each of the {len(of_class)} classes of {pictures.name} on one side whole",
             fix="give groups that are smaller than a class, such as an expression for the start of a file's name",
         )
-
-
-def enable_heic(pictures: Pictures) -> None:
-    """Registers Pillow's reader of HEIC if there are such files. Raises UserError if pillow-heif is not installed."""
-    heic = [name for name in pictures.names if name.lower().endswith(HEIC)]
-    if not heic:
-        return
-    try:
-        importlib.import_module("pillow_heif").register_heif_opener()
-    except ImportError:
-        raise UserError(
-            f"{pictures.root} holds {len(heic)} HEIC images, such as {heic[0]}",
-            fix="pip install pillow-heif, or move them elsewhere",
-        ) from None

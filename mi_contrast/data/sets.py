@@ -105,6 +105,18 @@ def load(
     return images
 
 
+def load_section(data: Mapping[str, Any], split: str | None = None, **changes: Any) -> ImageSet:
+    """Loads one split of the set that a config's section `data` names.
+
+    Args:
+      data: name, dir, split and, of `OPTIONS`, the fields that it has.
+      split: by default that of the section.
+      changes: keywords of `load` whose values differ from the section's.
+    """
+    options = {field: data[field] for field in OPTIONS if field in data} | changes
+    return load(data["name"], data["split"] if split is None else split, data_dir=data["dir"], **options)
+
+
 def has_same_listing(name: str, split: str, data_dir: str | Path | None) -> bool:
     """Whether version 0.1.0 would list the same examples in the same order."""
     return not name.startswith("folder:") or folders.has_same_listing(resolve_path(name, data_dir), split)

@@ -126,8 +126,7 @@ def _count(
     sides: np.ndarray | None,
 ) -> Survey:
     """Returns the survey of the set that `data` names. With sides None, the first image stands for all."""
-    options = {name: data[name] for name in ("options", "broken", "labels", "group", "test_share")}
-    images = sets.load(data["name"], data["split"], data_dir=data["dir"], size=None, **options)
+    images = sets.load_section(data, size=None)
     train_ids, held_out_ids = split_held_out(images, least=2)
     shape: tuple[int, int] | None = images.image_shape[:2]
     if sides is not None and len(np.unique(sides, axis=0)) > 1 and not data["options"]:
@@ -135,7 +134,7 @@ def _count(
     short = min(images.image_shape[:2]) if sides is None or shape else int(np.median(sides.min(axis=1)))
     label = data["label"] or next(iter(images.labels), None)
     try:
-        test = len(sets.load(data["name"], data["test_split"], data_dir=data["dir"], size=None, **options))
+        test = len(sets.load_section(data, data["test_split"], size=None))
     except UserError:
         test = 0
     classes = len(images.classes.get(label, ())) if label else 0

@@ -196,9 +196,8 @@ def find_data_size(config: Mapping[str, Any], examples: int | None, classes: int
         return examples, classes if classes is not None else known[1] if known else 0
     if known is not None:
         return known[0], classes if classes is not None else known[1]
-    options = {field: data[field] for field in sets.OPTIONS if field in data}
     try:
-        images = sets.load(data["name"], data["split"], data_dir=data["dir"], **options)
+        images = sets.load_section(data)
     except UserError as error:
         raise UserError(error.what, nearest=error.nearest, fix="or give --examples=N and --classes=N") from None
     label = data["label"] or next(iter(images.labels), None)

@@ -319,8 +319,7 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
 def _load_images(config: Mapping[str, Any], known: Collection[str] | None) -> sets.ImageSet:
     """Returns the training split, in memory where it is small: it is read again at every measurement."""
     data = config["data"]
-    options = {field: data[field] for field in sets.OPTIONS}
-    images = sets.load(data["name"], data["split"], data_dir=data["dir"], known_broken=known, **options)
+    images = sets.load_section(data, known_broken=known)
     if data["resident"] is not False and len(images) * int(np.prod(images.image_shape)) <= RESIDENT_BYTES:
         # The reader of whole images keeps its own pixels. The squares of this set are then for measurements alone.
         is_squeezed = data["crop"] == "whole" and images.square is not None and images.open is not None

@@ -39,10 +39,11 @@ def settle(config: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -
     with processes.together():
         seen = survey(config["data"])
         config = {**config, "data": {**config["data"], **seen.data}}
-        fitted, reasons = fitting.fit(config, gather_facts(config, seen))
+        facts = gather_facts(config, seen)
+        fitted, reasons = fitting.fit(config, facts)
         reasons = {f"data.{field}": why for field, why in seen.reasons.items() if field in seen.data} | reasons
         if fitted["views"]["mean"] is None or fitted["views"]["std"] is None:
-            fitted, measured = fill_statistics(fitted)
+            fitted, measured = fill_statistics(fitted, facts.published)
             reasons |= measured
     fitted = to_plain_data(processes.agree(fitted))
     print("\n".join([*seen.lines, "settled for this run, once:", *describe(fitted, reasons)]))
@@ -85,9 +86,10 @@ def read_memory(device: jax.Device) -> int:
     return min(host, int(limit)) if limit else host
 
 
-def fill_statistics(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+def fill_statistics(
+    config: Mapping[str, Any], published: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], dict[str, str]]:
     """Returns the config with the mean and deviation of each channel, measured or those of its weights, and why."""
-    published = describe_weights(config["checkpoint"]["start_from"])
     if published is not None:
         mean, std, why = published["mean"], published["std"], "that of the weights the run starts from"
     else:
@@ -102,8 +104,7 @@ def measure(config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, 
     """Returns the mean and deviation of each channel over a sample of the training pictures, and its size."""
     data, views = config["data"], config["views"]
     split = division.parse_optional(views.get("split"))
-    options = {field: data[field] for field in sets.OPTIONS} | {"size": views["size"]}
-    images = sets.load(data["name"], data["split"], data_dir=data["dir"], **options)
+    images = sets.load_section(data, size=views["size"])
     rows = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(np.int64))
     sample = replace(images, count=len(rows), read=lambda index: images.images(rows[index]), open=None)
     mean, std = compute_statistics(sample, "rgb" if split is None else split.space)
