@@ -24,11 +24,10 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 from mi_contrast.core.errors import UserError, run_job, unknown
-from mi_contrast.core.layout import read_json
 
 
 class Job(NamedTuple):
@@ -71,22 +70,13 @@ def expand(job: Job, words: list[str]) -> list[str]:
 
 
 def name_pictures(config: str, pictures: str) -> list[str]:
-    """Returns the flags that train a config, by default its variant :folder, on one's own pictures.
+    """Returns the flags that train a config, by default its variant :folder, on one's own pictures."""
+    from mi_contrast.data import own
 
-    Args:
-      pictures: a folder or a zip of one; a folder that data.prepare has written; a list of paths (.txt) or an array
-        (.npz); or a name such as 'hf:NAME'.
-    """
-    prepared = Path(pictures, "prepared.json")
-    if prepared.is_file():
-        name = read_json(prepared)["name"]
-        flags = [f"--config.data.name={name}", f"--config.data.dir={pictures}"]
-        return [f"--config={config}" + ("" if ":" in config else ":folder"), *flags]
-    kinds = {".txt": "list", ".npz": "arrays"}
-    is_name = pictures.partition(":")[0] in ("folder", "list", "arrays", "hf")
-    kind = kinds.get(PurePath(pictures).suffix.lower(), "folder")
-    name = pictures if is_name else f"{kind}:{pictures.rstrip('/') or pictures}"
-    return [f"--config={config}" + ("" if ":" in config else ":folder"), f"--config.data.name={name}"]
+    return [
+        f"--config={config}" + ("" if ":" in config else ":folder"),
+        f"--config.data.name={own.name_pictures(pictures)}",
+    ]
 
 
 def start(arguments: list[str]) -> None:

@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from mi_contrast.core import processes
 from mi_contrast.core.config import load_config
 from mi_contrast.core.errors import FileError, UserError
-from mi_contrast.core.layout import write_atomically, write_text
+from mi_contrast.core.layout import default_workdir, write_atomically, write_text
+from mi_contrast.data.own import name_pictures, shorten_name
 from mi_contrast.fields import change_fields
 from mi_contrast.run import Run, Value
 
@@ -91,10 +92,17 @@ def choose_workdir(name: str, variant: str | None, data: Data | None) -> Path:
         raise UserError("no workdir", fix="a config without a name needs workdir='runs/NAME'")
     word = variant
     if isinstance(data, (str, Path)):
-        word = Path(data).resolve().name
+        word = shorten_name(name_data(data))
     elif data is not None:
         word = "arrays" if isinstance(data, np.ndarray) else "files"
-    return Path("runs") / "-".join(part.replace("/", "-") for part in (name, word) if part)
+    return default_workdir(name, word)
+
+
+def name_data(data: str | Path) -> str:
+    """Returns data.name of a path, which is made absolute, or of the name of a set."""
+    if ":" in str(data) and not Path(data).exists():
+        return str(data)
+    return name_pictures(str(Path(data).expanduser().resolve()))
 
 
 def place_data(data: Data, labels: Any, root: Path) -> str:
@@ -104,9 +112,7 @@ def place_data(data: Data, labels: Any, root: Path) -> str:
       UserError: the data are of another kind, or others than those that the directory has.
     """
     if isinstance(data, (str, Path)):
-        text = str(data)
-        is_name = ":" in text and not Path(text).exists()
-        return text if is_name else f"folder:{Path(data).expanduser().resolve()}"
+        return name_data(data)
     if isinstance(data, np.ndarray):
         return _place_array(data, labels, root / ARRAYS)
     files = [Path(file).expanduser().resolve() for file in data]

@@ -20,7 +20,7 @@ from mi_contrast import tables
 from mi_contrast.core import processes
 from mi_contrast.core.config import CommandLine, change, parse, to_plain_data
 from mi_contrast.core.errors import UserError, run_job
-from mi_contrast.core.layout import RunDirectory, check_mounted
+from mi_contrast.core.layout import RunDirectory, check_mounted, default_workdir
 
 FLAGS = {
     "config=": "a config file, optionally with :variant; --config.section.field=value changes a field",
@@ -71,10 +71,10 @@ def _choose_workdir(call: CommandLine) -> Path:
     """Returns the run directory: that of --workdir, or runs/<config>-<variant>, or runs/<config>-<name of a folder>."""
     variant, name = call.variant, (call.config or {}).get("data", {}).get("name")
     if variant == "folder" and name:
-        place = Path(name.partition(":")[2] or name).expanduser().resolve()
-        variant = (place.stem if place.suffix in (".zip", ".txt", ".npz", ".parquet") else place.name) or variant
-    default = Path("runs") / "-".join(word for word in (call.name, variant) if word).replace("/", "-")
-    return Path(call.flags.get("workdir") or default)
+        from mi_contrast.data.own import shorten_name
+
+        variant = shorten_name(name) or variant
+    return Path(call.flags.get("workdir") or default_workdir(call.name, variant))
 
 
 def _set_short_flags(call: CommandLine) -> ConfigDict | None:

@@ -87,6 +87,11 @@ class RunDirectory:
         return self.root / "lock"
 
 
+def default_workdir(name: str | None, word: str | None) -> Path:
+    """Returns the run directory of a call that names none: runs/<name>-<word>."""
+    return Path("runs") / "-".join(part for part in (name, word) if part).replace("/", "-")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as JSON to `path`, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")

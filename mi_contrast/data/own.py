@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from mi_contrast.core.errors import UserError
@@ -18,6 +18,25 @@ from mi_contrast.data.pictures import Pictures, make_image_set
 from mi_contrast.data.scan import Scan, scan_pictures
 
 KINDS = ("folder", "list", "arrays", "hf")
+KIND_OF_SUFFIX = {".txt": "list", ".npz": "arrays"}  # of a file; anything else is a folder or a zip of one
+FILES = (".zip", ".txt", ".npz", ".parquet")  # suffixes that a run directory is not called after
+
+
+def name_pictures(text: str) -> str:
+    """Returns data.name of one's own pictures, 'kind:PATH'.
+
+    Args:
+      text: a folder or a zip of one; a list of paths (.txt) or an array (.npz); or a name such as 'hf:NAME'.
+    """
+    if text.partition(":")[0] in KINDS:
+        return text
+    return f"{KIND_OF_SUFFIX.get(PurePath(text).suffix.lower(), 'folder')}:{text.rstrip('/') or text}"
+
+
+def shorten_name(name: str) -> str:
+    """Returns the word for a run directory of the set `name`: the last part of its path, without a file's suffix."""
+    place = Path(name.partition(":")[2] or name).expanduser().resolve()
+    return place.stem if place.suffix in FILES else place.name
 
 
 def collect(kind: str, path: str, labels: str | None) -> Pictures:
