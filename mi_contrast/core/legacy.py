@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from mi_contrast.core.paths import drop_field, get_field, has_field, set_field
 from mi_contrast.core.schedules import cosine
 
 
@@ -58,8 +59,8 @@ def complete(config: Mapping[str, Any]) -> dict[str, Any]:
     completed = dict(config)
     for path, change in ADDED.items():
         section = path.rpartition(".")[0]
-        if _has_field(completed, section) and not _has_field(completed, path):
-            completed = _set_field(completed, path, change.before)
+        if has_field(completed, section) and not has_field(completed, path):
+            completed = set_field(completed, path, change.before)
     return completed
 
 
@@ -77,11 +78,11 @@ def adopt(stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any
         print(f"this run of 0.1.0 keeps its terms; those of configs/{stored['name']}.py have changed since")
         adopted["method"] = original["method"]
     for path, change in {**ADDED, **CHANGED}.items():
-        if not _has_field(adopted, path) or _get_field(adopted, path) != change.now:
+        if not has_field(adopted, path) or get_field(adopted, path) != change.now:
             continue
-        before = _get_field(original, path) if _has_field(original, path) else ABSENT
-        if before == change.before and _has_field(original, path.rpartition(".")[0]):
-            adopted = _set_field(adopted, path, before)
+        before = get_field(original, path) if has_field(original, path) else ABSENT
+        if before == change.before and has_field(original, path.rpartition(".")[0]):
+            adopted = drop_field(adopted, path) if before is ABSENT else set_field(adopted, path, before)
     return adopted
 
 
@@ -99,24 +100,3 @@ def list_new_rules(config: Mapping[str, Any]) -> list[str]:
     if config["model"].get("norm", {}).get("groups", 1) > 1:
         rules.append("keys change groups by one permutation for the whole run")
     return rules
-
-
-def _has_field(tree: Any, path: str) -> bool:
-    for name in path.split(".") if path else ():  # the empty path is the config itself
-        if not isinstance(tree, Mapping) or name not in tree:
-            return False
-        tree = tree[name]
-    return True
-
-
-def _get_field(tree: Any, path: str) -> Any:
-    for name in path.split("."):
-        tree = tree[name]
-    return tree
-
-
-def _set_field(tree: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    name, _, rest = path.partition(".")
-    if value is ABSENT and not rest:
-        return {field: v for field, v in tree.items() if field != name}
-    return {**tree, name: _set_field(tree[name], rest, value) if rest else value}

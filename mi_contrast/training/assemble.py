@@ -17,6 +17,7 @@ from mi_contrast.core.checkpoint import flatten
 from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.errors import UserError, nearest, unknown
 from mi_contrast.core.mesh import make_mesh, place, replicated
+from mi_contrast.core.paths import is_none
 from mi_contrast.data import sets
 from mi_contrast.data.crops import CROPS, Crops
 from mi_contrast.data.pairing import make_pairing, split_held_out
@@ -146,7 +147,7 @@ def check(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     checked: dict[str, Any] = legacy.complete(to_plain_data(config))
     if fitting.is_open(checked):
-        path = next(path for path in fitting.OPEN if fitting.get_field(checked, path) is None)
+        path = next(path for path in fitting.OPEN if is_none(checked, path))
         fix = "name the pictures and train: --config.data.name=folder:PATH" if path == "data.name" else "set it"
         raise UserError(f"config.{path} is None: it is settled by the pictures when training starts", fix=fix)
     _compare_fields(checked, to_plain_data(recipes.recipe("digits").config), "config")

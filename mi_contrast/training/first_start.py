@@ -13,6 +13,7 @@ import numpy as np
 from mi_contrast.core import division, processes
 from mi_contrast.core.config import to_plain_data
 from mi_contrast.core.mesh import make_mesh
+from mi_contrast.core.paths import get_field
 from mi_contrast.data import sets
 from mi_contrast.data.statistics import compute_statistics
 from mi_contrast.data.survey import Survey, survey
@@ -52,14 +53,8 @@ def settle(config: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -
 
 def describe(config: Mapping[str, Any], reasons: Mapping[str, str]) -> list[str]:
     """Returns a line for each field that was filled: its path, its value and why."""
-    values = {path: _get(config, path) for path in reasons}
+    values = {path: get_field(config, path) for path in reasons}
     return [f"  {path} = {values[path]!r}: {why}" for path, why in reasons.items()]
-
-
-def _get(tree: Any, path: str) -> Any:
-    for name in path.split("."):
-        tree = tree[int(name)] if isinstance(tree, (tuple, list)) else tree[name]
-    return tree
 
 
 def gather_facts(config: Mapping[str, Any], seen: Survey) -> fitting.Facts:

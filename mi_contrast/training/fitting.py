@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mi_contrast.core.errors import UserError
+from mi_contrast.core.paths import get_field, has_field, is_none, set_field
 from mi_contrast.data.readers import RESIDENT_BYTES
 from mi_contrast.views.policies import jigsaw_sides
 
@@ -62,23 +63,7 @@ class Facts:
 
 def is_open(config: Mapping[str, Any]) -> bool:
     """Whether a config has fields that are to be fitted."""
-    return any(get_field(config, path) is None for path in OPEN)
-
-
-def get_field(config: Mapping[str, Any], path: str) -> Any:
-    """Returns the value at a dotted path, or '<absent>' if the config has no such field."""
-    value: Any = config
-    for name in path.split("."):
-        if not isinstance(value, Mapping) or name not in value:
-            return "<absent>"
-        value = value[name]
-    return value
-
-
-def set_field(config: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """Returns the config with another value at a dotted path."""
-    name, _, rest = path.partition(".")
-    return {**config, name: set_field(config[name], rest, value) if rest else value}
+    return any(is_none(config, path) for path in OPEN)
 
 
 def take_stored(config: Any, stored: Any) -> Any:
@@ -107,10 +92,10 @@ def fit(config: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[s
 
     def fill(path: str, value: Any, why: str) -> Any:
         nonlocal fitted
-        if get_field(fitted, path) is None:
+        if is_none(fitted, path):
             fitted = set_field(fitted, path, value)
             reasons[path] = why
-        return get_field(fitted, path)
+        return get_field(fitted, path) if has_field(fitted, path) else None
 
     size = fill("views.size", *choose_size(facts))
     if isinstance(fitted["views"].get("jigsaw"), Mapping) and fitted["views"]["jigsaw"].get("cell", 0) is None:

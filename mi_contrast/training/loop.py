@@ -216,14 +216,14 @@ def _restore_or_begin(saved: checkpoints.Checkpoints, job: Job, config: Mapping[
     return from_tree(wanted, tree), step
 
 
-def _start_from(state: State, path: Path, shardings: State, model: Mapping[str, Any] | None = None) -> State:
+def _start_from(state: State, path: Path, shardings: State, model: Mapping[str, Any]) -> State:
     """Returns the first state with the weights of a run, an export or a file. Raises UserError unless they match.
 
     Args:
       model: config.model, which a backbone must fit.
     """
     if weights.has_backbone(path):
-        loaded, line = weights.load_backbone(state, model or {}, path)
+        loaded, line = weights.load_backbone(state, model, path)
     else:
         loaded, line = weights.load_networks(state, path)
     print(line)

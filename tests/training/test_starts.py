@@ -45,11 +45,11 @@ def test_weights_that_are_not_finite_are_no_start(tmp_path, monkeypatch):
         saved = checkpoint.Checkpoints(RunDirectory(tmp_path / folder).checkpoints, 1)
         saved.save(7, {"online": theirs}, {}, wait=True)
         saved.close()
-    started = loop._start_from(first, tmp_path / "good", None)
+    started = loop._start_from(first, tmp_path / "good", None, {})
     assert np.array_equal(started.online["params"]["conv"]["kernel"], np.ones((2, 3)))
     said = r"step 7\): leaf 'online.params.conv.kernel' has 1 of 6 numbers that are NaN"
     with pytest.raises(UserError, match=said):
-        loop._start_from(first, tmp_path / "bad", None)
+        loop._start_from(first, tmp_path / "bad", None, {})
 
 
 @pytest.fixture
