@@ -29,6 +29,7 @@ from mi_contrast.core.heartbeat import report_time
 from mi_contrast.core.layout import write_json
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.data.columns import Columns, open_columns
+from mi_contrast.estimation import draw_rows, prepare_samples
 from mi_contrast.estimators.registry import DEFAULT, METHODS, EstimatorMethod, discrete_sides, replace_for_labels
 from mi_contrast.reporting import pairs_page
 from mi_contrast.reporting.estimates import reach_verdict
@@ -251,18 +252,7 @@ def main(arguments: list[str]) -> None:
     path = Path(flags["file"])
     names = choose_names(open_columns(path), flags, path)
     x, y = read_samples(path, names, drop_missing="drop_missing" in flags)
-    notes, total = [], len(x)
-    if total > most:
-        subset = draw_rows(total, most, seed)
-        x, y = x[subset], y[subset]
-        notes.append(f"{most:,} of {total:,} pairs are read, drawn at random (--most={total} reads all)")
-    are_labels = discrete_sides(x, y, k)
-    if any(are_labels):
-        arrays = " and ".join(name for name, is_label in zip(names, are_labels, strict=True) if is_label)
-        methods, switched = replace_for_labels(methods, are_labels)
-        if switched:
-            words = "have few values and are" if all(are_labels) else "has few values and is"
-            notes.append(f"{arrays} {words} read as labels: {', '.join(switched)}")
+    x, y, methods, notes = prepare_samples(x, y, names, methods, k=k, seed=seed, most=most, flag="--most")
     for note in notes:
         print(note, flush=True)
     rows = measure(x, y, methods, k, seed, ranks=ranks == "yes")
@@ -278,11 +268,6 @@ def main(arguments: list[str]) -> None:
         raise UserError(
             f"no method could read these samples; {first['method']}: {first['what'].removeprefix('none: ')}"
         )
-
-
-def draw_rows(total: int, count: int, seed: int) -> np.ndarray:
-    """Returns the numbers of `count` of `total` rows, drawn without replacement, in ascending order."""
-    return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
 
 
 def _to_json(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

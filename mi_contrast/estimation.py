@@ -79,8 +79,8 @@ def estimate(
     >>> mi_contrast.estimate(x, y).verdict  # doctest: +SKIP
     'verdict: believe 0.511 nats (0.737 bits), 90 % interval 0.470 to 0.552 nats (ksg and info_nce agree)'
     """
-    from mi_contrast.estimate import draw_rows, measure
-    from mi_contrast.estimators.registry import DEFAULT, METHODS, discrete_sides, replace_for_labels
+    from mi_contrast.estimate import measure
+    from mi_contrast.estimators.registry import DEFAULT, METHODS
     from mi_contrast.reporting.estimates import reach_verdict
 
     names = DEFAULT.split(",") if methods is None else methods.split(",") if isinstance(methods, str) else methods
@@ -91,19 +91,46 @@ def estimate(
     first, second = _read_samples("x", x), _read_samples("y", y)
     if len(first) != len(second):
         raise UserError(f"x has {len(first)} samples, y has {len(second)}", fix="give as many of both")
-    notes, total = [], len(first)
-    if total > most:
-        subset = draw_rows(total, most, seed)
-        first, second = first[subset], second[subset]
-        notes.append(f"{most:,} of {total:,} pairs are used, drawn at random (most={total} uses all)")
-    are_labels = discrete_sides(first, second, k)
-    if any(are_labels):
-        wanted, switched = replace_for_labels(wanted, are_labels)
-        sides = " and ".join(name for name, is_label in zip("xy", are_labels, strict=True) if is_label)
-        notes += [f"{sides} read as labels: {', '.join(switched)}"] if switched else []
+    first, second, wanted, notes = prepare_samples(
+        first, second, ("x", "y"), wanted, k=k, seed=seed, most=most, flag="most"
+    )
     rows = measure(first, second, wanted, k, seed, ranks=ranks)
     verdict = reach_verdict(rows)
     return Estimates(tuple(rows), verdict.text, verdict.outcome, tuple(notes))
+
+
+def prepare_samples(
+    x: np.ndarray, y: np.ndarray, names: Sequence[str], methods: list[str], *, k: int, seed: int, most: int, flag: str
+) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+    """Returns the pairs and the methods that are used, and a note for each change that was made to them.
+
+    Args:
+      x, y: [N, d] samples.
+      names: of the two samples, for the notes.
+      methods: names in METHODS; those that read numbers alone are replaced where a side is a label.
+      most: number of pairs that are used, drawn at random if there are more.
+      flag: what the user sets `most` by, for the note.
+    """
+    from mi_contrast.estimators.registry import discrete_sides, replace_for_labels
+
+    notes, total = [], len(x)
+    if total > most:
+        subset = draw_rows(total, most, seed)
+        x, y = x[subset], y[subset]
+        notes.append(f"{most:,} of {total:,} pairs are read, drawn at random ({flag}={total} reads all)")
+    are_labels = discrete_sides(x, y, k)
+    if any(are_labels):
+        arrays = " and ".join(name for name, is_label in zip(names, are_labels, strict=True) if is_label)
+        methods, switched = replace_for_labels(methods, are_labels)
+        if switched:
+            words = "have few values and are" if all(are_labels) else "has few values and is"
+            notes.append(f"{arrays} {words} read as labels: {', '.join(switched)}")
+    return x, y, methods, notes
+
+
+def draw_rows(total: int, count: int, seed: int) -> np.ndarray:
+    """Returns the numbers of `count` of `total` rows, drawn without replacement, in ascending order."""
+    return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
 
 
 def _read_samples(name: str, values: ArrayLike) -> Float[np.ndarray, "N d"]:
