@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,12 @@ from mi_contrast.interchange import LoadedBackbone, open_source, pixels
 from mi_contrast.models.representation import LAYERS, Representation
 
 FORMAT = "mi_contrast features"  # in every such file, so that no other file is replaced
+MEANINGS = {  # of the arrays of the file
+    "features": "a row for each picture",
+    "names": "the file of each row, below the folder of pictures",
+    "broken": "files that can't be read, and have no row",
+    "about": "JSON: the backbone, its step and layer, and the size of the pictures",
+}
 FLAGS = {
     "backbone=": "a run directory, an export, or a file of weights (.pth, .pt, .ckpt, .pth.tar, .safetensors)",
     "pictures=": "a folder of pictures, nested or not, or one picture",
@@ -79,7 +85,7 @@ def encode_files(
             return None
 
     blocks: list[Any] = []
-    progress = ProgressBar("encoding", len(files), unit="picture")
+    progress = ProgressBar("encoding", len(files), unit="picture", compiles=True)
     try:
         with ThreadPoolExecutor(THREADS) as threads:
             for start in range(0, len(files), CHUNK):
@@ -138,6 +144,17 @@ def describe_broken(broken: Sequence[tuple[str, str]]) -> str:
     return f"{len(broken)} file{'s' if len(broken) > 1 else ''} can't be read and left out: {shown}{more}"
 
 
+def describe_file(out: Path, arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Yields a line for each array of the file: name, shape, dtype and what it is; and one that opens it in Python."""
+    shapes = {name: f"[{', '.join(map(str, array.shape))}]" for name, array in arrays.items()}
+    kinds = {name: "text" if array.dtype.kind == "U" else str(array.dtype) for name, array in arrays.items()}
+    widths = [max(map(len, column)) for column in (arrays, shapes.values(), kinds.values())]
+    for name in arrays:
+        shape, kind = shapes[name].ljust(widths[1]), kinds[name].ljust(widths[2])
+        yield f"  {name.ljust(widths[0])}  {shape}  {kind}  {MEANINGS[name]}"
+    yield f"open it: import numpy; file = numpy.load({str(out)!r}); features, names = file['features'], file['names']"
+
+
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
     flags = parse(arguments, FLAGS, usage=__doc__ or "").flags
@@ -159,17 +176,18 @@ def main(arguments: list[str]) -> None:
     about = {"format": FORMAT, "backbone": flags["backbone"], "pictures": flags["pictures"], "layer": layer,
              "step": loaded.step, "untrained": "untrained" in flags, "size": loaded.representation.spec["size"],
              "jax": jax.__version__}  # fmt: skip
+    arrays = {
+        "features": features,
+        "names": np.array([names[i] for i in kept]),
+        "broken": np.array([names[i] for i in broken], dtype=np.str_),
+        "about": np.array(json.dumps(about)),
+    }
     with write_atomically(out) as file:
-        np.savez(
-            file,
-            features=features,
-            names=np.array([names[i] for i in kept]),
-            broken=np.array([names[i] for i in broken], dtype=np.str_),
-            about=np.array(json.dumps(about)),
-        )
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     if broken:
         print(describe_broken([(names[i], why) for i, why in broken.items()]), file=sys.stderr)
     print(f"{len(features):,} pictures are encoded, {features.shape[1]:,} features each: {out}")
+    print("\n".join(describe_file(out, arrays)))
 
 
 if __name__ == "__main__":

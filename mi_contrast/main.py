@@ -20,7 +20,7 @@ from mi_contrast import tables
 from mi_contrast.core import processes
 from mi_contrast.core.config import CommandLine, change, parse, to_plain_data
 from mi_contrast.core.errors import UserError, run_job
-from mi_contrast.core.layout import RunDirectory, check_mounted, default_workdir
+from mi_contrast.core.layout import RunDirectory, check_mounted, default_workdir, read_json
 
 FLAGS = {
     "config=": "a config file, optionally with :variant; --config.section.field=value changes a field",
@@ -93,8 +93,27 @@ def say_how_to_judge(run: Path) -> str:
     return f"mi-contrast evaluate {task} {shlex.quote(str(run))}"
 
 
+def say_how_to_go_on(run: Path, total: int, arguments: list[str]) -> str:
+    """Returns that a run had all its steps before, and the command that trains it for twice as many.
+
+    Args:
+      total: steps of the run.
+      arguments: those of the command that found the run finished.
+    """
+    from mi_contrast.data.own import name_pictures
+
+    words = [word for word in arguments if not word.startswith(("--config.steps=", "--stop_at="))]
+    config, name = (word.partition("=")[2] for word in (*words, "", "")[:2])
+    picture_path = name.partition(":")[2]
+    if words[1:] and config.endswith(":folder") and words[1] == f"--config.data.name={name_pictures(picture_path)}":
+        words[:2] = [config.removesuffix(":folder"), picture_path]  # as they were most likely typed
+    command = shlex.join(["mi-contrast", "train", *words, f"--config.steps={2 * total}"])
+    return f"{run} was trained before, nothing was trained now: it has all its {total:,} steps; for more: {command}"
+
+
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
+    from mi_contrast.core.checkpoint import latest_step
     from mi_contrast.reporting import ending
 
     processes.start(arguments, polls_stops=True)
@@ -115,8 +134,7 @@ def main(arguments: list[str]) -> None:
 
         print("\n".join(saying.say_here(here.plan_here(to_plain_data(config), workdir))))
         return
-    was_finished = RunDirectory(workdir).report.is_file() and (RunDirectory(workdir).export / "manifest.json").is_file()
-    name = call.name or ""
+    name, before = call.name or "", latest_step(RunDirectory(workdir).checkpoints)
     run = train(
         config,
         workdir,
@@ -125,15 +143,13 @@ def main(arguments: list[str]) -> None:
         stop_at=None if stop_at is None else int(stop_at),
         allow=[word.strip() for word in call.flags["allow"].split(",")] if "allow" in call.flags else (),
     )
-    print(
-        f"{run} {'was trained before, nothing was trained now' if was_finished else 'is trained'}"
-        if (run / "export").is_dir()
-        else f"stopped at step {stop_at}, saved"
-    )
-    if (run / "export").is_dir():
-        print("\n".join(ending.describe_end(Path(run), say_how_to_judge(Path(run)))))
-    else:
-        print(f"look at {run / 'report.html'}")
+    folder = RunDirectory(Path(run))
+    step, total = latest_step(folder.checkpoints) or 0, int(read_json(folder.config)["config"]["steps"])
+    if step < total:
+        print(f"stopped at step {step} of {total}, saved\nlook at {folder.report}")
+        return
+    print(f"{run} is trained" if step != before else say_how_to_go_on(run, total, arguments))
+    print("\n".join(ending.describe_end(folder.root, say_how_to_judge(folder.root))))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ class NearImages:
       index: int [k], their indices in the training split.
       similarity: float32 [k], cosines of the features.
       labels: the names of their classes; () where the data have none.
+      names: their files, as they lie below the data's folder; () where the data are no files.
+      query_name: the file of the query, or 'query' where that is not known.
     """
 
     query: np.ndarray
@@ -44,22 +46,28 @@ class NearImages:
     index: Int[np.ndarray, " k"]
     similarity: Float[np.ndarray, " k"]
     labels: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    query_name: str = "query"
 
     def __repr__(self) -> str:
-        rows = zip(self.index, self.similarity, self.labels or ("",) * len(self.index), strict=True)
-        near = "; ".join(f"example {index} {label}".strip() + f" {cosine:.3f}" for index, cosine, label in rows)
-        return f"NearImages({near})"
+        rows = zip(self._titles, self.labels or ("",) * len(self.index), self.similarity, strict=True)
+        near = "; ".join(f"{title} {label}".strip() + f" {cosine:.3f}" for title, label, cosine in rows)
+        return f"NearImages({self.query_name}: {near})"
 
     def _repr_html_(self) -> str:
-        cells = [("query", self.query)]
-        names = self.labels or tuple(f"example {index}" for index in self.index)
-        cells += [(f"{n}, {c:.2f}", image) for n, c, image in zip(names, self.similarity, self.images, strict=True)]
+        names = self.names or self.labels or self._titles
+        rows = zip(names, self.similarity, self.images, strict=True)
+        cells = [(self.query_name, self.query), *((f"{name}, {cosine:.2f}", image) for name, cosine, image in rows)]
         style = "display:inline-block;margin:4px;text-align:center;font-size:12px"
         return "".join(
             f'<figure style="{style}"><img width="{SIDE}" alt="" src="{_as_png(image)}">'
             f"<figcaption>{html.escape(name)}</figcaption></figure>"
             for name, image in cells
         )
+
+    @property
+    def _titles(self) -> tuple[str, ...]:
+        return self.names or tuple(f"example {index}" for index in self.index)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +99,10 @@ class Bank:
             if not 0 <= image < len(self.images):
                 raise UserError(f"there is no training image {image}", fix=f"give 0 to {len(self.images) - 1}")
             query, own = self.images.images(np.array([image])), int(image)
+            query_name = self.images.names[own] if self.images.names else f"example {own}"
         else:
             query, own = read_images(image, self.representation.spec["size"]), -1
+            query_name = str(image) if isinstance(image, (str, Path)) else "query"
             if len(query) != 1:
                 raise UserError(f"{len(query)} images", fix="give one image")
         cosines = self.features @ np.asarray(unit(self.representation.encode(query)))[0]
@@ -103,7 +113,10 @@ class Bank:
             numbers = self.images.labels[self.label][self.index[near]]
             labels = tuple(self.images.classes[self.label][i] if i >= 0 else "unknown" for i in numbers)
         index = self.index[near]
-        return NearImages(query[0], self.images.images(index), index, cosines[near].astype(np.float32), labels)
+        names = tuple(self.images.names[i] for i in index) if self.images.names else ()
+        return NearImages(
+            query[0], self.images.images(index), index, cosines[near].astype(np.float32), labels, names, query_name
+        )
 
 
 def read_images(images: Any, size: int) -> np.ndarray:

@@ -247,9 +247,12 @@ class Run:
         from mi_contrast.reporting import story, words
 
         curves, parts = content.curves, []
-        if "mi_nats" in curves and "mi_ceiling" in curves:
+        few = [story.count_measured(content, name) for name in SHOWN if story.is_too_small(content, name)]
+        if few:
+            parts.append(f"{few[0]} held-out images, too few to tell what was learned")
+        if story.find_measure(content, "mi_nats") is not None and "mi_ceiling" in curves:
             parts.append(f"mi {curves['mi_nats'].last:.2f} of {curves['mi_ceiling'].last:.2f} nats")
-        if "knn_top1" in curves:
+        if story.find_measure(content, "knn_top1") is not None:
             share = story.measure(content, "knn_top1", -1)
             n = "" if share.n is None else f" (n = {share.n:,})"
             parts.append(f"kNN {words.number(share.value, '%')}{n}".replace(words.THIN, " "))

@@ -172,10 +172,12 @@ class _Runner:
         steps = {r.folder: self.last_step(r) for r in self.todo}
         done = sum(steps.values()) - self.steps_before
         left = sum(r.config["steps"] - steps[r.folder] for r in self.todo)
-        seconds = (time.monotonic() - self.start_time) / max(done, 1) * left
-        eta = f"about {format_duration(seconds)} left" if done > 0 else "time left not known"
+        passed = time.monotonic() - self.start_time
+        eta = f"about {format_duration(passed / max(done, 1) * left)} left for all"
+        if done == 0:  # the first steps compile, and nothing is logged yet
+            eta = f"starting and compiling, {format_duration(passed)} so far"
         step = f"step {steps[run.folder]:,} of {run.config['steps']:,}"
-        line = f"run {number + 1} of {len(self.todo)}: {run.label}, seed {run.seed}: {step}; {eta} for all"
+        line = f"run {number + 1} of {len(self.todo)}: {run.label}, seed {run.seed}: {step}; {eta}"
         print(line, file=sys.stderr, flush=True)
 
 

@@ -56,11 +56,25 @@ def pixels_of(file):
     return np.asarray(image.crop((left, top, left + SIZE, top + SIZE)))
 
 
+def check_lines(lines, out):
+    """Each array of the file has a line with its name, shape and dtype, and the line that opens the file runs."""
+    with np.load(out) as file:
+        for name, array in file.items():
+            (line,) = [line for line in lines if line.split()[:1] == [name]]
+            shape, kind = f"[{', '.join(map(str, array.shape))}]", "text" if array.dtype.kind == "U" else array.dtype
+            assert f"{shape} " in line and f" {kind} " in line
+        (code,) = [line.removeprefix("open it: ") for line in lines if line.startswith("open it: ")]
+        opened = {}
+        exec(code, opened)
+        assert np.array_equal(opened["features"], file["features"]) and np.array_equal(opened["names"], file["names"])
+
+
 def test_features_come_with_the_names_of_their_files(backbone, photos, tmp_path, capsys):
     out = tmp_path / "out" / "features.npz"
     assert run_job(encode.main, [f"--backbone={backbone}", f"--pictures={photos}", f"--out={out}"]) == 0
     printed = capsys.readouterr()
     assert "9 pictures are encoded" in printed.out and str(out) in printed.out
+    check_lines(printed.out.splitlines(), out)
     line = next(line for line in printed.err.splitlines() if "can't be read" in line)
     assert line.startswith("2 files can't be read and left out: broken.png: ") and "sub/empty.jpg: " in line
     with np.load(out) as file:

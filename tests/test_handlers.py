@@ -188,6 +188,28 @@ def test_no_broad_handler_swallows_a_user_error():
     assert swallowing_handlers(read_package()) == []
 
 
+def broad_handlers(sources: list[Source]) -> list[str]:
+    """The handlers that name Exception beside one of its kinds, which says that this alone was meant."""
+    return [
+        f"{source.name}, line {node.lineno}"
+        for source in sources
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.ExceptHandler) and node.type is not None
+        if Exception in (kinds := handled_classes(source, node.type))
+        and any(issubclass(kind, Exception) and kind is not Exception for kind in kinds)
+    ]
+
+
+def test_no_handler_names_every_exception_beside_others():
+    assert broad_handlers(read_package()) == []
+
+
+@pytest.mark.parametrize("kinds, count", [("(UserError, Exception)", 1), ("(UserError, OSError)", 0), ("Exception", 0)])
+def test_the_guard_finds_a_handler_of_every_exception(kinds, count):
+    text = f"from mi_contrast.core.errors import UserError\ntry:\n    f()\nexcept {kinds}:\n    pass\n"
+    assert len(broad_handlers([Source("mi_contrast.caller", text)])) == count
+
+
 HELPER = "from mi_contrast.core.errors import UserError\ndef check(x):\n    raise UserError('wrong')\n"
 
 

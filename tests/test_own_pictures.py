@@ -73,13 +73,36 @@ def test_the_word_none_is_a_word_of_labels():
 FEW = ["--config.steps=3", "--config.views.size=32", "--config.model.width=8", "--config.log.tensorboard=False"]
 
 
+def check_counts(said, progress):
+    """The lines at the start agree on how many pictures are trained on, and how often."""
+    train, held_out, test = map(
+        int, re.search(r"of these: (\d+) to train on, (\d+) held out .*, (\d+) to test on", said).groups()
+    )
+    assert train + held_out + test == 40 and held_out == 2
+    assert f"data.batch = {2 ** int(np.log2(0.75 * train))}: {train} pictures are trained on" in said
+    assert f"eval.pairs = 2: {held_out} pictures are held out" in said
+    batch = int(re.search(r"data\.batch = (\d+)", said)[1])
+    epochs, images = re.search(r"each of \d+ images, ([\d.]+) epochs of (\d+) images in all", progress).groups()
+    assert int(images) == train and float(epochs) == pytest.approx(3 * batch / train, rel=0.005)
+
+
+def check_that_few_images_tell_nothing(said, progress, run):
+    assert "2 images are held out to measure training, and fewer than 16 are too few" in progress
+    assert "(of 2 images, too few to tell)" in progress
+    assert "2 images are held out to measure training, too few to tell what was learned" in said
+    assert "nats trained" not in said and "% trained" not in said
+    page = (run / "report.html").read_text()
+    assert "too few to tell what was learned" in page and "<h3>kNN accuracy</h3>" not in page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("labelled", [True, False])
 def test_a_folder_trains_and_the_printed_line_judges(tmp_path, monkeypatch, capsys, labelled):
     write_pictures(tmp_path / "photos", labelled)
     monkeypatch.chdir(tmp_path)
     door.start(["train", "simclr", "photos/", *FEW])
-    said = capsys.readouterr().out
+    said, progress = capsys.readouterr()
+    check_counts(said, progress)
     assert "40 pictures: 40 PNG" in said and "to test on" in said and "views.mean = (" in said
     run = tmp_path / "runs" / "simclr-photos"
     config = json.loads((run / "config.json").read_text())["config"]
@@ -92,9 +115,20 @@ def test_a_folder_trains_and_the_printed_line_judges(tmp_path, monkeypatch, caps
     judged = capsys.readouterr().out
     test = len([line for line in [judged] if f"{'linear' if labelled else 'diagnostics'} on " in line])
     assert test == 1 and list((run / "results").glob("*.json"))
+    check_that_few_images_tell_nothing(said, progress, run)
 
     door.start(["train", "simclr", "photos/", *FEW])  # the same command, whose open fields are those of the run
-    assert "was trained before" in (again := capsys.readouterr().out) and "settled for this run" not in again
+    again = capsys.readouterr().out
+    assert "was trained before" in again and "settled for this run" not in again
+    program, *words = shlex.split(re.search(r"for more: (.*)", again)[1])
+    assert (program, words[:3]) == ("mi-contrast", ["train", "simclr", "photos"])
+    door.start(words)  # the command for more steps works as it is printed
+    more = capsys.readouterr().out
+    assert f"{run.relative_to(tmp_path)} is trained" in more and "nothing was trained" not in more
+    assert "goes on to 6 steps, 3 were planned before" in more and "resuming from step 3" in more
+    assert json.loads((run / "export" / "manifest.json").read_text())["step"] == 6
+    door.start(["train", "simclr", "photos/", *FEW[1:]])  # without steps, those of the run are taken
+    assert "it has all its 6 steps" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"holds a run of another config: data\.batch"):
         door.start(["train", "simclr", "photos/", *FEW, "--config.data.batch=8"])
 

@@ -5,12 +5,15 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import mi_contrast
+from mi_contrast import near
 from mi_contrast.core.errors import FileError, UserError
+from mi_contrast.data import sets
 from mi_contrast.reporting.run import read_run
 from mi_contrast.run import Run
 from tests.reporting.fake import make_run
@@ -147,6 +150,27 @@ def test_neighbours_are_those_of_a_loop_over_the_bank(trained):
     assert near.labels[0] in repr(near) and near._repr_html_().count("<img") == 5
     with pytest.raises(UserError, match="there is no training image"):
         trained.neighbours(10**9)
+
+
+def test_neighbours_that_are_files_are_called_by_their_names(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (6, 8, 8, 3), dtype=np.uint8)
+    names = tuple(f"cats/tom_{number}.jpg" for number in range(6))
+    features = np.linalg.qr(np.random.default_rng(1).normal(size=(6, 6)))[0].astype(np.float32)
+
+    def find(batch):
+        return [int(np.flatnonzero((images == image).all((1, 2, 3)))[0]) for image in batch]
+
+    found = {}
+    for files in (names, None):
+        data = sets.ImageSet("x", "train", 6, (8, 8, 3), lambda index: images[index], names=files)
+        network = SimpleNamespace(spec={"size": 8}, encode=lambda batch: features[find(batch)])
+        bank = near.Bank(data, np.arange(6)[::-1].copy(), features[::-1].copy(), None, network)
+        found[files] = bank.find(2, 3)
+    named, unnamed = found[names], found[None]
+    assert named.query_name == names[2] and list(named.names) == [names[i] for i in named.index]
+    assert repr(named).startswith(f"NearImages({names[2]}: {names[named.index[0]]} ")
+    assert all(name in named._repr_html_() for name in (names[2], *named.names))
+    assert repr(unnamed).startswith(f"NearImages(example 2: example {unnamed.index[0]} ") and unnamed.names == ()
 
 
 def test_evaluate_and_export_write_into_the_run(trained):

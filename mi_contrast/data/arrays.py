@@ -43,6 +43,7 @@ def collect_arrays(file: Path, name: str, labels: str | None) -> Pictures:
         lambda each: header + images[int(each)].tobytes(),
         dict.fromkeys(names, (len(header) + 3 * height * width, 0)),
         facts={"pixels": digest},
+        are_files=False,
     )
     if labels not in (None, LABELS):
         return add_labels(pictures, labels, lambda each: None)

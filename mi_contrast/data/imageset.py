@@ -46,6 +46,7 @@ class ImageSet:
       open: returns the image at an index, whole and not decoded yet. None for sets whose images are made or are tiles.
       stand_in: calls a function of an index with this index and, while the image is broken, with those of the images
         that may stand in for it (see `broken.substitute_broken`). By default none may.
+      names: the file of each example, as it lies below the set's folder; None where examples are no files of their own.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ImageSet:
     square: int | None = None
     open: Callable[[int], Any] | None = field(default=None, repr=False)
     stand_in: Callable[[int, Callable[[int], Any]], Any] = field(default=lambda index, read: read(index), repr=False)
+    names: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.count

@@ -1,4 +1,9 @@
-"""Loads pictures that people have: a folder, a zip of one, a list of paths, an array, a set of Hugging Face."""
+"""Loads pictures that people have: a folder, a zip of one, a list of paths, an array, a set of Hugging Face.
+
+Pictures may lie at any depth here. A folder whose data.labels is not given is listed by `folders` instead, in the
+strict layout that runs of 0.1.0 and published configs began with. Both make their ImageSet by
+`pictures.make_image_set`.
+"""
 
 from __future__ import annotations
 

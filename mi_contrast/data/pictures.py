@@ -34,6 +34,7 @@ class Pictures:
       paths: the file of each picture; None if they are not files of their own.
       facts: further plain data that change when the pictures or their labels do.
       others: number of files that are no pictures, by suffix.
+      are_files: whether the names are those of files.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Pictures:
     paths: Mapping[str, Path] | None = field(default=None, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict)
     others: Mapping[str, int] = field(default_factory=dict)
+    are_files: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,6 +57,18 @@ class Pictures:
     def classes(self) -> tuple[str, ...]:
         """The class names over all splits, sorted; () without labels."""
         return () if self.labels is None else tuple(sorted({self.labels[name] for name in self.names}))
+
+
+class FileStamps(dict[str, tuple[int, int]]):
+    """Bytes and time of change of files below a folder. Each file is asked when its stamp is first taken."""
+
+    def __init__(self, root: Path):
+        super().__init__()
+        self._root = root
+
+    def __missing__(self, name: str) -> tuple[int, int]:
+        stat = (self._root / name).stat()
+        return self.setdefault(name, (stat.st_size, stat.st_mtime_ns))
 
 
 def make_image_set(
@@ -69,10 +83,13 @@ def make_image_set(
 ) -> ImageSet:
     """Returns one split of the pictures as an ImageSet with the label 'label', if they have labels.
 
+    Its examples have the names of the files, unless they are tiles or the rows of an array.
+
     Args:
       split: as TFDS writes it: 'train', 'train[:90%]', 'train+val'. Ranges count broken pictures, too.
       size: if given, pictures are resized and cropped to squares of this side.
-      options: tile, stride and groups give square tiles instead of whole pictures (see `tiles`).
+      options: tile, stride and groups give square tiles instead of whole pictures (see `tiles`). The short side of a
+        picture is then resized to `size`, and nothing is cropped.
       broken: the share of the pictures that may be broken.
       reasons: why each broken picture can't be read, by name.
       groups: the group of each picture; None if every picture is a group of its own.
@@ -111,7 +128,7 @@ def make_image_set(
         return WholeImage(pictures.read(readable[index]), f"{pictures.root}/{readable[index]}")
 
     made = ImageSet(pictures.name, split, len(readable), shape, read, labels, classes, group, fingerprint=facts)
-    return replace(made, square=size, open=open_whole)
+    return replace(made, square=size, open=open_whole, names=tuple(readable) if pictures.are_files else None)
 
 
 @cache

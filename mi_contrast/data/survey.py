@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ MOST_BROKEN = 0.2  # share of broken pictures above which nothing is trained wit
 LABELLED, UNLABELLED = 0.2, 0.1  # share to test on, with and without labels
 SMALL = 16  # pixels: pictures with a shorter side are pointed out
 SHOWN = 8  # kinds, sizes or classes that a line names
+TRAINED, HELD_OUT = 8, 2  # the least pictures to train on, and to hold out of training to measure it
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class Survey:
       data: the fields of config.data that were open, and their values.
       lines: what was seen, for the user.
       reasons: why each open field has its value, by field.
-      train, held_out, test: number of examples that are trained on, held out to measure, and tested on.
+      train, held_out, test: number of examples that are trained on, held out to measure, and tested on. Pictures that
+        can't be read count in none of them.
+      broken: number of pictures that can't be read.
       classes: number of classes; 0 without labels.
       short_side: median of the pictures' shorter sides in pixels.
       image_shape: (H, W) if all have one size, else None.
@@ -53,6 +56,14 @@ class Survey:
     classes: int
     short_side: int
     image_shape: tuple[int, int] | None
+    broken: int = 0
+
+    @property
+    def uses(self) -> str:
+        """What became of every picture that was found, in words."""
+        parts = {"can't be read": self.broken, "to train on": self.train, "held out to measure training": self.held_out,
+                 "to test on": self.test}  # fmt: skip
+        return ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
 
 
 def survey(data: Mapping[str, Any]) -> Survey:
@@ -107,9 +118,10 @@ def _survey_pictures(kind: str, data: Mapping[str, Any]) -> Survey:
         drop_broken(names, scan.reasons, check_broken_share(chosen["broken"]), pictures.name, lambda line: None)
     if scan.reasons:
         lines += describe_broken(scan.reasons)
-    if chosen["test_share"]:
-        lines.append(describe_division(divided, chosen, groups or {}))
-    return _count(chosen, values, lines, reasons, scan.list_sides(pictures.names))
+    check_enough(pictures, scan)
+    seen = _count(chosen, values, lines, reasons, scan.list_sides(pictures.names))
+    seen = replace(seen, broken=len(scan.reasons))
+    return replace(seen, lines=(*lines, describe_division(seen, chosen, groups or {})))
 
 
 def _share(names: Sequence[str], broken: Mapping[str, str]) -> float:
@@ -154,7 +166,10 @@ def describe(pictures: Pictures, scan: Scan) -> list[str]:
             f"half of them {int(np.median(short)):,} or more; the longest side has {long.max():,}"
         )
         if tiny := [n for n in names if 0 < min(scan.looks[n].width, scan.looks[n].height) < SMALL]:
-            lines.append(f"{len(tiny)} have a side of fewer than {SMALL} pixels, and are trained on: {_list(tiny)}")
+            have = "picture has" if len(tiny) == 1 else "pictures have"
+            lines.append(
+                f"{len(tiny)} {have} a side of fewer than {SMALL} pixels, and may be trained on: {_list(tiny)}"
+            )
     if pictures.others:
         others = [f"{count} {suffix or 'without suffix'}" for suffix, count in pictures.others.items()]
         lines.append(f"other files, which are passed over: {_list(others)}")
@@ -195,14 +210,30 @@ def describe_broken(reasons: Mapping[str, str]) -> list[str]:
     return [f"{len(reasons)} can't be read and are left out:", *lines, *more]
 
 
-def describe_division(pictures: Pictures, data: Mapping[str, Any], groups: Mapping[str, str]) -> str:
-    """Returns how many pictures are trained and tested on, and by which rule, in a line."""
-    train, test = (len(pictures.splits[data[field]]) for field in ("split", "test_split"))
+def describe_division(seen: Survey, data: Mapping[str, Any], groups: Mapping[str, str]) -> str:
+    """Returns how many pictures are trained on, measured on and tested on, and by which rule, in a line."""
+    tiles = " tiles" if data["options"] else ""
+    line = f"of these{tiles}: {seen.uses}"
+    if not data["test_share"]:
+        return line
     count = len(set(groups.values()))
-    of_groups = f", in {count:,} groups that stay whole" if count < len(groups) else ""
-    return (
-        f"divided by a hash of the names{of_groups}: {train:,} pictures to train on and {test:,} to test on "
-        f"(data.test_share={data['test_share']:g}); the same names always fall on the same side"
+    of_groups = f"; {count:,} groups stay whole" if count < len(groups) else ""
+    share = f"data.test_share={data['test_share']:g}"
+    return f"{line} ({share}, by a hash of the names, which never moves a picture to another side{of_groups})"
+
+
+def check_enough(pictures: Pictures, scan: Scan) -> None:
+    """Raises UserError if there are too few pictures to train on some and hold out others, whatever the division."""
+    found, broken = len(pictures.names), len(scan.reasons)
+    copies = sum(len(names) - 1 for names in scan.list_twins())
+    if (usable := found - broken - copies) >= TRAINED + HELD_OUT:
+        return
+    reasons = [f"{broken} can't be read"] if broken else []
+    reasons += [f"{copies} {'are copies' if copies > 1 else 'is a copy'} of others"] if copies else []
+    why = f", of which {' and '.join(reasons)}: {usable} are too few" if reasons else ", too few"
+    raise UserError(
+        f"{pictures.name} has {found} picture{'s' if found > 1 else ''}{why} to train on and to measure",
+        fix=f"give {TRAINED + HELD_OUT} different pictures or more",
     )
 
 

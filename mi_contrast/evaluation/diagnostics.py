@@ -25,10 +25,10 @@ from mi_contrast.evaluation.information import estimate_information
 from mi_contrast.evaluation.task_config import Judgement
 from mi_contrast.evaluation.tasks import make_settings
 from mi_contrast.interchange import LoadedBackbone
+from mi_contrast.readout.accuracy import FEWEST
 from mi_contrast.readout.geometry import alignment, effective_rank, uniformity
 from mi_contrast.readout.knn import unit
 
-FEWEST = 16  # images whose mutual information is estimated
 CELL, GAP = 72, 3  # pixels: side of a cell of the picture, and gap between cells
 SAME_CLASS, OTHER_CLASS, NO_CLASS = (46, 125, 50), (183, 28, 28), (158, 158, 158)  # colours of frames
 

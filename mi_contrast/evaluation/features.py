@@ -85,7 +85,7 @@ def show_progress(title: str, unit: str) -> Callable[[range], Iterable[int]]:
     """Returns a function that iterates over a range and shows progress and remaining time under `title`."""
 
     def iterate(items: range) -> Iterator[int]:
-        progress = ProgressBar(title, len(items), unit=unit)
+        progress = ProgressBar(title, len(items), unit=unit, compiles=True)
         try:
             for item in items:
                 yield item
@@ -110,7 +110,8 @@ def iterate_blocks(
       encodings_per_image: how often the caller encodes each image, for the rate that is shown.
     """
     batch_size = min(batch_size, count)
-    progress = ProgressBar(title, -(-count // batch_size), unit="block", each=batch_size * encodings_per_image)
+    each = batch_size * encodings_per_image
+    progress = ProgressBar(title, -(-count // batch_size), unit="block", each=each, compiles=True)
     try:
         for start in range(0, count, batch_size):
             yield np.minimum(np.arange(start, start + batch_size), count - 1), min(batch_size, count - start)

@@ -139,7 +139,7 @@ def tune(
         state = jax.device_put(state, replicated(mesh))
         all_labels = jax.device_put(jnp.asarray(labels), replicated(mesh))
         step = make_step(start, policy, optimiser, batch_statistics=settings.statistics == "batch")
-        progress, note = ProgressBar("finetune", total, unit="step", each=batch_size), ""
+        progress, note = ProgressBar("finetune", total, unit="step", each=batch_size, compiles=True), ""
         try:
             for number in range(total):
                 batch = reader.batch(number)

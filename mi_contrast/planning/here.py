@@ -53,7 +53,7 @@ def plan_here(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
         "device": f"{jax.device_count()} x {device.device_kind}",
         "batch": job.batch_size,
         "steps": parts.total_steps,
-        "epochs": parts.total_steps / reader.steps_per_epoch,
+        "epochs": parts.total_steps * job.batch_size / len(job.train_ids),
         "examples": len(job.train_ids),
         "compile_seconds": compile_seconds,
         "held": held,

@@ -27,6 +27,7 @@ from mi_contrast.reporting.templates import say
 
 SHOWN = ("mi_nats", "knn_top1", "probe_top1", "effective_rank", "alignment", "uniformity")  # metrics of the charts
 ON_MAP = 150  # images on the map of each run, where the runs do not show the same images
+TOO_FEW = "too few held-out images to tell"
 MOST_RUNS = 8  # as many as there are colours
 
 
@@ -129,10 +130,13 @@ def list_lines(comparison: Comparison, folder: Path | None) -> Iterator[Line]:
         if folder is not None and report.is_file():
             link = Path(os.path.relpath(report, folder)).as_posix()
         steps = "none" if run.step is None else words.count(run.step) + (f" of {words.count(run.total or 0)}")
-        cells = [(steps, False), (_say_information(run), False)]
+        cells = [(steps, False), (_say_information(run), story.is_too_small(run, "mi_nats"))]
         for metric in ("knn_top1", "probe_top1"):
             share = story.measure(run, metric, -1) if metric in run.curves else None
-            cells.append(("", False) if share is None else (_say_share(share), share.is_uncertain))
+            if story.is_too_small(run, metric):
+                cells.append((f"{TOO_FEW}: {words.count(story.count_measured(run, metric) or 0)}", True))
+            else:
+                cells.append(("", False) if share is None else (_say_share(share), share.is_uncertain))
         rank = run.curves.get("effective_rank")
         cells.append(("" if rank is None else words.number(rank.last), False))
         yield Line(name, link, tuple(cells))
@@ -141,6 +145,8 @@ def list_lines(comparison: Comparison, folder: Path | None) -> Iterator[Line]:
 def _say_information(run: Run) -> str:
     if "mi_nats" not in run.curves:
         return ""
+    if story.is_too_small(run, "mi_nats"):
+        return f"{TOO_FEW}: {words.count(story.count_measured(run, 'mi_nats') or 0)}"
     ceiling = run.curves.get("mi_ceiling")
     limit = "" if ceiling is None else f" of {words.number(ceiling.last, 'nats')}"
     return words.number(run.curves["mi_nats"].last, "nats").removesuffix(f"{words.THIN}nats" if limit else "") + limit

@@ -32,8 +32,12 @@ def describe_learning(run: Run) -> Iterator[str]:
     """Yields a line for the accuracy of nearest neighbours, where there are labels, and one for mutual information.
 
     The accuracy comes with the number of images that it was taken on, its 95 % interval, and whether it tells a gain.
+    Where too few images were held out, a line says so in place of the numbers.
     """
-    neighbours, information, ceiling = (run.curves.get(name) for name in ("knn_top1", "mi_nats", "mi_ceiling"))
+    neighbours, information = (story.find_measure(run, name) for name in ("knn_top1", "mi_nats"))
+    ceiling, few = run.curves.get("mi_ceiling"), story.explain_few(run)
+    if few is not None:
+        yield few
     if neighbours is not None:
         last = story.measure(run, "knn_top1", -1)
         gain = ""

@@ -111,6 +111,7 @@ def render(root: Path) -> str:
         run=run,
         facts=list(_facts(run)),
         done=_done(run),
+        few=story.explain_few(run),
         cards=list(story.cards(run)),
         verdict=story.verdict(run),
         sections=list(story.sections(run)),

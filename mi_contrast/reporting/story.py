@@ -10,6 +10,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from mi_contrast.readout.accuracy import FEWEST
 from mi_contrast.reporting import charts
 from mi_contrast.reporting.panels import SECTIONS, Panel
 from mi_contrast.reporting.run import Curve, Run
@@ -93,6 +94,11 @@ def draw_panel(panel: Panel, run: Run) -> Figure | None:
         is_pale = any(share.is_uncertain for share in shares)
         rows = [row | find_interval(run, accuracies[row["name"]], row) for row in rows]
         note = f"{note} {describe_bands(shares[0])}"
+    if "mi_nats" in panel.names and is_too_small(run, "mi_nats"):
+        is_pale, note = (
+            True,
+            f"{note} It was taken on {count_measured(run, 'mi_nats')} pairs, too few to tell anything.",
+        )
     span = (min(int(curve.steps[0]) for curve in run.curves.values()), run.step or 0)
     ceiling = run.curves.get(panel.ceiling or "")
     if ceiling is not None:
@@ -207,9 +213,38 @@ def bound_sentence(share: float | None, gap: float | None) -> str:
     )
 
 
+def count_measured(run: Run, metric: str) -> int | None:
+    """Returns the number of held-out pairs or images that the last value of a measure was taken on, if it is known."""
+    if metric == "mi_nats":
+        ceiling = run.curves.get("mi_ceiling")  # the log of the number of pairs
+        return None if ceiling is None or not 0 <= ceiling.last < 20 else round(math.exp(ceiling.last))
+    return measure(run, metric, -1).n
+
+
+def is_too_small(run: Run, metric: str) -> bool:
+    """Whether the last value of a measure was taken on too few held-out images to say anything."""
+    return metric in run.curves and (count_measured(run, metric) or FEWEST) < FEWEST
+
+
+def find_measure(run: Run, metric: str) -> Curve | None:
+    """Returns the curve of a measure on held-out images; None if it was not logged, or taken on too few of them."""
+    return None if is_too_small(run, metric) else run.curves.get(metric)
+
+
+def explain_few(run: Run) -> str | None:
+    """Returns why there are no headline numbers, in two sentences, if they were taken on too few held-out images."""
+    few = [count_measured(run, metric) or 0 for metric in ("mi_nats", *ACCURACIES) if is_too_small(run, metric)]
+    if not few:
+        return None
+    return (
+        f"{count(min(few))} images are held out to measure training, too few to tell what was learned. A twentieth is "
+        f"held out: for {FEWEST}, the least, train on about {count(20 * FEWEST)} images."
+    )
+
+
 def cards(run: Run) -> Iterable[Card]:
-    """Yields the headline numbers of the metrics that were logged."""
-    information, ceiling = (run.curves.get(name) for name in ("mi_nats", "mi_ceiling"))
+    """Yields the headline numbers of the metrics that were logged, without those of too few images."""
+    information, ceiling = find_measure(run, "mi_nats"), run.curves.get("mi_ceiling")
     if information is not None:
         top = ceiling.last if ceiling is not None and ceiling.last > 0 else None
         yield Card(
@@ -220,7 +255,7 @@ def cards(run: Run) -> Iterable[Card]:
             "InfoNCE on held-out pairs: a lower bound on the nats that two views share.",
             _meter(information, top),
         )
-    neighbours = run.curves.get("knn_top1")
+    neighbours = find_measure(run, "knn_top1")
     if neighbours is not None:
         before, after = (measure(run, "knn_top1", at) for at in (0, -1))
         known = neighbours.steps[0] == 0 and len(neighbours.values) > 1 and math.isfinite(after.value - before.value)
@@ -233,7 +268,7 @@ def cards(run: Run) -> Iterable[Card]:
             _meter(neighbours, 1.0),
             pale=after.is_uncertain,
         )
-    probe = run.curves.get("probe_top1")
+    probe = find_measure(run, "probe_top1")
     if probe is not None:
         yield Card(
             "Linear probe",

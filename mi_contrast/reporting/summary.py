@@ -22,6 +22,8 @@ def write_summary(run: Run, title: str) -> str:
         cells = f"<td>{first}<b>{html.escape(card.last)}</b></td><td>{html.escape(card.of)}</td>"
         rows.append(f'<tr{pale}><td style="text-align:left">{html.escape(card.title)}</td>{cells}</tr>')
     table = f"<table>{''.join(rows)}</table>" if rows else ""
+    few = story.explain_few(run)
+    table += f"<p>{html.escape(few)}</p>" if few else ""
     pictures = dict(run.pictures)
     picture = ""
     if "pairs" in pictures:

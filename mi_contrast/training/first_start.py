@@ -70,6 +70,7 @@ def gather_facts(config: Mapping[str, Any], seen: Survey) -> fitting.Facts:
         devices=make_mesh().size,
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory=read_memory(device),
+        uses=seen.uses,
         published=describe_weights(config["checkpoint"]["start_from"]),
     )
 

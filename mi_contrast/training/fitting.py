@@ -15,6 +15,8 @@ from typing import Any
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.paths import get_field, has_field, is_none, set_field
 from mi_contrast.data.readers import RESIDENT_BYTES
+from mi_contrast.data.survey import HELD_OUT, TRAINED
+from mi_contrast.training.forecast import count_epochs
 from mi_contrast.views.policies import jigsaw_sides
 
 # Fields of which at least one is None in a config that is to be fitted, and none in one that was.
@@ -23,7 +25,6 @@ OPEN = (
     "views.size", "views.mean", "views.std", "model.backbone", "model.width", "model.stem", "model.dtype",
     "optim.warmup", "eval.every", "eval.pairs", "eval.knn_k", "checkpoint.every", "log.every",
 )  # fmt: skip
-FEWEST = 8  # pictures to train on
 MINUTES = 5  # of a run on a CPU
 LEAST_STEPS, MOST_EPOCHS = 200, 400  # of a run on a CPU
 RESERVE = 4  # a set that stays in memory takes at most this part of it
@@ -46,6 +47,7 @@ class Facts:
       backend: 'cpu', 'gpu' or 'tpu'.
       devices, cores: number of devices, and of processor cores.
       memory: bytes of memory of the machine or, if that has less, of a device.
+      uses: what became of every picture that was found, in words.
       published: of the weights that a run starts from, 'model', and 'mean', 'std' and 'size' of its images; or None.
     """
 
@@ -58,6 +60,7 @@ class Facts:
     devices: int
     cores: int
     memory: int
+    uses: str = ""
     published: Mapping[str, Any] | None = None
 
 
@@ -86,7 +89,7 @@ def fit(config: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[s
     Raises:
       UserError: there are too few pictures, or a field that is set can't be had with them.
     """
-    _check_count(facts)
+    _check_count(facts, config["data"]["name"])
     _check_labels(config, facts)
     fitted, reasons = dict(config), dict[str, str]()
 
@@ -117,8 +120,8 @@ def fit(config: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[s
     reasons |= pools
     steps = fill("steps", *choose_steps(facts, size, batch, fitted["model"]))
     fill("optim.warmup", max(1, steps // 10), "a tenth of the steps")
-    fill("eval.every", max(1, steps // 4), "measured five times")
-    fill("checkpoint.every", max(1, steps // 4), "saved four times")
+    fill("eval.every", -(-steps // 4), "measured five times, first of all untrained")
+    fill("checkpoint.every", -(-steps // 4), "saved four times")
     fill("log.every", max(1, min(50, steps // 40)), "about forty lines or more in the log")
     fill("eval.pairs", max(2, min(1024, facts.held_out)), f"{facts.held_out:,} pictures are held out to measure")
     check_pairs(fitted["eval"]["pairs"], facts)
@@ -126,12 +129,18 @@ def fit(config: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[s
     return fitted, reasons
 
 
-def _check_count(facts: Facts) -> None:
-    least = max(FEWEST, 2 * facts.devices)
-    if facts.train < least or facts.held_out < 2:
+def _check_count(facts: Facts, name: str) -> None:
+    least = max(TRAINED, 2 * facts.devices)
+    uses = f" ({facts.uses})" if facts.uses else ""
+    if facts.train < least:
         raise UserError(
-            f"{facts.train + facts.held_out} pictures are too few to train on",
-            fix=f"give at least {least + 2}, or smaller groups",
+            f"{facts.train} pictures of {name} are too few to train on{uses}",
+            fix=f"give at least {least - facts.train} more, or smaller groups",
+        )
+    if facts.held_out < HELD_OUT:
+        raise UserError(
+            f"{facts.held_out} pictures of {name} are too few to measure training on{uses}",
+            fix="give more pictures or smaller groups",
         )
 
 
@@ -228,10 +237,10 @@ def choose_steps(facts: Facts, size: int, batch: int, model: Mapping[str, Any]) 
         minutes = steps * batch / rate / 60
         return steps, (
             f"about {minutes:.0f} minutes on {facts.cores} cores" if minutes >= 1.5 else "about a minute"
-        ) + f", {steps / epoch:.0f} times through the pictures"  # fmt: skip
+        ) + f", {count_epochs(steps, batch, facts.train)}"  # fmt: skip
     low, high = GPU_STEPS
     steps = round(min(max(GPU_EPOCHS * epoch, low), high))
-    return steps, f"{steps / epoch:.0f} times through the pictures"
+    return steps, count_epochs(steps, batch, facts.train)
 
 
 def compute_rate(facts: Facts, size: int, model: Mapping[str, Any]) -> float:

@@ -15,6 +15,7 @@ import jax
 
 from mi_contrast.core.progress import format_duration
 from mi_contrast.core.quantities import interval, size
+from mi_contrast.readout.accuracy import FEWEST
 from mi_contrast.training.state import State
 
 SKIPPED = 2  # steps that are not counted: the first compiles, and the second waits for it
@@ -49,16 +50,18 @@ class Pace:
         return statistics.median(self._seconds) if self._done else None
 
 
-def describe_start(state: State, config: Mapping[str, Any], steps: int, epochs: float, workdir: Path) -> Iterator[str]:
-    """Yields the lines that a run prints before its first step: parameters and steps; disk.
+def describe_start(
+    state: State, config: Mapping[str, Any], steps: int, train: int, held_out: int, workdir: Path
+) -> Iterator[str]:
+    """Yields the lines that a run prints before its first step: parameters and steps; disk; too few held-out images.
 
     Args:
       steps: that are to be taken now.
-      epochs: passes over the training examples in the whole run.
+      train, held_out: number of examples that are trained on, and that are held out to measure.
     """
     count = sum(leaf.size for leaf in jax.tree.leaves(state.online["params"]))
     whole = "" if steps == config["steps"] else f" of {config['steps']:,}"
-    of = f"{config['data']['batch']:,} images, {epochs:.3g} epochs in all"
+    of = f"{config['data']['batch']:,} images, {count_epochs(config['steps'], config['data']['batch'], train)} in all"
     yield f"{count:,} parameters; {steps:,}{whole} steps to take, each of {of}"
     disk = plan_disk(state, config, workdir)
     kept = f"{disk['kept']} checkpoints" if disk["kept"] > 1 else "a checkpoint"
@@ -66,6 +69,24 @@ def describe_start(state: State, config: Mapping[str, Any], steps: int, epochs: 
     free = "" if disk["free"] is None else f"; {size(disk['free'])} are free"
     too_full = " (NOT ENOUGH)" if disk["free"] is not None and disk["total"] > disk["free"] else ""
     yield f"disk: {size(disk['total'])} at most in {workdir}: {parts}{free}{too_full}"
+    if held_out < FEWEST:
+        yield (
+            f"{held_out} images are held out to measure training, and fewer than {FEWEST} are too few: nats and "
+            "accuracies of this run are noise"
+        )
+
+
+def count_epochs(steps: int, batch: int, train: int) -> str:
+    """Returns how often each of `train` examples is seen, in words: '232 epochs of 147 images'.
+
+    The reader's own rounds may be more: each drops the last batch that is not full, and so has fewer examples.
+    """
+    return f"{round_digits(steps * batch / train)} epochs of {train:,} images"
+
+
+def round_digits(value: float) -> str:
+    """Writes a number above 0 with three digits, or with all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def describe_pace(seconds: float, count: int, steps: int) -> str:

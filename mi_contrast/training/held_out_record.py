@@ -13,11 +13,15 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.errors import JaxRuntimeError
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
@@ -35,6 +39,11 @@ BANK = 1200  # training images among which neighbours are looked for
 QUERIES, NEIGHBOURS = 12, 5
 COMPONENTS = 32  # principal components that are kept of each image on the map
 THUMBNAIL, QUALITY = 48, 70  # pixels a side, and WebP's quality
+
+
+# What may go wrong while training is fine: a picture breaks, the disk is full, memory is short on the device or beside
+# it, features are not finite. Anything else is a mistake in the program, and passes.
+FAILURES = (UserError, OSError, MemoryError, JaxRuntimeError, np.linalg.LinAlgError)
 
 
 class Choice(NamedTuple):
@@ -129,7 +138,7 @@ class HeldOutRecord:
         """Calls `write`. If that fails, tells the user and notes it for the page; training goes on."""
         try:
             write()
-        except (UserError, Exception) as error:
+        except FAILURES as error:
             problem = " ".join(str(error).split())[:300] or type(error).__name__
             self._say(f"held_out/ of step {step} is not complete, and the page will lack it: {problem}")
             with suppress(OSError):
@@ -197,9 +206,13 @@ def make_thumbnails(images: UInt8[np.ndarray, "n H W 3"]) -> dict[str, np.ndarra
     }
 
 
-def _read_step(path: Any) -> int:
-    with np.load(path) as file:
-        return int(file["step"])
+def _read_step(path: Path) -> float:
+    """Returns the step of a file; infinity if it is damaged, so that it is removed."""
+    try:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return int(file["step"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return math.inf
 
 
 def _step_of(line: str) -> int:

@@ -133,8 +133,8 @@ def _train(
             cut_back(folder, start if start > 0 else -1)  # at step 0 nothing was saved, its numbers are written again
             log = Log(folder, config, record_start(folder, config, start, changes))
             record_wandb(folder, log.wandb_id)
-    progress = ProgressBar("training", total, start=start, each=job.batch_size)
-    for line in describe_start(state, config, last - start, total / reader.steps_per_epoch, folder.root):
+    progress = ProgressBar("training", total, start=start, each=job.batch_size, compiles=True)
+    for line in describe_start(state, config, last - start, len(job.train_ids), len(job.held_out_ids), folder.root):
         progress.say(line)
     record = HeldOutRecord(folder, job, progress.say) if processes.is_first() else None
     if record is not None:

@@ -116,8 +116,8 @@ def claim_config(
             return
         if "steps" in different:
             print(
-                f"steps {existing['config']['steps']} -> {config['steps']}: schedules stretch, so the result no longer "
-                "equals that of one uninterrupted run bit for bit"
+                f"{folder.root} goes on to {config['steps']:,} steps, {existing['config']['steps']:,} were planned "
+                "before; its schedules now span all of them, so the result is not that of one run from the start"
             )
         if "version" not in existing and (rules := legacy.list_new_rules(config)):
             print(f"this run of 0.1.0 goes on by newer rules: {'; '.join(rules)}")

@@ -14,6 +14,7 @@ from mi_contrast.core.mesh import take_local
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.core.stopping import StopRequest
 from mi_contrast.data.readers import Reader
+from mi_contrast.readout.accuracy import FEWEST
 from mi_contrast.training import adaptive
 from mi_contrast.training.assemble import Job
 from mi_contrast.training.candidates import refresh_clusters
@@ -107,7 +108,9 @@ class Trainer:
             self.record.write(step, state, {name: value for part in measured for name, value in part.details.items()})
         shown = [f"mi {numbers['mi_nats']:.3f} of {numbers['mi_ceiling']:.2f} nats"]
         shown += [f"{name} {100 * numbers[name]:.1f} %" for name in ("knn_top1", "probe_top1") if name in numbers]
-        self.progress_bar.say(f"step {step}: " + ", ".join(shown))
+        count = len(self.job.held_out_ids)
+        noise = f" (of {count} images, too few to tell)" if count < FEWEST else ""
+        self.progress_bar.say(f"step {step}: {', '.join(shown)}{noise}")
         carried = adaptive.add_measurements(self.job.parts.method, self.state.carried, numbers)
         self.state = replace(self.state, carried=carried)
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import io
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -66,6 +67,30 @@ def test_split_folders_share_their_classes(tmp_path):
         sets.load(f"folder:{tmp_path}", "empty")
     with pytest.raises(UserError, match="is empty"):
         sets.load(f"folder:{tmp_path}", "train[2:2]")
+
+
+@pytest.mark.parametrize("options, is_asked", [({}, False), ({"labels": "folders"}, True)])
+def test_a_start_asks_for_no_file_of_another_split(tmp_path, monkeypatch, options, is_asked):
+    fill(tmp_path / "train", ("cat", "dog"), 4)
+    fill(tmp_path / "val", ("cat", "dog"), 3)
+    asked, stat = set(), Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **words: asked.add(path) or stat(path, **words))
+    images = sets.load(f"folder:{tmp_path}", "train", **options)
+    files = {path.relative_to(tmp_path).parts[0] for path in asked if path.suffix == ".png"}
+    assert len(images) == 8 and files == ({"train", "val"} if is_asked else {"train"})
+
+
+def test_examples_have_the_names_of_their_files(tmp_path):
+    written = fill(tmp_path, ("cat", "dog"), 4)
+    (tmp_path / "cat" / "broken.png").write_bytes(b"no picture")
+    for options in ({}, {"labels": "folders"}, {"labels": "none"}):
+        images = sets.load(f"folder:{tmp_path}", "train", broken=0.2, **options)
+        assert sorted(images.names) == sorted(written)
+        shown = images.images(np.arange(8))
+        assert all(np.array_equal(shown[i], written[name]) for i, name in enumerate(images.names))
+    assert sets.load(f"folder:{tmp_path}", "train", broken=0.2, options={"tile": 4}).names is None
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
+    assert sets.load(f"arrays:{tmp_path}/a.npz", "train").names is None
 
 
 def test_a_missing_folder(tmp_path):

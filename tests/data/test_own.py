@@ -294,3 +294,33 @@ def test_many_broken_files_are_listed_and_refused(classes):
         look(f"folder:{classes}")
     assert all(f"cats_{number:02d}.png" in str(error.value) for number in range(12))
     assert look(f"folder:{classes}", broken=0.5).train > 20
+
+
+@pytest.mark.parametrize("broken, copies, found", [(0, 0, 9), (1, 0, 10), (0, 1, 10), (2, 3, 14)])
+def test_too_few_pictures_are_counted_with_what_does_not_count(tmp_path, broken, copies, found):
+    for number, colour in enumerate(colours(9)):
+        write(tmp_path / "few" / f"{number}.png", colour)
+    for number in range(copies):
+        (tmp_path / "few" / f"copy{number}.png").write_bytes((tmp_path / "few" / "0.png").read_bytes())
+    for number in range(broken):
+        (tmp_path / "few" / f"broken{number}.png").write_bytes(b"no picture")
+    why = "" if not broken + copies else ".*: 9 are"
+    with pytest.raises(UserError, match=f"few has {found} pictures,?{why}.*too few .*; give 10 different") as caught:
+        look(f"folder:{tmp_path}/few")
+    text = str(caught.value)
+    assert (f"{broken} can't be read" in text) == bool(broken)
+    assert (f"{copies} {'is a copy' if copies == 1 else 'are copies'} of others" in text) == bool(copies)
+    write(tmp_path / "few" / "tenth.png", (9, 9, 9))
+    seen = look(f"folder:{tmp_path}/few")  # control: ten different ones are looked at, whatever else there is
+    assert seen.train + seen.held_out + seen.test + seen.broken == found + 1
+
+
+def test_every_picture_is_in_one_part_that_the_lines_name(classes):
+    (classes / "cats" / "bad.png").write_bytes(b"no picture")
+    seen = look(f"folder:{classes}")
+    images = {split: sets.load(f"folder:{classes}", split, size=8, **{
+        field: seen.data[field] for field in ("labels", "group", "test_share", "broken")
+    }) for split in ("train", "test")}  # fmt: skip
+    assert (seen.train + seen.held_out, seen.test, seen.broken) == (len(images["train"]), len(images["test"]), 1)
+    line = f"of these: 1 can't be read, {seen.train} to train on, {seen.held_out} held out to measure training"
+    assert any(text.startswith(line) and f"{seen.test} to test on" in text for text in seen.lines)

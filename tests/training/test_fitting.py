@@ -1,5 +1,6 @@
 """A config is fitted to one's own pictures: what is open is filled, what is set stays or is refused."""
 
+import re
 from dataclasses import replace
 
 import jax
@@ -85,8 +86,13 @@ def test_supcon_needs_labels_and_few_pictures_are_refused():
     with pytest.raises(UserError, match="has no labels; put each class in a folder"):
         fit(read_config("supcon"), replace(FACTS, classes=0))
     fit(read_config("simclr"), replace(FACTS, classes=0))
-    with pytest.raises(UserError, match="7 pictures are too few to train on; give at least 10"):
-        fit(read_config("simclr"), replace(FACTS, train=5, held_out=2))
+    uses = "2 can't be read, 5 to train on, 2 held out to measure training, 1 to test on"
+    message = rf"5 pictures of folder:x are too few to train on \({uses}\); give at least 3 more, or smaller groups"
+    with pytest.raises(UserError, match=message):
+        fit(read_config("simclr"), replace(FACTS, train=5, held_out=2, uses=uses))
+    with pytest.raises(UserError, match="1 pictures of folder:x are too few to measure training on"):
+        fit(read_config("simclr"), replace(FACTS, train=12, held_out=1))
+    assert fit(read_config("simclr"), replace(FACTS, train=8, held_out=2))[0]["steps"]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +128,16 @@ def test_a_run_on_a_processor_takes_minutes(count, held, short):
     minutes = steps * batch / fitting.compute_rate(facts, fitted["views"]["size"], fitted["model"]) / 60
     assert minutes <= fitting.MINUTES + 0.1 and steps >= fitting.LEAST_STEPS
     assert fitted["method"]["pools"]["queue"]["size"] <= max(count, batch)
+
+
+@pytest.mark.parametrize(
+    "train, held, backend", [(43, 2, "cpu"), (152, 8, "cpu"), (152, 8, "gpu"), (20_000, 1000, "gpu")]
+)
+def test_the_epochs_that_are_told_are_how_often_each_picture_is_seen(train, held, backend):
+    fitted, reasons = fit(read_config("simclr"), replace(FACTS, train=train, held_out=held, backend=backend))
+    epochs, count = re.search(r"([\d,.]+) epochs of ([\d,]+) images", reasons["steps"]).groups()
+    seen = fitted["steps"] * fitted["data"]["batch"] / train
+    assert count == f"{train:,}" and float(epochs.replace(",", "")) == pytest.approx(seen, rel=0.005)
 
 
 def test_later_starts_take_what_the_first_has_settled():

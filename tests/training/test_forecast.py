@@ -58,6 +58,18 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(forecast.jax.tree, "leaves", lambda tree: [np.zeros(10, np.float32)])
     monkeypatch.setattr(forecast.shutil, "disk_usage", lambda path: Usage)
     config = {"steps": 4, "data": {"batch": 2}, "checkpoint": {"keep": 2, "every": 100}}
-    lines = list(forecast.describe_start(state, config, 2, 1.5, tmp_path))
-    assert lines[0] == "10 parameters; 2 of 4 steps to take, each of 2 images, 1.5 epochs in all"
+    lines = list(forecast.describe_start(state, config, 2, 5, 50, tmp_path))
+    assert lines[0] == "10 parameters; 2 of 4 steps to take, each of 2 images, 1.6 epochs of 5 images in all"
     assert lines[1].endswith("(NOT ENOUGH)") and "80\u202fB at most" in lines[1]
+
+
+@pytest.mark.parametrize("held_out, is_few", [(2, True), (15, True), (16, False), (500, False)])
+def test_too_few_held_out_images_are_told_in_a_line(tmp_path, held_out, is_few):
+    state = type("State", (), {"online": {"params": np.zeros(10, np.float32)}})
+    steps = {"steps": 538, "data": {"batch": 32}, "checkpoint": {"keep": 2, "every": 100}}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(forecast.jax.tree, "leaves", lambda tree: [np.zeros(10, np.float32)])
+        lines = list(forecast.describe_start(state, steps, 538, 43, held_out, tmp_path))
+    few = f"{held_out} images are held out to measure training, and fewer than 16 are too few: nats and accuracies"
+    assert [line.startswith(few) for line in lines] == [False, False, True][: 3 if is_few else 2]
+    assert "538 steps to take, each of 32 images, 400 epochs of 43 images in all" in lines[0]  # 538 * 32 / 43 = 400.4

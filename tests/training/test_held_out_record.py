@@ -6,9 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 from PIL import Image
 from sklearn.decomposition import PCA
 
+from mi_contrast.core.errors import UserError
 from mi_contrast.core.layout import RunDirectory
 from mi_contrast.training import held_out_record, loop
 from mi_contrast.training.held_out_record import describe_features, make_thumbnails
@@ -105,7 +107,7 @@ def test_a_resumed_run_drops_what_came_after_its_checkpoint(finished, tmp_path):
 
 def test_a_failure_is_told_and_kept_and_training_goes_on(tmp_path, monkeypatch, capsys):
     def fail(*_):
-        raise RuntimeError("no room for\npictures")
+        raise JaxRuntimeError("no room for\npictures")
 
     monkeypatch.setattr(held_out_record, "describe_features", fail)
     outcome = loop.run(small.config(steps=2, eval__every=2), tmp_path / "run")
@@ -113,6 +115,45 @@ def test_a_failure_is_told_and_kept_and_training_goes_on(tmp_path, monkeypatch, 
     assert capsys.readouterr().err.count("the page will lack it: no room for pictures") == 2
     text = (tmp_path / "run" / "held_out" / "measurements.jsonl").read_text()
     assert text.count('"problem": "no room for pictures"') == 2 and text.count('"similarities"') == 2
+
+
+@pytest.mark.parametrize(
+    "error, is_caught",
+    [
+        (OSError("disk full"), True),
+        (MemoryError("no room"), True),
+        (np.linalg.LinAlgError("SVD did not converge"), True),
+        (UserError("a picture is broken"), True),
+        (ValueError("shapes do not match"), False),
+        (RuntimeError("a mistake"), False),
+        (KeyError("labels"), False),
+    ],
+)
+def test_mistakes_in_the_program_are_not_taken_for_a_full_disk(tmp_path, error, is_caught):
+    said = []
+
+    def fail():
+        raise error
+
+    record = held_out_record.HeldOutRecord(RunDirectory(tmp_path), None, said.append)
+    if is_caught:
+        record._attempt(3, fail)
+        assert len(said) == 1 and str(error).strip("'") in said[0]
+        assert json.loads((tmp_path / "held_out" / "measurements.jsonl").read_text())["step"] == 3
+    else:
+        with pytest.raises(type(error)):
+            record._attempt(3, fail)
+        assert said == []
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"words"])
+def test_a_damaged_file_of_held_out_images_is_removed(tmp_path, content):
+    folder = RunDirectory(tmp_path).held_out
+    folder.mkdir()
+    (folder / "after.npz").write_bytes(content)
+    np.savez(folder / "before.npz", step=np.array(0))
+    held_out_record.HeldOutRecord(RunDirectory(tmp_path), None, print).begin(4)
+    assert [path.name for path in folder.glob("*.npz")] == ["before.npz"]
 
 
 def test_numbers_of_training_do_not_depend_on_the_record(finished, tmp_path, monkeypatch):
