@@ -76,7 +76,7 @@ FEW = ["--config.steps=3", "--config.views.size=32", "--config.model.width=8", "
 def check_counts(said, progress):
     """The lines at the start agree on how many pictures are trained on, and how often."""
     train, held_out, test = map(
-        int, re.search(r"of these: (\d+) to train on, (\d+) held out .*, (\d+) to test on", said).groups()
+        int, re.search(r"pictures: (\d+) to train on, (\d+) held out .*, (\d+) to test on", said).groups()
     )
     assert train + held_out + test == 40 and held_out == 2
     assert f"data.batch = {2 ** int(np.log2(0.75 * train))}: {train} pictures are trained on" in said

@@ -42,6 +42,7 @@ class Survey:
       train, held_out, test: number of examples that are trained on, held out to measure, and tested on. Pictures that
         can't be read count in none of them.
       broken: number of pictures that can't be read.
+      unused: number of pictures that are in neither split.
       classes: number of classes; 0 without labels.
       short_side: median of the pictures' shorter sides in pixels.
       image_shape: (H, W) if all have one size, else None.
@@ -57,12 +58,13 @@ class Survey:
     short_side: int
     image_shape: tuple[int, int] | None
     broken: int = 0
+    unused: int = 0
 
     @property
     def uses(self) -> str:
         """What became of every picture that was found, in words."""
         parts = {"can't be read": self.broken, "to train on": self.train, "held out to measure training": self.held_out,
-                 "to test on": self.test}  # fmt: skip
+                 "to test on": self.test, "not used": self.unused}  # fmt: skip
         return ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
 
 
@@ -120,7 +122,9 @@ def _survey_pictures(kind: str, data: Mapping[str, Any]) -> Survey:
         lines += describe_broken(scan.reasons)
     check_enough(pictures, scan)
     seen = _count(chosen, values, lines, reasons, scan.list_sides(pictures.names))
-    seen = replace(seen, broken=len(scan.reasons))
+    broken = len(scan.reasons)
+    left = len(pictures.names) - broken - seen.train - seen.held_out - seen.test
+    seen = replace(seen, broken=broken, unused=0 if chosen["options"] else left)
     return replace(seen, lines=(*lines, describe_division(seen, chosen, groups or {})))
 
 
@@ -212,14 +216,13 @@ def describe_broken(reasons: Mapping[str, str]) -> list[str]:
 
 def describe_division(seen: Survey, data: Mapping[str, Any], groups: Mapping[str, str]) -> str:
     """Returns how many pictures are trained on, measured on and tested on, and by which rule, in a line."""
-    tiles = " tiles" if data["options"] else ""
-    line = f"of these{tiles}: {seen.uses}"
+    line = f"{'tiles' if data['options'] else 'pictures'}: {seen.uses}"
     if not data["test_share"]:
         return line
     count = len(set(groups.values()))
     of_groups = f"; {count:,} groups stay whole" if count < len(groups) else ""
     share = f"data.test_share={data['test_share']:g}"
-    return f"{line} ({share}, by a hash of the names, which never moves a picture to another side{of_groups})"
+    return f"{line} ({share}, by a hash of the names, so that new pictures never move old ones{of_groups})"
 
 
 def check_enough(pictures: Pictures, scan: Scan) -> None:

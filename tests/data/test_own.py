@@ -322,5 +322,8 @@ def test_every_picture_is_in_one_part_that_the_lines_name(classes):
         field: seen.data[field] for field in ("labels", "group", "test_share", "broken")
     }) for split in ("train", "test")}  # fmt: skip
     assert (seen.train + seen.held_out, seen.test, seen.broken) == (len(images["train"]), len(images["test"]), 1)
-    line = f"of these: 1 can't be read, {seen.train} to train on, {seen.held_out} held out to measure training"
-    assert any(text.startswith(line) and f"{seen.test} to test on" in text for text in seen.lines)
+    line = f"pictures: 1 can't be read, {seen.train} to train on, {seen.held_out} held out to measure training"
+    assert any(text.startswith(line) and f"{seen.test} to test on (data" in text for text in seen.lines)
+    half = look(f"folder:{classes}", split="train[:50%]")
+    assert half.train + half.held_out + half.test + half.broken + half.unused == 41 and half.unused > 10
+    assert f"{half.unused} not used (data" in half.lines[-1]
