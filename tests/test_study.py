@@ -15,7 +15,9 @@ import pytest
 from mi_contrast import study
 from mi_contrast.core.errors import run_job
 from mi_contrast.core.layout import RunDirectory, hold_lock, write_json
+from mi_contrast.core.stopping import StopRequest
 from mi_contrast.reporting.study_runs import read_study
+from mi_contrast.studies.plan import StudyRun
 from tests.reporting import fake_study
 from tests.training import small
 
@@ -231,3 +233,20 @@ def test_a_mistake_deep_in_a_run_is_one_line_before_anything_is_run(tmp_path):
     assert process.returncode == 2, out
     assert out.count("\n") == 1 and out.startswith("mi_contrast: error: run 'all':"), out
     assert not (tmp_path / "study").exists()
+
+
+def test_before_a_step_is_logged_the_time_so_far_is_told_and_then_the_time_to_go(tmp_path, monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    run = StudyRun("all", 0, "all-0", "moco", None, {"steps": 100})
+    runner = study._Runner([run], tmp_path, StopRequest(), None)
+    now[0] += 65
+    runner.report_progress(0, run)
+    (tmp_path / "all-0").mkdir()
+    (tmp_path / "all-0" / "metrics.jsonl").write_text('{"step": 50, "objective": 1.0}\n')
+    now[0] += 35
+    runner.report_progress(0, run)
+    assert capsys.readouterr().err.splitlines() == [
+        "run 1 of 1: all, seed 0: step 0 of 100; starting and compiling, 1:05 so far",
+        "run 1 of 1: all, seed 0: step 50 of 100; about 1:40 left for all",
+    ]

@@ -125,9 +125,9 @@ def test_each_class_has_wilsons_interval_and_few_images_are_pale(root):
 
 
 @pytest.mark.parametrize(
-    ("queries", "says", "pale"), [((300, 150, 12), "+38.3 points", 0), ((5, 3, 2), "n = 10: too few", 2)]
+    ("queries", "says", "pale"), [((300, 150, 12), "+38.3 points", 0), ((10, 6, 4), "n = 20: too few", 2)]
 )
-def test_no_gain_is_read_from_ten_images(tmp_path, queries, says, pale):
+def test_no_gain_is_read_from_twenty_images(tmp_path, queries, says, pale):
     run = read_run(make(tmp_path / "run", queries=queries))
     cards = {card.title: card for card in story.cards(run)}
     assert says in plain(cards["kNN accuracy"].of)
@@ -135,6 +135,12 @@ def test_no_gain_is_read_from_ten_images(tmp_path, queries, says, pale):
     interval = f"n = {sum(queries)}, 95 % interval {100 * low:.1f} % to {100 * high:.1f} %"
     assert interval in plain(cards["kNN accuracy"].note)
     assert sum(card.pale for card in cards.values()) == pale
+
+
+def test_ten_images_have_no_accuracy_among_the_headlines(tmp_path):
+    run = read_run(make(tmp_path / "run", queries=(5, 3, 2)))
+    assert {card.title for card in story.cards(run)} == {"Mutual information", "Training objective"}
+    assert str(story.explain_few(run)).startswith("10 images are held out to measure training, too few to tell")
 
 
 def test_the_interval_says_how_much_frames_of_one_object_tell():
