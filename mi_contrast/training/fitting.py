@@ -29,9 +29,11 @@ MINUTES = 5  # of a run on a CPU
 LEAST_STEPS, MOST_EPOCHS = 200, 400  # of a run on a CPU
 RESERVE = 4  # a set that stays in memory takes at most this part of it
 STORED = {64: 80, 96: 128, 224: 256}  # the short side at which pictures are kept, by the size of the views
-# Pictures a second that a processor core trains on, two views each, on a busy machine: at 96 pixels a ResNet-18 of
-# width 16 with the 7x7 stem, at 64 pixels `tiny` of width 64.
-RESNET_RATE, TINY_RATE = 57.0, 200.0
+# Pictures a second that a processor core trains on, two views each: at 96 pixels a ResNet-18 of width 16 with the 7x7
+# stem, at 64 pixels `tiny` of width 64. A picture took 13 ms and 2.3 ms of a core's time, of which these rates leave a
+# tenth and a quarter for cores that wait for each other.
+RESNET_RATE, TINY_RATE = 68.0, 340.0
+OVERHEAD = 40.0  # seconds of a run on two cores beside its steps: to start, compile, measure and write the page
 GPU_EPOCHS, GPU_STEPS = 200, (2_000, 100_000)
 
 
@@ -234,7 +236,7 @@ def choose_steps(facts: Facts, size: int, batch: int, model: Mapping[str, Any]) 
         rate = compute_rate(facts, size, model)
         most = 60 * MINUTES * rate / batch
         steps = max(LEAST_STEPS, round(min(most, MOST_EPOCHS * epoch)))
-        minutes = steps * batch / rate / 60
+        minutes = (steps * batch / rate + OVERHEAD) / 60
         return steps, (
             f"about {minutes:.0f} minutes on {facts.cores} cores" if minutes >= 1.5 else "about a minute"
         ) + f", {count_epochs(steps, batch, facts.train)}"  # fmt: skip

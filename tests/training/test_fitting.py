@@ -140,6 +140,15 @@ def test_the_epochs_that_are_told_are_how_often_each_picture_is_seen(train, held
     assert count == f"{train:,}" and float(epochs.replace(",", "")) == pytest.approx(seen, rel=0.005)
 
 
+@pytest.mark.parametrize("train, held", [(43, 2), (152, 8), (4750, 250)])
+def test_the_minutes_that_are_told_are_those_of_the_steps_and_of_what_is_beside_them(train, held):
+    facts = replace(FACTS, train=train, held_out=held)
+    fitted, reasons = fit(read_config("simclr"), facts)
+    seconds = fitted["steps"] * fitted["data"]["batch"] / (2 * fitting.RESNET_RATE)  # at the size that was measured
+    told = int(re.search(r"about (\d+) minutes on 2 cores", reasons["steps"])[1])
+    assert abs(60 * told - seconds - fitting.OVERHEAD) <= 30 < seconds
+
+
 def test_later_starts_take_what_the_first_has_settled():
     config = read_config("la")
     fitted, _ = complete(config)
