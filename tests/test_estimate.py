@@ -19,7 +19,16 @@ Y = X[:, 0] + RNG.normal(size=60)
 
 @pytest.fixture
 def file(tmp_path):
-    np.savez(tmp_path / "pairs.npz", x=X, y=Y, left=X[:, :1], short=Y[:-1], words=np.array(["a"] * 60), cube=X[None])
+    np.savez(
+        tmp_path / "pairs.npz",
+        x=X,
+        y=Y,
+        left=X[:, :1],
+        twin=X[:, :1],
+        short=Y[:-1],
+        words=np.array(["a"] * 60),
+        cube=X[None],
+    )
     return tmp_path / "pairs.npz"
 
 
@@ -40,7 +49,7 @@ def test_the_table_holds_what_the_estimators_answer(file, capsys):
 
 
 def test_other_names_of_arrays_and_the_file_as_a_flag(file, capsys):
-    assert run_job(estimate.main, [f"--file={file}", "--x=left", "--y=left", "--methods=ksg2"]) == 0
+    assert run_job(estimate.main, [f"--file={file}", "--x=left", "--y=twin", "--methods=ksg2"]) == 0
     assert "a lower limit" in capsys.readouterr().out.splitlines()[1]
 
 
