@@ -53,12 +53,11 @@ from mi_contrast.samples import (
     choose_names,
     leave_out_missing,
     read_pair,
-    read_samples,
     read_variable,
     split_names,
 )
 
-__all__ = ["estimate", "main", "measure", "measure_pairs", "read_samples"]
+__all__ = ["estimate"]  # what help() shows of this module, which is called from Python
 
 NEAR_CEILING = 0.5  # nats: an estimate this close to its ceiling is only a lower limit
 PILOT = 2000  # pairs from which the time for all pairs is predicted

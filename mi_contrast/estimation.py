@@ -135,8 +135,8 @@ def _read(first: Any, second: Any, x: Any, y: Any, drop_missing: bool) -> Pair:
     given = [values for values in (first, second, x, y) if values is not None]
     if len(given) != 2 or (second is not None and first is None) or (first is not None and x is not None):
         raise UserError(
-            f"{len(given)} samples are given",
-            fix=f'give two, as in estimate(x, y), or a file, as in estimate("data.csv", {PYTHON.name_columns})',
+            f"estimate takes the samples of two variables, and {len(given)} came",
+            fix=f'call estimate(x, y), or estimate("data.csv", {PYTHON.name_columns})',
         )
     names = _name_samples(given[0], "x"), _name_samples(given[1], "y")
     if names[0] == names[1]:

@@ -206,5 +206,6 @@ def as_samples(name: str, values: Any) -> Float[np.ndarray, "N d"]:
     """Returns an array as samples [N, d]. Raises UserError unless it is numbers [N, d] or [N]."""
     array = np.asarray(values)
     if array.dtype.kind not in "biuf" or array.ndim not in (1, 2) or 0 in array.shape:
-        raise UserError(f"{name} is {array.dtype} {list(array.shape)}", fix="give numbers [N, d] or [N]")
+        words = "; number words by numpy.unique(words, return_inverse=True)[1]" if array.dtype.kind in "OUT" else ""
+        raise UserError(f"{name} is {array.dtype} {list(array.shape)}", fix=f"give numbers [N, d] or [N]{words}")
     return array.reshape(len(array), -1)
