@@ -266,7 +266,7 @@ def _estimate_pairs(
     correlations = [(row, correlate_rows(variables[row["x"]], variables[row["y"]])) for row in rows]
     if strong := [(row, correlation) for row, correlation in correlations if correlation.is_strong]:
         row, worst = max(strong, key=lambda item: item[1].product)
-        doubt = describe_dependence(worst, (row["x"], row["y"]), COMMAND, every)
+        doubt = describe_dependence(worst, (row["x"], row["y"]), COMMAND, total / worst.rows)
         count = f"the numbers of {len(strong)} of {len(rows)} pairs"
         rest = f". {sentence.removeprefix('verdict: ')}" if len(strong) < len(rows) else ""
         sentence = f"verdict: do not believe {count}: {doubt}{rest}"

@@ -205,7 +205,7 @@ def prepare_samples(
             f"{_join(pair.names, are_tied)} {repeat} values, up to {times} times: neighbours are found among values "
             "that are spread at random up to the next larger one, which changes no mutual information"
         )
-    doubt = describe_dependence(correlate_rows(x, y), pair.names, door, every)
+    doubt = describe_dependence(correlate_rows(x, y), pair.names, door, len(pair.x) / len(x))
     return PreparedSamples(x, y, methods, notes, doubt)
 
 
@@ -239,27 +239,27 @@ def draw_rows(total: int, count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
 
 
-def describe_dependence(correlation: Any, names: Sequence[str], door: Door, every: int = 1) -> str:
+def describe_dependence(correlation: Any, names: Sequence[str], door: Door, spacing: float = 1.0) -> str:
     """Returns why rows are not independent, and what to do; '' if they may be.
 
     Args:
       correlation: a `SerialCorrelation`.
       names: of the two variables.
       door: how the user writes flags.
-      every: of which of all rows these are every such one.
+      spacing: how many rows of the file there are for each row that is used.
     """
     if not correlation.is_strong:
         return ""
-    rows, step = correlation.rows, correlation.thinning
+    rows, step = correlation.rows, math.ceil(correlation.thinning * spacing)
     text = (
         f"neighbouring rows of {names[0]} and {names[1]} resemble each other (correlations r = {correlation.x:.2f} and "
         f"r' = {correlation.y:.2f} with the next row), so that {rows:,} rows count as about "
         f"{correlation.effective_rows:,.0f}, n (1 - r r') / (1 + r r')"
     )
-    if rows // step >= FEWEST_THINNED:
-        text += f"; keep every {ordinal(step * every)} row: {door.every}={step * every}"
+    if rows * spacing / step >= FEWEST_THINNED:
+        text += f"; keep every {ordinal(step)} row: {door.every}={step}"
     else:
-        text += f"; only every {ordinal(step * every)} row is nearly independent, which is too few: take more rows"
+        text += f"; only every {ordinal(step)} row is nearly independent, which is too few: take more rows"
     return f"{text}; or shuffle the rows, if the file was only sorted"
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 import pydoc
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,8 @@ import pytest
 
 import mi_contrast
 from mi_contrast.core.errors import UserError
+from mi_contrast.estimation import prepare_samples
+from mi_contrast.samples import Pair
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=800)
@@ -166,3 +169,13 @@ def test_rows_that_resemble_their_neighbours_are_doubted_in_python_too():
     assert "; keep every" in mi_contrast.estimate(x, y, methods="ksg").verdict
     thinned = mi_contrast.estimate(x, y, methods="ksg", every=10)
     assert thinned.outcome == "believe" and thinned.rows[0]["samples"] == 200
+
+
+def test_the_rows_to_keep_are_counted_in_the_file_where_a_part_is_read():
+    steps = []
+    walk = np.repeat(RNG.normal(size=(2, 2000)), 20, axis=1) + 1e-3 * RNG.normal(size=(2, 40_000))
+    for settings in ({"most": 40_000}, {"most": 10_000}, {"every": 4}):
+        samples = prepare_samples(Pair(walk[0][:, None], walk[1][:, None], ("x", "y"), []), ["cca"], k=3, seed=0,
+                                  **{"most": 40_000, **settings})  # fmt: skip
+        steps.append(int(re.search(r"--every=(\d+)", samples.doubt)[1]))
+    assert max(steps) < 1.6 * min(steps) and min(steps) > 20
