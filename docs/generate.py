@@ -22,6 +22,8 @@ from mi_contrast.__main__ import JOBS
 from mi_contrast.core import schedules
 from mi_contrast.data.__main__ import JOBS as DATA_JOBS
 
+PLACES = {"estimate": "mi_contrast.estimation.estimate"}  # `mi_contrast.estimate` is a module that can be called
+
 
 def read_header(file: Path) -> str:
     """Returns the docstring at the top of a Python file."""
@@ -157,7 +159,7 @@ def python_page() -> str:
         "Python",
         about,
         [
-            ("The door", [f"mi_contrast.{name}" for name in sorted(names)]),
+            ("The door", [PLACES.get(name, f"mi_contrast.{name}") for name in sorted(names)]),
             ("Configs", ["mi_contrast.core.config.load_config", "mi_contrast.methods.recipes.recipe",
                          "mi_contrast.methods.recipes.multi_crop", "mi_contrast.methods.recipes.set_split",
                          "mi_contrast.methods.recipes.set_views", "mi_contrast.methods.recipes.pair_with_itself",

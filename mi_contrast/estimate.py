@@ -1,5 +1,6 @@
-"""Estimates the mutual information of two variables in a file, in nats, by several estimators, and gives a verdict.
+"""Estimates the mutual information of two variables, in nats, by several estimators, and gives a verdict.
 
+  mi_contrast.estimate(x, y)                                            from Python: help(mi_contrast.estimate)
   python -m mi_contrast.estimate table.csv --x=temp --y=pressure        one column each
   python -m mi_contrast.estimate table.csv --x=temp,wind --y=pressure   several columns together
   python -m mi_contrast.estimate samples.npz                            its arrays x and y, [N] or [N, d]
@@ -7,11 +8,13 @@
 
 The file is a .csv, .tsv, .npy, .npz or .parquet file. A row is one pair of samples, and the rows are independent draws.
 The estimators by nearest neighbours and by correlation use the normal scores of each column (--ranks=no: the columns
-themselves). Words, and numbers with few different values, are treated as labels.
+themselves). Words, and numbers with few different values, are treated as labels. Where neighbouring rows resemble each
+other, as in a time series, no number is to be believed: --every=K keeps each K-th row.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 import time
 import warnings
@@ -24,15 +27,37 @@ import jax
 import numpy as np
 
 from mi_contrast.core.config import parse
-from mi_contrast.core.errors import UserError, nearest, run_job, unknown
+from mi_contrast.core.errors import UserError, run_job, unknown
 from mi_contrast.core.heartbeat import report_time
 from mi_contrast.core.layout import write_json
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.data.columns import Columns, open_columns
-from mi_contrast.estimation import draw_rows, prepare_samples
-from mi_contrast.estimators.registry import DEFAULT, METHODS, EstimatorMethod, discrete_sides, replace_for_labels
+from mi_contrast.estimation import describe_dependence, estimate, prepare_samples, thin_rows
+from mi_contrast.estimators.registry import (
+    DEFAULT,
+    METHODS,
+    NEIGHBOUR_METHODS,
+    EstimatorMethod,
+    discrete_sides,
+    replace_for_labels,
+    tied_sides,
+)
+from mi_contrast.estimators.serial import correlate_rows
+from mi_contrast.estimators.ties import spread_ties
 from mi_contrast.reporting import pairs_page
-from mi_contrast.reporting.estimates import reach_verdict
+from mi_contrast.reporting.estimates import format_table, reach_verdict
+from mi_contrast.samples import (
+    COMMAND,
+    check_finite,
+    check_varies,
+    choose_names,
+    leave_out_missing,
+    read_pair,
+    read_variable,
+    split_names,
+)
+
+__all__ = ["estimate"]  # what help() shows of this module, which is called from Python
 
 NEAR_CEILING = 0.5  # nats: an estimate this close to its ceiling is only a lower limit
 PILOT = 2000  # pairs from which the time for all pairs is predicted
@@ -51,105 +76,11 @@ FLAGS = {
     "seed=": "of the trained methods and of the random subset, 0 by default",
     "ranks=": "yes (default): neighbours and correlation use normal scores of each column; no: the columns themselves",
     "most=": f"number of rows to use, a random subset if there are more; {MOST}, or {MOST_FOR_PAIRS} with --pairs",
+    "every=": "use each such row alone, such as each 10th of a time series; 1 by default",
     "drop_missing": "leave out rows in which a value is missing",
     "json=": "a file to write the table to",
     "out=": "with --pairs, the page: <file>-pairs.html in the working folder by default",
 }
-
-
-def read_samples(path: Path, names: tuple[str, str], *, drop_missing: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the samples of two variables in a file, [N, d] each, in the type in which they are stored.
-
-    Args:
-      path: the file, of one of the kinds that `open_columns` reads.
-      names: of the two columns or arrays. Several names with commas between them are one variable of several columns.
-      drop_missing: leave out rows in which a value is missing, and say how many.
-    Raises:
-      UserError if there is no such file or column, if the file is damaged, or if the samples are not finite numbers
-      [N, d] or [N] of equal length with no more columns than rows.
-    """
-    columns = open_columns(path)
-    x, y = (_read_variable(columns, name, path) for name in names)
-    if len(x) != len(y):
-        raise UserError(f"{names[0]} has {len(x)} samples, {names[1]} has {len(y)}", fix="give as many of both")
-    if drop_missing:
-        x, y = _drop_missing([x, y])
-    for name, array in zip(names, (x, y), strict=True):
-        _check_finite(columns.kind, name, array)
-        if array.shape[1] > len(array):
-            what = f"array {name!r} is {list(array.shape)}: more columns than samples"
-            raise UserError(f"{what}; is it transposed?", fix="give one sample a row")
-    return x, y
-
-
-def split_names(text: str, columns: Columns) -> list[str]:
-    """Returns the names in a flag, divided by commas. A column whose name has commas is named alone."""
-    return [text] if text in columns.names else [name.strip() for name in text.split(",")]
-
-
-def _read_variable(columns: Columns, text: str, path: Path) -> np.ndarray:
-    """Returns the columns of one variable side by side, [N, d]. Raises UserError."""
-    names = split_names(text, columns)
-    for name in names:
-        if name not in columns.names:
-            fix = f"it holds: {', '.join(columns.names) or 'nothing'}; say --x=NAME --y=NAME"
-            near = nearest(name, columns.names)
-            raise UserError(f"no {columns.kind} {name!r} in {path}", nearest=near, fix=fix)
-    if len(names) > 1 and 0 < len(columns.words.intersection(names)) < len(names):
-        raise UserError(f"{text}: columns of words beside columns of numbers", fix="give words alone or numbers alone")
-    parts = [_to_columns(name, columns.read(name)) for name in names]
-    if len({len(part) for part in parts}) > 1:
-        raise UserError(f"{text}: {', '.join(str(len(part)) for part in parts)} samples", fix="give as many of each")
-    if columns.words.intersection(names):
-        for name, part in zip(names, parts, strict=True):
-            _check_words(name, part)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-
-def _to_columns(name: str, x: np.ndarray) -> np.ndarray:
-    """Returns the array as [N, d]. Raises UserError unless it is [N, d] or [N] of numbers."""
-    if x.dtype.kind not in "biuf" or x.ndim not in (1, 2) or 0 in x.shape:
-        raise UserError(f"array {name!r} is {x.dtype} {list(x.shape)}", fix="give numbers [N, d] or [N]")
-    return x.reshape(len(x), -1)
-
-
-def _check_words(name: str, x: np.ndarray) -> None:
-    """Raises UserError unless a column of words, which are numbered, repeats them as labels do."""
-    if not discrete_sides(x, x, 3)[0]:
-        count = len(np.unique(x[np.isfinite(x)]))
-        raise UserError(
-            f"column {name!r} holds words, {count} different ones in {len(x)} rows",
-            fix="give numbers, or words of which each occurs four times or more",
-        )
-
-
-def _check_finite(kind: str, name: str, x: np.ndarray) -> None:
-    bad = int((~np.isfinite(x)).any(axis=1).sum())
-    if bad:
-        fix = "leave those pairs out" + ("" if kind == "array" else " with --drop_missing")
-        raise UserError(f"{kind} {name!r} has NaN or infinity in {bad} of {len(x)} rows", fix=fix)
-
-
-def _drop_missing(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Returns the arrays without the rows in which one of them is not finite, and prints how many those are."""
-    whole = np.logical_and.reduce([np.isfinite(array).all(axis=1) for array in arrays])
-    if not whole.all():
-        print(f"{(~whole).sum():,} of {len(whole):,} rows have missing values and are left out", flush=True)
-    return [array[whole] for array in arrays]
-
-
-def choose_names(columns: Columns, flags: Mapping[str, str], path: Path) -> tuple[str, str]:
-    """Returns the names of the two variables: those of the flags, x and y, or the only two. Raises UserError."""
-    first, second = flags.get("x"), flags.get("y")
-    if len(columns.names) == 2 and not {"x", "y"} <= set(columns.names):
-        others = [name for name in columns.names if name not in (first, second)]
-        first, second = first or others[0], second or others[-1]
-    if (first is None and "x" not in columns.names) or (second is None and "y" not in columns.names):
-        shown = ", ".join(columns.names[:24]) + (", ..." if len(columns.names) > 24 else "")
-        missing = "x" if first is None and "x" not in columns.names else "y"
-        fix = f"say --x=NAME --y=NAME, of: {shown}; or --pairs for every two"
-        raise UserError(f"{path} has no {columns.kind} {missing!r}", fix=fix)
-    return first or "x", second or "y"
 
 
 def measure(
@@ -157,30 +88,35 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Returns a row for each method: method, nats, standard_error, low, high, ceiling, seconds, what, samples, sound.
 
-    If a method can't handle the samples, its row has NaN, `what` gives the reason, and `sound` is False.
+    If a method can't handle the samples, its row has NaN, `what` gives the reason, and `sound` is False. Methods by
+    nearest neighbours take repeated numbers as `spread_ties` returns them.
 
     Args:
       x, y: [N, d] samples.
       methods: names in METHODS.
       k: number of neighbours.
-      seed: of the trained methods.
+      seed: of the trained methods and of the order of equal values.
       ranks: whether the methods by neighbours and by correlation use normal scores of the columns.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
+    spread = x, y
+    if any(tied_sides(x, y, k)):
+        rng, are_labels = np.random.default_rng(seed), discrete_sides(x, y, k)
+        spread = x if are_labels[0] else spread_ties(x, k, rng), y if are_labels[1] else spread_ties(y, k, rng)
     for name in methods:
         method, start_time = METHODS[name], time.perf_counter()
         note = method.description.format(k=k)
         numbers: tuple[float, ...] = (np.nan,) * 5
         if method.takes_normal_scores:
-            note += "; of normal scores" if ranks else "; of the columns as they are"
+            note += " of normal scores" if ranks else ", columns as they are"
+        pair = spread if name in NEIGHBOUR_METHODS else (x, y)
         try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
-                with report_time(name, _predict_seconds(method, x, y, k, ranks)):
-                    estimate = jax.block_until_ready(method.estimate(x, y, k, jax.random.key(seed), ranks))
-            note += "".join(f"; {w.message}" for w in caught if str(w.message).startswith("a value repeats"))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of ties: they are spread, or the row says why not
+                with report_time(name, _predict_seconds(method, *pair, k, ranks)):
+                    result = jax.block_until_ready(method.estimate(*pair, k, jax.random.key(seed), ranks))
             fields = ("nats", "standard_error", "ceiling", "low", "high")
-            numbers = tuple(float(getattr(estimate, field)) for field in fields)
+            numbers = tuple(float(getattr(result, field)) for field in fields)
             sound = not np.isnan(numbers[0])
             if not sound:
                 note = f"none: a sample comes {k + 1} times or more; add noise below the data's resolution"
@@ -188,7 +124,7 @@ def measure(
             sound, note = False, f"none: {error}"
         nats, standard_error, ceiling, low, high = numbers
         if nats > ceiling + ROUNDING:
-            sound, note = False, f"an error: {nats:.3f} nats is above the ceiling; do not use it"
+            sound, note = False, f"an error: {nats:.3f} nats is above the ceiling (not used)"
         elif ceiling - nats < NEAR_CEILING and method.saturates:
             high, note = np.inf, f"{note}; near its ceiling: a lower limit"
         elif high == np.inf:
@@ -214,19 +150,6 @@ def _predict_seconds(method: EstimatorMethod, x: np.ndarray, y: np.ndarray, k: i
     return seconds * (len(x) / PILOT) ** 2
 
 
-def format_table(rows: list[dict[str, Any]]) -> str:
-    """Returns the rows as lines of text with a heading."""
-    head = f"{'method':<16} {'nats':>8} {'+-':>7} {'low':>8} {'high':>8} {'ceiling':>8} {'seconds':>8} {'samples':>8}"
-    lines = [f"{head}  what it is"]
-    for row in rows:
-        ceiling, high = ("none" if row[name] == np.inf else f"{row[name]:.3f}" for name in ("ceiling", "high"))
-        lines.append(
-            f"{row['method']:<16} {row['nats']:>8.3f} {row['standard_error']:>7.3f} {row['low']:>8.3f} {high:>8} "
-            f"{ceiling:>8} {row['seconds']:>8.1f} {row['samples']:>8}  {row['what']}"
-        )
-    return "\n".join(lines)
-
-
 def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
     flags = parse(arguments, FLAGS, usage=__doc__ or "", positional="file").flags
@@ -237,30 +160,35 @@ def main(arguments: list[str]) -> None:
     for name in methods:
         if name not in METHODS:
             raise unknown("method", name, METHODS)
-    k, seed, most = (
+    k, seed, most, every = (
         _parse_whole(name, flags.get(name, default), least)
-        for name, default, least in (("k", "3", 1), ("seed", "0", 0), ("most", str(most_by_default), 8))
+        for name, default, least in (
+            ("k", "3", 1),
+            ("seed", "0", 0),
+            ("most", str(most_by_default), 8),
+            ("every", "1", 1),
+        )
     )
     ranks = flags.get("ranks", "yes")
     if ranks not in ("yes", "no"):
         raise UserError(f"--ranks={ranks}", fix="give yes or no")
     if "pairs" in flags:
-        _estimate_pairs(flags, methods, k, seed, most, ranks == "yes")
+        _estimate_pairs(flags, methods[0], k, seed, ranks == "yes", most=most, every=every)
         return
     if "out" in flags:
         raise UserError("--out without --pairs", fix="add --pairs, or give --json=PATH")
     path = Path(flags["file"])
-    names = choose_names(open_columns(path), flags, path)
-    x, y = read_samples(path, names, drop_missing="drop_missing" in flags)
-    x, y, methods, notes = prepare_samples(x, y, names, methods, k=k, seed=seed, most=most, flag="--most")
-    for note in notes:
+    columns = open_columns(path)
+    pair = read_pair(columns, choose_names(columns, flags, path), path, drop_missing="drop_missing" in flags)
+    samples = prepare_samples(pair, methods, k=k, seed=seed, most=most, every=every)
+    for note in samples.notes:
         print(note, flush=True)
-    rows = measure(x, y, methods, k, seed, ranks=ranks == "yes")
-    verdict = reach_verdict(rows, names)
+    rows = measure(samples.x, samples.y, samples.methods, k, seed, ranks=ranks == "yes")
+    verdict = reach_verdict(rows, pair.names, doubt=samples.doubt)
     print(format_table(rows))
     print(verdict.text)
     if "json" in flags:
-        outcome = {"verdict": verdict.text, "outcome": verdict.outcome, "notes": notes}
+        outcome = {"verdict": verdict.text, "outcome": verdict.outcome, "notes": samples.notes}
         write_json(Path(flags["json"]), {"file": flags["file"], "seed": seed, "rows": _to_json(rows), **outcome})
         print(f"written to {flags['json']}", file=sys.stderr)
     if not any(row["sound"] for row in rows):
@@ -314,42 +242,75 @@ def format_pairs(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _estimate_pairs(flags: Mapping[str, str], methods: list[str], k: int, seed: int, most: int, ranks: bool) -> None:
+def _estimate_pairs(
+    flags: Mapping[str, str], method: str, k: int, seed: int, ranks: bool, *, most: int, every: int
+) -> None:
     """Runs the job with --pairs: prints the table of every two columns, and writes the page with the heat map."""
     if wrong := next((flag for flag in ("x", "y") if flag in flags), None):
         raise UserError(f"--{wrong} beside --pairs", fix="name the columns as --pairs=a,b,c")
-    if len(methods) > 1:
+    if "," in flags.get("methods", ""):
         raise UserError(f"--methods={flags['methods']} beside --pairs", fix="give one method, such as --methods=ksg")
     path = Path(flags["file"])
     page = Path(flags.get("out") or f"{path.stem}-pairs.html")
     pairs_page.check_replaceable(page)
     columns = open_columns(path)
-    names = split_names(flags["pairs"], columns) if flags["pairs"] else list(columns.names)
-    if len(names) < 2:
-        raise UserError(f"{path}: {len(names)} columns make no pair", fix="give two or more")
-    variables = {name: _read_variable(columns, name, path) for name in names}
+    variables, notes = _read_variables(columns, flags["pairs"], path, drop_missing="drop_missing" in flags)
+    total, names = len(next(iter(variables.values()))), list(variables)
+    arrays, more = thin_rows(list(variables.values()), most=most, every=every, seed=seed, door=COMMAND)
+    variables = dict(zip(names, arrays, strict=True))
+    notes += more or [f"{total:,} rows"]
+    for note in notes:
+        print(note, flush=True)
+    rows = measure_pairs(variables, method, k, seed, ranks=ranks)
+    sentence = pairs_page.describe_pairs(rows)
+    correlations = [(row, correlate_rows(variables[row["x"]], variables[row["y"]])) for row in rows]
+    if strong := [(row, correlation) for row, correlation in correlations if correlation.is_strong]:
+        row, worst = max(strong, key=lambda item: item[1].product)
+        doubt = describe_dependence(worst, (row["x"], row["y"]), COMMAND, total / worst.rows)
+        count = f"the numbers of {len(strong)} of {len(rows)} pairs"
+        rest = f". {sentence.removeprefix('verdict: ')}" if len(strong) < len(rows) else ""
+        sentence = f"verdict: do not believe {count}: {doubt}{rest}"
+    print(f"{format_pairs(rows)}\n{sentence}")
+    pairs_page.write_page(page, rows, names, title=path.name, note="; ".join(notes), sentence=sentence)
+    print(f"look at {page}")
+    if "json" in flags:
+        contents = {"file": flags["file"], "seed": seed, "rows": _to_json(rows), "verdict": sentence, "notes": notes}
+        write_json(Path(flags["json"]), contents)
+        print(f"written to {flags['json']}", file=sys.stderr)
+
+
+def _read_variables(
+    columns: Columns, named: str, path: Path, *, drop_missing: bool
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Returns the columns that are named, or all that can be read and vary, [N, d] each, and notes. Raises UserError.
+
+    Args:
+      named: names of columns, with commas; '' for all, of which those that can't be used are left out and noted.
+    """
+    names = split_names(named, columns) if named else list(columns.names)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{columns.kind} {twice[0]!r} is named twice", fix="name each column once")
+    variables, notes = {}, []
+    for name in names:
+        try:
+            array = read_variable(columns, [name], path)
+            check_varies(f"{columns.kind} {name!r}", array)
+            variables[name] = array
+        except UserError as error:
+            if named:
+                raise
+            notes.append(f"left out: {str(error).partition(';')[0]}")
+    if len(variables) < 2:
+        raise UserError(f"{path}: {len(variables)} columns make no pair", fix="; ".join(["give two or more", *notes]))
     if len({len(array) for array in variables.values()}) > 1:
         lengths = ", ".join(f"{name} {len(array)}" for name, array in variables.items())
         raise UserError(f"the {columns.kind}s of {path} differ in length: {lengths}", fix="name some: --pairs=a,b,c")
-    if "drop_missing" in flags:
-        variables = dict(zip(variables, _drop_missing(list(variables.values())), strict=True))
+    if drop_missing:
+        whole, more = leave_out_missing(list(variables.values()))
+        variables, notes = dict(zip(variables, whole, strict=True)), [*notes, *more]
     for name, array in variables.items():
-        _check_finite(columns.kind, name, array)
-    total = len(next(iter(variables.values())))
-    note = f"{total:,} rows"
-    if total > most:
-        subset = draw_rows(total, most, seed)
-        variables = {name: array[subset] for name, array in variables.items()}
-        note = f"{most:,} of {total:,} rows, drawn at random (--most={total} reads all)"
-    rows = measure_pairs(variables, methods[0], k, seed, ranks=ranks)
-    sentence = pairs_page.describe_pairs(rows)
-    print(f"{note}\n{format_pairs(rows)}\n{sentence}")
-    pairs_page.write_page(page, rows, names, title=path.name, note=note, sentence=sentence)
-    print(f"look at {page}")
-    if "json" in flags:
-        contents = {"file": flags["file"], "seed": seed, "rows": _to_json(rows), "verdict": sentence, "notes": [note]}
-        write_json(Path(flags["json"]), contents)
-        print(f"written to {flags['json']}", file=sys.stderr)
+        check_finite(f"{columns.kind} {name!r}", array, COMMAND.drop_missing)
+    return variables, notes
 
 
 def _parse_whole(name: str, text: str, least: int) -> int:
@@ -365,10 +326,12 @@ class _CallableModule(ModuleType):
     Importing this module binds the name `mi_contrast.estimate` to it, so that no function can keep that name.
     """
 
-    def __call__(self, *samples: Any, **settings: Any) -> Any:
-        from mi_contrast.estimation import estimate
+    __signature__ = inspect.signature(estimate)  # what help, inspect.signature and editors show
 
+    def __call__(self, *samples: Any, **settings: Any) -> Any:
         return estimate(*samples, **settings)
+
+    __call__.__doc__ = estimate.__doc__
 
 
 sys.modules[__name__].__class__ = _CallableModule

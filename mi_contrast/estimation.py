@@ -1,4 +1,4 @@
-"""The mutual information of two samples from Python: `mi_contrast.estimate(x, y)`, which shows its verdict."""
+"""The mutual information of two variables from Python: `mi_contrast.estimate(x, y)`, which shows its verdict."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from mi_contrast.core.errors import UserError, unknown
+from mi_contrast.samples import COMMAND, PYTHON, Door, Pair, as_samples, check_pair, choose_names, read_pair
 
 COLUMNS = ("nats", "low", "high", "ceiling")
+FEWEST_THINNED = 60  # rows that every k-th row must leave: with fewer, no estimator is trained
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,7 +26,7 @@ class Estimates:
       rows: of each method 'method', 'nats', 'standard_error', 'low', 'high', 'ceiling', 'seconds', 'what', 'samples'
         and 'sound', whether it may be trusted.
       verdict: what they say together, in a sentence.
-      outcome: 'believe', 'lower limit', 'disagree' or 'nothing'.
+      outcome: 'believe', 'lower limit', 'disagree', 'dependent rows' or 'nothing'.
       notes: what was done to the samples first.
     """
 
@@ -35,9 +36,9 @@ class Estimates:
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        from mi_contrast.estimate import format_table
+        from mi_contrast.reporting.estimates import format_table
 
-        return "\n".join([*self.notes, format_table([dict(row) for row in self.rows]), self.verdict])
+        return "\n".join([*self.notes, format_table(self.rows), self.verdict])
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in ("method", *COLUMNS, "what it is"))
@@ -54,30 +55,52 @@ def _write_row(row: Mapping[str, Any]) -> str:
 
 
 def estimate(
-    x: ArrayLike,
-    y: ArrayLike,
+    first: Any = None,
+    second: Any = None,
+    /,
     *,
+    x: Any = None,
+    y: Any = None,
     methods: str | Sequence[str] | None = None,
     k: int = 3,
     seed: int = 0,
     ranks: bool = True,
     most: int = 20_000,
+    every: int = 1,
+    drop_missing: bool = False,
 ) -> Estimates:
-    """Returns estimates of the mutual information of two samples by several methods, and what they say together.
+    """Returns estimates of the mutual information of two variables by several methods, and what they say together.
+
+    Three calls, of which the first takes arrays, the others take names of columns:
+
+      estimate(x, y)
+      estimate("weather.csv", x="temp", y="wind")
+      estimate(frame, x=["temp", "rain"], y="wind")
+
+    Row i of both is one pair, and the rows are independent draws. Where neighbouring rows resemble each other, as in a
+    time series, the verdict says so and believes no number. A column of few different values is read as labels.
 
     Args:
-      x, y: numbers [N, d] or [N]; row i of both is one pair, and the rows are independent draws. A column of few
-        different values is read as labels.
-      methods: names, or one string with commas; by default those of `python -m mi_contrast.estimate`.
+      first: numbers [N, d] or [N], or a Series, the samples of x. Or a file (.csv, .tsv, .npy, .npz or .parquet), or a
+        data frame.
+      second: the samples of y; not with a file or a data frame.
+      x, y: the samples by name. With a file or a data frame, the name of a column, or several in a list; not needed
+        where there are two columns alone, or two that are named x and y.
+      methods: names, or one string with commas; by default those of `mi-contrast estimate`.
       k: number of neighbours.
-      seed: of the trained methods and of the random subset.
+      seed: of the trained methods, of the random subset and of the order of equal values.
       ranks: whether the methods by neighbours and by correlation use normal scores of the columns.
       most: number of pairs that are used, a random subset if there are more.
+      every: use every such row alone, such as each 10th of a time series.
+      drop_missing: leave out rows in which a value is missing.
+    Returns:
+      the estimates, in nats: `.verdict`, `.outcome`, `.rows` and `.notes`.
     Raises:
-      UserError: a method is unknown, or the samples are not finite numbers of equal length.
+      UserError: a method or a column is unknown, the file can't be read, or the samples are not finite numbers of
+      equal length.
 
     >>> mi_contrast.estimate(x, y).verdict  # doctest: +SKIP
-    'verdict: believe 0.511 nats (0.737 bits), 90 % interval 0.470 to 0.552 nats (ksg and info_nce agree)'
+    'verdict: believe that x and y share 0.511 nats (0.737 bits), 90 % interval 0.470 to 0.552 nats (...)'
     """
     from mi_contrast.estimate import measure
     from mi_contrast.estimators.registry import DEFAULT, METHODS
@@ -88,44 +111,127 @@ def estimate(
     for name in wanted:
         if name not in METHODS:
             raise unknown("method", name, METHODS)
-    first, second = _read_samples("x", x), _read_samples("y", y)
-    if len(first) != len(second):
-        raise UserError(f"x has {len(first)} samples, y has {len(second)}", fix="give as many of both")
-    first, second, wanted, notes = prepare_samples(
-        first, second, ("x", "y"), wanted, k=k, seed=seed, most=most, flag="most"
-    )
-    rows = measure(first, second, wanted, k, seed, ranks=ranks)
-    verdict = reach_verdict(rows)
-    return Estimates(tuple(rows), verdict.text, verdict.outcome, tuple(notes))
+    pair = _read(first, second, x, y, drop_missing)
+    samples = prepare_samples(pair, wanted, k=k, seed=seed, most=most, every=every, door=PYTHON)
+    rows = measure(samples.x, samples.y, samples.methods, k, seed, ranks=ranks)
+    verdict = reach_verdict(rows, pair.names, doubt=samples.doubt)
+    return Estimates(tuple(rows), verdict.text, verdict.outcome, tuple(samples.notes))
+
+
+def _read(first: Any, second: Any, x: Any, y: Any, drop_missing: bool) -> Pair:
+    """Returns the samples that the arguments of `estimate` name. Raises UserError."""
+    from mi_contrast.data.columns import open_columns, open_frame
+
+    is_file, is_frame = isinstance(first, (str, Path)), hasattr(first, "columns") and second is None
+    if is_file or (is_frame and (_is_name(x) or _is_name(y) or y is None)):
+        if second is not None:
+            raise UserError("a file and a second argument", fix=f"name the columns: {PYTHON.name_columns}")
+        columns, place = (open_columns(Path(first)), first) if is_file else (open_frame(first), "the data frame")
+        named = {"x": x, "y": y}
+        if wrong := next((side for side, name in named.items() if name is not None and not _is_name(name)), None):
+            raise UserError(f"{wrong} is a {type(named[wrong]).__name__} beside {place}", fix="give names of columns")
+        sides = choose_names(columns, named, place, PYTHON)
+        return read_pair(columns, sides, place, drop_missing=drop_missing, door=PYTHON)
+    given = [values for values in (first, second, x, y) if values is not None]
+    if len(given) != 2 or (second is not None and first is None) or (first is not None and x is not None):
+        raise UserError(
+            f"estimate takes the samples of two variables, and {len(given)} came",
+            fix=f'call estimate(x, y), or estimate("data.csv", {PYTHON.name_columns})',
+        )
+    names = _name_samples(given[0], "x"), _name_samples(given[1], "y")
+    if names[0] == names[1]:
+        names = ("x", "y")
+    arrays = as_samples(names[0], given[0]), as_samples(names[1], given[1])
+    return check_pair(*arrays, names, drop_missing=drop_missing, door=PYTHON)
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value is the name of a column, or a list of such names."""
+    return isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value))
+
+
+def _name_samples(values: Any, default: str) -> str:
+    """Returns the name of a Series or the names of a data frame's columns, or else the default."""
+    names = list(values.columns) if hasattr(values, "columns") else [getattr(values, "name", None)]
+    return ",".join(map(str, names)) if all(isinstance(name, str) and name for name in names) else default
+
+
+class PreparedSamples(NamedTuple):
+    """What is estimated from, and by which methods.
+
+    Attributes:
+      x, y: the samples that are used, [N, d].
+      methods: names in METHODS, for labels where a side is one.
+      notes: a line for each change that was made.
+      doubt: why these rows are not independent; '' where nothing speaks against it.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    methods: list[str]
+    notes: list[str]
+    doubt: str
 
 
 def prepare_samples(
-    x: np.ndarray, y: np.ndarray, names: Sequence[str], methods: list[str], *, k: int, seed: int, most: int, flag: str
-) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+    pair: Pair, methods: list[str], *, k: int, seed: int, most: int, every: int = 1, door: Door = COMMAND
+) -> PreparedSamples:
     """Returns the pairs and the methods that are used, and a note for each change that was made to them.
 
     Args:
-      x, y: [N, d] samples.
-      names: of the two samples, for the notes.
+      pair: the samples in the order of the file, and their names.
       methods: names in METHODS; those that read numbers alone are replaced where a side is a label.
       most: number of pairs that are used, drawn at random if there are more.
-      flag: what the user sets `most` by, for the note.
+      every: use every such row alone.
+      door: how the user writes flags.
     """
-    from mi_contrast.estimators.registry import discrete_sides, replace_for_labels
+    from mi_contrast.estimators.registry import discrete_sides, replace_for_labels, tied_sides
+    from mi_contrast.estimators.serial import correlate_rows
+    from mi_contrast.estimators.ties import most_copies
 
-    notes, total = [], len(x)
-    if total > most:
-        subset = draw_rows(total, most, seed)
-        x, y = x[subset], y[subset]
-        notes.append(f"{most:,} of {total:,} pairs are read, drawn at random ({flag}={total} reads all)")
+    (x, y), more = thin_rows([pair.x, pair.y], most=most, every=every, seed=seed, door=door)
+    notes = [*pair.notes, *more]
     are_labels = discrete_sides(x, y, k)
     if any(are_labels):
-        arrays = " and ".join(name for name, is_label in zip(names, are_labels, strict=True) if is_label)
         methods, switched = replace_for_labels(methods, are_labels)
         if switched:
             words = "have few values and are" if all(are_labels) else "has few values and is"
-            notes.append(f"{arrays} {words} read as labels: {', '.join(switched)}")
-    return x, y, methods, notes
+            notes.append(f"{_join(pair.names, are_labels)} {words} read as labels: {', '.join(switched)}")
+    are_tied = tied_sides(x, y, k)
+    if any(are_tied):
+        times = max(most_copies(z) for z, is_tied in zip((x, y), are_tied, strict=True) if is_tied)
+        repeat = "repeat" if all(are_tied) else "repeats"
+        notes.append(
+            f"{_join(pair.names, are_tied)} {repeat} values, up to {times} times: neighbours are found among values "
+            "that are spread at random up to the next larger one, which changes no mutual information"
+        )
+    doubt = describe_dependence(correlate_rows(x, y), pair.names, door, len(pair.x) / len(x))
+    return PreparedSamples(x, y, methods, notes, doubt)
+
+
+def _join(names: Sequence[str], are_meant: Sequence[bool]) -> str:
+    return " and ".join(name for name, is_meant in zip(names, are_meant, strict=True) if is_meant)
+
+
+def thin_rows(
+    arrays: Sequence[np.ndarray], *, most: int, every: int, seed: int, door: Door
+) -> tuple[list[np.ndarray], list[str]]:
+    """Returns every such row of the arrays, and of these `most` at random; and a note for each that changes anything.
+
+    Raises UserError if `every` is no number of rows.
+    """
+    notes, total = [], len(arrays[0])
+    if every < 1:
+        raise UserError(f"{door.every}={every}", fix="give a whole number from 1 up")
+    if every > 1:
+        arrays = [array[::every] for array in arrays]
+        notes.append(f"{len(arrays[0]):,} of {total:,} rows are read, every {ordinal(every)} ({door.every}={every})")
+        total = len(arrays[0])
+    if total > most:
+        subset = draw_rows(total, most, seed)
+        arrays = [array[subset] for array in arrays]
+        notes.append(f"{most:,} of {total:,} pairs are read, drawn at random ({door.most}={total} reads all)")
+    return list(arrays), notes
 
 
 def draw_rows(total: int, count: int, seed: int) -> np.ndarray:
@@ -133,15 +239,35 @@ def draw_rows(total: int, count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
 
 
-def _read_samples(name: str, values: ArrayLike) -> Float[np.ndarray, "N d"]:
-    """Returns samples [N, d]. Raises UserError unless they are finite numbers [N, d] or [N]."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "biuf" or array.ndim not in (1, 2) or 0 in array.shape:
-        raise UserError(f"{name} is {array.dtype} {list(array.shape)}", fix="give numbers [N, d] or [N]")
-    array = array.reshape(len(array), -1)
-    if bad := int((~np.isfinite(array)).any(axis=1).sum()):
-        raise UserError(f"{name} has NaN or infinity in {bad} of {len(array)} rows", fix="leave those pairs out")
-    if array.shape[1] > len(array):
-        what = f"{name} is {list(array.shape)}: more columns than samples; is it transposed?"
-        raise UserError(what, fix="give one sample a row")
-    return array
+def describe_dependence(correlation: Any, names: Sequence[str], door: Door, spacing: float = 1.0) -> str:
+    """Returns why rows are not independent, and what to do; '' if they may be.
+
+    Args:
+      correlation: a `SerialCorrelation`.
+      names: of the two variables.
+      door: how the user writes flags.
+      spacing: how many rows of the file there are for each row that is used.
+    """
+    if not correlation.is_strong:
+        return ""
+    rows, step = correlation.rows, math.ceil(correlation.thinning * spacing)
+    text = (
+        f"neighbouring rows of {names[0]} and {names[1]} resemble each other (correlations r = {correlation.x:.2f} and "
+        f"r' = {correlation.y:.2f} with the next row), so that {rows:,} rows count as about "
+        f"{correlation.effective_rows:,.0f}, n (1 - r r') / (1 + r r')"
+    )
+    if rows * spacing / step >= FEWEST_THINNED:
+        text += f"; keep every {ordinal(step)} row: {door.every}={step}"
+    else:
+        text += f"; only every {ordinal(step)} row is nearly independent, which is too few: take more rows"
+    return f"{text}; or shuffle the rows, if the file was only sorted"
+
+
+def ordinal(number: int) -> str:
+    """Returns a number with its ending.
+
+    >>> [ordinal(n) for n in (2, 3, 11, 21)]
+    ['2nd', '3rd', '11th', '21st']
+    """
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"

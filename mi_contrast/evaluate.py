@@ -1,7 +1,7 @@
 """Judges a trained backbone, given only a run directory, an export or another trainer's checkpoint.
 
 python -m mi_contrast.evaluate --config=configs/evaluate/linear.py --backbone=runs/x [--workdir=out]
-    [--config.data.name=cifar10 --config.data.dir=/data/tfds ...] [--untrained]
+    [--labels=labels.csv] [--config.data.name=cifar10 --config.data.dir=/data/tfds ...] [--untrained]
     [--mean=.485,.456,.406 --std=.229,.224,.225 --size=224]
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mi_contrast import tables
 from mi_contrast.core import processes
-from mi_contrast.core.config import package_configs, parse
+from mi_contrast.core.config import package_configs, parse, set_short_flags
 from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.core.layout import check_mounted
 from mi_contrast.evaluation.judge import judge
@@ -24,6 +24,9 @@ FLAGS = {
     "backbone=": "a run directory, an export, or a file of weights (.pth, .pt, .ckpt, .pth.tar, .safetensors)",
     "workdir=": "folder for results/; the run directory by default; an export or a file needs it",
     "list[=]": f"print a table and stop: {', '.join(tables.TABLES)}; tasks by default",
+    "labels=": "of one's own pictures: a table labels.csv with the columns file,label; or folders; short for "
+    "--config.data.labels",
+    "group=": "of one's own pictures: folder, or an expression, for what stays on one side of a split",
     "untrained": "judge the untrained twin, the same network before training, to see what training gained",
     **pixels.FLAGS,
     **processes.FLAGS,
@@ -37,7 +40,8 @@ def main(arguments: list[str]) -> None:
     if "list" in call.flags:
         print(tables.write_table(call.flags["list"] or "tasks"))
         return
-    if call.config is None:
+    config = set_short_flags(call)
+    if config is None:
         known = ", ".join(f"configs/evaluate/{p.name}" for p in sorted((package_configs() / "evaluate").glob("*.py")))
         raise UserError("no --config", fix=f"give --config=FILE, one of {known}")
     if "backbone" not in call.flags:
@@ -46,9 +50,9 @@ def main(arguments: list[str]) -> None:
     backbone = open_source(call.flags["backbone"], preprocessing=pixels.read_preprocessing(call.flags))
     print(backbone)
     check_mounted(call.flags.get("workdir", ""), "--workdir")
-    if call.config["task"].get("kind") == "detection" and not processes.is_first():
+    if config["task"].get("kind") == "detection" and not processes.is_first():
         return  # PyTorch trains it on one device: the others wait for the first at the end of the job
-    judgement = judge(call.config, backbone, workdir, untrained="untrained" in call.flags)
+    judgement = judge(config, backbone, workdir, untrained="untrained" in call.flags)
     print(judgement)
     if judgement.result["task"] == "transfer":
         for path in write_tables(judgement.result, judgement.path):

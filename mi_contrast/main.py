@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from mi_contrast import tables
 from mi_contrast.core import processes
-from mi_contrast.core.config import CommandLine, change, parse, to_plain_data
+from mi_contrast.core.config import CommandLine, parse, set_short_flags, to_plain_data
 from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.core.layout import RunDirectory, check_mounted, default_workdir, read_json
 
@@ -77,15 +77,6 @@ def _choose_workdir(call: CommandLine) -> Path:
     return Path(call.flags.get("workdir") or default_workdir(call.name, variant))
 
 
-def _set_short_flags(call: CommandLine) -> ConfigDict | None:
-    """Returns the config with the fields for which --labels and --group are short."""
-    config = call.config
-    for flag in ("labels", "group"):
-        if config is not None and flag in call.flags:
-            config = change(config, f"data.{flag}", call.flags[flag])
-    return config
-
-
 def say_how_to_judge(run: Path) -> str:
     """Returns the command that judges a run on its own data, or on their geometry where they have no labels."""
     with open(run / "metrics.jsonl", encoding="utf-8") as lines:
@@ -123,7 +114,7 @@ def main(arguments: list[str]) -> None:
         return
     if call.config is None:
         raise UserError("no --config given", fix="try --config=configs/ring_moco.py, or --list")
-    config = _set_short_flags(call)
+    config = set_short_flags(call)
     stop_at = call.flags.get("stop_at")
     if stop_at is not None and not stop_at.isdigit():
         raise UserError(f"--stop_at={stop_at} is not a step", fix="give a whole number")

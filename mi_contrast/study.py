@@ -36,7 +36,7 @@ from mi_contrast.studies.work import check_runs, start_process
 FLAGS = {
     "config=": "a study's config, configs/studies/negatives.py[:variant]; --config.a.b=v changes a field",
     "workdir=": "the study's folder; runs/<config>-<variant> by default",
-    "only=": "run only the setting of this label",
+    "only=": "run only the setting of this label, or those that a pattern matches: --only='ring*'",
     "list": "print the runs and how far each is, and stop; without a config, the table of studies",
     "retry": "try again the runs that failed",
     "time_limit=": "save and stop after this many seconds",
@@ -58,7 +58,7 @@ def run(
     Args:
       plan: as `make_plan` returns it.
       workdir: the study's folder.
-      only: a label; the runs of other labels are skipped.
+      only: a label or a pattern; the runs of other labels are skipped.
       retry: whether to try runs again that failed before.
       time_limit: seconds after which the study saves and stops.
     Raises:

@@ -19,7 +19,16 @@ Y = X[:, 0] + RNG.normal(size=60)
 
 @pytest.fixture
 def file(tmp_path):
-    np.savez(tmp_path / "pairs.npz", x=X, y=Y, left=X[:, :1], short=Y[:-1], words=np.array(["a"] * 60), cube=X[None])
+    np.savez(
+        tmp_path / "pairs.npz",
+        x=X,
+        y=Y,
+        left=X[:, :1],
+        twin=X[:, :1],
+        short=Y[:-1],
+        words=np.array(["a"] * 60),
+        cube=X[None],
+    )
     return tmp_path / "pairs.npz"
 
 
@@ -40,7 +49,7 @@ def test_the_table_holds_what_the_estimators_answer(file, capsys):
 
 
 def test_other_names_of_arrays_and_the_file_as_a_flag(file, capsys):
-    assert run_job(estimate.main, [f"--file={file}", "--x=left", "--y=left", "--methods=ksg2"]) == 0
+    assert run_job(estimate.main, [f"--file={file}", "--x=left", "--y=twin", "--methods=ksg2"]) == 0
     assert "a lower limit" in capsys.readouterr().out.splitlines()[1]
 
 
@@ -234,7 +243,9 @@ def test_every_two_columns_and_the_page(tmp_path, capsys, monkeypatch):
 @pytest.mark.nightly
 def test_a_learned_method(file, capsys):
     assert run_job(estimate.main, [str(file), "--methods=info_nce", "--seed=3"]) == 0
-    assert "lower bound" in capsys.readouterr().out
+    row = capsys.readouterr().out.splitlines()[1]
+    low, high = map(float, row.split()[3:5])
+    assert low < np.log(2) / 2 < high and "critic" in row  # y is one normal variable plus noise of the same variance
 
 
 def test_mistakes_are_one_line_and_exit_2(file, capsys):
@@ -281,3 +292,107 @@ def test_mistakes_are_one_line_and_exit_2(file, capsys):
         assert run_job(estimate.main, list(arguments)) == 2, arguments
         line = capsys.readouterr().err
         assert line.startswith("mi_contrast: error: ") and line.count("\n") == 1 and part in line, line
+
+
+def write_columns(path, **columns):
+    lines = zip(*columns.values(), strict=True)
+    path.write_text("\n".join([",".join(columns), *(",".join(map(str, line)) for line in lines)]))
+    return str(path)
+
+
+def draw_series(coefficient, rows, seed):
+    noise, series = np.random.default_rng(seed).normal(size=rows), np.zeros(rows)
+    for i in range(1, rows):
+        series[i] = coefficient * series[i - 1] + noise[i]
+    return series
+
+
+def test_neighbouring_rows_that_resemble_each_other_are_not_believed(tmp_path, capsys):
+    x, y = draw_series(0.99, 900, 1), draw_series(0.99, 900, 2)
+    file = write_columns(tmp_path / "series.csv", temp=x, wind=y)
+    out = f"--json={tmp_path / 'o.json'}"
+    assert run_job(estimate.main, [file, "--methods=ksg", out]) == 0
+    verdict = capsys.readouterr().out.splitlines()[-1]
+    assert json.loads((tmp_path / "o.json").read_text())["outcome"] == "dependent rows"
+    assert "do not believe these numbers (ksg" in verdict and "900 rows count as about" in verdict
+    assert "neighbouring rows of temp and wind resemble each other" in verdict and "take more rows" in verdict
+    assert run_job(estimate.main, [file, "--pairs", f"--out={tmp_path / 'p.html'}"]) == 0
+    assert "verdict: do not believe the numbers of 1 of 1 pairs" in capsys.readouterr().out
+    order = np.random.default_rng(0).permutation(900)  # control: the same pairs in another order
+    shuffled = write_columns(tmp_path / "shuffled.csv", temp=x[order], wind=y[order])
+    assert run_job(estimate.main, [shuffled, "--methods=ksg", out]) == 0
+    assert json.loads((tmp_path / "o.json").read_text())["outcome"] == "believe"
+
+
+def test_every_kth_row_is_named_and_used(tmp_path, capsys):
+    x, y = draw_series(0.9, 3000, 1), draw_series(0.9, 3000, 2)
+    x[5] = np.nan
+    file = write_columns(tmp_path / "series.csv", a=x, b=y)
+    assert run_job(estimate.main, [file, "--methods=ksg", "--drop_missing"]) == 0
+    flag = next(word for word in capsys.readouterr().out.split() if word.startswith("--every="))
+    step = int(flag.strip(";").partition("=")[2])
+    assert run_job(estimate.main, [file, "--methods=ksg", "--drop_missing", f"--every={step}"]) == 0
+    dropped, thinned, _, row, verdict = capsys.readouterr().out.splitlines()
+    kept = np.delete(np.stack([x, y]), 5, axis=1)[:, ::step]
+    assert dropped.startswith("1 of 3,000 rows have missing") and f"every {step}th (--every={step})" in thinned
+    assert row.split()[1] == f"{mi.ksg(*kept, 3, normal_scores=True).nats:.3f}"
+    assert verdict.startswith("verdict: believe that a and b share little or nothing")
+
+
+def test_rounded_numbers_read_the_truth_and_ties_are_said_once(tmp_path, capsys):
+    """Rounding to a tenth of a standard deviation takes .005 nats or less away; ties as they are added .1."""
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=1500)
+    y = 0.8 * x + 0.6 * draw.normal(size=1500)
+    file = write_columns(tmp_path / "t.csv", temp=x.round(1), wind=y.round(1), free=draw.normal(size=1500).round(1),
+                         site=draw.choice(["a", "b", "c"], size=1500))  # fmt: skip
+    assert run_job(estimate.main, [file, "--x=temp", "--y=wind", "--methods=ksg,cca"]) == 0
+    out = capsys.readouterr().out
+    note, _, ksg, _, verdict = out.splitlines()
+    assert note.startswith("temp and wind repeat values, up to") and out.count("repeat") == 1
+    assert float(ksg.split()[1]) == pytest.approx(-0.5 * np.log(1 - 0.64), abs=0.05) and "believe that" in verdict
+    assert run_job(estimate.main, [file, "--x=free", "--y=site", "--methods=ksg"]) == 0
+    assert "share little or nothing" in capsys.readouterr().out
+
+
+def test_the_table_fits_100_columns(tmp_path, capsys):
+    x, y = np.random.default_rng(0).normal(size=(2, 70))
+    labels = np.arange(70) % 2
+    file = write_columns(tmp_path / "t.csv", x=x, y=x + y, tied=np.round(x, 1), flag=labels)
+    every = f"--methods={','.join(METHODS)}"
+    quick = "--methods=ksg,ksg2,three_kl,cca"
+    for more in ([every], [quick, "--ranks=no"], [quick, "--y=tied"], [quick, "--y=flag"]):
+        assert run_job(estimate.main, [file, *more]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        head = next(i for i, line in enumerate(lines) if line.startswith("method "))
+        assert max(map(len, lines[head:-1])) <= 100, lines
+
+
+def test_a_pair_of_columns_that_means_nothing_is_one_clear_line(tmp_path, capsys):
+    file = write_columns(
+        tmp_path / "t.csv", a=X[:, 0], b=Y, const=[4] * 60, none=[""] * 60, id=[f"r{i}" for i in range(60)]
+    )
+    two = write_columns(tmp_path / "two.csv", a=[1, 2, 3], b=[3, 1, 2])
+    head = tmp_path / "head.csv"
+    head.write_text("a,b\n")
+    said = {
+        (file, "--x=a", "--y=a"): "column 'a' is on both sides; name different columns",
+        (file, "--x=a,b", "--y=b"): "column 'b' is on both sides",
+        (file, "--x=a,a", "--y=b"): "column 'a' is named twice",
+        (file, "--pairs=a,b,a"): "column 'a' is named twice",
+        (file, "--x=a", "--y=const"): "column 'const' holds one value in all of its 60 rows",
+        (file, "--pairs=a,const"): "column 'const' holds one value",
+        (file, "--x=a", "--y=none"): "column 'none' has NaN or infinity in 60 of 60 rows; name another",
+        (file, "--x=a", "--y=none", "--drop_missing"): "a value is missing in each of the 60 rows",
+        (file, "--x=a", "--y=id"): "column 'id' holds words, 60 different ones in 60 rows",
+        (two, "--methods=ksg"): "3 samples are too few; give 4 at least",
+        (str(head),): "column 'a' has no rows",
+        (file, "--x=a", "--y=b", "--every=0"): "--every=0",
+    }  # fmt: skip
+    for arguments, part in said.items():
+        assert run_job(estimate.main, list(arguments)) == 2, arguments
+        line = capsys.readouterr().err
+        assert line.startswith("mi_contrast: error: ") and line.count("\n") == 1 and part in line, line
+    assert run_job(estimate.main, [file, "--pairs", f"--out={tmp_path / 'p.html'}"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("left out: column") == 3 and "a and b" in out, "what cannot be paired is said and left out"

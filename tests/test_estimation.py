@@ -1,5 +1,8 @@
 """`mi_contrast.estimate` is a function and the job's module, in whatever order the two are used."""
 
+import inspect
+import pydoc
+import re
 import subprocess
 import sys
 
@@ -8,6 +11,8 @@ import pytest
 
 import mi_contrast
 from mi_contrast.core.errors import UserError
+from mi_contrast.estimation import prepare_samples
+from mi_contrast.samples import Pair
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=800)
@@ -64,3 +69,113 @@ def test_labels_are_recognised_and_large_samples_are_drawn_from():
 def test_samples_that_are_none_are_refused(x, y, settings, says):
     with pytest.raises(UserError, match=says):
         mi_contrast.estimate(x, y, **settings)
+
+
+class Frame(dict):
+    """As much of a data frame as is used: `columns`, and a column by name or a frame by a list of names."""
+
+    @property
+    def columns(self):
+        return list(self)
+
+    def __getitem__(self, name):
+        return Frame({n: self[n] for n in name}) if isinstance(name, list) else super().__getitem__(name)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.stack([np.asarray(column) for column in self.values()], axis=1)
+
+
+class Series(np.ndarray):
+    """An array with a name."""
+
+    def __new__(cls, values, name):
+        array = np.asarray(values).view(cls)
+        array.name = name
+        return array
+
+    def __array_finalize__(self, array):
+        self.name = getattr(array, "name", None)
+
+
+SITE = np.where(X > 0, "hill", "dale").astype(object)
+FRAME = Frame(temp=Series(X, "temp"), wind=Series(Y, "wind"), rain=Series(X + Y, "rain"), site=Series(SITE, "site"))
+
+
+def test_a_file_is_read_as_the_command_reads_it(tmp_path, capsys):
+    from mi_contrast.estimate import main
+
+    file = tmp_path / "weather.csv"
+    rows = zip(X[:300], Y[:300], X[:300] + Y[::-1][:300], SITE[:300], strict=True)
+    lines = [f"{a},{b},{c},{d}" for a, b, c, d in rows]
+    lines[4] = lines[4].replace(str(Y[4]), "NA")
+    file.write_text("\n".join(["temp,wind,rain,site", *lines]))
+    for x, flag in (("temp", "temp"), (["temp", "rain"], "temp,rain"), ("site", "site")):
+        estimates = mi_contrast.estimate(str(file), x=x, y="wind", methods="ksg", drop_missing=True)
+        main([str(file), f"--x={flag}", "--y=wind", "--methods=ksg", "--drop_missing"])
+        assert capsys.readouterr().out.splitlines()[-1] == estimates.verdict
+        assert f"{flag} and wind" in estimates.verdict
+    says = {
+        (): 'has no column \'x\'; say x="NAME", y="NAME", of: temp, wind, rain, site',
+        ("temp", "wnd"): "did you mean 'wind'",
+        ("temp", "temp"): "column 'temp' is on both sides",
+        ("temp", "wind"): "drop_missing=True",
+    }
+    with pytest.raises(UserError, match="x is a ndarray beside"):
+        mi_contrast.estimate(file, x=X, y=Y)
+    for names, part in says.items():
+        with pytest.raises(UserError) as error:
+            mi_contrast.estimate(file, **dict(zip("xy", names, strict=False)))
+        assert part in str(error.value)
+
+
+def test_series_and_data_frames_give_their_names():
+    expected = mi_contrast.estimate(X, Y, methods="ksg").rows[0]["nats"]
+    for estimates in (
+        mi_contrast.estimate(FRAME, x="temp", y="wind", methods="ksg"),
+        mi_contrast.estimate(FRAME["temp"], FRAME["wind"], methods="ksg"),
+        mi_contrast.estimate(FRAME["temp"], y=FRAME["wind"], methods="ksg"),
+        mi_contrast.estimate(FRAME[["temp", "wind"]], methods="ksg"),
+    ):
+        assert estimates.rows[0]["nats"] == expected and "temp and wind share" in estimates.verdict
+    assert "wind,rain and site" in mi_contrast.estimate(FRAME[["wind", "rain"]], FRAME[["site"]]["site"] == "hill",
+                                                        methods="ksg").verdict  # fmt: skip
+    labelled = mi_contrast.estimate(FRAME, x="site", y="temp", methods="ksg")
+    assert any(note.startswith("site has few values") for note in labelled.notes)
+    assert "x and y share" in mi_contrast.estimate(FRAME["temp"], Series(Y, "temp"), methods="ksg").verdict
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [((), {}), ((X,), {}), ((X, Y), {"x": X}), (("data.csv", "temp"), {}), ((X,), {"x": Y}), ((), {"y": Y})],
+)
+def test_a_call_that_names_no_two_variables_says_how(arguments, settings):
+    with pytest.raises(UserError, match=r'x="NAME", y="NAME"'):
+        mi_contrast.estimate(*arguments, **settings)
+
+
+def test_help_and_editors_show_the_call():
+    assert list(inspect.signature(mi_contrast.estimate).parameters)[:4] == ["first", "second", "x", "y"]
+    text = pydoc.plain(pydoc.render_doc(mi_contrast.estimate))
+    assert "mi_contrast.estimate(x, y)" in text.partition("FUNCTIONS")[0]
+    assert 'estimate("weather.csv", x="temp", y="wind")' in text.partition("FUNCTIONS")[2]
+    assert "Returns estimates of the mutual information" in inspect.getdoc(mi_contrast.estimate.__call__)
+
+
+def test_rows_that_resemble_their_neighbours_are_doubted_in_python_too():
+    walks = np.cumsum(RNG.normal(size=(2, 500)), axis=1)
+    estimates = mi_contrast.estimate(*walks, methods="ksg")
+    assert estimates.outcome == "dependent rows" and "do not believe" in estimates._repr_html_()
+    x, y = (np.repeat(z[:200], 10) + 1e-3 * RNG.normal(size=2000) for z in (X, Y))
+    assert "; keep every" in mi_contrast.estimate(x, y, methods="ksg").verdict
+    thinned = mi_contrast.estimate(x, y, methods="ksg", every=10)
+    assert thinned.outcome == "believe" and thinned.rows[0]["samples"] == 200
+
+
+def test_the_rows_to_keep_are_counted_in_the_file_where_a_part_is_read():
+    steps = []
+    walk = np.repeat(RNG.normal(size=(2, 2000)), 20, axis=1) + 1e-3 * RNG.normal(size=(2, 40_000))
+    for settings in ({"most": 40_000}, {"most": 10_000}, {"every": 4}):
+        samples = prepare_samples(Pair(walk[0][:, None], walk[1][:, None], ("x", "y"), []), ["cca"], k=3, seed=0,
+                                  **{"most": 40_000, **settings})  # fmt: skip
+        steps.append(int(re.search(r"--every=(\d+)", samples.doubt)[1]))
+    assert max(steps) < 1.6 * min(steps) and min(steps) > 20

@@ -118,6 +118,47 @@ def test_mistakes_are_one_line_and_exit_2(run, blobs, capsys, arguments, says):
     assert results(run.root) == {}
 
 
+def test_k_that_is_not_set_fits_the_images_and_is_said(run, monkeypatch, capsys):
+    counts = {"train": 90, "test": 60}
+    monkeypatch.setattr(sets, "load", lambda name, split, **_: image_set(counts[split], split, name=name))
+    knn = ["--config=configs/evaluate/knn.py", f"--backbone={run.root}"]
+    assert run_job(main, knn) == 0
+    said = capsys.readouterr().out
+    (result,) = results(run.root).values()
+    assert result["settings"]["k"] == 9 and "k 9, a tenth of the fitting images, for 90 are fewer than 200" in said
+    assert run_job(main, [*knn, "--config.task.k=9"]) == 0
+    (again,) = results(run.root).values()
+    assert again["top1"] == result["top1"] and "fewer than" not in capsys.readouterr().out
+    assert run_job(main, [*knn, "--config.task.k=91"]) == 2, "a k that the user set is never bent"
+    assert "k is 91 and the bank has 90 rows" in capsys.readouterr().err
+    counts["train"] = 200
+    assert run_job(main, knn) == 0
+    assert "fewer than" not in capsys.readouterr().out
+    (paper,) = results(run.root).values()
+    assert paper["settings"]["k"] == 200, "as in the paper, and as before"
+
+
+def test_a_folder_without_labels_says_how_they_are_given_and_takes_a_table(run, tmp_path, capsys):
+    images = image_set(80, "train")
+    (tmp_path / "photos").mkdir()
+    rows = ["file,label"]
+    for i, pixels in enumerate(images.images(np.arange(80))):
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+        rows.append(f"{i}.png,{images.classes['colour'][images.labels['colour'][i]]}")
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(rows))
+    own = dict(name=f"folder:{tmp_path / 'photos'}", labels="none", group="image", test_share=0.3)
+    write_json(run.config, {"name": "moco", "variant": None, "config": CONFIG | {"data": CONFIG["data"] | own}})
+    task = ["--config=configs/evaluate/linear.py", "--config.task.epochs=3", f"--backbone={run.root}"]
+    for each in (task, [*KNN, f"--backbone={run.root}"]):
+        assert run_job(main, each) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "give --labels=labels.csv, a table with the columns file,label" in said
+    assert run_job(main, [*task, f"--labels={table}"]) == 0
+    (result,) = results(run.root).values()
+    assert result["classes"] == 4 and result["fit"]["examples"] + result["test"]["examples"] == 80
+
+
 @pytest.mark.nightly
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real image sets are not here")
 def test_a_real_set_on_disk(run, capsys):

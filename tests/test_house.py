@@ -30,7 +30,7 @@ FLOORS = {
         ),
         4,
     ),
-    **dict.fromkeys(("front", "run", "near", "fields", "estimation"), 4),
+    **dict.fromkeys(("front", "run", "near", "fields", "estimation", "samples"), 4),
     **dict.fromkeys(("benchmarks", "planning", "studies"), 4),
 }
 BLIND = {"evaluation", "interchange", "reporting"}  # these know nothing of training or methods

@@ -59,8 +59,8 @@ def show(chart):
 
 # %%
 run = mi_contrast.train(
-    "simclr:digits", "runs/simclr", steps=150, batch=128,
-    **{"model.width": 16, "data.options.length": 2, "log.tensorboard": False, "eval.every": 150, "eval.pairs": 128,
+    "simclr:digits", "runs/simclr", steps=300, batch=128,
+    **{"model.width": 16, "data.options.length": 2, "log.tensorboard": False, "eval.every": 100, "eval.pairs": 128,
        "eval.knn_bank": 2000},
 )  # fmt: skip
 show(run.plot("mi_nats", "knn_top1"))

@@ -216,6 +216,15 @@ def change(config: ConfigDict, path: str, text: str) -> ConfigDict:
     return ConfigDict(descend(tree, path.split("."), "config"), convert_dict=True).lock()
 
 
+def set_short_flags(call: CommandLine) -> ConfigDict | None:
+    """Returns the config with the fields of `data` for which the flags --labels and --group are short."""
+    config = call.config
+    for flag in ("labels", "group"):
+        if config is not None and flag in call.flags:
+            config = change(config, f"data.{flag}", call.flags[flag])
+    return config
+
+
 def _paths(tree: Any, path: str = "config") -> list[str]:
     if not isinstance(tree, dict):
         return [path]

@@ -142,14 +142,16 @@ def run_job(job: Callable[[list[str]], None], arguments: list[str] | None = None
             if is_urgent and arguments is None:
                 _leave(code)
             return code
+        patience = processes.LEAVING
         if processes.is_lost(error):
+            patience = processes.LEAVING_THE_LOST
             reported = processes.find_failure(seconds=3.0)
             if reported is not None:
                 processes.leave(reported)
             code, text = OUR_ERROR, f"error: another process of this job has ended; {GO_ON} ({_first_line(error)})"
         if processes.report_failure(code, error):
             _say(text)
-        processes.leave(code)
+        processes.leave(code, patience)
         return code  # only where a test replaces `leave`
     return DONE
 

@@ -39,6 +39,8 @@ PATIENCE = 20  # seconds after which a process says that it waits for the others
 POLL = 0.5  # seconds between two looks whether another process has failed
 LINGERING = 1.0  # seconds from the last process's word that it ends until the first one ends
 LEAVING = 45_000  # milliseconds that the first process waits for the others to read that the job has failed
+# The same where one of them is gone for good: less than it takes JAX's runtime to miss it and to abort the others.
+LEAVING_THE_LOST = 5_000
 FAILURE, LEFT = "mi_contrast/failure", "mi_contrast/left"
 # Words in the errors of collectives whose other end has gone: of Gloo, NCCL, and the coordination service.
 LOST = ("gloo", "nccl", "connection closed", "connection reset", "coordination", "unhealthy", "socket closed")
@@ -315,11 +317,12 @@ def find_failure(seconds: float = 0.0) -> int | None:
         seconds -= POLL
 
 
-def leave(code: int) -> None:
+def leave(code: int, patience: int = LEAVING) -> None:
     """Ends this process at once, without waiting for its threads or for JAX's runtime.
 
     The first process serves the others, so it waits until they have read that the job has failed, and a little longer:
-    JAX's runtime aborts a process that is still there when the first one has gone.
+    JAX's runtime aborts a process that is still there when the first one has gone. It waits `patience` milliseconds at
+    most for any of them.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
@@ -328,7 +331,7 @@ def leave(code: int) -> None:
         _client().key_value_set(f"{LEFT}/{index()}", "")
         if is_first():
             for other in range(count()):
-                _client().blocking_key_value_get(f"{LEFT}/{other}", LEAVING)
+                _client().blocking_key_value_get(f"{LEFT}/{other}", patience)
             threading.Event().wait(LINGERING)
     os._exit(code)
 

@@ -1,4 +1,4 @@
-"""Reads named columns of samples from .csv, .tsv, .npy, .npz and .parquet files."""
+"""Reads named columns of samples from .csv, .tsv, .npy, .npz and .parquet files, and from data frames."""
 
 from __future__ import annotations
 
@@ -61,6 +61,19 @@ def open_columns(path: Path) -> Columns:
         article = "an" if suffix == ".npz" else "a"
         fix = FIX.get(suffix, "write a table with a name at the top of each column")
         raise FileError(f"{path} is not {article} {suffix} file of numbers", fix=fix) from None
+
+
+def open_frame(frame: Any) -> Columns:
+    """Returns the columns of a data frame of pandas or a like library, which has `columns` and `frame[name]`."""
+    arrays: dict[str, np.ndarray] = {}
+    words = set()
+    for name in frame.columns:
+        array = np.asarray(frame[name])
+        if array.dtype.kind in "OU" and any(isinstance(value, str) for value in array):
+            words.add(str(name))
+            array = number_words([value if isinstance(value, str) else None for value in array])
+        arrays[str(name)] = array
+    return Columns(tuple(arrays), arrays.__getitem__, frozenset(words))
 
 
 def _read_npz(path: Path) -> Columns:

@@ -13,6 +13,7 @@ from mi_contrast.estimators.discrete import discrete, discrete_continuous
 from mi_contrast.estimators.learned import estimate
 from mi_contrast.estimators.neighbours import ksg, three_kl
 from mi_contrast.estimators.result import Estimate
+from mi_contrast.estimators.ties import most_copies
 
 EstimateFn = Callable[[np.ndarray, np.ndarray, int, jax.Array, bool], Estimate]
 
@@ -22,7 +23,7 @@ class EstimatorMethod(NamedTuple):
 
     Attributes:
       estimate: the function, of x, y, k, a random key, and whether to replace columns by their normal scores.
-      description: what kind of number it returns.
+      description: how it estimates, or what its number bounds, in at most 38 letters.
       is_quadratic: whether its time grows with the square of the number of samples.
       takes_normal_scores: whether replacing columns by normal scores is an option.
       saturates: whether it is too low near its ceiling.
@@ -46,7 +47,7 @@ def _ksg(variant: int) -> EstimatorMethod:
     def run(x: np.ndarray, y: np.ndarray, k: int, key: jax.Array, ranks: bool) -> Estimate:
         return ksg(x, y, k, variant, standardise=not ranks, normal_scores=ranks)
 
-    description = "estimate: {k} nearest neighbours"
+    description = "{k} nearest neighbours"
     return EstimatorMethod(run, description, is_quadratic=True, takes_normal_scores=True, saturates=True)
 
 
@@ -66,20 +67,21 @@ METHODS = {
     "ksg": _ksg(1),
     "ksg2": _ksg(2),
     "three_kl": EstimatorMethod(
-        _three_kl, "estimate: sum of three entropies, often far off", is_quadratic=True, takes_normal_scores=True
+        _three_kl, "three entropies, often far off", is_quadratic=True, takes_normal_scores=True
     ),
-    "cca": EstimatorMethod(_correlation, "estimate: linear dependence, exact for Gaussians", takes_normal_scores=True),
-    "discrete_continuous": EstimatorMethod(_labels_first, "estimate: {k} nearest neighbours within a label"),
-    "discrete": EstimatorMethod(lambda x, y, k, key, ranks: discrete(x, y), "estimate: frequencies of values"),
-    "info_nce": _learned("info_nce", "estimate: Gaussian copula, or a trained critic that finds more", corrected=True),
+    "cca": EstimatorMethod(_correlation, "linear dependence", takes_normal_scores=True),
+    "discrete_continuous": EstimatorMethod(_labels_first, "{k} neighbours within a label"),
+    "discrete": EstimatorMethod(lambda x, y, k, key, ranks: discrete(x, y), "frequencies of values"),
+    "info_nce": _learned("info_nce", "Gaussian copula, or a critic if better", corrected=True),
     "nwj": _learned("nwj", "lower bound"),
     "jensen_shannon": _learned("jensen_shannon", "lower bound"),
-    "donsker_varadhan": _learned("donsker_varadhan", "estimate: lower bound except for the log of a mean"),
-    "mine": _learned("mine", "estimate: lower bound except for the log of a mean"),
-    "smile": _learned("smile", "estimate: clipped, no bound"),
+    "donsker_varadhan": _learned("donsker_varadhan", "nearly a lower bound"),
+    "mine": _learned("mine", "nearly a lower bound"),
+    "smile": _learned("smile", "clipped, no bound"),
 }
 DEFAULT = "ksg,cca,info_nce,nwj,smile"
 DENSITY_METHODS = ("ksg", "ksg2", "three_kl", "cca")
+NEIGHBOUR_METHODS = ("ksg", "ksg2", "three_kl", "discrete_continuous")
 
 
 def discrete_sides(x: np.ndarray, y: np.ndarray, k: int) -> tuple[bool, bool]:
@@ -94,6 +96,24 @@ def discrete_sides(x: np.ndarray, y: np.ndarray, k: int) -> tuple[bool, bool]:
         return bool(len(counts) <= np.sqrt(len(z)) and np.median(counts) > k)
 
     return is_discrete(x), is_discrete(y)
+
+
+def tied_sides(x: np.ndarray, y: np.ndarray, k: int) -> tuple[bool, bool]:
+    """Returns whether x and y are numbers of which some occur more than k times, so that neighbours have no density.
+
+    Labels are no such numbers. Where pairs are discrete (more than k copies in the median) both are False, too: there
+    is no density to be had.
+
+    >>> tied_sides(np.arange(100)[:, None] // 5, np.arange(100.0)[:, None], 3)
+    (True, False)
+    """
+    are_labels = discrete_sides(x, y, k)
+    if not any(are_labels):
+        copies = np.unique(np.concatenate([x, y], axis=1), axis=0, return_counts=True)[1]
+        if np.median(copies) > k:
+            return False, False
+    first, second = (not is_label and most_copies(z) > k for z, is_label in zip((x, y), are_labels, strict=True))
+    return first, second
 
 
 def replace_for_labels(methods: Sequence[str], labels: tuple[bool, bool]) -> tuple[list[str], list[str]]:

@@ -124,6 +124,11 @@ def write_judgement(
         "independent_examples": round(count, 1),
         "settings": {
             **config["task"],
+            **{
+                name: outcome.details[name]
+                for name, value in config["task"].items()
+                if value is None and name in outcome.details
+            },
             "seed": config["seed"],
             "size": backbone.representation.spec["size"],
             **more_settings,
@@ -257,8 +262,9 @@ def summarise(result: Mapping[str, Any], path: Path) -> str:
     dataset = f"{result['dataset']}, tested on {result['tested_on']}" if "tested_on" in result else result["dataset"]
     twin = "untrained twin, " if result["untrained"] else ""
     edge = ", the best setting lies at the edge of its grid" if result["solved"].get("at_edge") else ""
+    chosen = f", {result['solved']['why_k']}" if "why_k" in result["solved"] else ""
     return (
         f"{result['task']} on {dataset} ({result['label']}): {twin}top-1 {100 * result['top1']:.2f} % "
-        f"(95 %: {low:.2f} to {high:.2f}) on {result['test']['examples']:,} images{edge}, "
+        f"(95 %: {low:.2f} to {high:.2f}) on {result['test']['examples']:,} images{edge}{chosen}, "
         f"{result['seconds']:.0f} s -> {path}"
     )

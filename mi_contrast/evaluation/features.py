@@ -15,6 +15,7 @@ from mi_contrast.core.errors import BadNumbersError, UserError, unknown
 from mi_contrast.core.mesh import gather_rows, share_rows
 from mi_contrast.core.progress import ProgressBar
 from mi_contrast.data.order import permutation
+from mi_contrast.data.own import KINDS
 from mi_contrast.data.sets import ImageSet
 from mi_contrast.models.representation import LAYERS
 
@@ -153,7 +154,13 @@ def encode_all(
 def find_main_label(images: ImageSet) -> str:
     """Returns the name of the set's first label. Raises UserError if the set has no labels."""
     if not images.labels:
-        raise UserError(f"{images.name} {images.split} has no labels", fix="judge the backbone on a labelled set")
+        fix = "judge the backbone on a labelled set, or by diagnostics, which needs none"
+        if images.name.partition(":")[0] in KINDS:
+            fix = (
+                "give --labels=labels.csv, a table with the columns file,label; or --labels=folders, where each class "
+                "has a folder; or take diagnostics, which needs none"
+            )
+        raise UserError(f"{images.name} {images.split} has no labels", fix=fix)
     return next(iter(images.labels))
 
 

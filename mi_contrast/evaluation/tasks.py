@@ -19,6 +19,7 @@ from mi_contrast.readout import linear, logistic
 from mi_contrast.readout.accuracy import top1
 
 Settings = Mapping[str, Any]
+K = 200  # neighbours that vote, as in Wu et al. 2018
 VALIDATION = 0.2  # share of the fitting split that a setting is chosen on
 
 
@@ -132,7 +133,7 @@ def select_best(
 class Neighbours:
     """Settings of the nearest-neighbour vote: the k nearest, each with weight e^{cos / temperature}."""
 
-    k: int = 200
+    k: int | None = None  # None stands for `choose_k`
     temperature: float = 0.07
 
     def __post_init__(self):
@@ -143,8 +144,19 @@ class Neighbours:
 
 def run_knn(fit: Features, test: Features, settings: Settings, rng: Key[Array, ""]) -> Outcome:
     """Classifies by weighted nearest neighbours in the fitting split (readout.knn); `rng` is not used."""
-    vote = dataclasses.asdict(make_settings(Neighbours, settings))
-    return Outcome(neighbours.knn(test.values, fit.values, fit.labels, classes=len(fit.classes), **vote))
+    vote = make_settings(Neighbours, settings)
+    k, details = (vote.k, {}) if vote.k is not None else choose_k(len(fit))
+    classes = len(fit.classes)
+    scores = neighbours.knn(test.values, fit.values, fit.labels, k=k, temperature=vote.temperature, classes=classes)
+    return Outcome(scores, details=details)
+
+
+def choose_k(examples: int) -> tuple[int, dict[str, Any]]:
+    """Returns k where none is set, and a record of it: 200 as in the paper, or a tenth of fewer examples than that."""
+    if examples >= K:
+        return K, {"k": K}
+    k = max(1, examples // 10)
+    return k, {"k": k, "why_k": f"k {k}, a tenth of the fitting images, for {examples} are fewer than {K}"}
 
 
 def run_fewshot(fit: Features, test: Features, settings: Settings, rng: Key[Array, ""]) -> Outcome:

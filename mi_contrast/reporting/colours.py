@@ -46,6 +46,8 @@ def theme(colours: Mapping[str, str]) -> dict[str, Any]:
                   "subtitleFontSize": SMALLEST, "subtitleColor": colours["soft"], "subtitlePadding": 4, "offset": 12},
         "axis": {**text, "labelColor": colours["faint"], "titleColor": colours["soft"], "domain": False,
                  "ticks": False, "gridColor": colours["grid"], "labelPadding": 6, "labelOverlap": "greedy"},
+        # A label at the top of an axis would push its panel's title above those beside it.
+        "axisYQuantitative": {"labelFlush": True},
         "legend": {**text, "labelColor": colours["soft"], "titleColor": colours["soft"], "orient": "top",
                    "title": None, "symbolStrokeWidth": 2, "columnPadding": 16, "labelLimit": 240, "symbolOpacity": 1},
         "header": {**text, "labelColor": colours["ink"], "titleColor": colours["soft"]},

@@ -1,8 +1,9 @@
-"""Says what several estimates of one mutual information mean together."""
+"""Shows several estimates of one mutual information as a table, and says what they mean together."""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,27 +11,42 @@ from typing import Any, NamedTuple
 TWO_SIDED = ("ksg", "ksg2", "info_nce", "discrete", "discrete_continuous")
 LABELS = ("discrete", "discrete_continuous")
 LOWER = ("cca", "nwj", "jensen_shannon")  # lower bounds, which can contradict the others but not confirm them
+WIDTH = 100  # columns of a terminal
 TOLERANCE = 0.02  # nats by which two intervals may miss each other and still agree
 
 
 class Verdict(NamedTuple):
-    """A line of text, and its kind: 'believe', 'lower limit', 'disagree' or 'nothing'."""
+    """A line of text, and its kind: 'believe', 'lower limit', 'disagree', 'dependent rows' or 'nothing'."""
 
     text: str
     outcome: str
 
 
-def reach_verdict(rows: Sequence[Mapping[str, Any]], names: tuple[str, str] = ("x", "y")) -> Verdict:
+def reach_verdict(
+    rows: Sequence[Mapping[str, Any]], names: tuple[str, str] = ("x", "y"), *, doubt: str = ""
+) -> Verdict:
     """Returns what the rows of a table of estimates say together, in one sentence with nats and bits.
 
     The verdict rests on the estimators whose intervals are meant to hold the truth. If one of them gives only a lower
     limit and the others lie below it, the limit is the verdict. If their intervals do not overlap, or a lower bound
-    lies above them all, the estimators disagree.
+    lies above them all, the estimators disagree. Where the rows are not independent, nothing is believed.
 
     Args:
       rows: each with method, nats, low, high (infinite for a lower limit) and sound (whether it may be trusted).
       names: of the two variables.
+      doubt: why the rows are not independent draws; '' if nothing speaks against it.
     """
+    verdict = _compare_intervals(rows, names)
+    if not doubt or verdict.outcome == "nothing":
+        return verdict
+    read = ", ".join(
+        f"{row['method']} {row['nats']:.3f}" for row in rows if row["sound"] and row["method"] in TWO_SIDED
+    )
+    return Verdict(f"verdict: do not believe these numbers ({read} nats): {doubt}", "dependent rows")
+
+
+def _compare_intervals(rows: Sequence[Mapping[str, Any]], names: tuple[str, str]) -> Verdict:
+    """Returns the verdict on independent rows."""
     both = f"{names[0]} and {names[1]}"
     sound = [row for row in rows if row["sound"]]
     intervals = [row for row in sound if row["method"] in TWO_SIDED and row["low"] == row["low"]]
@@ -53,7 +69,8 @@ def reach_verdict(rows: Sequence[Mapping[str, Any]], names: tuple[str, str] = ("
         if best["low"] <= 0:
             return Verdict("verdict: a lower limit, and it is 0: these samples are too few to tell more", "lower limit")
         least = f"at least {_both(best['low'])} ({best['method']}) are shared by {both}"
-        return Verdict(f"verdict: a lower limit: {least}{higher}{lower}", "lower limit")
+        curve = _describe_curve(bounds, best["low"])
+        return Verdict(f"verdict: a lower limit: {least}{higher}{lower}{curve}", "lower limit")
     two_sided = [row for row in consistent if row["high"] < math.inf]
     if len(consistent) < len(intervals) or above:
         least = min(max(row["low"], 0.0) for row in intervals)
@@ -63,19 +80,76 @@ def reach_verdict(rows: Sequence[Mapping[str, Any]], names: tuple[str, str] = ("
     nats = sum(row["nats"] for row in two_sided) / len(two_sided)
     low, high = min(row["low"] for row in two_sided), max(row["high"] for row in two_sided)
     interval = f"90 % interval {max(low, 0.0):.3f} to {max(high, 0.0):.3f} nats"
-    agree = f"{_names(two_sided)} agree" if len(two_sided) > 1 else f"by {two_sided[0]['method']}"
+    agree = f"by {two_sided[0]['method']}"
+    if len(two_sided) > 1:
+        agree = f"the mean of {_names(two_sided)}, which agree, and the interval that spans theirs"
     share = f"{_both(max(nats, 0.0))}, {interval} ({agree})"
     if low <= 0:
         return Verdict(f"verdict: believe that {both} share little or nothing: {share}", "believe")
     text = f"verdict: believe that {both} share {share}"
-    if all(row["method"] not in LABELS for row in two_sided):
+    if curve := _describe_curve(bounds, low):
+        text += curve
+    elif all(row["method"] not in LABELS for row in two_sided):
         text += f"; two normal variables with a correlation of {find_correlation(nats):.2f} share as much"
     return Verdict(text, "believe")
+
+
+def _describe_curve(bounds: Sequence[Mapping[str, Any]], low: float) -> str:
+    """Returns that a relation is a curve, if its linear part is about 0 and at least `low` nats are shared; else ''."""
+    linear = next((row for row in bounds if row["method"] == "cca"), None)
+    if linear is None or linear["low"] > 0 or linear["high"] + TOLERANCE >= low:
+        return ""
+    return f"; the relation is a curve, not a line: its linear part (cca) is {abs(linear['nats']):.3f} nats"
 
 
 def find_correlation(nats: float) -> float:
     """Returns the correlation rho >= 0 at which two normal variables share this: -log(1 - rho^2) / 2 = nats."""
     return math.sqrt(-math.expm1(-2 * max(nats, 0.0)))
+
+
+HEADS = ("method", "nats", "+-", "low", "high", "ceiling", "seconds", "samples")
+
+
+def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the rows as lines of text of at most 100 columns with a heading; long remarks go on below themselves.
+
+    Args:
+      rows: those of `mi_contrast.estimate.measure`.
+    """
+    lines = [_write_cells(row) for row in rows]
+    are_empty = [all(math.isnan(row[name]) for name in ("nats", "low", "high")) and not row["sound"] for row in rows]
+    shown = [HEADS, *(line for line, is_empty in zip(lines, are_empty, strict=True) if not is_empty)]
+    widths = [max(len(line[i]) for line in shown) for i in range(len(HEADS))]
+    widths[0] = max(len(line[0]) for line in [HEADS, *lines])
+    table = [f"{_align(HEADS, widths)}  what it is"]
+    for row, line, is_empty in zip(rows, lines, are_empty, strict=True):
+        start = f"{line[0]:<{widths[0]}}  " if is_empty else f"{_align(line, widths)}  "
+        indent = " " * len(start)
+        what = row["what"] if len(start) + len(row["what"]) <= WIDTH else _shorten(row["what"])
+        table += textwrap.wrap(what, WIDTH, initial_indent=start, subsequent_indent=indent) or [start.rstrip()]
+    return "\n".join(table)
+
+
+def _shorten(what: str) -> str:
+    """Returns the part of a remark on a lower limit that counts most: that it is near its ceiling, else what it is."""
+    first, _, last = what.rpartition("; ")
+    return what if "a lower limit" not in last else last if last.startswith("near") else first
+
+
+def _write_cells(row: Mapping[str, Any]) -> list[str]:
+    limits = [_write_number(row[name], "none") for name in ("high", "ceiling")]
+    numbers = [_write_number(row[name]) for name in ("nats", "standard_error", "low")]
+    return [row["method"], *numbers, *limits, f"{row['seconds']:.1f}", str(row["samples"])]
+
+
+def _write_number(value: float, infinite: str = "inf") -> str:
+    if value == math.inf:
+        return infinite
+    return f"{value:.3f}" if math.isnan(value) or abs(value) < 1000 else f"{value:.0e}"
+
+
+def _align(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return " ".join([f"{cells[0]:<{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(cells[1:], widths[1:], strict=True))])
 
 
 def _both(nats: float) -> str:

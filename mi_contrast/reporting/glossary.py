@@ -1,4 +1,7 @@
-"""The words of a page that a newcomer may not know, and their explanations, which show on hover and on a tap."""
+"""The words of a page that a newcomer may not know, and their explanations, which show on hover and on a tap.
+
+The glossary of the documentation, docs/start/glossary.md, has the same explanations word for word.
+"""
 
 from __future__ import annotations
 

@@ -87,7 +87,11 @@ def as_markdown(result: Mapping[str, Any]) -> str:
 
 def title_of(result: Mapping[str, Any]) -> str:
     """Returns a sentence on the task, the size of images and the backbone."""
-    task = ", ".join(f"{name} {value}" for name, value in result["by"].items() if name in ("kind", "solver", "k", "by"))
+    task = ", ".join(
+        f"{name} {value}"
+        for name, value in result["by"].items()
+        if name in ("kind", "solver", "k", "by") and value is not None
+    )
     return f"Transfer ({task}), images at {result['size']} px, backbone {result['backbone']}, step {result['step']}."
 
 

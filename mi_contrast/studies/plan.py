@@ -19,6 +19,8 @@ A study's config is plain data:
   columns     metrics of the runs' logs whose last values are shown
   figure      tasks and columns to draw
   curve       optional: a column that accuracy is drawn against, one curve for each group
+  order       optional: 'settings', all seeds of a setting before the next (default), or 'seeds', all settings of a seed
+              before the next, so that a study that ends early has whole seeds
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,8 @@ from mi_contrast.core.layout import RunDirectory, read_json
 from mi_contrast.reporting.study_runs import MEASURES
 
 STUDY_FIELDS = ("question", "data_dir", "steps", "reference", "runs", "evaluate", "columns", "figure")
+OPTIONAL_FIELDS = ("curve", "order")
+ORDERS = ("settings", "seeds")
 REQUIRED_OF_RUN, REQUIRED_OF_TASK = ("label", "config"), ("config",)
 TASK_DEFAULTS: dict[str, Any] = {"variant": None, "changes": {}}
 RUN_DEFAULTS: dict[str, Any] = {**TASK_DEFAULTS, "seeds": (0,), "group": ""}
@@ -80,7 +85,7 @@ class StudyPlan:
 def make_plan(config: ConfigDict | Mapping[str, Any], name: str = "study", variant: str | None = None) -> StudyPlan:
     """Returns the plan of a study, every field of its config checked. Raises UserError on a mistake; writes nothing."""
     study = to_plain_data(config)
-    check_section("config", study, STUDY_FIELDS, ("curve",))
+    check_section("config", study, STUDY_FIELDS, OPTIONAL_FIELDS)
     tasks, task_records = _read_tasks(study["evaluate"], study["data_dir"])
     allowed = {"columns": MEASURES, "figure": (*(task["name"] for task in task_records), *study["columns"])}
     for field, columns in allowed.items():
@@ -89,6 +94,8 @@ def make_plan(config: ConfigDict | Mapping[str, Any], name: str = "study", varia
                 raise unknown(f"column in config.{field}", column, columns)
     if (curve := study.get("curve")) is not None and curve not in study["columns"]:
         raise unknown("column in config.curve", curve, study["columns"])
+    if (order := study.get("order", ORDERS[0])) not in ORDERS:
+        raise unknown("config.order", order, ORDERS)
     runs: list[StudyRun] = []
     settings = []
     for i, section in enumerate(study["runs"]):
@@ -96,6 +103,8 @@ def make_plan(config: ConfigDict | Mapping[str, Any], name: str = "study", varia
         runs_of_setting, record = _read_setting(study, {**RUN_DEFAULTS, **section})
         runs += runs_of_setting
         settings.append(record)
+    if order == "seeds":
+        runs.sort(key=lambda run: run.seed)
     labels = [setting["label"] for setting in settings]
     _check_unique("label", labels)
     _check_unique("folder", [run.folder for run in runs])
@@ -234,8 +243,13 @@ def refuse_other_configs(plan: StudyPlan, root: Path) -> None:
 
 
 def select_runs(plan: StudyPlan, only: str | None) -> list[StudyRun]:
-    """Returns the runs of one label, or all runs for None. Raises UserError if there is no such label."""
+    """Returns the runs of one label, those whose labels match a pattern such as 'ring*', or all runs for None.
+
+    Raises UserError if there are none.
+    """
     labels = dict.fromkeys(run.label for run in plan.runs)
-    if only is not None and only not in labels:
+    chosen = [label for label in labels if only in (None, label)]
+    chosen = chosen or [label for label in labels if fnmatchcase(label, only or "*")]
+    if not chosen:
         raise unknown("label", only, labels)
-    return [run for run in plan.runs if only in (None, run.label)]
+    return [run for run in plan.runs if run.label in chosen]

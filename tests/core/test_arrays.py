@@ -8,7 +8,7 @@ import pytest
 
 from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.errors import UserError
-from mi_contrast.estimate import read_samples
+from mi_contrast.samples import read_samples
 
 
 def write_claim(path, rows):

@@ -21,7 +21,7 @@ from mi_contrast.core.errors import (
     run_job,
     unknown,
 )
-from mi_contrast.estimate import read_samples
+from mi_contrast.samples import read_samples
 
 
 def raising(error):

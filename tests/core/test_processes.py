@@ -10,7 +10,7 @@ import time
 import pytest
 
 from mi_contrast.core import processes
-from mi_contrast.core.errors import FileError, UserError, cannot_write
+from mi_contrast.core.errors import FileError, UserError, cannot_write, run_job
 from tests import devices as virtual
 from tests.training.small import ROOT
 
@@ -183,3 +183,21 @@ def test_a_first_process_that_never_comes_is_named_in_one_line():
     )
     assert done.returncode == 2
     assert done.stderr.startswith("mi_contrast: error: process 1 of 2 can't reach the first process at 127.0.0.1:1")
+
+
+def test_the_first_leaves_a_lost_process_before_the_runtime_aborts_it(monkeypatch, capsys):
+    patience = []
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "find_failure", lambda seconds=0.0: None)
+    monkeypatch.setattr(processes, "report_failure", lambda code, error: True)
+    monkeypatch.setattr(processes, "leave", lambda code, wait=processes.LEAVING: patience.append(wait / 1000))
+
+    def lose(arguments):
+        raise RuntimeError("Gloo AllGather failed: connection closed by peer")
+
+    def fail(arguments):
+        raise UserError("a mistake")
+
+    assert [run_job(job, []) for job in (lose, fail)] == [1, 2]
+    assert patience[0] < processes.HEARTBEAT / 2 < patience[1]
+    assert "another process of this job has ended" in capsys.readouterr().err

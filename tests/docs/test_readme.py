@@ -19,7 +19,8 @@ def test_it_is_short_and_in_order():
     assert len(TEXT.split()) <= MOST_WORDS
     headings = re.findall(r"^## (.*)$", TEXT, re.M)
     assert headings == [
-        "Start", "Your photos", "From Python", "Only the number", "Methods", "Results", "Why trust it", "More",
+        "Start", "Your photos", "From Python", "Mutual information of your own columns", "Methods", "Results",
+        "Why trust it", "More",
     ]  # fmt: skip
     first = TEXT.split("\n\n")[1]
     assert first.count(".") == 1 and f"{len(METHODS)} methods" in first
@@ -100,6 +101,7 @@ def test_inputs_of_the_drill_are_made(tmp_path):
     readme.write_inputs(tmp_path, photos=4)
     assert len(list(tmp_path.glob("photos/*/*.jpg"))) == 4
     assert (tmp_path / "data.csv").read_text().startswith("x,y\n")
+    assert (tmp_path / "weather.csv").read_text().startswith("humidity,wind,temp\n")
     assert readme.run_step(readme.Step("sh", "test -f data.csv"), tmp_path)[0] == 0
     assert readme.run_step(readme.Step("python", "raise SystemExit(3)"), tmp_path)[0] == 3
 

@@ -150,7 +150,7 @@ def kill(whom: str) -> Callable[[Together, Outcome], None]:
 def time_limit(drill: Together, outcome: Outcome) -> None:
     """The time limit, by the first process's clock: all save; the launcher goes on until the run is through."""
     workdir = drill.fresh("time_limit")
-    code, text = drill.train(workdir, "--config.checkpoint.time_limit=2")
+    code, text = drill.train(workdir, "--config.checkpoint.time_limit=12")
     print_output(text)
     outcome.codes.append(code)
     lines = [line for line in text.splitlines() if line.startswith("mi_contrast:")]
@@ -216,7 +216,7 @@ def faults() -> dict[str, Callable[[Together, Outcome], None]]:
         "another_config": mistake([], ["--config.optim.lr=.5"], "process 1 has config.optim.lr"),
         "another_directory": mistake([], ["--workdir=/tmp/mi_contrast_elsewhere"], "another directory to process 1"),
         "wrong_field": mistake(["--config.optim.lrr=1"], ["--config.optim.lrr=1"], "did you mean 'lr'"),
-        "missing_data": mistake([], ["--config.data.name=folder:/nowhere"], "/nowhere"),
+        "missing_data": mistake([], ["--config.data.name=folder:/nowhere", "--config.data.options={}"], "/nowhere"),
     }
 
 

@@ -74,6 +74,24 @@ def test_steps_and_data_of_the_study_are_those_of_every_run():
     assert {(s.config["steps"], s.config["data"]["dir"]) for s in plan.runs} == {(50, "/data")}
 
 
+def test_the_order_of_seeds_has_all_settings_of_a_seed_before_the_next():
+    rows = tuple(dict(label=label, config="configs/moco.py", seeds=(2, 0)) for label in ("all", "again"))
+    named = [f"{run.label}{run.seed}" for run in make_plan(study(runs=rows, order="seeds")).runs]
+    assert named == ["all0", "again0", "all2", "again2"]
+    assert [run.label for run in make_plan(study(runs=rows)).runs] == ["all", "all", "again", "again"]
+    with pytest.raises(UserError, match="did you mean 'seeds'"):
+        make_plan(study(runs=rows, order="seed"))
+
+
+def test_a_pattern_selects_the_settings_that_it_matches():
+    rows = tuple(dict(label=label, config="configs/moco.py") for label in ("ir", "ring_ir", "moco", "all", "*"))
+    plan = make_plan(study(runs=rows))
+    for only, labels in (("*ir", ["ir", "ring_ir"]), ("ir", ["ir"]), ("*", ["*"]), (None, [r["label"] for r in rows])):
+        assert [run.label for run in select_runs(plan, only)] == labels
+    with pytest.raises(UserError, match="did you mean 'ring_ir'"):
+        select_runs(plan, "ring_is")
+
+
 def test_the_command_told_makes_the_same_config():
     changes = {LOWER: linear(0.0, 0.5), "data.shared": (), "optim.kind": "sgd", "optim.clip": None}
     plan = make_plan(study(runs=(BALL | {"changes": changes},), reference=None))
