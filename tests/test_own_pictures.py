@@ -11,7 +11,7 @@ from PIL import Image
 
 from mi_contrast import __main__ as door
 from mi_contrast import main
-from mi_contrast.core.config import parse
+from mi_contrast.core.config import parse, set_short_flags
 from mi_contrast.core.errors import UserError
 from mi_contrast.interchange import load
 
@@ -66,7 +66,7 @@ def test_the_word_none_is_a_word_of_labels():
     call = parse(["--config=simclr:folder", "--config.data.labels=none", "--config.data.group=7"], main.FLAGS)
     assert call.config.data.labels == "none" and call.config.data.group == "7"
     call = parse(["--config=simclr:folder", "--labels=none", "--group=folder"], main.FLAGS)
-    config = main._set_short_flags(call)
+    config = set_short_flags(call)
     assert config.data.labels == "none" and config.data.group == "folder"
 
 
