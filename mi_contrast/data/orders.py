@@ -48,7 +48,8 @@ def number_times(array: np.ndarray) -> np.ndarray | None:
         return places
     if array.dtype.kind != "O" or array.ndim != 1:
         return None
-    values = [None if value is None or value != value else value for value in array]
+    is_missing = [value is None or (isinstance(value, (float, datetime.date)) and value != value) for value in array]
+    values = [None if missing else value for value, missing in zip(array, is_missing, strict=True)]
     known = [value for value in values if value is not None]
     if not known or not all(isinstance(value, datetime.date) for value in known):
         return None

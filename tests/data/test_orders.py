@@ -29,6 +29,15 @@ def test_other_words_are_no_dates(words):
     assert number_times(np.array(words, object)) is None
 
 
+def test_gaps_and_other_objects_are_no_dates():
+    gaps = np.array([DAYS[1], None, np.nan, DAYS[0]], object)
+    np.testing.assert_array_equal(number_times(gaps), [1, np.nan, np.nan, 0])
+    others = np.empty(2, object)
+    others[:] = [np.arange(3), DAYS[0]]
+    assert number_times(others) is None
+    np.testing.assert_array_equal(number_times(np.array(["2024-02-01", "NaT", "2024-01-01"], "M8[D]")), [1, np.nan, 0])
+
+
 def test_counts_are_told_from_measurements():
     rng = np.random.default_rng(0)
     for count in (np.arange(100), np.arange(100) / 24, 1.7e18 + 3.6e12 * np.arange(100), np.delete(np.arange(99), 50)):
