@@ -294,7 +294,7 @@ def _estimate_pairs(
     pairs_page.check_replaceable(page)
     columns = open_columns(path)
     variables, notes = _read_variables(columns, flags["pairs"], path, drop_missing="drop_missing" in flags)
-    total, names = len(next(iter(variables.values()))), list(variables)
+    names = list(variables)
     used = Rows(most, every, seed)
     notes += describe_pair_rows(variables, used)
     for note in notes:
@@ -304,8 +304,8 @@ def _estimate_pairs(
     orders = find_orders(columns, [])
     correlations = [(row, *_correlate_pair(variables, orders, row, used)) for row in rows if row["samples"] > 1]
     if strong := [item for item in correlations if item[1].is_strong]:
-        row, worst, order = max(strong, key=lambda item: item[1].product)
-        doubt = describe_dependence(worst, (row["x"], row["y"]), COMMAND, total / worst.rows, order)
+        row, worst, order, spacing = max(strong, key=lambda item: item[1].product)
+        doubt = describe_dependence(worst, (row["x"], row["y"]), COMMAND, spacing, order)
         count = f"the numbers of {len(strong)} of {len(rows)} pairs"
         rest = f". {sentence.removeprefix('verdict: ')}" if len(strong) < len(rows) else ""
         sentence = f"verdict: do not believe {count}: {doubt}{rest}"
@@ -330,11 +330,16 @@ def describe_pair_rows(variables: Mapping[str, np.ndarray], used: Rows) -> list[
 
 def _correlate_pair(
     variables: Mapping[str, np.ndarray], orders: Mapping[str, np.ndarray], row: Mapping[str, Any], used: Rows
-) -> tuple[SerialCorrelation, str]:
-    """Returns how neighbouring rows of a pair resemble each other, and in which order; see `correlate_orders`."""
+) -> tuple[SerialCorrelation, str, float]:
+    """Returns how neighbouring rows of a pair resemble each other, in which order, and their spacing.
+
+    See `correlate_orders`, and `describe_dependence` for the spacing.
+    """
     orders = {name: places for name, places in orders.items() if name not in (repr(row["x"]), repr(row["y"]))}
-    x, y, *places = used.select(variables[row["x"]], variables[row["y"]], *orders.values())
-    return correlate_orders(x, y, dict(zip(orders, places, strict=True)))
+    both = variables[row["x"]], variables[row["y"]]
+    x, y, *places = used.select(*both, *orders.values())
+    correlation, order = correlate_orders(x, y, dict(zip(orders, places, strict=True)))
+    return correlation, order, int(find_whole_rows(both).sum()) / len(x)
 
 
 def _read_variables(

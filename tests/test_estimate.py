@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import re
 import threading
 import time
 from pathlib import Path
@@ -387,6 +388,17 @@ def test_missing_values_are_left_out_pair_by_pair(tmp_path, capsys, monkeypatch)
         row for row in json.loads((tmp_path / "o.json").read_text())["rows"] if (row["x"], row["y"]) == ("a", "c")
     ]
     assert row["nats"] is None and row["samples"] == 0 and not row["sound"]
+
+
+def test_pairs_and_a_pair_alone_name_the_same_rows_to_keep(tmp_path, capsys):
+    columns = {"a": draw_series(0.9, 3000, 1), "b": draw_series(0.9, 3000, 2)}
+    columns["a"][np.random.default_rng(0).random(3000) < 0.5] = np.nan
+    file = write_columns(tmp_path / "series.csv", **columns)
+    steps = []
+    for flags in (["--x=a", "--y=b", "--methods=cca,ksg"], ["--pairs", f"--out={tmp_path / 'p.html'}"]):
+        assert run_job(estimate.main, [file, "--drop_missing", *flags]) == 0
+        steps.append(re.search(r"--every=(\d+)", capsys.readouterr().out)[1])
+    assert steps[0] == steps[1]
 
 
 def test_a_log_gets_a_line_every_30_seconds_and_a_terminal_every_5(monkeypatch):
