@@ -85,7 +85,7 @@ class Bank:
         """Returns up to `MOST` training images of a run's config. Raises UserError if they are not there."""
         data = config["data"]
         images = sets.load_section(data, size=representation.spec["size"])
-        train_ids, _ = split_held_out(images, least=2)
+        train_ids, _ = split_held_out(images, least=config["eval"]["held_out"])
         index = train_ids[permutation(len(train_ids), STREAMS["held_out"], 1)[:MOST]]
         features = np.asarray(unit(representation.encode(images.images(index))))
         label = data["label"] or next(iter(images.labels), None)

@@ -26,6 +26,7 @@ ADDED: Mapping[str, Change] = {
     "optim.decay_after_warmup": Change(False, True),
     "data.broken": Change(0.0, 0.0),
     "data.crop": Change("square", "whole"),
+    "eval.held_out": Change(2, 2),
     "data.labels": Change(None, None),
     "data.group": Change(None, None),
     "data.test_share": Change(0.0, 0.0),

@@ -29,6 +29,8 @@ LABELLED, UNLABELLED = 0.2, 0.1  # share to test on, with and without labels
 SMALL = 16  # pixels: pictures with a shorter side are pointed out
 SHOWN = 8  # kinds, sizes or classes that a line names
 TRAINED, HELD_OUT = 8, 2  # the least pictures to train on, and to hold out of training to measure it
+# Where a twentieth is less, so many are held out, but no more than a fifth: with fewer the figures are mostly chance.
+MEANINGFUL, LARGEST_SHARE = 20, 5
 
 
 @dataclass(frozen=True)
@@ -68,26 +70,29 @@ class Survey:
         return ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
 
 
-def survey(data: Mapping[str, Any]) -> Survey:
+def survey(data: Mapping[str, Any], held_out: int | None = None) -> Survey:
     """Returns what there is in the set that `data` names, a section config.data whose fields may be None.
 
-    Raises UserError if there is no such set, or a field that is given can't be had.
+    Args:
+      held_out: least number of examples that are held out to measure training; None for `choose_held_out`.
+    Raises:
+      UserError if there is no such set, or a field that is given can't be had.
     """
     name = data["name"]
     if not name:
         raise UserError("config.data.name is None", fix="name the pictures: --config.data.name=folder:PATH")
     kind = name.partition(":")[0]
     if kind in own.KINDS and ":" in name:
-        return _survey_pictures(kind, data)
+        return _survey_pictures(kind, data, held_out)
     given = {"labels", "group"} & {field for field, value in data.items() if value is not None}
     if given or data["test_share"]:
         raise UserError(f"{name} takes no data.{(*given, 'test_share')[0]}", fix="leave it out: the set has its own")
     fields = {"split": "train", "test_split": "test", "broken": 0.0, "test_share": 0.0}
     values = {field: value for field, value in fields.items() if data[field] is None}
-    return _count({**data, **values}, values, [], {}, None)
+    return _count({**data, **values}, values, [], {}, None, held_out)
 
 
-def _survey_pictures(kind: str, data: Mapping[str, Any]) -> Survey:
+def _survey_pictures(kind: str, data: Mapping[str, Any], held_out: int | None) -> Survey:
     check_mounted(data["name"].partition(":")[2], "--config.data.name")
     is_hub = kind == "hf" and data["dir"] is None
     path = data["name"].partition(":")[2] if is_hub else str(sets.resolve_path(data["name"], data["dir"]))
@@ -121,7 +126,7 @@ def _survey_pictures(kind: str, data: Mapping[str, Any]) -> Survey:
     if scan.reasons:
         lines += describe_broken(scan.reasons)
     check_enough(pictures, scan)
-    seen = _count(chosen, values, lines, reasons, scan.list_sides(pictures.names))
+    seen = _count(chosen, values, lines, reasons, scan.list_sides(pictures.names), held_out)
     broken = len(scan.reasons)
     left = len(pictures.names) - broken - seen.train - seen.held_out - seen.test
     seen = replace(seen, broken=broken, unused=0 if chosen["options"] else left)
@@ -140,10 +145,11 @@ def _count(
     lines: Sequence[str],
     reasons: Mapping[str, str],
     sides: np.ndarray | None,
+    held_out: int | None,
 ) -> Survey:
     """Returns the survey of the set that `data` names. With sides None, the first image stands for all."""
     images = sets.load_section(data, size=None)
-    train_ids, held_out_ids = split_held_out(images, least=2)
+    train_ids, held_out_ids = split_held_out(images, least=held_out or choose_held_out(len(images)))
     shape: tuple[int, int] | None = images.image_shape[:2]
     if sides is not None and len(np.unique(sides, axis=0)) > 1 and not data["options"]:
         shape = None
@@ -223,6 +229,11 @@ def describe_division(seen: Survey, data: Mapping[str, Any], groups: Mapping[str
     of_groups = f"; {count:,} groups stay whole" if count < len(groups) else ""
     share = f"data.test_share={data['test_share']:g}"
     return f"{line} ({share}, by a hash of the names, so that new pictures never move old ones{of_groups})"
+
+
+def choose_held_out(count: int) -> int:
+    """Returns the least number of `count` pictures that are held out of training to measure it."""
+    return max(HELD_OUT, min(MEANINGFUL, count // LARGEST_SHARE))
 
 
 def check_enough(pictures: Pictures, scan: Scan) -> None:

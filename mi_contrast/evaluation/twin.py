@@ -37,7 +37,7 @@ def make_untrained_twin(backbone: LoadedBackbone, images: ImageSet) -> LoadedBac
     spec = backbone.representation.spec
     tower = towers.build(model)
     initial = tower.init(stream_rng(jax.random.key(seed), "init"), image_shape=(spec["size"], spec["size"], 3))
-    training_rows, _ = split_held_out(images, least=2)
+    training_rows, _ = split_held_out(images, least=backbone.config.get("eval", {}).get("held_out", 2))
     generator = {name: v for name, v in backbone.representation.variables.items() if name not in towers.COLLECTIONS}
     if tower.split is not None and tower.split.generator is not None and backbone.config["generator"]["learn"]:
         generator = {towers.GENERATOR: tower.split.generator.init(stream_rng(jax.random.key(seed), "generator"))}

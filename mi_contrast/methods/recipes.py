@@ -115,7 +115,7 @@ def _base() -> ConfigDict:
             decay_all=None, clip=None, patience=20, microbatches=1,
         )
     )  # fmt: skip
-    config.eval = ConfigDict(dict(every=1000, pairs=1024, knn_k=200, knn_bank=20000, probe_lr=1e-3))
+    config.eval = ConfigDict(dict(every=1000, held_out=2, pairs=1024, knn_k=200, knn_bank=20000, probe_lr=1e-3))
     config.checkpoint = ConfigDict(dict(every=1000, keep=2, start_from=None, time_limit=None))
     config.generator = ConfigDict(dict(start_from=None, learn=None))
     config.export = ConfigDict(dict(weights="online"))
@@ -212,7 +212,7 @@ def _folder() -> Recipe:
         config.model[field] = None
     config.model.head = ConfigDict(SHORT_RUN_HEAD)
     config.optim.kind, config.optim.lr, config.optim.warmup = "adamw", cosine(0.001, 0.0), None
-    config.eval = ConfigDict(dict(every=None, pairs=None, knn_k=None, knn_bank=20000, probe_lr=1e-3))
+    config.eval = ConfigDict(dict(every=None, held_out=None, pairs=None, knn_k=None, knn_bank=20000, probe_lr=1e-3))
     config.checkpoint.every = config.log.every = None
     return Recipe(
         config, queue_size=None, queue_temperature=0.2, bank_temperature=0.2, batch_temperature=0.2, num_draws=None,

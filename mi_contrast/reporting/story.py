@@ -237,8 +237,8 @@ def explain_few(run: Run) -> str | None:
     if not few:
         return None
     return (
-        f"{count(min(few))} images are held out to measure training, too few to tell what was learned. A twentieth is "
-        f"held out: for {FEWEST}, the least, train on about {count(20 * FEWEST)} images."
+        f"{count(min(few))} images are held out to measure training, too few to tell what was learned. At least "
+        f"{FEWEST} are needed: start a new run with more images, or with --config.eval.held_out={FEWEST}."
     )
 
 

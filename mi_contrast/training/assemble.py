@@ -41,8 +41,8 @@ from mi_contrast.views import policies
 CHECKED_ELSEWHERE = ("method", "views", "model", "data.options")
 OPTIONAL = ("label", "clip", "dir", "size", "resident")  # fields that may be None
 LEAST = {
-    "steps": 1, "data.batch": 2, "eval.every": 1, "eval.pairs": 2, "eval.knn_k": 1, "eval.knn_bank": 1,
-    "checkpoint.every": 1, "checkpoint.keep": 1, "log.every": 1, "optim.patience": 1, "seed": 0,
+    "steps": 1, "data.batch": 2, "eval.every": 1, "eval.held_out": 2, "eval.pairs": 2, "eval.knn_k": 1,
+    "eval.knn_bank": 1, "checkpoint.every": 1, "checkpoint.keep": 1, "log.every": 1, "optim.patience": 1, "seed": 0,
 }  # fmt: skip
 
 
@@ -289,7 +289,7 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
     ):
         fix = "set data.crop='square'"
         raise UserError("views of patches need images of one size, and data.crop is 'whole'", fix=fix)
-    train_ids, held_out_ids = split_held_out(images, least=2)
+    train_ids, held_out_ids = split_held_out(images, least=config["eval"]["held_out"])
     if data["partner"] is not None:
         make_pairing(images, train_ids, data["shared"], data["partner"])  # a mistake is found now
     label = _choose_label(config, parts, images)

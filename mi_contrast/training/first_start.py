@@ -38,7 +38,7 @@ def settle(config: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -
     if stored is not None:
         return dict(fitting.take_stored(config, stored))
     with processes.together():
-        seen = survey(config["data"])
+        seen = survey(config["data"], config["eval"]["held_out"])
         config = {**config, "data": {**config["data"], **seen.data}}
         facts = gather_facts(config, seen)
         fitted, reasons = fitting.fit(config, facts)

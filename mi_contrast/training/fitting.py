@@ -15,7 +15,7 @@ from typing import Any
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.paths import get_field, has_field, is_none, set_field
 from mi_contrast.data.readers import RESIDENT_BYTES
-from mi_contrast.data.survey import HELD_OUT, TRAINED
+from mi_contrast.data.survey import HELD_OUT, TRAINED, choose_held_out
 from mi_contrast.training.forecast import count_epochs
 from mi_contrast.views.policies import jigsaw_sides
 
@@ -23,7 +23,7 @@ from mi_contrast.views.policies import jigsaw_sides
 OPEN = (
     "steps", "data.name", "data.split", "data.test_split", "data.batch", "data.broken", "data.test_share",
     "views.size", "views.mean", "views.std", "model.backbone", "model.width", "model.stem", "model.dtype",
-    "optim.warmup", "eval.every", "eval.pairs", "eval.knn_k", "checkpoint.every", "log.every",
+    "optim.warmup", "eval.every", "eval.held_out", "eval.pairs", "eval.knn_k", "checkpoint.every", "log.every",
 )  # fmt: skip
 MINUTES = 5  # of a run on a CPU
 LEAST_STEPS, MOST_EPOCHS = 200, 400  # of a run on a CPU
@@ -125,6 +125,7 @@ def fit(config: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[s
     fill("eval.every", -(-steps // 4), "measured five times, first of all untrained")
     fill("checkpoint.every", -(-steps // 4), "saved four times")
     fill("log.every", max(1, min(50, steps // 40)), "about forty lines or more in the log")
+    fill("eval.held_out", choose_held_out(facts.train + facts.held_out), "a twentieth where that is more")
     fill("eval.pairs", max(2, min(1024, facts.held_out)), f"{facts.held_out:,} pictures are held out to measure")
     check_pairs(fitted["eval"]["pairs"], facts)
     fill("eval.knn_k", max(1, min(200, facts.train // 10)), "a tenth of the pictures, at most 200")

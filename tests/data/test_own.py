@@ -13,7 +13,7 @@ from mi_contrast.core.errors import UserError
 from mi_contrast.data import own, sets
 from mi_contrast.data.collect import collect_folder
 from mi_contrast.data.scan import Scan
-from mi_contrast.data.survey import survey
+from mi_contrast.data.survey import choose_held_out, survey
 from tests.data.own_pictures import BROKEN, SHARED, write_mixed
 
 OPEN = dict.fromkeys(("dir", "split", "test_split", "labels", "group", "test_share", "broken", "label"))
@@ -293,7 +293,7 @@ def test_many_broken_files_are_listed_and_refused(classes):
     with pytest.raises(UserError, match=r"12 of 40 images .*data\.broken=0\.3 or more") as error:
         look(f"folder:{classes}")
     assert all(f"cats_{number:02d}.png" in str(error.value) for number in range(12))
-    assert look(f"folder:{classes}", broken=0.5).train > 20
+    assert look(f"folder:{classes}", broken=0.5).train == 20
 
 
 @pytest.mark.parametrize("broken, copies, found", [(0, 0, 9), (1, 0, 10), (0, 1, 10), (2, 3, 14)])
@@ -327,3 +327,15 @@ def test_every_picture_is_in_one_part_that_the_lines_name(classes):
     half = look(f"folder:{classes}", split="train[:50%]")
     assert half.train + half.held_out + half.test + half.broken + half.unused == 41 and half.unused > 10
     assert f"{half.unused} not used (data" in half.lines[-1]
+
+
+def test_so_many_are_held_out_that_their_figures_mean_something():
+    chosen = [choose_held_out(count) for count in (5, 9, 30, 80, 100, 163, 10_000)]
+    assert chosen == [2, 2, 6, 16, 20, 20, 20]
+
+
+def test_a_given_number_is_held_out(classes):
+    options = {**OPEN, "name": f"folder:{classes}", "options": {}}
+    seen, given = survey(options), survey(options, held_out=9)
+    assert seen.held_out == seen.train // 4 > 40 // 20 and given.held_out == 9
+    assert seen.train + seen.held_out == given.train + given.held_out

@@ -81,7 +81,7 @@ def test_too_few_images_have_no_headline_anywhere(run, pairs, is_few):
     cards = [f"<h3>{title}</h3>\n    <div" for title in ("kNN accuracy", "Mutual information")]
     figures = [word for word in ("nats untrained", "% trained", *cards) if word in shown]
     assert (len(figures) == 0) == is_few, figures
-    text = f"{pairs} images are held out to measure training, too few to tell what was learned. A twentieth is held out"
+    text = f"{pairs} images are held out to measure training, too few to tell what was learned. At least 16 are needed"
     assert all((text in part) == is_few for part in (said[0], without_tags(page), write_summary(content, "")))
     assert (f"{pairs} held-out images, too few to tell" in repr(Run(run))) == is_few
     assert ("kNN 80.9" in repr(Run(run))) != is_few
