@@ -1,15 +1,16 @@
 """Estimates the mutual information of two variables, in nats, by several estimators, and gives a verdict.
 
-  mi_contrast.estimate(x, y)                                            from Python: help(mi_contrast.estimate)
-  python -m mi_contrast.estimate table.csv --x=temp --y=pressure        one column each
-  python -m mi_contrast.estimate table.csv --x=temp,wind --y=pressure   several columns together
-  python -m mi_contrast.estimate samples.npz                            its arrays x and y, [N] or [N, d]
-  python -m mi_contrast.estimate table.csv --pairs                      every two columns, and a page with a heat map
+  mi-contrast estimate table.csv --x=temp --y=pressure        one column each
+  mi-contrast estimate table.csv --x=temp,wind --y=pressure   several columns together
+  mi-contrast estimate samples.npz                            its arrays x and y, [N] or [N, d]
+  mi-contrast estimate table.csv --pairs                      every two columns, and a page with a heat map
+  mi_contrast.estimate(x, y)                                  from Python: help(mi_contrast.estimate)
 
-The file is a .csv, .tsv, .npy, .npz or .parquet file. A row is one pair of samples, and the rows are independent draws.
-The estimators by nearest neighbours and by correlation use the normal scores of each column (--ranks=no: the columns
-themselves). Words, and numbers with few different values, are treated as labels. Where neighbouring rows resemble each
-other, as in a time series, no number is to be believed: --every=K keeps each K-th row.
+A row of the file is one pair of samples, and the rows are independent draws. Where neighbouring rows resemble each
+other, as in a time series, no number is to be believed: --every=K keeps each K-th row. Rows are compared in the order
+of the file, and in that of a column of dates; a series that was shuffled without these can't be seen. Text that
+repeats, and numbers with few different values, are read as labels. The estimators by nearest neighbours and by
+correlation use the normal scores of each column (--ranks=no: the columns themselves).
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from mi_contrast.core.config import parse
 from mi_contrast.core.errors import UserError, run_job, unknown
-from mi_contrast.core.heartbeat import report_time
+from mi_contrast.core.heartbeat import BETWEEN, report_time
 from mi_contrast.core.layout import write_json
 from mi_contrast.core.progress import ProgressBar
-from mi_contrast.data.columns import Columns, open_columns
+from mi_contrast.data.columns import KINDS, Columns, find_orders, open_columns
 from mi_contrast.estimation import describe_dependence, estimate, prepare_samples, thin_rows
 from mi_contrast.estimators.registry import (
     DEFAULT,
@@ -42,16 +43,16 @@ from mi_contrast.estimators.registry import (
     replace_for_labels,
     tied_sides,
 )
-from mi_contrast.estimators.serial import correlate_rows
+from mi_contrast.estimators.serial import SerialCorrelation, correlate_orders
 from mi_contrast.estimators.ties import spread_ties
 from mi_contrast.reporting import pairs_page
-from mi_contrast.reporting.estimates import format_table, reach_verdict
+from mi_contrast.reporting.estimates import explain_table, format_table, reach_verdict
 from mi_contrast.samples import (
     COMMAND,
     check_finite,
     check_varies,
     choose_names,
-    leave_out_missing,
+    find_whole_rows,
     read_pair,
     read_variable,
     split_names,
@@ -67,17 +68,17 @@ MOST, MOST_FOR_PAIRS = 20_000, 2000  # rows that are used by default
 SHOWN = 20  # pairs of columns that are printed; the page and --json have all
 
 FLAGS = {
-    "file=": "a .csv, .tsv, .npy, .npz or .parquet file; '--file=' may be omitted",
+    "file=": f"a {KINDS} file; '--file=' may be omitted",
     "x=": "the column or array, or several with commas; x by default, or the first of two",
     "y=": "likewise; y by default, or the second of two",
-    "pairs[=]": "every two columns instead, or of the columns given with commas; by ksg, and a page with a heat map",
+    "pairs[=]": "every two columns instead, or of those given with commas: one quick method, and a heat map",
     "methods=": f"a list of {', '.join(METHODS)}; {DEFAULT} by default",
     "k=": "number of neighbours, 3 by default",
     "seed=": "of the trained methods and of the random subset, 0 by default",
     "ranks=": "yes (default): neighbours and correlation use normal scores of each column; no: the columns themselves",
     "most=": f"number of rows to use, a random subset if there are more; {MOST}, or {MOST_FOR_PAIRS} with --pairs",
     "every=": "use each such row alone, such as each 10th of a time series; 1 by default",
-    "drop_missing": "leave out rows in which a value is missing",
+    "drop_missing": "leave out rows in which a value is missing; with --pairs, of the two columns of each pair",
     "json=": "a file to write the table to",
     "out=": "with --pairs, the page: <file>-pairs.html in the working folder by default",
 }
@@ -154,7 +155,7 @@ def main(arguments: list[str]) -> None:
     """Runs the command line of this job."""
     flags = parse(arguments, FLAGS, usage=__doc__ or "", positional="file").flags
     if "file" not in flags:
-        raise UserError("no file", fix="give a .csv, .npy, .npz or .parquet file of samples")
+        raise UserError("no file", fix=f"give a {KINDS} file of samples")
     default, most_by_default = ("ksg", MOST_FOR_PAIRS) if "pairs" in flags else (DEFAULT, MOST)
     methods = list(dict.fromkeys(name.strip() for name in flags.get("methods", default).split(",")))
     for name in methods:
@@ -185,10 +186,11 @@ def main(arguments: list[str]) -> None:
         print(note, flush=True)
     rows = measure(samples.x, samples.y, samples.methods, k, seed, ranks=ranks == "yes")
     verdict = reach_verdict(rows, pair.names, doubt=samples.doubt)
-    print(format_table(rows))
-    print(verdict.text)
+    print("\n".join([format_table(rows), explain_table(rows), *samples.remarks, verdict.text]))
     if "json" in flags:
-        outcome = {"verdict": verdict.text, "outcome": verdict.outcome, "notes": samples.notes}
+        numbers = {"nats": verdict.nats, "low": verdict.low, "high": verdict.high}
+        words = {"verdict": verdict.text, "outcome": verdict.outcome}
+        outcome = words | numbers | {"notes": samples.notes, "remarks": samples.remarks}
         write_json(Path(flags["json"]), {"file": flags["file"], "seed": seed, "rows": _to_json(rows), **outcome})
         print(f"written to {flags['json']}", file=sys.stderr)
     if not any(row["sound"] for row in rows):
@@ -203,39 +205,76 @@ def _to_json(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: v if v == v and v not in (np.inf, -np.inf) else None for name, v in row.items()} for row in rows]
 
 
+class Rows(NamedTuple):
+    """Which rows of each pair of columns are used: `most` at random, of each `every`-th, of those without a gap."""
+
+    most: int = sys.maxsize
+    every: int = 1
+    seed: int = 0
+
+    def select(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Returns the rows of two variables, and of what else has as many rows. Raises UserError if there are none."""
+        whole = find_whole_rows(arrays[:2])
+        kept, _ = thin_rows([array[whole] for array in arrays], **self._asdict(), door=COMMAND)
+        return kept
+
+
 def measure_pairs(
-    variables: Mapping[str, np.ndarray], method: str, k: int, seed: int, *, ranks: bool = True
+    variables: Mapping[str, np.ndarray],
+    method: str,
+    k: int,
+    seed: int,
+    *,
+    ranks: bool = True,
+    rows: Rows | None = None,
 ) -> list[dict[str, Any]]:
     """Returns a row for every two variables, the most nats first: those of `measure` and the names x and y.
 
     Args:
-      variables: [N, d] samples by name.
+      variables: [N, d] samples by name. A row that is not finite in one of two variables is left out of that pair.
       method: a name in METHODS; replaced where a side is a label.
+      rows: which rows are used, by default all.
     """
-    names, rows = list(variables), []
+    names, table = list(variables), []
+    rows = rows or Rows(seed=seed)
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    progress = ProgressBar("estimating", len(pairs), unit="pair")
+    progress = ProgressBar("estimating", len(pairs), unit="pair", seconds_between=BETWEEN["log"])
     try:
         for a, b in pairs:
-            x, y = variables[a], variables[b]
-            are_labels = discrete_sides(x, y, k)
-            methods = replace_for_labels([method], are_labels)[0] if any(are_labels) else [method]
-            rows.append({"x": a, "y": b} | measure(x, y, methods, k, seed, ranks=ranks)[0])
+            table.append({"x": a, "y": b} | _measure_pair(variables[a], variables[b], method, k, seed, ranks, rows))
             progress.advance()
     finally:
         progress.close()
-    return sorted(rows, key=lambda row: -row["nats"] if row["sound"] else np.inf)
+    return sorted(table, key=lambda row: -row["nats"] if row["sound"] else np.inf)
+
+
+def _measure_pair(
+    x: np.ndarray, y: np.ndarray, method: str, k: int, seed: int, ranks: bool, rows: Rows
+) -> dict[str, Any]:
+    """Returns the row of `measure` for one pair, which is not sound if its rows without gaps can't be used."""
+    try:
+        x, y = rows.select(x, y)
+        for array in (x, y):
+            check_varies("a column", array)
+    except UserError as error:
+        numbers = dict.fromkeys(("nats", "standard_error", "low", "high", "ceiling"), np.nan)
+        samples = int((np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)).sum())
+        row = {"method": method, **numbers, "seconds": 0.0, "samples": samples}
+        return row | {"what": f"none: {error}", "sound": False}
+    are_labels = discrete_sides(x, y, k)
+    methods = replace_for_labels([method], are_labels)[0] if any(are_labels) else [method]
+    return measure(x, y, methods, k, seed, ranks=ranks)[0]
 
 
 def format_pairs(rows: list[dict[str, Any]]) -> str:
     """Returns the first rows of `measure_pairs` as lines of text with a heading."""
     width = min(34, max(len(f"{row['x']} and {row['y']}") for row in rows))
-    lines = [f"{'columns':<{width}} {'nats':>8} {'low':>8} {'high':>8} {'ceiling':>8}  method"]
+    lines = [f"{'columns':<{width}} {'nats':>8} {'low':>8} {'high':>8} {'ceiling':>8} {'rows':>6}  method"]
     for row in rows[:SHOWN]:
         ceiling, high = ("none" if row[name] == np.inf else f"{row[name]:.3f}" for name in ("ceiling", "high"))
         name = f"{row['x']} and {row['y']}"
         name = name if len(name) <= width else name[: width - 3] + "..."
-        numbers = f"{row['nats']:>8.3f} {row['low']:>8.3f} {high:>8} {ceiling:>8}"
+        numbers = f"{row['nats']:>8.3f} {row['low']:>8.3f} {high:>8} {ceiling:>8} {row['samples']:>6}"
         lines.append(f"{name:<{width}} {numbers}  {row['method'] if row['sound'] else row['what'][:60]}")
     if len(rows) > SHOWN:
         lines.append(f"and {len(rows) - SHOWN} more pairs with fewer nats")
@@ -255,28 +294,52 @@ def _estimate_pairs(
     pairs_page.check_replaceable(page)
     columns = open_columns(path)
     variables, notes = _read_variables(columns, flags["pairs"], path, drop_missing="drop_missing" in flags)
-    total, names = len(next(iter(variables.values()))), list(variables)
-    arrays, more = thin_rows(list(variables.values()), most=most, every=every, seed=seed, door=COMMAND)
-    variables = dict(zip(names, arrays, strict=True))
-    notes += more or [f"{total:,} rows"]
+    names = list(variables)
+    used = Rows(most, every, seed)
+    notes += describe_pair_rows(variables, used)
     for note in notes:
         print(note, flush=True)
-    rows = measure_pairs(variables, method, k, seed, ranks=ranks)
+    rows = measure_pairs(variables, method, k, seed, ranks=ranks, rows=used)
     sentence = pairs_page.describe_pairs(rows)
-    correlations = [(row, correlate_rows(variables[row["x"]], variables[row["y"]])) for row in rows]
-    if strong := [(row, correlation) for row, correlation in correlations if correlation.is_strong]:
-        row, worst = max(strong, key=lambda item: item[1].product)
-        doubt = describe_dependence(worst, (row["x"], row["y"]), COMMAND, total / worst.rows)
+    orders = find_orders(columns, [])
+    correlations = [(row, *_correlate_pair(variables, orders, row, used)) for row in rows if row["samples"] > 1]
+    if strong := [item for item in correlations if item[1].is_strong]:
+        row, worst, order, spacing = max(strong, key=lambda item: item[1].product)
+        doubt = describe_dependence(worst, (row["x"], row["y"]), COMMAND, spacing, order)
         count = f"the numbers of {len(strong)} of {len(rows)} pairs"
         rest = f". {sentence.removeprefix('verdict: ')}" if len(strong) < len(rows) else ""
         sentence = f"verdict: do not believe {count}: {doubt}{rest}"
-    print(f"{format_pairs(rows)}\n{sentence}")
+    print(f"{format_pairs(rows)}\nby one quick method; run a pair alone for the full answer: --x=NAME --y=NAME")
+    print(sentence)
     pairs_page.write_page(page, rows, names, title=path.name, note="; ".join(notes), sentence=sentence)
     print(f"look at {page}")
     if "json" in flags:
         contents = {"file": flags["file"], "seed": seed, "rows": _to_json(rows), "verdict": sentence, "notes": notes}
         write_json(Path(flags["json"]), contents)
         print(f"written to {flags['json']}", file=sys.stderr)
+
+
+def describe_pair_rows(variables: Mapping[str, np.ndarray], used: Rows) -> list[str]:
+    """Returns notes on the rows that pairs of columns are estimated from."""
+    arrays = list(variables.values())
+    gaps = int((~np.logical_and.reduce([np.isfinite(array).all(axis=1) for array in arrays])).sum())
+    _, more = thin_rows(arrays, **used._asdict(), door=COMMAND)
+    missing = [f"{gaps:,} of {len(arrays[0]):,} rows have missing values and are left out of the pairs that lack them"]
+    return [*(missing if gaps else []), *(more or [f"{len(arrays[0]):,} rows"])]
+
+
+def _correlate_pair(
+    variables: Mapping[str, np.ndarray], orders: Mapping[str, np.ndarray], row: Mapping[str, Any], used: Rows
+) -> tuple[SerialCorrelation, str, float]:
+    """Returns how neighbouring rows of a pair resemble each other, in which order, and their spacing.
+
+    See `correlate_orders`, and `describe_dependence` for the spacing.
+    """
+    orders = {name: places for name, places in orders.items() if name not in (repr(row["x"]), repr(row["y"]))}
+    both = variables[row["x"]], variables[row["y"]]
+    x, y, *places = used.select(*both, *orders.values())
+    correlation, order = correlate_orders(x, y, dict(zip(orders, places, strict=True)))
+    return correlation, order, int(find_whole_rows(both).sum()) / len(x)
 
 
 def _read_variables(
@@ -305,10 +368,7 @@ def _read_variables(
     if len({len(array) for array in variables.values()}) > 1:
         lengths = ", ".join(f"{name} {len(array)}" for name, array in variables.items())
         raise UserError(f"the {columns.kind}s of {path} differ in length: {lengths}", fix="name some: --pairs=a,b,c")
-    if drop_missing:
-        whole, more = leave_out_missing(list(variables.values()))
-        variables, notes = dict(zip(variables, whole, strict=True)), [*notes, *more]
-    for name, array in variables.items():
+    for name, array in variables.items() if not drop_missing else ():
         check_finite(f"{columns.kind} {name!r}", array, COMMAND.drop_missing)
     return variables, notes
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mi_contrast.core.errors import UserError, unknown
-from mi_contrast.samples import COMMAND, PYTHON, Door, Pair, as_samples, check_pair, choose_names, read_pair
+from mi_contrast.samples import COMMAND, PYTHON, Door, Pair, choose_names, pair_arrays, read_pair
 
 COLUMNS = ("nats", "low", "high", "ceiling")
 FEWEST_THINNED = 60  # rows that every k-th row must leave: with fewer, no estimator is trained
@@ -28,23 +28,38 @@ class Estimates:
       verdict: what they say together, in a sentence.
       outcome: 'believe', 'lower limit', 'disagree', 'dependent rows' or 'nothing'.
       notes: what was done to the samples first.
+      remarks: what else there is to know about them.
+      nats: the mutual information that the verdict believes; None where it believes no number.
+      low, high: the ends of its interval, in nats; None where there is none. A lower limit has `low` alone.
     """
 
     rows: tuple[Mapping[str, Any], ...]
     verdict: str
     outcome: str
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    nats: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     def __repr__(self) -> str:
         from mi_contrast.reporting.estimates import format_table
 
-        return "\n".join([*self.notes, format_table(self.rows), self.verdict])
+        return "\n".join([format_table(self.rows), *self._list_lines(), self.verdict])
+
+    def _list_lines(self) -> list[str]:
+        """Returns the lines between the table and the verdict."""
+        from mi_contrast.reporting.estimates import explain_table
+
+        numbers = {".nats": self.nats, ".low": self.low, ".high": self.high}
+        words = ", ".join(f"{name} {'None' if value is None else f'{value:.3f}'}" for name, value in numbers.items())
+        return [explain_table(self.rows), *self.notes, *self.remarks, words]
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{name}</th>" for name in ("method", *COLUMNS, "what it is"))
         body = "".join(_write_row(row) for row in self.rows)
-        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
-        return f"{notes}<table><tr>{head}</tr>{body}</table><p><b>{html.escape(self.verdict)}</b></p>"
+        lines = "".join(f"<p>{html.escape(line)}</p>" for line in self._list_lines())
+        return f"<table><tr>{head}</tr>{body}</table>{lines}<p><b>{html.escape(self.verdict)}</b></p>"
 
 
 def _write_row(row: Mapping[str, Any]) -> str:
@@ -74,16 +89,18 @@ def estimate(
     Three calls, of which the first takes arrays, the others take names of columns:
 
       estimate(x, y)
-      estimate("weather.csv", x="temp", y="wind")
-      estimate(frame, x=["temp", "rain"], y="wind")
+      estimate("plots.csv", x="rain", y="yield")
+      estimate(frame, x=["rain", "soil"], y="yield")
 
     Row i of both is one pair, and the rows are independent draws. Where neighbouring rows resemble each other, as in a
-    time series, the verdict says so and believes no number. A column of few different values is read as labels.
+    time series, the verdict says so and believes no number. It compares them in the order given, and in the order of
+    an index or of a column of dates; it cannot see a series that was shuffled without these. Text and numbers of few
+    different values are read as labels.
 
     Args:
-      first: numbers [N, d] or [N], or a Series, the samples of x. Or a file (.csv, .tsv, .npy, .npz or .parquet), or a
-        data frame.
-      second: the samples of y; not with a file or a data frame.
+      first: numbers [N, d] or [N], labels [N], or a Series, the samples of x. Or a data frame, or a file (.csv, .tsv,
+        .txt, .npy, .npz or .parquet).
+      second: the samples of y; not with a file or a data frame. Two Series need equal indexes.
       x, y: the samples by name. With a file or a data frame, the name of a column, or several in a list; not needed
         where there are two columns alone, or two that are named x and y.
       methods: names, or one string with commas; by default those of `mi-contrast estimate`.
@@ -94,7 +111,8 @@ def estimate(
       every: use every such row alone, such as each 10th of a time series.
       drop_missing: leave out rows in which a value is missing.
     Returns:
-      the estimates, in nats: `.verdict`, `.outcome`, `.rows` and `.notes`.
+      the estimates, in nats: `.verdict`, with its numbers `.nats`, `.low` and `.high`; `.outcome`, `.rows`, `.notes`
+      and `.remarks`.
     Raises:
       UserError: a method or a column is unknown, the file can't be read, or the samples are not finite numbers of
       equal length.
@@ -115,7 +133,10 @@ def estimate(
     samples = prepare_samples(pair, wanted, k=k, seed=seed, most=most, every=every, door=PYTHON)
     rows = measure(samples.x, samples.y, samples.methods, k, seed, ranks=ranks)
     verdict = reach_verdict(rows, pair.names, doubt=samples.doubt)
-    return Estimates(tuple(rows), verdict.text, verdict.outcome, tuple(samples.notes))
+    notes, remarks = tuple(samples.notes), tuple(samples.remarks)
+    return Estimates(
+        tuple(rows), verdict.text, verdict.outcome, notes, remarks, verdict.nats, verdict.low, verdict.high
+    )
 
 
 def _read(first: Any, second: Any, x: Any, y: Any, drop_missing: bool) -> Pair:
@@ -138,22 +159,12 @@ def _read(first: Any, second: Any, x: Any, y: Any, drop_missing: bool) -> Pair:
             f"estimate takes the samples of two variables, and {len(given)} came",
             fix=f'call estimate(x, y), or estimate("data.csv", {PYTHON.name_columns})',
         )
-    names = _name_samples(given[0], "x"), _name_samples(given[1], "y")
-    if names[0] == names[1]:
-        names = ("x", "y")
-    arrays = as_samples(names[0], given[0]), as_samples(names[1], given[1])
-    return check_pair(*arrays, names, drop_missing=drop_missing, door=PYTHON)
+    return pair_arrays(*given, drop_missing=drop_missing, door=PYTHON)
 
 
 def _is_name(value: Any) -> bool:
     """Whether a value is the name of a column, or a list of such names."""
     return isinstance(value, str) or (isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value))
-
-
-def _name_samples(values: Any, default: str) -> str:
-    """Returns the name of a Series or the names of a data frame's columns, or else the default."""
-    names = list(values.columns) if hasattr(values, "columns") else [getattr(values, "name", None)]
-    return ",".join(map(str, names)) if all(isinstance(name, str) and name for name in names) else default
 
 
 class PreparedSamples(NamedTuple):
@@ -163,6 +174,7 @@ class PreparedSamples(NamedTuple):
       x, y: the samples that are used, [N, d].
       methods: names in METHODS, for labels where a side is one.
       notes: a line for each change that was made.
+      remarks: a line for each thing to know about the result.
       doubt: why these rows are not independent; '' where nothing speaks against it.
     """
 
@@ -170,6 +182,7 @@ class PreparedSamples(NamedTuple):
     y: np.ndarray
     methods: list[str]
     notes: list[str]
+    remarks: list[str]
     doubt: str
 
 
@@ -186,11 +199,11 @@ def prepare_samples(
       door: how the user writes flags.
     """
     from mi_contrast.estimators.registry import discrete_sides, replace_for_labels, tied_sides
-    from mi_contrast.estimators.serial import correlate_rows
-    from mi_contrast.estimators.ties import most_copies
+    from mi_contrast.estimators.serial import correlate_orders
 
-    (x, y), more = thin_rows([pair.x, pair.y], most=most, every=every, seed=seed, door=door)
-    notes = [*pair.notes, *more]
+    arrays = [pair.x, pair.y, *pair.orders.values()]
+    (x, y, *places), more = thin_rows(arrays, most=most, every=every, seed=seed, door=door)
+    notes, remarks = [*pair.notes, *more], []
     are_labels = discrete_sides(x, y, k)
     if any(are_labels):
         methods, switched = replace_for_labels(methods, are_labels)
@@ -199,14 +212,13 @@ def prepare_samples(
             notes.append(f"{_join(pair.names, are_labels)} {words} read as labels: {', '.join(switched)}")
     are_tied = tied_sides(x, y, k)
     if any(are_tied):
-        times = max(most_copies(z) for z, is_tied in zip((x, y), are_tied, strict=True) if is_tied)
-        repeat = "repeat" if all(are_tied) else "repeats"
-        notes.append(
-            f"{_join(pair.names, are_tied)} {repeat} values, up to {times} times: neighbours are found among values "
-            "that are spread at random up to the next larger one, which changes no mutual information"
-        )
-    doubt = describe_dependence(correlate_rows(x, y), pair.names, door, len(pair.x) / len(x))
-    return PreparedSamples(x, y, methods, notes, doubt)
+        have = "have" if all(are_tied) else "has"
+        remarks.append(f"{_join(pair.names, are_tied)} {have} repeated (rounded) values; ties are broken at random")
+    correlation, order = correlate_orders(x, y, dict(zip(pair.orders, places, strict=True)))
+    doubt = describe_dependence(correlation, pair.names, door, len(pair.x) / len(x), order)
+    if pair.orders and not doubt:
+        remarks.append(f"neighbouring rows were compared in the order of {' and '.join(pair.orders)}, too")
+    return PreparedSamples(x, y, methods, notes, remarks, doubt)
 
 
 def _join(names: Sequence[str], are_meant: Sequence[bool]) -> str:
@@ -239,7 +251,9 @@ def draw_rows(total: int, count: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, count, replace=False))
 
 
-def describe_dependence(correlation: Any, names: Sequence[str], door: Door, spacing: float = 1.0) -> str:
+def describe_dependence(
+    correlation: Any, names: Sequence[str], door: Door, spacing: float = 1.0, order: str = ""
+) -> str:
     """Returns why rows are not independent, and what to do; '' if they may be.
 
     Args:
@@ -247,20 +261,25 @@ def describe_dependence(correlation: Any, names: Sequence[str], door: Door, spac
       names: of the two variables.
       door: how the user writes flags.
       spacing: how many rows of the file there are for each row that is used.
+      order: by what the rows are sorted to find it; '' for the order of the file.
     """
     if not correlation.is_strong:
         return ""
     rows, step = correlation.rows, math.ceil(correlation.thinning * spacing)
+    both, sorting = f"{names[0]} and {names[1]}", f"sort them by {order} and " if order else ""
+    place = f" in the order of {order}" if order else ""
     text = (
-        f"neighbouring rows of {names[0]} and {names[1]} resemble each other (correlations r = {correlation.x:.2f} and "
+        f"neighbouring rows of {both} resemble each other{place} (correlations r = {correlation.x:.2f} and "
         f"r' = {correlation.y:.2f} with the next row), so that {rows:,} rows count as about "
         f"{correlation.effective_rows:,.0f}, n (1 - r r') / (1 + r r')"
     )
     if rows * spacing / step >= FEWEST_THINNED:
-        text += f"; keep every {ordinal(step)} row: {door.every}={step}"
+        text += f"; {sorting}keep every {ordinal(step)} row: {door.every}={step}"
+        text += "; or test all rows by shifts: mi_contrast.estimators.twins"
     else:
         text += f"; only every {ordinal(step)} row is nearly independent, which is too few: take more rows"
-    return f"{text}; or shuffle the rows, if the file was only sorted"
+    never = "do not shuffle them: that hides the dependence and does not remove it"
+    return f"{text}; if the rows are a time series {never}"
 
 
 def ordinal(number: int) -> str:

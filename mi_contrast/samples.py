@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from mi_contrast.core.errors import UserError, nearest
-from mi_contrast.data.columns import Columns, open_columns
+from mi_contrast.data.columns import FIX_DATES, Columns, convert_array, find_orders, open_columns, read_index
+from mi_contrast.data.orders import is_out_of_order
 from mi_contrast.estimators.registry import discrete_sides
 
 SHOWN_NAMES = 24  # columns that a message lists
+FIX_WORDS = "give numbers, or words of which each occurs four times or more"
+NO_ORDERS: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class Door(NamedTuple):
@@ -31,12 +35,20 @@ PYTHON = Door('x="NAME", y="NAME"', "drop_missing=True", "most", "every")
 
 
 class Pair(NamedTuple):
-    """The samples of two variables, numbers [N, d] each; their names; and notes on what was left out."""
+    """The samples of two variables.
+
+    Attributes:
+      x, y: numbers [N, d].
+      names: of the two variables.
+      notes: on what was left out.
+      orders: other orders in which the rows may have been drawn, as numbers [N] to sort by, by the word for each.
+    """
 
     x: np.ndarray
     y: np.ndarray
     names: tuple[str, str]
     notes: list[str]
+    orders: Mapping[str, np.ndarray] = NO_ORDERS
 
 
 def read_samples(path: Path, names: tuple[str, str], *, drop_missing: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -72,12 +84,19 @@ def read_pair(
         fix = f"name different columns, for a column shares with itself all that it has: {door.name_columns}"
         raise UserError(f"{columns.kind} {both[0]!r} is on both sides", fix=fix)
     x, y = (read_variable(columns, side, place, door) for side in (first, second))
-    words = ",".join(first), ",".join(second)
-    return check_pair(x, y, words, kind=columns.kind, drop_missing=drop_missing, door=door)
+    words, orders = (",".join(first), ",".join(second)), find_orders(columns, [*first, *second])
+    return check_pair(x, y, words, kind=columns.kind, drop_missing=drop_missing, door=door, orders=orders)
 
 
 def check_pair(
-    x: np.ndarray, y: np.ndarray, names: tuple[str, str], *, kind: str = "", drop_missing: bool, door: Door
+    x: np.ndarray,
+    y: np.ndarray,
+    names: tuple[str, str],
+    *,
+    kind: str = "",
+    drop_missing: bool,
+    door: Door,
+    orders: Mapping[str, np.ndarray] = NO_ORDERS,
 ) -> Pair:
     """Returns the samples without rows that are to be left out.
 
@@ -86,6 +105,7 @@ def check_pair(
       names: of the two variables.
       kind: the word for one of them in messages, 'column' or 'array'; '' for none.
       drop_missing, door: as for `read_pair`.
+      orders: as in `Pair`.
     Raises:
       UserError unless both are finite numbers of equal length, with no more columns than rows, that are not constant.
     """
@@ -93,7 +113,9 @@ def check_pair(
         raise UserError(f"{names[0]} has {len(x)} samples, {names[1]} has {len(y)}", fix="give as many of both")
     notes: list[str] = []
     if drop_missing:
-        (x, y), notes = leave_out_missing([x, y])
+        whole = find_whole_rows([x, y])
+        notes = describe_missing(whole)
+        x, y, orders = x[whole], y[whole], {name: places[whole] for name, places in orders.items()}
     for name, array in zip(names, (x, y), strict=True):
         word = f"{kind} {name!r}" if kind else name
         check_finite(word, array, door.drop_missing)
@@ -103,7 +125,34 @@ def check_pair(
                 fix="give one sample a row",
             )
         check_varies(word, array)
-    return Pair(x, y, names, notes)
+    return Pair(x, y, names, notes, orders)
+
+
+def pair_arrays(first: Any, second: Any, *, drop_missing: bool, door: Door) -> Pair:
+    """Returns the samples of two arrays, Series or data frames, whose rows are paired by position.
+
+    Raises:
+      UserError if both have an index and these differ, or as `as_samples` and `check_pair`.
+    """
+    names = _name_samples(first, "x"), _name_samples(second, "y")
+    if names[0] == names[1]:
+        names = ("x", "y")
+    indexes: list[Any] = [getattr(values, "index", None) for values in (first, second)]
+    if all(hasattr(index, "equals") for index in indexes) and not indexes[0].equals(indexes[1]):
+        raise UserError(
+            f"the indexes of {names[0]} and {names[1]} differ",
+            fix="align them (x.align(y, join='inner')), or pass .to_numpy() of both to pair rows by position",
+        )
+    x, y = as_samples(names[0], first), as_samples(names[1], second)
+    places = read_index(first) if len(x) == len(y) else None
+    orders = NO_ORDERS if places is None or not is_out_of_order(places) else {"the index": places}
+    return check_pair(x, y, names, drop_missing=drop_missing, door=door, orders=orders)
+
+
+def _name_samples(values: Any, default: str) -> str:
+    """Returns the name of a Series or the names of a data frame's columns, or else the default."""
+    names = list(values.columns) if hasattr(values, "columns") else [getattr(values, "name", None)]
+    return ",".join(map(str, names)) if all(isinstance(name, str) and name for name in names) else default
 
 
 def split_names(names: str | Sequence[str], columns: Columns) -> list[str]:
@@ -130,7 +179,7 @@ def read_variable(columns: Columns, names: Sequence[str], place: Any, door: Door
         raise UserError(f"{text}: {', '.join(str(len(part)) for part in parts)} samples", fix="give as many of each")
     if columns.words.intersection(names):
         for name, part in zip(names, parts, strict=True):
-            _check_words(name, part)
+            _check_words(f"column {name!r}", part, is_date=name in columns.dates)
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
@@ -143,14 +192,13 @@ def _to_columns(kind: str, name: str, x: np.ndarray) -> np.ndarray:
     return x.reshape(len(x), -1)
 
 
-def _check_words(name: str, x: np.ndarray) -> None:
+def _check_words(word: str, x: np.ndarray, *, is_date: bool, what: str = "holds words") -> None:
     """Raises UserError unless a column of words, which are numbered, repeats them as labels do."""
     if not discrete_sides(x, x, 3)[0]:
+        if is_date:
+            raise UserError(f"{word} looks like dates", fix=FIX_DATES.partition(": ")[2])
         count = len(np.unique(x[np.isfinite(x)]))
-        raise UserError(
-            f"column {name!r} holds words, {count} different ones in {len(x)} rows",
-            fix="give numbers, or words of which each occurs four times or more",
-        )
+        raise UserError(f"{word} {what}, {count} different ones in {len(x)} rows", fix=FIX_WORDS)
 
 
 def check_finite(word: str, x: np.ndarray, flag: str) -> None:
@@ -173,16 +221,18 @@ def check_varies(word: str, x: np.ndarray) -> None:
         )
 
 
-def leave_out_missing(arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[str]]:
-    """Returns the arrays without the rows in which one of them is not finite, and a note on how many those are.
-
-    Raises UserError if no row is left.
-    """
-    whole = np.logical_and.reduce([np.isfinite(array).all(axis=1) for array in arrays])
+def find_whole_rows(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns which rows are finite in all arrays, bool [N]. Raises UserError if there are none."""
+    whole: np.ndarray = np.logical_and.reduce([np.isfinite(array).all(axis=1) for array in arrays])
     if not whole.any():
         raise UserError(f"a value is missing in each of the {len(whole):,} rows", fix="name columns with values")
+    return whole
+
+
+def describe_missing(whole: np.ndarray) -> list[str]:
+    """Returns a note on how many rows are left out, or none."""
     note = f"{(~whole).sum():,} of {len(whole):,} rows have missing values and are left out"
-    return [array[whole] for array in arrays], [] if whole.all() else [note]
+    return [] if whole.all() else [note]
 
 
 def choose_names(
@@ -203,9 +253,17 @@ def choose_names(
 
 
 def as_samples(name: str, values: Any) -> Float[np.ndarray, "N d"]:
-    """Returns an array as samples [N, d]. Raises UserError unless it is numbers [N, d] or [N]."""
+    """Returns an array as samples [N, d]. Words are numbered, as in a file.
+
+    Raises:
+      UserError unless it is numbers [N, d] or [N], or words that repeat as labels do.
+    """
     array = np.asarray(values)
+    word, is_column = f"{name} is {array.dtype} {list(array.shape)}", array.ndim == 2 and array.shape[1:] == (1,)
+    array, kind = convert_array(array[:, 0] if is_column else array)
     if array.dtype.kind not in "biuf" or array.ndim not in (1, 2) or 0 in array.shape:
-        words = "; number words by numpy.unique(words, return_inverse=True)[1]" if array.dtype.kind in "OUT" else ""
-        raise UserError(f"{name} is {array.dtype} {list(array.shape)}", fix=f"give numbers [N, d] or [N]{words}")
-    return array.reshape(len(array), -1)
+        raise UserError(word, fix="give numbers [N, d] or [N], or words [N] that repeat")
+    array = array.reshape(len(array), -1)
+    if kind != "numbers":
+        _check_words(f"{name!r}" if kind == "dates" else word, array, is_date=kind == "dates", what="and holds words")
+    return array

@@ -1,6 +1,10 @@
 import contextlib
+import io
 import json
+import re
+import threading
 import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +12,10 @@ import pytest
 
 from mi_contrast import estimate
 from mi_contrast import estimators as mi
+from mi_contrast.core import heartbeat
 from mi_contrast.core.errors import run_job
 from mi_contrast.core.heartbeat import report_time
+from mi_contrast.data.columns import READERS
 from mi_contrast.estimators.registry import METHODS
 
 RNG = np.random.default_rng(2)
@@ -34,13 +40,13 @@ def file(tmp_path):
 
 def test_the_table_holds_what_the_estimators_answer(file, capsys):
     assert run_job(estimate.main, [str(file), "--methods=ksg,cca", "--k=5", f"--json={file.parent / 'o.json'}"]) == 0
-    heading, ksg, cca, verdict = capsys.readouterr().out.splitlines()
+    heading, ksg, cca, legend, verdict = capsys.readouterr().out.splitlines()
     assert heading.split()[:8] == ["method", "nats", "+-", "low", "high", "ceiling", "seconds", "samples"]
     expected = mi.ksg(X, Y, 5, normal_scores=True)
     values = expected.nats, expected.standard_error, expected.low
     assert ksg.split()[:4] == ["ksg", *(f"{v:.3f}" for v in values)] and ksg.split()[7] == "60"
     assert "5 nearest neighbours" in ksg and "of normal scores" in ksg and cca.split()[5] == "none"
-    assert verdict.startswith("verdict: ") and "bits" in verdict
+    assert verdict.startswith("verdict: ") and "bits" in verdict and legend.startswith("+-: standard error; ceiling: ")
     assert run_job(estimate.main, [str(file), "--methods=ksg", "--k=5", "--ranks=no"]) == 0
     plain = capsys.readouterr().out.splitlines()[1]
     assert plain.split()[1] == f"{mi.ksg(X, Y, 5, standardise=True).nats:.3f}" and "as they are" in plain
@@ -75,7 +81,7 @@ def test_skewed_samples_read_the_truth_by_their_ranks(file, capsys):
     for row in told["rows"]:
         assert abs(row["nats"] - truth) < 2 * row["standard_error"]
     assert run_job(estimate.main, [str(file), "--methods=ksg", "--ranks=no"]) == 0
-    assert float(capsys.readouterr().out.splitlines()[-2].split()[1]) < 0.4  # control
+    assert float(capsys.readouterr().out.splitlines()[-3].split()[1]) < 0.4  # control
 
 
 def test_a_dependence_beyond_the_ceiling_is_answered_by_a_lower_limit(file, capsys):
@@ -93,7 +99,7 @@ def test_what_cannot_be_read_leaves_the_rest_of_the_table(file, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:6]] == ["ksg", "cca", "info_nce", "nwj", "smile"]
     assert all("none: 8 samples are too few" in line and "at least 60" in line for line in lines[3:6])
-    assert float(lines[1].split()[1]) == pytest.approx(float(lines[1].split()[1])) and lines[6].startswith("verdict")
+    assert float(lines[1].split()[1]) == pytest.approx(float(lines[1].split()[1])) and lines[7].startswith("verdict")
 
 
 def test_labels_are_read_as_labels(file, capsys):
@@ -101,7 +107,7 @@ def test_labels_are_read_as_labels(file, capsys):
     coin = draw.integers(2, size=400)
     np.savez(file, x=coin, y=coin + draw.normal(size=400), z=np.where(draw.random(400) < 0.8, coin, 1 - coin))
     assert run_job(estimate.main, [str(file), "--methods=ksg2,cca"]) == 0
-    note, _, row, _ = capsys.readouterr().out.splitlines()
+    note, _, row, *_ = capsys.readouterr().out.splitlines()
     assert note == "x has few values and is read as labels: discrete_continuous in place of ksg2 and cca"
     with np.load(file) as held:
         assert row.split()[1] == f"{mi.discrete_continuous(held['x'], held['y']).nats:.3f}"
@@ -112,7 +118,7 @@ def test_labels_are_read_as_labels(file, capsys):
 def test_a_subsample_is_stated_and_long_methods_report(file, capsys, monkeypatch):
     write(file, 500)
     assert run_job(estimate.main, [str(file), "--methods=ksg", "--most=100"]) == 0
-    note, _, row, _ = capsys.readouterr().out.splitlines()
+    note, _, row, *_ = capsys.readouterr().out.splitlines()
     assert note.startswith("100 of 500 pairs are read, drawn at random (--most=500") and row.split()[7] == "100"
     with report_time("ksg", 60.0, seconds_between=0.02):
         time.sleep(0.2)
@@ -202,12 +208,12 @@ def test_columns_of_a_table_are_the_arrays_that_numpy_has(tmp_path, capsys):
     arguments = [str(table), "--y=wind", "--methods=ksg", "--drop_missing"]
     for flag, x in (("--x=temp", X[kept, :1]), ("--x=temp,rain", X[kept])):
         assert run_job(estimate.main, [*arguments, flag]) == 0
-        note, _, row, verdict = capsys.readouterr().out.splitlines()
+        note, _, row, _, verdict = capsys.readouterr().out.splitlines()
         assert note == "1 of 60 rows have missing values and are left out"
         assert row.split()[1] == f"{mi.ksg(x, Y[kept], 3, normal_scores=True).nats:.3f}"
         assert f"{flag[4:]} and wind" in verdict
     assert run_job(estimate.main, [str(table), "--x=season", "--y=temp", "--methods=ksg"]) == 0
-    note, _, row, _ = capsys.readouterr().out.splitlines()
+    note, _, row, *_ = capsys.readouterr().out.splitlines()
     assert note.startswith("season has few values and is read as labels") and row.startswith("discrete_continuous")
 
 
@@ -324,6 +330,112 @@ def test_neighbouring_rows_that_resemble_each_other_are_not_believed(tmp_path, c
     assert json.loads((tmp_path / "o.json").read_text())["outcome"] == "believe"
 
 
+def number_days(rows):
+    return [str(np.datetime64("2021-03-01") + day) for day in range(rows)]
+
+
+def test_shuffled_rows_are_compared_in_the_order_of_their_dates(tmp_path, capsys):
+    x, y = draw_series(0.9, 900, 1), draw_series(0.9, 900, 2)
+    order = np.random.default_rng(0).permutation(900)
+    forms = {
+        "day": number_days(900),
+        "hour": [f"{day[8:]}.{day[5:7]}.{day[:4]} 12:30" for day in number_days(900)],
+        "step": np.arange(900) * 0.1,
+    }
+    for name, places in forms.items():
+        columns = {name: np.array(places)[order], "a": x[order], "b": y[order]}
+        file = write_columns(tmp_path / "shuffled.csv", **columns)
+        assert run_job(estimate.main, [file, "--x=a", "--y=b", "--methods=ksg"]) == 0
+        verdict = capsys.readouterr().out.splitlines()[-1]
+        assert f"resemble each other in the order of {name!r}" in verdict and "do not believe" in verdict
+        assert f"; sort them by {name!r} and keep every" in verdict
+        assert "do not shuffle them: that hides the dependence and does not remove it" in verdict
+        assert run_job(estimate.main, [file, "--pairs=a,b", f"--out={tmp_path / 'p.html'}"]) == 0
+        assert f"in the order of {name!r}" in capsys.readouterr().out
+        free = write_columns(tmp_path / "free.csv", **columns | {"a": X[:, 0].repeat(15)[order], "b": draw_free(900)})
+        assert run_job(estimate.main, [free, "--x=a", "--y=b", "--methods=ksg"]) == 0
+        *_, note, verdict = capsys.readouterr().out.splitlines()
+        assert note == f"neighbouring rows were compared in the order of {name!r}, too" and "no dependence" in verdict
+    file = write_columns(tmp_path / "code.csv", code=np.random.default_rng(1).normal(size=900), a=x[order], b=y[order])
+    assert run_job(estimate.main, [file, "--x=a", "--y=b", "--methods=ksg"]) == 0
+    assert "not believe" not in capsys.readouterr().out, "control: a column that tells no order"
+
+
+def draw_free(rows):
+    return np.random.default_rng(7).normal(size=rows)
+
+
+def test_missing_values_are_left_out_pair_by_pair(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    columns = {"a": X[:, 0].copy(), "b": Y.copy(), "c": X[:, 1].copy()}
+    columns["a"][:5] = np.nan
+    columns["c"][10:30] = np.nan
+    file = write_columns(tmp_path / "gaps.csv", **columns)
+    assert run_job(estimate.main, [file, "--pairs", "--drop_missing", "--json=o.json"]) == 0
+    out = capsys.readouterr().out
+    assert "by one quick method; run a pair alone for the full answer: --x=NAME --y=NAME" in out.splitlines()
+    rows = {(row["x"], row["y"]): row for row in json.loads((tmp_path / "o.json").read_text())["rows"]}
+    assert {pair: row["samples"] for pair, row in rows.items()} == {("a", "b"): 55, ("a", "c"): 35, ("b", "c"): 40}
+    for (first, second), row in rows.items():
+        x, y = columns[first], columns[second]
+        kept = np.isfinite(x) & np.isfinite(y)
+        assert row["nats"] == pytest.approx(float(mi.ksg(x[kept], y[kept], 3, normal_scores=True).nats))
+        line = next(line for line in out.splitlines() if line.startswith(f"{first} and {second}"))
+        assert line.endswith(f" {row['samples']}  ksg")
+    never = write_columns(tmp_path / "never.csv", a=columns["a"], b=Y, c=np.where(np.isnan(columns["a"]), Y, np.nan))
+    assert run_job(estimate.main, [never, "--pairs", "--drop_missing", "--json=o.json"]) == 0
+    (row,) = [
+        row for row in json.loads((tmp_path / "o.json").read_text())["rows"] if (row["x"], row["y"]) == ("a", "c")
+    ]
+    assert row["nats"] is None and row["samples"] == 0 and not row["sound"]
+
+
+def test_pairs_and_a_pair_alone_name_the_same_rows_to_keep(tmp_path, capsys):
+    columns = {"a": draw_series(0.9, 3000, 1), "b": draw_series(0.9, 3000, 2)}
+    columns["a"][np.random.default_rng(0).random(3000) < 0.5] = np.nan
+    file = write_columns(tmp_path / "series.csv", **columns)
+    steps = []
+    for flags in (["--x=a", "--y=b", "--methods=cca,ksg"], ["--pairs", f"--out={tmp_path / 'p.html'}"]):
+        assert run_job(estimate.main, [file, "--drop_missing", *flags]) == 0
+        steps.append(re.search(r"--every=(\d+)", capsys.readouterr().out)[1])
+    assert steps[0] == steps[1]
+
+
+def test_a_log_gets_a_line_every_30_seconds_and_a_terminal_every_5(monkeypatch):
+    waits = []
+
+    class Event(threading.Event):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            return super().wait(timeout)
+
+    class Stream(io.StringIO):
+        def __init__(self, is_terminal):
+            super().__init__()
+            self.isatty = lambda: is_terminal
+
+    for is_terminal in (False, True):
+        monkeypatch.setattr(heartbeat.sys, "stderr", Stream(is_terminal))
+        monkeypatch.setattr(heartbeat.threading, "Event", Event)
+        with report_time("info_nce"):
+            time.sleep(0.05)
+        monkeypatch.undo()
+    assert [timeout for timeout in waits if timeout in (5.0, 30.0)] == [30.0, 5.0]
+
+
+def test_help_messages_and_pages_name_the_same_kinds_of_file_and_one_command(capsys):
+    kinds = ", ".join(list(READERS)[:-1]) + f" or {list(READERS)[-1]}"
+    with pytest.raises(SystemExit):
+        estimate.main(["--help"])
+    text = capsys.readouterr().out
+    assert f"a {kinds} file" in text and "mi-contrast estimate table.csv" in text and "python -m" not in text
+    assert run_job(estimate.main, []) == 2
+    assert f"give a {kinds} file of samples" in capsys.readouterr().err
+    page = Path(__file__).parents[1] / "docs" / "mutual_information" / "index.md"
+    for text in (estimate.estimate.__doc__, page.read_text()):
+        assert kinds in " ".join(text.split())
+
+
 def test_every_kth_row_is_named_and_used(tmp_path, capsys):
     x, y = draw_series(0.9, 3000, 1), draw_series(0.9, 3000, 2)
     x[5] = np.nan
@@ -332,11 +444,11 @@ def test_every_kth_row_is_named_and_used(tmp_path, capsys):
     flag = next(word for word in capsys.readouterr().out.split() if word.startswith("--every="))
     step = int(flag.strip(";").partition("=")[2])
     assert run_job(estimate.main, [file, "--methods=ksg", "--drop_missing", f"--every={step}"]) == 0
-    dropped, thinned, _, row, verdict = capsys.readouterr().out.splitlines()
+    dropped, thinned, _, row, _, verdict = capsys.readouterr().out.splitlines()
     kept = np.delete(np.stack([x, y]), 5, axis=1)[:, ::step]
     assert dropped.startswith("1 of 3,000 rows have missing") and f"every {step}th (--every={step})" in thinned
     assert row.split()[1] == f"{mi.ksg(*kept, 3, normal_scores=True).nats:.3f}"
-    assert verdict.startswith("verdict: believe that a and b share little or nothing")
+    assert verdict.startswith("verdict: no dependence of a and b found; up to 0.")
 
 
 def test_rounded_numbers_read_the_truth_and_ties_are_said_once(tmp_path, capsys):
@@ -348,11 +460,13 @@ def test_rounded_numbers_read_the_truth_and_ties_are_said_once(tmp_path, capsys)
                          site=draw.choice(["a", "b", "c"], size=1500))  # fmt: skip
     assert run_job(estimate.main, [file, "--x=temp", "--y=wind", "--methods=ksg,cca"]) == 0
     out = capsys.readouterr().out
-    note, _, ksg, _, verdict = out.splitlines()
-    assert note.startswith("temp and wind repeat values, up to") and out.count("repeat") == 1
+    _, ksg, _, _, note, verdict = out.splitlines()
+    assert (
+        note == "temp and wind have repeated (rounded) values; ties are broken at random" and out.count("repeat") == 1
+    )
     assert float(ksg.split()[1]) == pytest.approx(-0.5 * np.log(1 - 0.64), abs=0.05) and "believe that" in verdict
     assert run_job(estimate.main, [file, "--x=free", "--y=site", "--methods=ksg"]) == 0
-    assert "share little or nothing" in capsys.readouterr().out
+    assert "no dependence of free and site found" in capsys.readouterr().out
 
 
 def test_the_table_fits_100_columns(tmp_path, capsys):
@@ -370,8 +484,9 @@ def test_the_table_fits_100_columns(tmp_path, capsys):
 
 def test_a_pair_of_columns_that_means_nothing_is_one_clear_line(tmp_path, capsys):
     file = write_columns(
-        tmp_path / "t.csv", a=X[:, 0], b=Y, const=[4] * 60, none=[""] * 60, id=[f"r{i}" for i in range(60)]
-    )
+        tmp_path / "t.csv", a=X[:, 0], b=Y, const=[4] * 60, none=[""] * 60, id=[f"r{i}" for i in range(60)],
+        day=number_days(60)
+    )  # fmt: skip
     two = write_columns(tmp_path / "two.csv", a=[1, 2, 3], b=[3, 1, 2])
     head = tmp_path / "head.csv"
     head.write_text("a,b\n")
@@ -387,6 +502,8 @@ def test_a_pair_of_columns_that_means_nothing_is_one_clear_line(tmp_path, capsys
         (file, "--x=a", "--y=id"): "column 'id' holds words, 60 different ones in 60 rows",
         (two, "--methods=ksg"): "3 samples are too few; give 4 at least",
         (str(head),): "column 'a' has no rows",
+        (file, "--x=a", "--y=day"): "column 'day' looks like dates; leave it out or turn it into a number",
+        (file, "--pairs=a,day"): "column 'day' looks like dates",
         (file, "--x=a", "--y=b", "--every=0"): "--every=0",
     }  # fmt: skip
     for arguments, part in said.items():
@@ -395,4 +512,4 @@ def test_a_pair_of_columns_that_means_nothing_is_one_clear_line(tmp_path, capsys
         assert line.startswith("mi_contrast: error: ") and line.count("\n") == 1 and part in line, line
     assert run_job(estimate.main, [file, "--pairs", f"--out={tmp_path / 'p.html'}"]) == 0
     out = capsys.readouterr().out
-    assert out.count("left out: column") == 3 and "a and b" in out, "what cannot be paired is said and left out"
+    assert out.count("left out: column") == 4 and "a and b" in out, "what cannot be paired is said and left out"

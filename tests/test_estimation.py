@@ -157,7 +157,7 @@ def test_help_and_editors_show_the_call():
     assert list(inspect.signature(mi_contrast.estimate).parameters)[:4] == ["first", "second", "x", "y"]
     text = pydoc.plain(pydoc.render_doc(mi_contrast.estimate))
     assert "mi_contrast.estimate(x, y)" in text.partition("FUNCTIONS")[0]
-    assert 'estimate("weather.csv", x="temp", y="wind")' in text.partition("FUNCTIONS")[2]
+    assert 'estimate("plots.csv", x="rain", y="yield")' in text.partition("FUNCTIONS")[2]
     assert "Returns estimates of the mutual information" in inspect.getdoc(mi_contrast.estimate.__call__)
 
 
@@ -179,3 +179,59 @@ def test_the_rows_to_keep_are_counted_in_the_file_where_a_part_is_read():
                                   **{"most": 40_000, **settings})  # fmt: skip
         steps.append(int(re.search(r"--every=(\d+)", samples.doubt)[1]))
     assert max(steps) < 1.6 * min(steps) and min(steps) > 20
+
+
+def test_the_numbers_of_the_verdict_are_attributes():
+    estimates = mi_contrast.estimate(X, Y, methods="ksg,cca")
+    (row,) = [row for row in estimates.rows if row["method"] == "ksg"]
+    assert (estimates.nats, estimates.low, estimates.high) == (row["nats"], row["low"], row["high"])
+    assert f".nats {row['nats']:.3f}, .low {row['low']:.3f}, .high {row['high']:.3f}" in repr(estimates)
+    walks = mi_contrast.estimate(*np.cumsum(RNG.normal(size=(2, 500)), axis=1), methods="ksg")
+    assert (walks.nats, walks.low, walks.high) == (None, None, None) and ".nats None" in walks._repr_html_()
+
+
+def test_remarks_stand_below_the_table():
+    lines = repr(mi_contrast.estimate(X.round(1), Y, methods="ksg")).splitlines()
+    assert lines[0].startswith("method") and "x has repeated (rounded) values; ties are broken at random" in lines[2:]
+
+
+def test_words_are_read_as_labels_as_in_a_frame():
+    pandas = pytest.importorskip("pandas")
+    expected = mi_contrast.estimate(FRAME, x="site", y="temp", methods="ksg").rows[0]["nats"]
+    site, temp = pandas.Series(SITE, name="site"), pandas.Series(X, name="temp")
+    for words in (site, SITE, SITE.astype(str), site.astype("category"), site.to_frame()):
+        labelled = mi_contrast.estimate(words, temp, methods="ksg")
+        assert labelled.rows[0]["nats"] == expected and labelled.rows[0]["method"] == "discrete_continuous"
+    with pytest.raises(UserError, match="holds words, 800 different ones in 800 rows"):
+        mi_contrast.estimate(site + temp.astype(str), temp)
+    for days in (pandas.date_range("2024-01-01", periods=800), pandas.date_range("2024", periods=800, tz="Asia/Tokyo")):
+        for dates in (days, days.astype(str), days.date):
+            with pytest.raises(UserError, match="'when' looks like dates; leave it out or turn it into a number"):
+                mi_contrast.estimate(pandas.Series(dates, name="when"), temp)
+
+
+def test_two_series_are_paired_by_equal_indexes_alone():
+    pandas = pytest.importorskip("pandas")
+    x, y = pandas.Series(X, name="a"), pandas.Series(Y, name="b")
+    for other in (y.iloc[::-1], y.rename(lambda i: i + 1), y[:-1]):
+        with pytest.raises(UserError, match=r"^the indexes of a and b differ; align them .*\.to_numpy\(\)"):
+            mi_contrast.estimate(x, other, methods="cca")
+        with pytest.raises(UserError, match="indexes of a,b and b differ"):
+            mi_contrast.estimate(pandas.DataFrame({"a": X, "b": X**2}), y=other, methods="cca")
+    expected = mi_contrast.estimate(X, Y[::-1], methods="cca").rows[0]["nats"]
+    for first, second in ((x, y.iloc[::-1].to_numpy()), (x, y.iloc[::-1].reset_index(drop=True))):
+        assert mi_contrast.estimate(first, second, methods="cca").rows[0]["nats"] == expected
+
+
+def test_shuffled_frames_are_compared_in_the_order_of_their_index():
+    pandas = pytest.importorskip("pandas")
+    x, y = (np.repeat(z[:200], 10) + 1e-3 * RNG.normal(size=2000) for z in (X, Y))
+    frame = pandas.DataFrame({"a": x, "b": y}).sample(frac=1, random_state=0)
+    days = frame.set_index(pandas.to_datetime("2024-01-01") + pandas.to_timedelta(frame.index, unit="h"))
+    for estimates in (
+        mi_contrast.estimate(frame, x="a", y="b", methods="ksg"),
+        mi_contrast.estimate(days["a"], days["b"], methods="ksg"),
+    ):
+        assert estimates.outcome == "dependent rows" and "in the order of the index" in estimates.verdict
+    hidden = frame.reset_index(drop=True)
+    assert mi_contrast.estimate(hidden, x="a", y="b", methods="ksg").outcome == "believe", "control"

@@ -10,7 +10,8 @@ from typing import Any
 BEAT = {"terminal": 1.0, "lines": 10.0}  # seconds between two signs of life while nothing is timed yet
 
 
-def _is_notebook() -> bool:
+def is_notebook() -> bool:
+    """Returns whether this is a cell of a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
 
@@ -55,7 +56,7 @@ class ProgressBar:
         self._began = self._start_time = self._last_line = time.perf_counter()
         self._seconds_between, self._compiles = seconds_between, compiles
         self._bar: Any = None
-        if sys.stderr.isatty() or _is_notebook():
+        if sys.stderr.isatty() or is_notebook():
             # tqdm would count compiling into its rate. This bar has none, and `_show_rate` replaces it.
             text = f"{{desc}}: {{n_fmt}}/{{total_fmt}} {unit}s, {self._word}{{elapsed}} so far"
             self._bar = self._make_bar(initial=start, bar_format=text, leave=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +12,14 @@ import numpy as np
 
 from mi_contrast.core.arrays import check_npz_sizes
 from mi_contrast.core.errors import FileError, UserError, nearest
+from mi_contrast.data.orders import counts_rows, is_out_of_order, number_dates, number_times, number_values
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")  # cells that hold no value, in lower case
 DELIMITERS = (",", ";", "\t")
 FIX = {".npz": "write it with numpy.savez(path, x=x, y=y)", ".npy": "write it with numpy.save(path, array)"}
+FIX_DATES = "it looks like dates: leave it out or turn it into a number"
+SEARCHED = 64  # columns that are searched for a date or a count
+FIRST_WORDS = 64  # words by which a column of a .parquet file is told to hold dates
 BROKEN = (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile)
 
 
@@ -26,14 +30,20 @@ class Columns(NamedTuple):
       names: in the order of the file.
       read: returns the column of a name: numbers, [N] or [N, d]. Words are numbered from 0 in alphabetical order, and
         what is missing is NaN.
-      words: the names of the columns that hold words.
+      words: the names of the columns that hold words, or dates in words.
       kind: what the file calls them, 'array' or 'column'.
+      dates: the names of the columns of dates, which are numbered in the order of time.
+      read_date: reads a column of dates, where `read` refuses some.
+      frame_index: what a data frame has beside its columns, as numbers [N], or None.
     """
 
     names: tuple[str, ...]
     read: Callable[[str], np.ndarray]
     words: frozenset[str] = frozenset()
     kind: str = "column"
+    dates: frozenset[str] = frozenset()
+    read_date: Callable[[str], np.ndarray] | None = None
+    frame_index: np.ndarray | None = None
 
 
 def open_columns(path: Path) -> Columns:
@@ -66,14 +76,63 @@ def open_columns(path: Path) -> Columns:
 def open_frame(frame: Any) -> Columns:
     """Returns the columns of a data frame of pandas or a like library, which has `columns` and `frame[name]`."""
     arrays: dict[str, np.ndarray] = {}
-    words = set()
+    words, dates = set(), set()
     for name in frame.columns:
-        array = np.asarray(frame[name])
-        if array.dtype.kind in "OU" and any(isinstance(value, str) for value in array):
-            words.add(str(name))
-            array = number_words([value if isinstance(value, str) else None for value in array])
-        arrays[str(name)] = array
-    return Columns(tuple(arrays), arrays.__getitem__, frozenset(words))
+        arrays[str(name)], kind = convert_array(np.asarray(frame[name]))
+        words |= {str(name)} if kind != "numbers" else set()
+        dates |= {str(name)} if kind == "dates" else set()
+    return Columns(
+        tuple(arrays), arrays.__getitem__, frozenset(words), dates=frozenset(dates), frame_index=read_index(frame)
+    )
+
+
+def convert_array(array: np.ndarray) -> tuple[np.ndarray, str]:
+    """Returns an array with words and dates as numbers, and what it holds: 'words', 'dates', or 'numbers' unchanged."""
+    times = number_times(array)
+    if times is not None:
+        return times, "dates"
+    if array.dtype.kind in "OUT" and array.ndim == 1 and any(isinstance(value, str) for value in array):
+        return _number_texts([value if isinstance(value, str) else None for value in array])
+    return array, "numbers"
+
+
+def _number_texts(words: Sequence[str | None]) -> tuple[np.ndarray, str]:
+    """Returns the number of each text, in the order of time if they are dates, and 'words' or 'dates'."""
+    dates = number_dates(words)
+    return (number_values(words), "words") if dates is None else (dates, "dates")
+
+
+def read_index(values: Any) -> np.ndarray | None:
+    """Returns the index of a Series or a data frame as numbers [N]; None if there is none, or it has other values."""
+    index = getattr(values, "index", None)
+    if index is None or callable(index):
+        return None
+    array, kind = convert_array(np.asarray(index))
+    return array if array.ndim == 1 and array.dtype.kind in "iuf" and kind != "words" else None
+
+
+def find_orders(columns: Columns, used: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the orders, other than that of the file, in which rows may have been drawn: numbers [N] to sort by.
+
+    They are those of the index of a data frame, of columns of dates, and of columns that count rows by equal steps.
+
+    Args:
+      used: names of the columns that are estimated from, which are no order: rows sorted by x resemble each other.
+    Returns:
+      by the words for them in messages.
+    """
+    orders = {} if columns.frame_index is None else {"the index": columns.frame_index}
+    names = [name for name in columns.names if name not in used] if columns.kind == "column" else []
+    for name in names[:SEARCHED]:
+        if name in columns.words and name not in columns.dates:
+            continue
+        try:
+            array = (columns.read_date or columns.read if name in columns.dates else columns.read)(name)
+        except UserError:
+            continue
+        if name in columns.dates or counts_rows(array):
+            orders[repr(name)] = array
+    return {name: array for name, array in orders.items() if is_out_of_order(array)}
 
 
 def _read_npz(path: Path) -> Columns:
@@ -123,15 +182,16 @@ def _read_csv(path: Path) -> Columns:
 
 
 def _convert_cells(cells: dict[str, tuple[str, ...]], delimiter: str) -> Columns:
-    arrays, words = {}, set()
+    arrays, words, dates = {}, set(), set()
     for name, column in cells.items():
         numbers = [np.nan if cell.lower() in MISSING else _parse_cell(cell, delimiter) for cell in column]
         if any(number is None for number in numbers):
             words.add(name)
-            arrays[name] = number_words([None if cell.lower() in MISSING else cell for cell in column])
+            arrays[name], kind = _number_texts([None if cell.lower() in MISSING else cell for cell in column])
+            dates |= {name} if kind == "dates" else set()
         else:
             arrays[name] = np.array(numbers, np.float64)
-    return Columns(tuple(arrays), arrays.__getitem__, frozenset(words))
+    return Columns(tuple(arrays), arrays.__getitem__, frozenset(words), dates=frozenset(dates))
 
 
 def _parse_cell(cell: str, delimiter: str) -> float | None:
@@ -141,12 +201,6 @@ def _parse_cell(cell: str, delimiter: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def number_words(words: list[str | None]) -> np.ndarray:
-    """Returns the place of each word among all different ones, in alphabetical order, float64 [N]; NaN for None."""
-    places = {word: place for place, word in enumerate(sorted({word for word in words if word is not None}))}
-    return np.array([np.nan if word is None else places[word] for word in words], np.float64)
 
 
 def _read_parquet(path: Path) -> Columns:
@@ -163,6 +217,9 @@ def _read_parquet(path: Path) -> Columns:
         raise FileError(f"{path} is not a .parquet file", fix="write it again, or as a .csv file") from None
     types = {field.name: field.type for field in file.schema_arrow}
 
+    def is_time(kind: Any) -> bool:
+        return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+
     def is_word(kind: Any) -> bool:
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
@@ -170,7 +227,9 @@ def _read_parquet(path: Path) -> Columns:
     def read(name: str) -> np.ndarray:
         column, kind = file.read([name]).column(name), types[name]
         if is_word(kind):
-            return number_words(column.to_pylist())
+            return _number_texts(column.to_pylist())[0]
+        if is_time(kind):
+            raise UserError(f"column {name!r} of {path} is of type {kind}", fix=FIX_DATES)
         if pa.types.is_fixed_size_list(kind):
             return np.stack(column.to_pylist()).astype(np.float64)
         if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
@@ -179,7 +238,14 @@ def _read_parquet(path: Path) -> Columns:
             return np.array([np.nan if v is None else float(v) for v in column.to_pylist()])
         raise UserError(f"column {name!r} of {path} is of type {kind}", fix="give numbers, or words that repeat")
 
-    return Columns(tuple(types), read, frozenset(name for name, kind in types.items() if is_word(kind)))
+    def read_date(name: str) -> np.ndarray:
+        return number_values(file.read([name]).column(name).to_pylist()) if is_time(types[name]) else read(name)
+
+    texts = [name for name, kind in types.items() if is_word(kind)]
+    first = next(file.iter_batches(FIRST_WORDS, columns=texts), None) if texts else None
+    dates = {name for name, kind in types.items() if is_time(kind)}
+    dates |= {name for name in texts if first is not None and number_dates(first.column(name).to_pylist()) is not None}
+    return Columns(tuple(types), read, frozenset(texts), dates=frozenset(dates), read_date=read_date)
 
 
 READERS: dict[str, Callable[[Path], Columns]] = {
@@ -190,3 +256,4 @@ READERS: dict[str, Callable[[Path], Columns]] = {
     ".npz": _read_npz,
     ".parquet": _read_parquet,
 }
+KINDS = f"{', '.join(tuple(READERS)[:-1])} or {tuple(READERS)[-1]}"  # of files, for messages and help

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +69,24 @@ def correlate_rows(x: Float[np.ndarray, "N dx"], y: Float[np.ndarray, "N dy"]) -
     65
     """
     return SerialCorrelation(_correlate_side(x), _correlate_side(y), len(x))
+
+
+def correlate_orders(
+    x: Float[np.ndarray, "N dx"], y: Float[np.ndarray, "N dy"], orders: Mapping[str, Float[np.ndarray, " N"]]
+) -> tuple[SerialCorrelation, str]:
+    """Returns the correlations in the order in which neighbouring rows resemble each other most, and its name.
+
+    The order in which the rows are given counts, too. Its name is ''.
+
+    Args:
+      x, y: finite numbers [N, d].
+      orders: numbers to sort the rows by, by name.
+    """
+    correlations = [(correlate_rows(x, y), "")]
+    for name, places in orders.items():
+        rows = np.argsort(places, kind="stable")
+        correlations.append((correlate_rows(x[rows], y[rows]), name))
+    return max(correlations, key=lambda item: (item[0].is_strong, item[0].product))
 
 
 def _correlate_side(columns: np.ndarray) -> float:

@@ -12,14 +12,25 @@ TWO_SIDED = ("ksg", "ksg2", "info_nce", "discrete", "discrete_continuous")
 LABELS = ("discrete", "discrete_continuous")
 LOWER = ("cca", "nwj", "jensen_shannon")  # lower bounds, which can contradict the others but not confirm them
 WIDTH = 100  # columns of a terminal
+FEWEST = 60  # rows from which on all estimators answer
 TOLERANCE = 0.02  # nats by which two intervals may miss each other and still agree
 
 
 class Verdict(NamedTuple):
-    """A line of text, and its kind: 'believe', 'lower limit', 'disagree', 'dependent rows' or 'nothing'."""
+    """What estimates say together.
+
+    Attributes:
+      text: a sentence.
+      outcome: 'believe', 'lower limit', 'disagree', 'dependent rows' or 'nothing'.
+      nats: what is believed, or None.
+      low, high: the ends of the interval, or None. A lower limit has `low` alone.
+    """
 
     text: str
     outcome: str
+    nats: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def reach_verdict(
@@ -67,31 +78,43 @@ def _compare_intervals(rows: Sequence[Mapping[str, Any]], names: tuple[str, str]
         below = [row for row in intervals if row not in consistent]
         lower = f"; {_names(below)} reads less, which does not contradict it" if below else ""
         if best["low"] <= 0:
-            return Verdict("verdict: a lower limit, and it is 0: these samples are too few to tell more", "lower limit")
+            return Verdict(f"verdict: {_describe_shortage(limits)}", "lower limit", low=0.0)
         least = f"at least {_both(best['low'])} ({best['method']}) are shared by {both}"
         curve = _describe_curve(bounds, best["low"])
-        return Verdict(f"verdict: a lower limit: {least}{higher}{lower}{curve}", "lower limit")
+        return Verdict(f"verdict: a lower limit: {least}{higher}{lower}{curve}", "lower limit", low=best["low"])
     two_sided = [row for row in consistent if row["high"] < math.inf]
     if len(consistent) < len(intervals) or above:
         least = min(max(row["low"], 0.0) for row in intervals)
         parts = ", ".join(f"{row['method']} {row['nats']:.3f}" for row in [*intervals, *above])
         text = f"verdict: the estimators disagree ({parts}): believe no number, only at least {_both(least)}"
-        return Verdict(text, "disagree")
-    nats = sum(row["nats"] for row in two_sided) / len(two_sided)
-    low, high = min(row["low"] for row in two_sided), max(row["high"] for row in two_sided)
-    interval = f"90 % interval {max(low, 0.0):.3f} to {max(high, 0.0):.3f} nats"
+        return Verdict(text, "disagree", low=least)
+    nats = max(sum(row["nats"] for row in two_sided) / len(two_sided), 0.0)
+    low, high = min(row["low"] for row in two_sided), max(*(row["high"] for row in two_sided), 0.0)
+    interval = f"90 % interval {max(low, 0.0):.3f} to {high:.3f} nats"
+    numbers = {"nats": nats, "low": max(low, 0.0), "high": high}
+    has_correlation = all(row["method"] not in LABELS for row in two_sided)
     agree = f"by {two_sided[0]['method']}"
     if len(two_sided) > 1:
-        agree = f"the mean of {_names(two_sided)}, which agree, and the interval that spans theirs"
-    share = f"{_both(max(nats, 0.0))}, {interval} ({agree})"
+        agree = f"the mean of {_names(two_sided)}, whose intervals overlap, and the interval that spans theirs"
     if low <= 0:
-        return Verdict(f"verdict: believe that {both} share little or nothing: {share}", "believe")
-    text = f"verdict: believe that {both} share {share}"
+        most = f" (a correlation of {find_correlation(high):.2f})" if has_correlation else ""
+        text = f"no dependence of {both} found; up to {high:.3f} nats{most} is not excluded ({interval}, {agree})"
+        if any(row["low"] > 0 for row in [*two_sided, *bounds]):
+            text = f"believe that {both} share little or nothing: {_both(nats)}, {interval} ({agree})"
+        return Verdict(f"verdict: {text}", "believe", **numbers)
+    text = f"verdict: believe that {both} share {_both(nats)}, {interval} ({agree})"
     if curve := _describe_curve(bounds, low):
         text += curve
-    elif all(row["method"] not in LABELS for row in two_sided):
+    elif has_correlation:
         text += f"; two normal variables with a correlation of {find_correlation(nats):.2f} share as much"
-    return Verdict(text, "believe")
+    return Verdict(text, "believe", **numbers)
+
+
+def _describe_shortage(limits: Sequence[Mapping[str, Any]]) -> str:
+    """Returns that there are too few rows, where the best lower limit is 0, and how many are needed where known."""
+    rows = min(row.get("samples", FEWEST) for row in limits)
+    few = "too few rows to say anything"
+    return f"{few}{f'; give at least {FEWEST}' if rows < FEWEST else ' about so many columns'} ({rows} now)"
 
 
 def _describe_curve(bounds: Sequence[Mapping[str, Any]], low: float) -> str:
@@ -128,6 +151,13 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
         what = row["what"] if len(start) + len(row["what"]) <= WIDTH else _shorten(row["what"])
         table += textwrap.wrap(what, WIDTH, initial_indent=start, subsequent_indent=indent) or [start.rstrip()]
     return "\n".join(table)
+
+
+def explain_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a line on the words of the table: of its heading, and of the remarks that need one."""
+    text = "+-: standard error; ceiling: the most a method can show"
+    has_clipped = any("clipped" in row["what"] for row in rows)
+    return f"{text}; clipped, no bound: may err both ways" if has_clipped else text
 
 
 def _shorten(what: str) -> str:

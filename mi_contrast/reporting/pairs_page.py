@@ -109,6 +109,6 @@ def write_page(path: Path, rows: Sequence[Row], names: Sequence[str], *, title: 
 
 def _cells(row: Row) -> tuple[str, ...]:
     if not row["sound"]:
-        return (row["x"], row["y"], "", "", "", row["what"])
+        return (row["x"], row["y"], "", "", "", str(row["samples"]), row["what"])
     high = "" if row["high"] == math.inf else f"{row['high']:.3f}"
-    return (row["x"], row["y"], f"{row['nats']:.3f}", f"{row['low']:.3f}", high, row["method"])
+    return (row["x"], row["y"], f"{row['nats']:.3f}", f"{row['low']:.3f}", high, str(row["samples"]), row["method"])

@@ -101,7 +101,7 @@ def test_inputs_of_the_drill_are_made(tmp_path):
     readme.write_inputs(tmp_path, photos=4)
     assert len(list(tmp_path.glob("photos/*/*.jpg"))) == 4
     assert (tmp_path / "data.csv").read_text().startswith("x,y\n")
-    assert (tmp_path / "weather.csv").read_text().startswith("humidity,wind,temp\n")
+    assert (tmp_path / "plots.csv").read_text().startswith("rain,yield,slope,soil\n")
     assert readme.run_step(readme.Step("sh", "test -f data.csv"), tmp_path)[0] == 0
     assert readme.run_step(readme.Step("python", "raise SystemExit(3)"), tmp_path)[0] == 3
 

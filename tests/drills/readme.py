@@ -47,7 +47,7 @@ def list_steps(readme: str) -> list[Step]:
 
 
 def write_inputs(folder: Path, photos: int = 200, samples: int = 1000) -> None:
-    """Writes the files that the README supposes: photos/, samples.npz, data.csv and weather.csv."""
+    """Writes the files that the README supposes: photos/, samples.npz, data.csv and plots.csv."""
     rng = np.random.default_rng(0)
     for i in range(photos):
         pixels = rng.integers(256, size=(6, 8, 3), dtype=np.uint8)
@@ -58,8 +58,9 @@ def write_inputs(folder: Path, photos: int = 200, samples: int = 1000) -> None:
     y = x + rng.normal(size=samples)
     np.savez(folder / "samples.npz", x=x, y=y)
     np.savetxt(folder / "data.csv", np.stack([x, y], axis=1), delimiter=",", header="x,y", comments="")
-    weather = np.stack([x, y, x**2 + 0.5 * rng.normal(size=samples)], axis=1)
-    np.savetxt(folder / "weather.csv", weather, delimiter=",", header="humidity,wind,temp", comments="")
+    slope, soil = x**2 + 0.5 * rng.normal(size=samples), rng.choice(["clay", "loam", "sand"], samples)
+    lines = [",".join(map(str, line)) for line in zip(x, y, slope, soil, strict=True)]
+    (folder / "plots.csv").write_text("\n".join(["rain,yield,slope,soil", *lines]) + "\n")
 
 
 def run_step(step: Step, folder: Path) -> tuple[int, float]:
