@@ -73,6 +73,8 @@ def drop_progress(notebook: nbformat.NotebookNode) -> None:
                     continue
                 if not output.text:
                     continue
+            if "image/jpeg" in output.get("data", {}):
+                output["data"].pop("image/png", None)  # the same photo again, at seven times the size
             kept.append(output)
         if "outputs" in cell:
             cell.outputs = kept
@@ -80,7 +82,8 @@ def drop_progress(notebook: nbformat.NotebookNode) -> None:
 
 
 def keep_lines(text: str) -> str:
-    """Returns the lines of a text that no progress bar drew, with paths from the notebook's own folder on."""
+    """Returns the lines of a text that no progress bar drew, with paths from the notebook's own or the home folder on."""
+    text = text.replace(f"{Path.home()}/", "~/")
     text = re.sub(rf"{re.escape(tempfile.gettempdir())}/tmp\w+/", "", text)
     lines = [line.rpartition("\r")[2] for line in text.splitlines(keepends=True)]
     return "".join(line for line in lines if line.strip() and not BAR.search(line))
