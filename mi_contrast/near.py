@@ -15,7 +15,7 @@ from PIL import Image
 from mi_contrast.core.errors import FileError, UserError
 from mi_contrast.core.rngs import STREAMS
 from mi_contrast.data import sets
-from mi_contrast.data.decoding import decode_file
+from mi_contrast.data.decoding import BrokenImageError, decode_file
 from mi_contrast.data.listing import find_images
 from mi_contrast.data.order import permutation
 from mi_contrast.data.pairing import split_held_out
@@ -123,19 +123,33 @@ def read_images(images: Any, size: int) -> np.ndarray:
     """Returns images [B, H, W, 3] as they are given, or as they are read from files at `size` pixels square.
 
     Args:
-      images: an array [B, H, W, 3] or [H, W, 3], a file, a folder, or a list of files.
+      images: an array [B, H, W, 3] or [H, W, 3], a file, a folder, or a list of files. Broken files of a folder are
+        left out and named.
     Raises:
-      UserError: a file is missing or broken, or a folder has no images.
+      UserError: a file that is given is missing or broken, or a folder has no images that can be read.
     """
     if not isinstance(images, (str, Path)) and not (isinstance(images, Sequence) and _are_paths(images)):
         array = np.asarray(images)
         return array[None] if array.ndim == 3 else array
     files = [Path(images)] if isinstance(images, (str, Path)) else [Path(file) for file in images]
     if len(files) == 1 and files[0].is_dir():
-        folder, files = files[0], find_images(files[0])
-        if not files:
-            raise FileError(f"{folder} has no images", fix="give a folder of images")
+        return read_folder(files[0], size)
     return np.stack([decode_file(file, size) for file in files])
+
+
+def read_folder(folder: Path, size: int) -> np.ndarray:
+    """Returns the images of a folder that can be read, [B, size, size, 3], by path as in `mi-contrast encode`."""
+    decoded, broken, files = list[np.ndarray](), list[str](), sorted(find_images(folder))
+    for file in files:
+        try:
+            decoded.append(decode_file(file, size))
+        except BrokenImageError as error:
+            broken.append(f"  {file.relative_to(folder)}: {error.why}")
+    if not decoded:
+        raise FileError(f"{folder} has no images{' that can be read' if files else ''}", fix="give a folder of images")
+    if broken:
+        print("\n".join([f"{len(broken)} of {len(files)} images can't be read and have no row:", *broken]))
+    return np.stack(decoded)
 
 
 def _are_paths(items: Sequence[Any]) -> bool:

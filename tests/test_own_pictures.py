@@ -13,7 +13,11 @@ from mi_contrast import __main__ as door
 from mi_contrast import main
 from mi_contrast.core.config import parse, set_short_flags
 from mi_contrast.core.errors import UserError
+from mi_contrast.core.layout import RunDirectory
+from mi_contrast.core.legacy import complete
+from mi_contrast.core.paths import set_field
 from mi_contrast.interchange import load
+from mi_contrast.training.starts import claim_config
 
 
 def write_pictures(root, labelled=True, count=20):
@@ -152,3 +156,15 @@ def test_training_starts_from_an_export(tmp_path, monkeypatch, capsys):
     first, second = (load(tmp_path / name / "export") for name in ("one", "two"))
     pairs = zip(jax.tree.leaves(first.variables["params"]), jax.tree.leaves(second.variables["params"]), strict=True)
     assert all(np.array_equal(*pair) for pair in pairs) and first.spec["mean"] == second.spec["mean"]
+
+
+def test_one_folder_has_two_spellings(tmp_path, monkeypatch):
+    config = complete({"data": {"name": "folder:photos", "dir": None}, "steps": 3})
+    monkeypatch.chdir(tmp_path)
+    folder = RunDirectory(tmp_path / "run")
+    folder.root.mkdir()
+    claim_config(folder, config, "simclr", "folder")
+    claim_config(folder, set_field(config, "data.name", f"folder:{tmp_path}/photos"), "simclr", "folder")
+    for other in ("folder:pictures", "list:photos", "cifar10"):
+        with pytest.raises(UserError, match=r"data\.name differ"):
+            claim_config(folder, set_field(config, "data.name", other), "simclr", "folder")

@@ -82,7 +82,7 @@ def drop_progress(notebook: nbformat.NotebookNode) -> None:
 
 
 def keep_lines(text: str) -> str:
-    """Returns the lines of a text that no progress bar drew, with paths from the notebook's own or the home folder on."""
+    """Returns the lines of a text that no progress bar drew, with paths from its own folder or from home on."""
     text = text.replace(f"{Path.home()}/", "~/")
     text = re.sub(rf"{re.escape(tempfile.gettempdir())}/tmp\w+/", "", text)
     lines = [line.rpartition("\r")[2] for line in text.splitlines(keepends=True)]

@@ -69,6 +69,13 @@ def find_config(path: str, folder: str = "") -> Path:
     )
 
 
+# Fields of a run's config by the flags that other programs have for them.
+USUAL_FIELDS = {
+    "steps": "steps", "epochs": "steps", "seed": "seed", "batch": "data.batch", "batch_size": "data.batch",
+    "lr": "optim.lr", "learning_rate": "optim.lr", "size": "views.size", "width": "model.width",
+}  # fmt: skip
+
+
 def load_config(spec: str, folder: str = "") -> tuple[ConfigDict, str, str | None]:
     """Loads the config of 'path.py[:variant]' or 'name[:variant]'; `find_config` says which file that is.
 
@@ -278,6 +285,8 @@ def parse(
         head, dot, path = name.partition(".")
         is_change = bool(dot) and head == "config" and "config" in names
         if not is_change and name not in names:
+            if "config" in names and name in USUAL_FIELDS:
+                raise UserError(f"unknown flag --{name}", nearest=f"--config.{USUAL_FIELDS[name]}")
             raise unknown("flag", f"--{name}", [f"--{n}" for n in names])
         if is_change or names[name]:
             if not equals:

@@ -98,6 +98,7 @@ def _survey_pictures(kind: str, data: Mapping[str, Any], held_out: int | None) -
     path = data["name"].partition(":")[2] if is_hub else str(sets.resolve_path(data["name"], data["dir"]))
     pictures = own.collect(kind, path, data["labels"])
     scan = scan_pictures(pictures)
+    check_enough(pictures, scan)
     values, reasons = dict[str, Any](), dict[str, str]()
 
     def settle(field: str, value: Any, why: str) -> None:
@@ -125,7 +126,6 @@ def _survey_pictures(kind: str, data: Mapping[str, Any], held_out: int | None) -
         drop_broken(names, scan.reasons, check_broken_share(chosen["broken"]), pictures.name, lambda line: None)
     if scan.reasons:
         lines += describe_broken(scan.reasons)
-    check_enough(pictures, scan)
     seen = _count(chosen, values, lines, reasons, scan.list_sides(pictures.names), held_out)
     broken = len(scan.reasons)
     left = len(pictures.names) - broken - seen.train - seen.held_out - seen.test

@@ -17,7 +17,7 @@ from mi_contrast.core import legacy, processes
 from mi_contrast.core.config import differences
 from mi_contrast.core.errors import FileError, UserError, unknown
 from mi_contrast.core.layout import RunDirectory, read_json, read_record, set_aside, write_json
-from mi_contrast.data import fingerprint, sets
+from mi_contrast.data import fingerprint, own, sets
 
 FREE = ("steps", "log", "checkpoint")  # sections that may always differ
 ALLOWED = ("optim", "method", "views", "eval")  # sections that may differ where the user allows it
@@ -84,6 +84,14 @@ def _value(tree: Any, path: str) -> Any:
     return tree
 
 
+def _is_one_place(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two sections config.data name one folder or file of own pictures, relative to here or absolute."""
+    kinds = {data["name"].partition(":")[0] for data in (first, second)}
+    if len(kinds) > 1 or not kinds <= set(own.KINDS):
+        return False
+    return len({sets.resolve_path(data["name"], data["dir"]).resolve() for data in (first, second)}) == 1
+
+
 def claim_config(
     folder: RunDirectory,
     config: Mapping[str, Any],
@@ -103,6 +111,8 @@ def claim_config(
         existing = read_json(folder.config)
         contents = {field: value for field, value in contents.items() if field != "version" or field in existing}
         different = differences(legacy.complete(existing["config"]), config)
+        if "data.name" in different and _is_one_place(existing["config"]["data"], config["data"]):
+            different.remove("data.name")
         refused = [name for name in different if name.split(".")[0] not in (*FREE, *allow)]
         if refused:
             raise UserError(
@@ -117,7 +127,8 @@ def claim_config(
         if "steps" in different:
             print(
                 f"{folder.root} goes on to {config['steps']:,} steps, {existing['config']['steps']:,} were planned "
-                "before; its schedules now span all of them, so the result is not that of one run from the start"
+                "before; its schedules now span all of them, with the same warm-up, so the result is not that of one "
+                "run from the start"
             )
         if "version" not in existing and (rules := legacy.list_new_rules(config)):
             print(f"this run of 0.1.0 goes on by newer rules: {'; '.join(rules)}")

@@ -114,3 +114,11 @@ def test_an_empty_dict_takes_any_dict_and_a_full_one_its_own_fields():
     for path, text in (("data.options", "3"), ("data.size", "{'high': 3}")):
         with pytest.raises(UserError, match=f"config.{path} takes"):
             configs.change(config, path, text)
+
+
+@pytest.mark.parametrize("flag, field", [("steps", "steps"), ("epochs", "steps"), ("batch_size", "data.batch")])
+def test_a_usual_flag_names_the_field_that_it_means(flag, field):
+    with pytest.raises(UserError, match=rf"unknown flag --{flag}; did you mean '--config\.{field}'"):
+        configs.parse([f"--{flag}=3"], {"config=": "", "stop_at=": ""})
+    with pytest.raises(UserError, match="did you mean '--step'"):
+        configs.parse(["--steps=3"], {"step=": ""})

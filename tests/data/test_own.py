@@ -339,3 +339,11 @@ def test_a_given_number_is_held_out(classes):
     seen, given = survey(options), survey(options, held_out=9)
     assert seen.held_out == seen.train // 4 > 40 // 20 and given.held_out == 9
     assert seen.train + seen.held_out == given.train + given.held_out
+
+
+def test_too_few_readable_pictures_are_too_few_first(tmp_path):
+    for number in range(5):
+        Image.new("RGB", (30, 30), (number * 40, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "4.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"has 5 pictures, of which 1 can't be read: 4 are too few"):
+        look(f"folder:{tmp_path}")
