@@ -54,6 +54,9 @@ def main(arguments: list[str]) -> None:
         return  # PyTorch trains it on one device: the others wait for the first at the end of the job
     judgement = judge(config, backbone, workdir, untrained="untrained" in call.flags)
     print(judgement)
+    if "untrained" not in call.flags and "top1" in judgement.result and "model" in backbone.config:
+        chance = f"; chance is about {1 / classes:.1%}" if (classes := judgement.result.get("classes")) else ""
+        print(f"what of it is training's: the same command with --untrained judges the network before it{chance}")
     if judgement.result["task"] == "transfer":
         for path in write_tables(judgement.result, judgement.path):
             print(f"written to {path}")

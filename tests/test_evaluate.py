@@ -68,12 +68,14 @@ def test_a_run_and_its_export_are_judged_alike(run, blobs, tmp_path, capsys):
         assert result["step"] == of_export[name]["step"] == 40
         assert result["backbone"] == str(run.root) and len(of_export[name]["backbone"]) == 64
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 8 and said[0].startswith("loaded ") and "top-1" in said[1]
+    assert len(said) == 12 and said[0].startswith("loaded ") and "top-1" in said[1]
+    assert "--untrained judges the network before it" in said[2] and said[2] == said[5]
 
 
-def test_the_untrained_twin_is_judged_by_the_same_command(run, blobs):
+def test_the_untrained_twin_is_judged_by_the_same_command(run, blobs, capsys):
     for more in ([], ["--untrained"]):
         assert run_job(main, [*KNN, f"--backbone={run.root}", *more]) == 0
+        assert ("before it" in capsys.readouterr().out) == (not more)
     found = results(run.root)
     trained, twin = found["knn-blobs.json"], found["knn-blobs-untrained.json"]
     assert (trained["untrained"], trained["step"]) == (False, 40)

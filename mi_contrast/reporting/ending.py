@@ -47,7 +47,8 @@ def describe_learning(run: Run) -> Iterator[str]:
         yield f"kNN accuracy on held-out images: {_compare(neighbours, '%')} ({sure}){gain if last.n else ''}"
     if information is not None:
         most = f", of at most {number(ceiling.last, 'nats')}" if ceiling is not None else ""
-        yield f"mutual information of held-out views: {_compare(information, 'nats')}{most}"
+        below = "; below 0 nothing was shown, for the estimate is a lower bound" if information.last < 0 else ""
+        yield f"mutual information of held-out views: {_compare(information, 'nats')}{most}{below}"
 
 
 def _compare(curve: Curve, unit: str) -> str:

@@ -25,7 +25,7 @@ WORDS = {
     "negative": "A view of another example: what the anchor should be less similar to.",
     "kNN": "Nearest neighbours: an image takes the class of the most similar training images. Nothing is fitted.",
     "linear probe": "A linear classifier on the frozen features.",
-    "held out": "Not trained on: a fixed twentieth of the training split that the network never sees.",
+    "held out": "Not trained on: a fixed part of the training split, a twentieth or more, that the network never sees.",
     "95 % interval": "Where the true accuracy lies if the images are a random sample: 19 of 20 such intervals hold it.",
 }
 _FORMS = {word.lower(): word for word in WORDS} | {

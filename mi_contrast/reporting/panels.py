@@ -46,7 +46,7 @@ SECTIONS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel(
                 "Accuracy",
-                "Top-1 on a held-out twentieth of the training split, never on the test split.",
+                "Top-1 on the held-out part of the training split, never on the test split.",
                 {"knn_top1": "kNN", "probe_top1": "linear probe"},
                 "%",
                 untrained=True,

@@ -264,7 +264,7 @@ def cards(run: Run) -> Iterable[Card]:
             _first(neighbours, "%"),
             number(neighbours.last, "%"),
             describe_gain(before, after) if known else "",
-            f"Top-1 on a held-out twentieth of the training split: {after.describe()}.",
+            f"Top-1 on the held-out part of the training split: {after.describe()}.",
             _meter(neighbours, 1.0),
             pale=after.is_uncertain,
         )
@@ -275,7 +275,7 @@ def cards(run: Run) -> Iterable[Card]:
             _first(probe, "%"),
             number(probe.last, "%"),
             "trained along with the network",
-            f"On the same twentieth: {measure(run, 'probe_top1', -1).describe()}. The probe starts untrained too, so "
+            f"On the same images: {measure(run, 'probe_top1', -1).describe()}. The probe starts untrained too, so "
             "its first value says nothing of the network.",
             _meter(probe, 1.0),
             pale=measure(run, "probe_top1", -1).is_uncertain,

@@ -125,7 +125,11 @@ def fit(config: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[s
     fill("eval.every", -(-steps // 4), "measured five times, first of all untrained")
     fill("checkpoint.every", -(-steps // 4), "saved four times")
     fill("log.every", max(1, min(50, steps // 40)), "about forty lines or more in the log")
-    fill("eval.held_out", choose_held_out(facts.train + facts.held_out), "a twentieth where that is more")
+    fill(
+        "eval.held_out",
+        choose_held_out(facts.train + facts.held_out),
+        "the least number, and a twentieth of the pictures if that is more",
+    )
     fill("eval.pairs", max(2, min(1024, facts.held_out)), f"{facts.held_out:,} pictures are held out to measure")
     check_pairs(fitted["eval"]["pairs"], facts)
     fill("eval.knn_k", max(1, min(200, facts.train // 10)), "a tenth of the pictures, at most 200")

@@ -91,3 +91,9 @@ def test_too_few_images_have_no_headline_anywhere(run, pairs, is_few):
     shutil.copytree(run, other)
     line = next(list_lines(Comparison.of([run, other]), None))
     assert [text.startswith("too few held-out images") for text, _ in line.cells[1:3]] == [is_few] * 2
+
+
+def test_nats_below_0_are_explained(run):
+    rows = [row | {"mi_nats": -0.25} if "mi_nats" in row else row for row in ROWS]
+    assert "-0.25 nats trained, of at most 6.93 nats; below 0 nothing was shown" in "\n".join(write(run, rows))
+    assert "below 0" not in "\n".join(write(run, ROWS))
