@@ -150,7 +150,7 @@ def kill(whom: str) -> Callable[[Together, Outcome], None]:
 def time_limit(drill: Together, outcome: Outcome) -> None:
     """The time limit, by the first process's clock: all save; the launcher goes on until the run is through."""
     workdir = drill.fresh("time_limit")
-    code, text = drill.train(workdir, "--config.checkpoint.time_limit=25")
+    code, text = drill.train(workdir, "--config.checkpoint.time_limit=15")
     print_output(text)
     outcome.codes.append(code)
     lines = [line for line in text.splitlines() if line.startswith("mi_contrast:")]
