@@ -167,7 +167,7 @@ def describe(pictures: Pictures, scan: Scan) -> list[str]:
     """Returns what there is in lines: how many of which kind and size, what was passed over, and equal files."""
     names = pictures.names
     kinds = [f"{count:,} {kind}" for kind, count in scan.count_kinds(names).items()]
-    lines = [f"{pictures.name}: {len(names):,} pictures: {_list(kinds)}"]
+    lines = [f"{pictures.name}: {len(names):,} pictures: {', '.join(kinds)}"]
     sides = scan.list_sides(names)
     if len(sides):
         short, long = sides.min(axis=1), sides.max(axis=1)
