@@ -82,18 +82,18 @@ def check_counts(said, progress):
     train, held_out, test = map(
         int, re.search(r"pictures: (\d+) to train on, (\d+) held out .*, (\d+) to test on", said).groups()
     )
-    assert train + held_out + test == 40 and held_out == 2
+    assert train + held_out + test == 40 and held_out == (train + held_out) // 5
     assert f"data.batch = {2 ** int(np.log2(0.75 * train))}: {train} pictures are trained on" in said
-    assert f"eval.pairs = 2: {held_out} pictures are held out" in said
+    assert f"eval.pairs = {held_out}: {held_out} pictures are held out" in said
     batch = int(re.search(r"data\.batch = (\d+)", said)[1])
     epochs, images = re.search(r"each of \d+ images, ([\d.]+) epochs of (\d+) images in all", progress).groups()
     assert int(images) == train and float(epochs) == pytest.approx(3 * batch / train, rel=0.005)
 
 
 def check_that_few_images_tell_nothing(said, progress, run):
-    assert "2 images are held out to measure training, and fewer than 16 are too few" in progress
-    assert "(of 2 images, too few to tell)" in progress
-    assert "2 images are held out to measure training, too few to tell what was learned" in said
+    assert "7 images are held out to measure training, and fewer than 16 are too few" in progress
+    assert "(of 7 images, too few to tell)" in progress
+    assert "7 images are held out to measure training, too few to tell what was learned" in said
     assert "nats trained" not in said and "% trained" not in said
     page = (run / "report.html").read_text()
     assert "too few to tell what was learned" in page and "<h3>kNN accuracy</h3>" not in page

@@ -10,7 +10,7 @@ from PIL import Image
 from mi_contrast import evaluate
 from mi_contrast.core.errors import UserError, run_job
 from mi_contrast.core.layout import RunDirectory
-from mi_contrast.data import fingerprint, folders
+from mi_contrast.data import fingerprint, folders, pictures
 from mi_contrast.training.loop import run
 from tests.data.test_records import TinySet
 from tests.test_compatibility import FIXTURES
@@ -154,6 +154,7 @@ def test_a_run_with_broken_images_resumes_on_its_list_without_a_scan(there, monk
         raise AssertionError("scanned again")
 
     monkeypatch.setattr(folders, "find_broken", scan)
+    pictures.say_once.cache_clear()  # as in a new process
     assert run(config, folder.root).complete
     said = capsys.readouterr().err
     assert "2 of 80 images" in said and "cat/7.png: not a readable image" in said and "stands in" in said
