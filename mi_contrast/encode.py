@@ -137,10 +137,14 @@ def check_replaceable(path: Path) -> None:
     raise FileError(f"{path} exists and holds no features of this command", fix="name another with --out=FILE.npz")
 
 
-def describe_broken(broken: Sequence[tuple[str, str]]) -> str:
-    """Returns the line about pictures that can't be read, with the name and the reason of each of the first twenty."""
+def describe_broken(broken: Sequence[tuple[str, str]], rest: str = ", in the array 'broken'") -> str:
+    """Returns the line about pictures that can't be read, with the name and the reason of each of the first twenty.
+
+    Args:
+      rest: where the names of the others stand.
+    """
     shown = "; ".join(f"{name}: {why}" for name, why in broken[:MAX_NAMED])
-    more = f"; and {len(broken) - MAX_NAMED} more, in the array 'broken'" if len(broken) > MAX_NAMED else ""
+    more = f"; and {len(broken) - MAX_NAMED} more{rest}" if len(broken) > MAX_NAMED else ""
     return f"{len(broken)} file{'s' if len(broken) > 1 else ''} can't be read and left out: {shown}{more}"
 
 

@@ -12,13 +12,12 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from mi_contrast.core.errors import FileError, UserError
+from mi_contrast.core.errors import UserError
 from mi_contrast.core.rngs import STREAMS
 from mi_contrast.data import sets
-from mi_contrast.data.decoding import BrokenImageError, decode_file
-from mi_contrast.data.listing import find_images
+from mi_contrast.data.decoding import decode_file
 from mi_contrast.data.order import permutation
-from mi_contrast.data.pairing import split_held_out
+from mi_contrast.data.pairing import split_by_config
 from mi_contrast.models.representation import Representation
 from mi_contrast.readout.knn import unit
 from mi_contrast.reporting.held_out import as_data_url
@@ -85,7 +84,7 @@ class Bank:
         """Returns up to `MOST` training images of a run's config. Raises UserError if they are not there."""
         data = config["data"]
         images = sets.load_section(data, size=representation.spec["size"])
-        train_ids, _ = split_held_out(images, least=config["eval"]["held_out"])
+        train_ids, _ = split_by_config(images, config)
         index = train_ids[permutation(len(train_ids), STREAMS["held_out"], 1)[:MOST]]
         features = np.asarray(unit(representation.encode(images.images(index))))
         label = data["label"] or next(iter(images.labels), None)
@@ -123,33 +122,15 @@ def read_images(images: Any, size: int) -> np.ndarray:
     """Returns images [B, H, W, 3] as they are given, or as they are read from files at `size` pixels square.
 
     Args:
-      images: an array [B, H, W, 3] or [H, W, 3], a file, a folder, or a list of files. Broken files of a folder are
-        left out and named.
+      images: an array [B, H, W, 3] or [H, W, 3], a file, or a list of files.
     Raises:
-      UserError: a file that is given is missing or broken, or a folder has no images that can be read.
+      UserError: a file is missing or broken.
     """
     if not isinstance(images, (str, Path)) and not (isinstance(images, Sequence) and _are_paths(images)):
         array = np.asarray(images)
         return array[None] if array.ndim == 3 else array
     files = [Path(images)] if isinstance(images, (str, Path)) else [Path(file) for file in images]
-    if len(files) == 1 and files[0].is_dir():
-        return read_folder(files[0], size)
     return np.stack([decode_file(file, size) for file in files])
-
-
-def read_folder(folder: Path, size: int) -> np.ndarray:
-    """Returns the images of a folder that can be read, [B, size, size, 3], by path as in `mi-contrast encode`."""
-    decoded, broken, files = list[np.ndarray](), list[str](), sorted(find_images(folder))
-    for file in files:
-        try:
-            decoded.append(decode_file(file, size))
-        except BrokenImageError as error:
-            broken.append(f"  {file.relative_to(folder)}: {error.why}")
-    if not decoded:
-        raise FileError(f"{folder} has no images{' that can be read' if files else ''}", fix="give a folder of images")
-    if broken:
-        print("\n".join([f"{len(broken)} of {len(files)} images can't be read and have no row:", *broken]))
-    return np.stack(decoded)
 
 
 def _are_paths(items: Sequence[Any]) -> bool:

@@ -6,6 +6,7 @@ import html
 import importlib
 import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -177,9 +178,26 @@ class Run:
 
         Args:
           images: [B, H, W, 3] or [H, W, 3], uint8, or float in [0, 1]; or a file, a folder, or a list of files, whose
-            images are resized and cropped as in `evaluate`.
+            images are resized and cropped as in `evaluate`. Of a folder there is a row for each picture that can be
+            read, in the order of their names; the others are named on stderr.
+        Raises:
+          UserError: a file is missing or broken, or a folder has no pictures that can be read.
         """
+        from mi_contrast import encode
+        from mi_contrast.data.decoding import enable_heic
+        from mi_contrast.data.listing import find_images
+
         representation = self.representation
+        if isinstance(images, (str, Path)) and (folder := Path(images).expanduser()).is_dir():
+            if not (files := sorted(find_images(folder))):
+                raise FileError(f"{folder} has no images", fix="give a folder of images")
+            names = [file.relative_to(folder).as_posix() for file in files]
+            enable_heic(folder, names)
+            features, _, broken = encode.encode_files(representation, files)
+            if broken:
+                named = [(names[i], why) for i, why in broken.items()]
+                print(encode.describe_broken(named, rest=""), file=sys.stderr)
+            return features
         return np.asarray(representation.encode(read_images(images, representation.spec["size"])))
 
     @property

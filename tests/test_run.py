@@ -214,3 +214,30 @@ def test_what_is_no_run_is_refused_in_a_line(tmp_path):
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(FileError, match="is not a run's config"):
         mi_contrast.open(tmp_path)
+
+
+def test_broken_files_of_a_folder_have_no_row_and_are_named(trained, tmp_path, capsys):
+    from PIL import Image
+
+    for number, colour in (("b", 200), ("a", 100), ("c", 0)):
+        Image.new("RGB", (40, 40), (colour, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    features = trained.encode(tmp_path)
+    said = capsys.readouterr().err
+    assert "1 file can't be read" in said and "b.png" in said and str(tmp_path) not in said
+    np.testing.assert_allclose(features, trained.encode([tmp_path / "a.png", tmp_path / "c.png"]), atol=1e-5)
+    with pytest.raises(UserError, match=r"b\.png"):
+        trained.encode(tmp_path / "b.png")
+    for name in "ac":
+        (tmp_path / f"{name}.png").unlink()
+    with pytest.raises(UserError, match="none of 1 pictures can be read"):
+        trained.encode(tmp_path)
+
+
+def test_neighbours_are_found_by_a_config_of_0_1_0(trained):
+    content = trained.content.config
+    before = {**content, "eval": {name: value for name, value in content["eval"].items() if name != "held_out"}}
+    assert "held_out" in content["eval"]
+    assert np.array_equal(
+        near.Bank.read(before, trained.representation).index, near.Bank.read(content, trained.representation).index
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,14 @@ def split_held_out(images: ImageSet, fraction: float = 1 / 20, least: int = 1) -
     is_held_group[order[:count]] = True
     is_held = is_held_group[group]
     return np.flatnonzero(~is_held).astype(np.int32), np.flatnonzero(is_held).astype(np.int32)
+
+
+def split_by_config(images: ImageSet, config: Mapping[str, Any]) -> tuple[Ints, Ints]:
+    """Splits a set as `split_held_out` does, for the run of a config.
+
+    At least config.eval.held_out examples are held out. A config from before there was this field holds out two.
+    """
+    return split_held_out(images, least=config.get("eval", {}).get("held_out", 2))
 
 
 @jax.tree_util.register_dataclass

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mi_contrast.core.errors import UserError
 from mi_contrast.core.rngs import stream_rng
-from mi_contrast.data.pairing import split_held_out
+from mi_contrast.data.pairing import split_by_config
 from mi_contrast.data.sets import ImageSet
 from mi_contrast.interchange import LoadedBackbone
 from mi_contrast.models import towers
@@ -37,7 +37,7 @@ def make_untrained_twin(backbone: LoadedBackbone, images: ImageSet) -> LoadedBac
     spec = backbone.representation.spec
     tower = towers.build(model)
     initial = tower.init(stream_rng(jax.random.key(seed), "init"), image_shape=(spec["size"], spec["size"], 3))
-    training_rows, _ = split_held_out(images, least=backbone.config.get("eval", {}).get("held_out", 2))
+    training_rows, _ = split_by_config(images, backbone.config)
     generator = {name: v for name, v in backbone.representation.variables.items() if name not in towers.COLLECTIONS}
     if tower.split is not None and tower.split.generator is not None and backbone.config["generator"]["learn"]:
         generator = {towers.GENERATOR: tower.split.generator.init(stream_rng(jax.random.key(seed), "generator"))}

@@ -20,7 +20,7 @@ from mi_contrast.core.mesh import make_mesh, place, replicated
 from mi_contrast.core.paths import is_none
 from mi_contrast.data import sets
 from mi_contrast.data.crops import CROPS, Crops
-from mi_contrast.data.pairing import make_pairing, split_held_out
+from mi_contrast.data.pairing import make_pairing, split_by_config
 from mi_contrast.data.readers import ORDERS, RESIDENT_BYTES, Reader, make_reader
 from mi_contrast.methods import method as methods
 from mi_contrast.methods import recipes
@@ -289,7 +289,7 @@ def build(config: Mapping[str, Any], has_checkpoint: bool = False, known: Collec
     ):
         fix = "set data.crop='square'"
         raise UserError("views of patches need images of one size, and data.crop is 'whole'", fix=fix)
-    train_ids, held_out_ids = split_held_out(images, least=config["eval"]["held_out"])
+    train_ids, held_out_ids = split_by_config(images, config)
     if data["partner"] is not None:
         make_pairing(images, train_ids, data["shared"], data["partner"])  # a mistake is found now
     label = _choose_label(config, parts, images)
