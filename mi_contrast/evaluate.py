@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
     print(judgement)
     if "untrained" not in call.flags and "top1" in judgement.result and "model" in backbone.config:
         chance = f"; chance is about {1 / classes:.1%}" if (classes := judgement.result.get("classes")) else ""
-        print(f"what of it is training's: the same command with --untrained judges the network before it{chance}")
+        print(f"to see what training gained, judge the untrained network by the same command with --untrained{chance}")
     if judgement.result["task"] == "transfer":
         for path in write_tables(judgement.result, judgement.path):
             print(f"written to {path}")

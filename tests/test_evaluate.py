@@ -69,13 +69,13 @@ def test_a_run_and_its_export_are_judged_alike(run, blobs, tmp_path, capsys):
         assert result["backbone"] == str(run.root) and len(of_export[name]["backbone"]) == 64
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 12 and said[0].startswith("loaded ") and "top-1" in said[1]
-    assert "--untrained judges the network before it" in said[2] and said[2] == said[5]
+    assert "judge the untrained network by the same command with --untrained" in said[2] and said[2] == said[5]
 
 
 def test_the_untrained_twin_is_judged_by_the_same_command(run, blobs, capsys):
     for more in ([], ["--untrained"]):
         assert run_job(main, [*KNN, f"--backbone={run.root}", *more]) == 0
-        assert ("before it" in capsys.readouterr().out) == (not more)
+        assert ("to see what training gained" in capsys.readouterr().out) == (not more)
     found = results(run.root)
     trained, twin = found["knn-blobs.json"], found["knn-blobs-untrained.json"]
     assert (trained["untrained"], trained["step"]) == (False, 40)

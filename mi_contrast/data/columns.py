@@ -126,8 +126,9 @@ def find_orders(columns: Columns, used: Sequence[str]) -> dict[str, np.ndarray]:
     for name in names[:SEARCHED]:
         if name in columns.words and name not in columns.dates:
             continue
+        read = columns.read_date if name in columns.dates and columns.read_date else columns.read
         try:
-            array = (columns.read_date or columns.read if name in columns.dates else columns.read)(name)
+            array = read(name)
         except UserError:
             continue
         if name in columns.dates or counts_rows(array):

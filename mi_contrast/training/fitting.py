@@ -128,7 +128,7 @@ def fit(config: Mapping[str, Any], facts: Facts) -> tuple[dict[str, Any], dict[s
     fill(
         "eval.held_out",
         choose_held_out(facts.train + facts.held_out),
-        "the least number, and a twentieth of the pictures if that is more",
+        "at least so many are held out; a twentieth of the pictures if that is more",
     )
     fill("eval.pairs", max(2, min(1024, facts.held_out)), f"{facts.held_out:,} pictures are held out to measure")
     check_pairs(fitted["eval"]["pairs"], facts)
